@@ -1,0 +1,147 @@
+//! Kernels at ResNet shapes, with throughput in FLOP/s (a multiply-add is two) or bytes/s. `PARALLAX_BENCH_DEVICE` names
+//! the device: cpu where it is not set, else a part of an adapter's name.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
+use parallax::device::kernels::Gemm;
+use parallax::device::philox::Philox;
+use parallax::device::shapes::{self, Conv2d};
+use parallax::device::{read_f32, upload_f32};
+use parallax::{Device, Tensor};
+
+fn device() -> Device {
+    match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Arc::new(CpuDevice::new()),
+        Ok(name) => Arc::new(
+            GpuDevice::open(GpuOptions {
+                adapter: AdapterChoice::Named(name.to_string()),
+                ..GpuOptions::default()
+            })
+            .expect("PARALLAX_BENCH_DEVICE names an adapter"),
+        ),
+    }
+}
+
+fn random(device: &Device, shape: &[usize]) -> Tensor {
+    let mut rng = Philox::new(1, [0; 3]);
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| rng.uniform(-1.0, 1.0))
+        .collect();
+    upload_f32(device, &values, shape).expect("the shape fits its values")
+}
+
+/// Waits until the device has made `y`, by its first number.
+fn wait(device: &Device, y: &Tensor) {
+    let first = y.reshape(&[y.len()]).and_then(|y| device.slice(&y, 0, 1));
+    black_box(read_f32(device, &first.expect("y has an element")).expect("the kernel ran"));
+}
+
+fn gemm(c: &mut Criterion) {
+    let device = device();
+    let mut group = c.benchmark_group("gemm");
+    for n in [512, 1024] {
+        let (a, b) = (random(&device, &[n, n]), random(&device, &[n, n]));
+        group.throughput(Throughput::Elements(2 * (n * n * n) as u64));
+        group.bench_function(n.to_string(), |bench| {
+            bench.iter(|| {
+                wait(
+                    &device,
+                    &device.gemm(Gemm::default(), &a, &b).expect("it fits"),
+                )
+            });
+        });
+    }
+}
+
+fn conv2d(c: &mut Criterion) {
+    let device = device();
+    let mut group = c.benchmark_group("conv2d");
+    // Channels in, channels out, side of the image, kernel, stride.
+    for [i, o, size, kernel, stride] in [
+        [64, 64, 32, 3, 1],
+        [64, 128, 32, 3, 2],
+        [256, 256, 8, 3, 1],
+        [512, 512, 4, 3, 1],
+        [256, 64, 32, 1, 1],
+    ] {
+        let conv = Conv2d {
+            stride,
+            padding: kernel / 2,
+        };
+        let (x_shape, w_shape) = ([16, i, size, size], [o, i, kernel, kernel]);
+        let geometry = shapes::conv2d("conv2d", x_shape, w_shape, conv).expect("it fits");
+        let (x, w) = (random(&device, &x_shape), random(&device, &w_shape));
+        let dy = random(&device, &geometry.y_shape());
+        let name = format!("{i}-{o} {size}x{size} {kernel}x{kernel}/{stride}");
+        group.throughput(Throughput::Elements(geometry.flops()));
+        group.bench_function(format!("forward {name}"), |bench| {
+            bench.iter(|| wait(&device, &device.conv2d(&x, &w, conv).expect("it fits")));
+        });
+        group.bench_function(format!("dx {name}"), |bench| {
+            bench.iter(|| {
+                wait(
+                    &device,
+                    &device.conv2d_dx(&dy, &w, x_shape, conv).expect("it fits"),
+                )
+            });
+        });
+        group.bench_function(format!("dw {name}"), |bench| {
+            bench.iter(|| {
+                wait(
+                    &device,
+                    &device.conv2d_dw(&dy, &x, w_shape, conv).expect("it fits"),
+                )
+            });
+        });
+    }
+}
+
+fn batch_norm(c: &mut Criterion) {
+    let device = device();
+    let x = random(&device, &[64, 64, 32, 32]);
+    let (gamma, beta) = (random(&device, &[64]), random(&device, &[64]));
+    let mut group = c.benchmark_group("batch_norm");
+    // Read for the mean, for the variance and for the result, which is written.
+    group.throughput(Throughput::Bytes(4 * 4 * x.len() as u64));
+    group.bench_function("training forward 64x64x32x32", |bench| {
+        bench.iter(|| {
+            let statistics = device.batch_norm_statistics(&x).expect("it fits");
+            wait(
+                &device,
+                &device
+                    .batch_norm(&x, &statistics, &gamma, &beta, 1e-5)
+                    .expect("it fits"),
+            );
+        });
+    });
+}
+
+fn nt_xent(c: &mut Criterion) {
+    let device = device();
+    let (n, d) = (1024, 128);
+    let z = device
+        .l2_normalize(&random(&device, &[n, d]), 1e-12)
+        .expect("it fits")
+        .y;
+    let dloss = upload_f32(&device, &[1.0], &[1]).expect("one number");
+    let mut group = c.benchmark_group("nt_xent");
+    group.throughput(Throughput::Elements(3 * 2 * (n * n * d) as u64));
+    group.bench_function("forward and backward 1024x128", |bench| {
+        bench.iter(|| {
+            let forward = device.nt_xent(&z, 0.5).expect("it fits");
+            wait(
+                &device,
+                &device
+                    .nt_xent_backward(&dloss, &z, 0.5, &forward)
+                    .expect("it fits"),
+            );
+        });
+    });
+}
+
+criterion_group!(benches, gemm, conv2d, batch_norm, nt_xent);
+criterion_main!(benches);

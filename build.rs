@@ -1,0 +1,78 @@
+//! Expands the shaders' imports and variants, has naga parse and validate every one, reflects their bindings, and writes
+//! the table that `src/device/gpu/shaders.rs` includes. An error in a shader is an error of the build.
+
+#[path = "build/preprocess.rs"]
+mod preprocess;
+#[path = "build/reflect.rs"]
+mod reflect;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    println!("cargo::rerun-if-changed=shaders");
+    println!("cargo::rerun-if-changed=build");
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    if let Err(message) = generate(&root.join("shaders"), &out.join("shaders.rs")) {
+        // `cargo::error` prints the message as the build's error, without a panic's noise.
+        for line in message.lines() {
+            println!("cargo::error={line}");
+        }
+        std::process::exit(1);
+    }
+}
+
+fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
+    let mut files: Vec<PathBuf> = fs::read_dir(shaders)
+        .map_err(|e| format!("{}: {e}", shaders.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
+        .collect();
+    files.sort();
+    let mut modules = String::new();
+    let mut table = String::from("pub static SHADERS: &[Shader] = &[\n");
+    let mut index = 0;
+    for file in files {
+        let name = file
+            .file_stem()
+            .expect("has one")
+            .to_string_lossy()
+            .to_string();
+        let text = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        for (variant, source) in preprocess::expand(&text, &shaders.join("shared"))
+            .map_err(|e| format!("{}: {e}", file.display()))?
+        {
+            let module = match variant.as_str() {
+                "" => name.clone(),
+                variant => format!("{name}_{variant}"),
+            };
+            let shader = reflect::reflect(&source).map_err(|e| {
+                let expanded = target.with_file_name(format!("{module}.wgsl"));
+                // Where the expanded text cannot be kept, the message alone must do.
+                let kept = fs::write(&expanded, &source).is_ok();
+                let place = if kept {
+                    format!(" (expanded: {})", expanded.display())
+                } else {
+                    String::new()
+                };
+                format!("{} variant '{variant}': {e}{place}", file.display())
+            })?;
+            let entry_points: Vec<&str> = shader
+                .entry_points
+                .iter()
+                .map(|e| e.name.as_str())
+                .collect();
+            writeln!(
+                table,
+                "    Shader {{ name: {module:?}, source: {source:?}, entry_points: &{entry_points:?} }},"
+            )
+            .expect("a string takes it");
+            modules += &shader.rust_module(&module, index);
+            index += 1;
+        }
+    }
+    table += "];\n";
+    fs::write(target, table + &modules).map_err(|e| format!("{}: {e}", target.display()))
+}

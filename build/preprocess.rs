@@ -1,0 +1,261 @@
+//! The shaders' small preprocessor. Directives stand alone on a line:
+//!
+//! - `#import NAME` puts `shaders/shared/NAME.wgsl` here, once.
+//! - `#variant NAME KEY=NUMBER ...` makes one expansion of the file for each such line, with these constants; a file
+//!   without one has a single expansion.
+//! - `#for i in FIRST..END` ... `#end` repeats its lines.
+//! - `#if EXPRESSION` ... `#else` ... `#end` keeps its lines where the expression is not 0.
+//! - `${EXPRESSION}` anywhere is replaced by its value: whole numbers, constants, loop variables, `+ - * / %`,
+//!   comparisons `== != < >`, and parentheses.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+type Constants = BTreeMap<String, i64>;
+
+/// Every variant's name ("" where the file has none) and expanded text.
+pub fn expand(text: &str, shared: &Path) -> Result<Vec<(String, String)>, String> {
+    let text = import(text, shared, &mut HashSet::new())?;
+    let mut variants = Vec::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        match line.trim().strip_prefix("#variant ") {
+            Some(words) => variants.push(variant(words)?),
+            None => lines.push(line),
+        }
+    }
+    if variants.is_empty() {
+        variants.push((String::new(), Constants::new()));
+    }
+    variants
+        .into_iter()
+        .map(|(name, mut constants)| {
+            let mut out = String::new();
+            block(&lines, &mut constants, &mut out)?;
+            Ok((name, out))
+        })
+        .collect()
+}
+
+fn import(text: &str, shared: &Path, done: &mut HashSet<String>) -> Result<String, String> {
+    let mut out = String::new();
+    for line in text.lines() {
+        match line.trim().strip_prefix("#import ") {
+            Some(name) => {
+                if done.insert(name.trim().to_string()) {
+                    let path = shared.join(format!("{}.wgsl", name.trim()));
+                    let imported = fs::read_to_string(&path)
+                        .map_err(|e| format!("{}: {e}", path.display()))?;
+                    out += &import(&imported, shared, done)?;
+                }
+            }
+            None => {
+                out += line;
+                out.push('\n');
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn variant(words: &str) -> Result<(String, Constants), String> {
+    let mut words = words.split_whitespace();
+    let name = words.next().ok_or("#variant needs a name")?;
+    let constants = words
+        .map(|word| {
+            let (key, value) = word
+                .split_once('=')
+                .ok_or(format!("#variant {name}: '{word}' is not KEY=NUMBER"))?;
+            let value = value
+                .parse()
+                .map_err(|e| format!("#variant {name}: {word}: {e}"))?;
+            Ok((key.to_string(), value))
+        })
+        .collect::<Result<_, String>>()?;
+    Ok((name.to_string(), constants))
+}
+
+/// Expands lines that hold whole blocks.
+fn block(lines: &[&str], constants: &mut Constants, out: &mut String) -> Result<(), String> {
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at].trim();
+        if let Some(header) = line.strip_prefix("#for ") {
+            let (body, _, next) = body(lines, at)?;
+            let (name, range) = header
+                .split_once(" in ")
+                .ok_or(format!("'{line}' lacks ' in '"))?;
+            let (first, end) = range
+                .split_once("..")
+                .ok_or(format!("'{line}' lacks '..'"))?;
+            let (first, end) = (evaluate(first, constants)?, evaluate(end, constants)?);
+            let name = name.trim().to_string();
+            if constants.contains_key(&name) {
+                return Err(format!("'{line}': {name} is taken"));
+            }
+            for i in first..end {
+                constants.insert(name.clone(), i);
+                block(body, constants, out)?;
+            }
+            constants.remove(&name);
+            at = next;
+        } else if let Some(condition) = line.strip_prefix("#if ") {
+            let (yes, no, next) = body(lines, at)?;
+            let chosen = if evaluate(condition, constants)? != 0 {
+                yes
+            } else {
+                no
+            };
+            block(chosen, constants, out)?;
+            at = next;
+        } else if line.starts_with('#') {
+            return Err(format!("'{line}' is not a directive, or stands alone"));
+        } else {
+            *out += &substitute(lines[at], constants)?;
+            out.push('\n');
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The lines of the block opened at `open`: before `#else`, after it, and the index behind `#end`.
+fn body<'a, 'b>(
+    lines: &'a [&'b str],
+    open: usize,
+) -> Result<(&'a [&'b str], &'a [&'b str], usize), String> {
+    let mut depth = 0;
+    let mut middle = None;
+    for (i, line) in lines.iter().enumerate().skip(open + 1) {
+        let line = line.trim();
+        if line.starts_with("#for ") || line.starts_with("#if ") {
+            depth += 1;
+        } else if line == "#else" && depth == 0 {
+            middle = Some(i);
+        } else if line == "#end" {
+            if depth == 0 {
+                let end_of_first = middle.unwrap_or(i);
+                let start_of_second = middle.map_or(i, |m| m + 1);
+                return Ok((
+                    &lines[open + 1..end_of_first],
+                    &lines[start_of_second..i],
+                    i + 1,
+                ));
+            }
+            depth -= 1;
+        }
+    }
+    Err(format!("'{}' has no #end", lines[open].trim()))
+}
+
+fn substitute(line: &str, constants: &Constants) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(start) = rest.find("${") {
+        let end = rest[start..]
+            .find('}')
+            .ok_or(format!("'{line}' has ${{ without }}"))?
+            + start;
+        out += &rest[..start];
+        out += &evaluate(&rest[start + 2..end], constants)?.to_string();
+        rest = &rest[end + 1..];
+    }
+    Ok(out + rest)
+}
+
+/// The value of an expression over whole numbers.
+fn evaluate(expression: &str, constants: &Constants) -> Result<i64, String> {
+    let mut parser = Parser {
+        rest: expression.trim(),
+        constants,
+    };
+    let value = parser.comparison()?;
+    match parser.rest {
+        "" => Ok(value),
+        rest => Err(format!("'{expression}': '{rest}' was not expected")),
+    }
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+    constants: &'a Constants,
+}
+
+impl Parser<'_> {
+    fn take(&mut self, token: &str) -> bool {
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest.trim_start();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn comparison(&mut self) -> Result<i64, String> {
+        let left = self.sum()?;
+        for (token, test) in [
+            ("==", (|a, b| a == b) as fn(i64, i64) -> bool),
+            ("!=", |a, b| a != b),
+            ("<", |a, b| a < b),
+            (">", |a, b| a > b),
+        ] {
+            if self.take(token) {
+                return Ok(i64::from(test(left, self.sum()?)));
+            }
+        }
+        Ok(left)
+    }
+
+    fn sum(&mut self) -> Result<i64, String> {
+        let mut value = self.product()?;
+        loop {
+            if self.take("+") {
+                value += self.product()?;
+            } else if self.take("-") {
+                value -= self.product()?;
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn product(&mut self) -> Result<i64, String> {
+        let mut value = self.atom()?;
+        loop {
+            if self.take("*") {
+                value *= self.atom()?;
+            } else if self.take("/") {
+                value = value.checked_div(self.atom()?).ok_or("division by zero")?;
+            } else if self.take("%") {
+                value = value.checked_rem(self.atom()?).ok_or("division by zero")?;
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn atom(&mut self) -> Result<i64, String> {
+        if self.take("(") {
+            let value = self.comparison()?;
+            return if self.take(")") {
+                Ok(value)
+            } else {
+                Err("a ')' is missing".to_string())
+            };
+        }
+        let end = self
+            .rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest.trim_start();
+        if let Ok(number) = word.parse() {
+            return Ok(number);
+        }
+        self.constants.get(word).copied().ok_or(format!(
+            "'{word}' is not a number, a constant of the variant or a loop variable"
+        ))
+    }
+}

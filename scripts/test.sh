@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Runs the tests, with a Vulkan adapter for those that need a GPU; see --help.
+set -euo pipefail
+
+usage() {
+  cat <<'HELP'
+Usage: scripts/test.sh [--swiftshader] [--long] [cargo test arguments...]
+
+Makes sure that a Vulkan adapter is there (scripts/vulkan.sh), then runs
+cargo test with the arguments that are left. Without any, that is every test.
+
+  --swiftshader  run on SwiftShader, a second, independent software Vulkan;
+                 without further arguments only the GPU tests run:
+                 --test kernels_agree --test gradients
+  --long         run the long form of the tests (PARALLAX_LONG_TESTS=1)
+  --help         print this text
+
+The GPU tests run on the adapter whose name contains PARALLAX_TEST_ADAPTER
+(llvmpipe, Mesa's software adapter, if it is not set), and fail where there is
+none. For a graphics card: PARALLAX_TEST_ADAPTER=GeForce scripts/test.sh
+HELP
+}
+
+swiftshader=no
+arguments=()
+while (($# > 0)); do
+  case "$1" in
+    --swiftshader) swiftshader=yes ;;
+    --long) export PARALLAX_LONG_TESTS=1 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --)
+      # What follows is the test harness's.
+      arguments+=("$@")
+      break
+      ;;
+    *) arguments+=("$1") ;;
+  esac
+  shift
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ "$swiftshader" == yes ]]; then
+  scripts/vulkan.sh --swiftshader
+  export VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json
+  export PARALLAX_TEST_ADAPTER=SwiftShader
+  if ((${#arguments[@]} == 0)) || [[ "${arguments[0]}" == -- ]]; then
+    arguments=(--test kernels_agree --test gradients ${arguments[@]+"${arguments[@]}"})
+  fi
+else
+  export PARALLAX_TEST_ADAPTER="${PARALLAX_TEST_ADAPTER:-llvmpipe}"
+  # Another adapter is the user's own: there is nothing to install for it, and
+  # the tests say so if it is not there.
+  shopt -s nocasematch
+  if [[ "$PARALLAX_TEST_ADAPTER" == *llvmpipe* ]]; then
+    scripts/vulkan.sh --software
+  fi
+fi
+
+# An empty array counts as unset in the bash of macOS, hence the plus signs.
+printf 'test: cargo test %s (adapter: %s)\n' "${arguments[*]+"${arguments[*]}"}" "$PARALLAX_TEST_ADAPTER"
+exec cargo test ${arguments[@]+"${arguments[@]}"}

@@ -1,0 +1,95 @@
+// Element-wise kernels over tensors of any shape.
+//
+//   add            y = a + b
+//   add_relu       y = max(a + b, 0)
+//   relu           y = max(a, 0)
+//   relu_backward  y = a where b > 0, else 0         (a = dy, b = the forward pass's result, y = dx)
+//   scale          y = factor a
+//   scale_by       y = a s                           (b[0].x = s, a device scalar)
+//   axpy           y += factor a
+//   broadcast      y = s                             (a[0].x = s)
+//
+// Four elements an invocation, as one vec4: buffers are padded to 64 elements, so the last vec4 may hold padding, which
+// nobody reads. Workgroups of 256 invocations along one dimension.
+
+#import grid
+
+struct Params {
+    // vec4s to compute
+    count: u32,
+    factor: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+
+// max(x, 0) that keeps NaN: x < 0 is false for it.
+fn rectify(x: vec4f) -> vec4f {
+    return select(x, vec4f(0.0), x < vec4f(0.0));
+}
+
+@compute @workgroup_size(256)
+fn add(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = a[i] + b[i];
+    }
+}
+
+@compute @workgroup_size(256)
+fn add_relu(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = rectify(a[i] + b[i]);
+    }
+}
+
+@compute @workgroup_size(256)
+fn relu(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = rectify(a[i]);
+    }
+}
+
+@compute @workgroup_size(256)
+fn relu_backward(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = select(vec4f(0.0), a[i], b[i] > vec4f(0.0));
+    }
+}
+
+@compute @workgroup_size(256)
+fn scale(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = params.factor * a[i];
+    }
+}
+
+@compute @workgroup_size(256)
+fn scale_by(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = a[i] * b[0].x;
+    }
+}
+
+@compute @workgroup_size(256)
+fn axpy(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] += params.factor * a[i];
+    }
+}
+
+@compute @workgroup_size(256)
+fn broadcast(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = vec4f(a[0].x);
+    }
+}

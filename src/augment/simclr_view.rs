@@ -1,0 +1,156 @@
+//! SimCLR's views (Chen et al. 2020, appendix A): a random resized crop, a flip, colour jitter, grey, normalisation.
+
+use super::color_jitter::ColorJitter;
+use super::draw::{Purpose, ViewKey, WHOLE_BATCH, happens};
+use super::random_resized_crop::RandomResizedCrop;
+use crate::device::Device;
+use crate::device::kernels::{ColorStep, ColorTransform, ResizedCrop};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Mean and standard deviation of CIFAR-10's training pixels, a channel each.
+pub const CIFAR10_STATISTICS: ([f32; 3], [f32; 3]) =
+    ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]);
+
+/// How a view is made of an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SimClrAugmentation {
+    /// Side of a view in pixels.
+    pub size: usize,
+    /// Part of the image's area in the crop.
+    pub scale: [f32; 2],
+    /// Width over height of the crop.
+    pub ratio: [f32; 2],
+    /// Probability of a mirror left to right.
+    pub flip: f32,
+    pub jitter: ColorJitter,
+    /// Probability of grey.
+    pub grayscale: f32,
+    /// Mean and standard deviation of each channel.
+    pub normalize: Option<([f32; 3], [f32; 3])>,
+    /// Whether one random draw serves all images of a batch.
+    pub one_draw_per_batch: bool,
+}
+
+/// The random numbers of one view.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ViewParameters {
+    /// Its `image` is the place in the batch.
+    pub crop: ResizedCrop,
+    pub color: ColorTransform,
+}
+
+impl SimClrAugmentation {
+    /// The paper's augmentation at half its colour strength, which Chen et al. 2020 (appendix B.9) take for CIFAR-10,
+    /// with a draw per image and normalised pixels.
+    pub fn sound(size: usize) -> Self {
+        SimClrAugmentation {
+            size,
+            scale: [0.08, 1.0],
+            ratio: [3.0 / 4.0, 4.0 / 3.0],
+            flip: 0.5,
+            jitter: ColorJitter {
+                brightness: 0.4,
+                contrast: 0.4,
+                saturation: 0.4,
+                hue: 0.1,
+                probability: 0.8,
+            },
+            grayscale: 0.2,
+            normalize: Some(CIFAR10_STATISTICS),
+            one_draw_per_batch: false,
+        }
+    }
+
+    /// What the evaluated paper's code does: full colour strength, no normalisation, and one draw for the whole batch.
+    pub fn paper(size: usize) -> Self {
+        SimClrAugmentation {
+            jitter: ColorJitter {
+                brightness: 0.8,
+                contrast: 0.8,
+                saturation: 0.8,
+                hue: 0.2,
+                probability: 0.8,
+            },
+            normalize: None,
+            one_draw_per_batch: true,
+            ..Self::sound(size)
+        }
+    }
+
+    /// The parameters of one view of each of `samples`, indices into the data set; the images have `source_height` x
+    /// `source_width` pixels.
+    pub fn draw(
+        &self,
+        key: ViewKey,
+        samples: &[u32],
+        source_height: usize,
+        source_width: usize,
+    ) -> Vec<ViewParameters> {
+        let source = (source_height as u32, source_width as u32);
+        let shared = self
+            .one_draw_per_batch
+            .then(|| self.draw_one(key, WHOLE_BATCH, source));
+        let draw_one = |(place, &sample): (usize, &u32)| {
+            let mut view = shared.unwrap_or_else(|| self.draw_one(key, sample, source));
+            view.crop.image = place as u32;
+            view
+        };
+        samples.iter().enumerate().map(draw_one).collect()
+    }
+
+    fn draw_one(&self, key: ViewKey, sample: u32, source: (u32, u32)) -> ViewParameters {
+        let crop = RandomResizedCrop {
+            scale: self.scale,
+            ratio: self.ratio,
+        };
+        let found = crop.draw(
+            &mut key.generator(sample, Purpose::Crop),
+            source.0,
+            source.1,
+        );
+        let mut steps = self
+            .jitter
+            .draw(&mut key.generator(sample, Purpose::Jitter));
+        if happens(
+            &mut key.generator(sample, Purpose::Grayscale),
+            self.grayscale,
+        ) {
+            steps.push((ColorStep::Grayscale, 0.0));
+        }
+        ViewParameters {
+            crop: ResizedCrop {
+                image: 0,
+                top: found.top,
+                left: found.left,
+                height: found.height,
+                width: found.width,
+                flip: u32::from(happens(
+                    &mut key.generator(sample, Purpose::Flip),
+                    self.flip,
+                )),
+            },
+            color: ColorTransform::new(&steps),
+        }
+    }
+
+    /// The views of `images` (`[B, 3, H, W]` in [0, 1]) that `parameters` describe, one each: `[views, 3, size, size]`.
+    ///
+    /// # Errors
+    /// `Error::Shape` where a crop leaves its image or the images do not have three channels.
+    pub fn apply(
+        &self,
+        device: &Device,
+        images: &Tensor,
+        parameters: &[ViewParameters],
+    ) -> Result<Tensor> {
+        let crops: Vec<_> = parameters.iter().map(|view| view.crop).collect();
+        let colors: Vec<_> = parameters.iter().map(|view| view.color).collect();
+        let cropped = device.resized_crop(images, &crops, self.size)?;
+        let colored = device.color_transform(&cropped, &colors)?;
+        match self.normalize {
+            Some((mean, std)) => device.normalize(&colored, mean, std),
+            None => Ok(colored),
+        }
+    }
+}

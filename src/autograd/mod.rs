@@ -1,0 +1,44 @@
+//! Differentiable operations over the vocabulary of [`crate::device::kernels`]. One file an operation: what it computes,
+//! what it saves for the way back, how it goes back. `tests/gradients.rs` holds each against central differences.
+//!
+//! Terms with a d-prefix are gradients of the loss: `dy` arrives from the operations that used `y`. An operation computes
+//! no gradient for an input that is not tracked.
+
+mod add;
+mod add_relu;
+mod batch_norm;
+pub mod check;
+mod concat;
+mod conv2d;
+mod gemm;
+mod global_average_pool;
+mod l2_normalize;
+mod linear;
+mod max_pool2d;
+mod nt_xent;
+mod relu;
+mod reshape;
+mod scale;
+mod slice;
+mod softmax_cross_entropy;
+mod sum;
+mod tape;
+
+pub use add::add;
+pub use add_relu::add_relu;
+pub use batch_norm::{batch_norm_evaluation, batch_norm_training};
+pub use concat::concat;
+pub use conv2d::conv2d;
+pub use gemm::gemm;
+pub use global_average_pool::global_average_pool;
+pub use l2_normalize::l2_normalize;
+pub use linear::linear;
+pub use max_pool2d::max_pool2d;
+pub use nt_xent::nt_xent;
+pub use relu::relu;
+pub use reshape::reshape;
+pub use scale::scale;
+pub use slice::slice;
+pub use softmax_cross_entropy::softmax_cross_entropy;
+pub use sum::sum;
+pub use tape::{Backward, Gradients, Tape, Var};

@@ -1,0 +1,102 @@
+//! The command line: one file a subcommand, arguments in, a call into the library, words out.
+//!
+//! Results go to stdout; an error is one line on stderr. The exit code is 0, 1 for a run that failed, or 2 for arguments
+//! that cannot be used.
+
+mod arguments;
+mod device_choice;
+mod devices;
+mod preview;
+mod simclr;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::Error;
+
+/// Trains and judges self-supervised vision encoders on hand-written compute kernels, on any GPU or none.
+#[derive(Parser)]
+#[command(
+    name = "parallax",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Simclr(Box<simclr::Arguments>),
+    Devices(devices::Arguments),
+    Preview(preview::Arguments),
+}
+
+/// Reads the process's arguments and does what they say.
+pub fn run() -> ExitCode {
+    // Warnings and, with PARALLAX_LOG=debug for example, more.
+    let filter =
+        EnvFilter::try_from_env("PARALLAX_LOG").unwrap_or_else(|_| EnvFilter::new("parallax=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let result = match arguments.command {
+        Command::Simclr(arguments) => simclr::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
+        Command::Preview(arguments) => preview::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("parallax: {}", one_line(&error.to_string()));
+            match error {
+                Error::Usage(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Help and version as clap prints them; an error as one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let shown = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe is no failure of ours.
+            error.print().ok();
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.to_string(),
+        _ => format!("parallax: {}; see --help", usage_line(&error.to_string())),
+    };
+    eprintln!("{}", shown.trim_end());
+    ExitCode::from(2)
+}
+
+/// clap's message without its heading, usage and advice.
+fn usage_line(message: &str) -> String {
+    let told = message.lines().map(str::trim).take_while(|line| {
+        !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
+    let line = told
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_string()
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

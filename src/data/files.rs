@@ -1,0 +1,187 @@
+//! What the readers of data files share: finding the files, checking their sizes, reading them whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file that a published data set is made of.
+pub struct Expected {
+    pub file: &'static str,
+    /// Bytes of the published file; `None` where any size will do.
+    pub bytes: Option<u64>,
+}
+
+/// Where a data set is published and what it holds.
+pub struct Source {
+    pub title: &'static str,
+    pub address: &'static str,
+    /// The folder that the published archive unpacks to.
+    pub folder: &'static str,
+    pub files: &'static [Expected],
+}
+
+impl Source {
+    /// One line with the address, the files and their sizes.
+    pub fn describe(&self) -> String {
+        let files: Vec<String> = self
+            .files
+            .iter()
+            .map(|expected| match expected.bytes {
+                Some(bytes) => format!("{} ({} bytes)", expected.file, thousands(bytes)),
+                None => expected.file.to_string(),
+            })
+            .collect();
+        format!(
+            "{} is published at {}; its folder {} holds {}",
+            self.title,
+            self.address,
+            self.folder,
+            files.join(", ")
+        )
+    }
+
+    /// The folder that holds the files: `dir` or its child of the archive's name.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming every missing file if neither has all of them.
+    pub fn locate(&self, dir: &Path) -> Result<PathBuf> {
+        if !dir.is_dir() {
+            return Err(Error::data(
+                dir,
+                format!("no such folder. {}", self.describe()),
+            ));
+        }
+        let child = dir.join(self.folder);
+        let root = if child.is_dir() {
+            child
+        } else {
+            dir.to_path_buf()
+        };
+        let missing: Vec<&str> = self
+            .files
+            .iter()
+            .map(|expected| expected.file)
+            .filter(|file| !root.join(file).is_file())
+            .collect();
+        if missing.is_empty() {
+            return Ok(root);
+        }
+        let message = format!("missing {}. {}", missing.join(", "), self.describe());
+        Err(Error::data(root, message))
+    }
+
+    /// The number of records of `record` bytes in `root`/`file`, which is at least 1.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an empty file, or one whose size is not a whole number of records.
+    pub fn records(&self, root: &Path, file: &str, record: usize) -> Result<usize> {
+        let path = root.join(file);
+        let bytes = fs::metadata(&path)
+            .map_err(|e| Error::read(&path, e))?
+            .len();
+        if bytes > 0 && bytes % record as u64 == 0 {
+            return usize::try_from(bytes / record as u64)
+                .map_err(|_| Error::data(&path, format!("{bytes} bytes do not fit into memory")));
+        }
+        let found = if bytes == 0 {
+            "the file is empty".to_string()
+        } else {
+            format!(
+                "{} bytes are not a whole number of records, the file is truncated or of another format",
+                thousands(bytes)
+            )
+        };
+        Err(Error::data(
+            &path,
+            format!(
+                "{found}; expected records of {} bytes. Download it again: {}",
+                thousands(record as u64),
+                self.describe()
+            ),
+        ))
+    }
+}
+
+/// The whole of the file at `path`, which should have `bytes` bytes.
+pub fn read_exactly(path: &Path, bytes: usize) -> Result<Vec<u8>> {
+    let content = fs::read(path).map_err(|e| Error::read(path, e))?;
+    if content.len() != bytes {
+        let message = format!(
+            "the file changed while it was read: {} bytes, then {bytes}",
+            content.len()
+        );
+        return Err(Error::data(path, message));
+    }
+    Ok(content)
+}
+
+/// The lines of a text file, trimmed, without empty ones.
+pub fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(String::from).collect())
+}
+
+/// The names of the `count` classes, one a line.
+pub fn class_names(path: &Path, count: usize) -> Result<Vec<String>> {
+    let names = lines(path)?;
+    if names.len() != count {
+        let message = format!("{} class names, expected {count}, one a line", names.len());
+        return Err(Error::data(path, message));
+    }
+    Ok(names)
+}
+
+/// The first line of `dataset-name.txt` in `root`, or `default` if there is no such file or nothing in it.
+pub fn dataset_name(root: &Path, default: &str) -> Result<String> {
+    let path = root.join("dataset-name.txt");
+    if !path.is_file() {
+        return Ok(default.to_string());
+    }
+    let first = lines(&path)?.into_iter().next();
+    Ok(first.unwrap_or_else(|| default.to_string()))
+}
+
+/// An empty buffer with room for `bytes`, which the files at `path` need.
+pub fn buffer(path: &Path, bytes: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(bytes).map_err(|_| {
+        let message = format!(
+            "its pixels take {} bytes, more than this machine can give",
+            thousands(bytes as u64)
+        );
+        Error::data(path, message)
+    })?;
+    Ok(buffer)
+}
+
+/// `number` in decimal with commas.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (30_730_000, "30,730,000"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Convolution as a matrix product over columns (im2col), a block of whole images at a time, so that the columns stay in
+//! a core's cache. With `K = C KH KW`:
+//!
+//! - forward: `y [O, pixels] = w [O, K] columns [K, pixels]`
+//! - dx: `columns [K, pixels] = w^T dy`, each column then added to the pixels that it came from
+//! - dw: `dw [O, K] = dy [O, pixels] columns^T`, fixed groups of images each into a partial of its own, summed in order
+
+use super::parallel;
+use super::product::{Into, View, product};
+use super::{CpuDevice, read_f32};
+use crate::device::shapes::{self, Conv2d, ConvGeometry};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Columns of a block at least, where the batch has them: fewer would leave the product's inner loops short.
+const COLUMNS: usize = 256;
+/// Groups of images whose weight gradients are summed apart.
+const GROUPS: usize = 8;
+
+/// Images of one block.
+fn images_per_block(g: &ConvGeometry) -> usize {
+    COLUMNS.div_ceil((g.oh * g.ow).max(1)).min(g.n.max(1))
+}
+
+/// Whether the columns are the input planes themselves.
+fn is_pointwise(g: &ConvGeometry) -> bool {
+    g.kh == 1 && g.kw == 1 && g.stride == 1 && g.padding == 0
+}
+
+/// The output columns `j` whose input column `j stride + v - padding` lies in the image: a range.
+fn inside(size: usize, outputs: usize, offset: usize, g: &ConvGeometry) -> std::ops::Range<usize> {
+    let first = g.padding.saturating_sub(offset).div_ceil(g.stride);
+    let end = (size + g.padding).saturating_sub(offset).div_ceil(g.stride);
+    let end = end.min(outputs);
+    first.min(end)..end
+}
+
+/// Writes the columns `[K, images * OH * OW]` of some images `x`.
+fn im2col(g: &ConvGeometry, x: &[f32], columns: &mut [f32]) {
+    let (plane, pixels) = (g.h * g.w, g.oh * g.ow);
+    let images = x.len() / (g.c * plane);
+    let width = images * pixels;
+    for (row, line) in columns.chunks_mut(width).enumerate() {
+        let (channel, u, v) = (row / (g.kh * g.kw), row / g.kw % g.kh, row % g.kw);
+        let inner = inside(g.w, g.ow, v, g);
+        for (image, target) in line.chunks_mut(pixels).enumerate() {
+            let source = &x[(image * g.c + channel) * plane..][..plane];
+            for (i, target) in target.chunks_mut(g.ow).enumerate() {
+                let y = i * g.stride + u;
+                if y < g.padding || y >= g.h + g.padding || inner.is_empty() {
+                    target.fill(0.0);
+                    continue;
+                }
+                let source = &source[(y - g.padding) * g.w..][..g.w];
+                target[..inner.start].fill(0.0);
+                target[inner.end..].fill(0.0);
+                let first = inner.start * g.stride + v - g.padding;
+                if g.stride == 1 {
+                    target[inner.clone()].copy_from_slice(&source[first..first + inner.len()]);
+                } else {
+                    let picked = source[first..].iter().step_by(g.stride);
+                    target[inner.clone()]
+                        .iter_mut()
+                        .zip(picked)
+                        .for_each(|(t, &s)| *t = s);
+                }
+            }
+        }
+    }
+}
+
+/// Adds the columns of some images to `dx`: the adjoint of [`im2col`].
+fn col2im(g: &ConvGeometry, columns: &[f32], dx: &mut [f32]) {
+    let (plane, pixels) = (g.h * g.w, g.oh * g.ow);
+    let images = dx.len() / (g.c * plane);
+    let width = images * pixels;
+    for (row, line) in columns.chunks(width).enumerate() {
+        let (channel, u, v) = (row / (g.kh * g.kw), row / g.kw % g.kh, row % g.kw);
+        let inner = inside(g.w, g.ow, v, g);
+        for (image, source) in line.chunks(pixels).enumerate() {
+            let target = &mut dx[(image * g.c + channel) * plane..][..plane];
+            for (i, source) in source.chunks(g.ow).enumerate() {
+                let y = i * g.stride + u;
+                if y < g.padding || y >= g.h + g.padding || inner.is_empty() {
+                    continue;
+                }
+                let target = &mut target[(y - g.padding) * g.w..][..g.w];
+                let first = inner.start * g.stride + v - g.padding;
+                let touched = target[first..].iter_mut().step_by(g.stride);
+                touched
+                    .zip(&source[inner.clone()])
+                    .for_each(|(t, &s)| *t += s);
+            }
+        }
+    }
+}
+
+/// Copies `[images, O, pixels]` into `[O, images * pixels]`.
+fn gather(images: &[f32], channels: usize, pixels: usize, rows: &mut [f32]) {
+    let width = images.len() / channels;
+    for (image, source) in images.chunks(channels * pixels).enumerate() {
+        for (channel, plane) in source.chunks(pixels).enumerate() {
+            rows[channel * width + image * pixels..][..pixels].copy_from_slice(plane);
+        }
+    }
+}
+
+/// Copies `[O, images * pixels]` into `[images, O, pixels]`.
+fn scatter(rows: &[f32], channels: usize, pixels: usize, images: &mut [f32]) {
+    let width = images.len() / channels;
+    for (image, target) in images.chunks_mut(channels * pixels).enumerate() {
+        for (channel, plane) in target.chunks_mut(pixels).enumerate() {
+            plane.copy_from_slice(&rows[channel * width + image * pixels..][..pixels]);
+        }
+    }
+}
+
+/// Memory that a thread keeps between blocks.
+fn with_scratch<R>(lens: [usize; 2], body: impl FnOnce(&mut [f32], &mut [f32]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: std::cell::RefCell<[Vec<f32>; 2]> = const { std::cell::RefCell::new([Vec::new(), Vec::new()]) };
+    }
+    SCRATCH.with_borrow_mut(|buffers| {
+        for (buffer, len) in buffers.iter_mut().zip(lens) {
+            if buffer.len() < len {
+                buffer.resize(len, 0.0);
+            }
+        }
+        let [a, b] = buffers;
+        body(&mut a[..lens[0]], &mut b[..lens[1]])
+    })
+}
+
+pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
+    let g = shapes::conv2d(
+        "conv2d",
+        x.nchw("conv2d", "x")?,
+        w.nchw("conv2d", "w")?,
+        conv,
+    )?;
+    let (x, w) = (read_f32("conv2d", "x", x)?, read_f32("conv2d", "w", w)?);
+    let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
+    let images = images_per_block(&g);
+    let mut y = device.take(g.n * g.o * pixels);
+    parallel::for_chunks(&mut y, images * g.o * pixels, |block, y| {
+        let images = y.len() / (g.o * pixels);
+        let x = &x[block * images_per_block(&g) * input..][..images * input];
+        let width = images * pixels;
+        let direct = is_pointwise(&g) && images == 1;
+        let rows = if images == 1 { 0 } else { g.o * width };
+        with_scratch(
+            [if direct { 0 } else { k * width }, rows],
+            |columns, rows| {
+                let columns: &[f32] = if direct {
+                    x
+                } else {
+                    im2col(&g, x, columns);
+                    columns
+                };
+                let (w, columns) = (View::rows(&w, k), View::rows(columns, width));
+                if images == 1 {
+                    product([g.o, width, k], w, columns, Into::Replace, y, width);
+                } else {
+                    product([g.o, width, k], w, columns, Into::Replace, rows, width);
+                    scatter(rows, g.o, pixels, y);
+                }
+            },
+        );
+    });
+    Ok(device.floats(&g.y_shape(), y))
+}
+
+pub(super) fn conv2d_dx(
+    device: &CpuDevice,
+    dy: &Tensor,
+    w: &Tensor,
+    x_shape: [usize; 4],
+    conv: Conv2d,
+) -> Result<Tensor> {
+    let g = shapes::conv2d("conv2d_dx", x_shape, w.nchw("conv2d_dx", "w")?, conv)?;
+    dy.expect("conv2d_dx", "dy", &g.y_shape(), crate::tensor::DType::F32)?;
+    let (dy, w) = (
+        read_f32("conv2d_dx", "dy", dy)?,
+        read_f32("conv2d_dx", "w", w)?,
+    );
+    let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
+    let images = images_per_block(&g);
+    let mut dx = device.take(g.n * input);
+    parallel::for_chunks(&mut dx, images * input, |block, dx| {
+        let images = dx.len() / input;
+        let dy = &dy[block * images_per_block(&g) * g.o * pixels..][..images * g.o * pixels];
+        let width = images * pixels;
+        let direct = is_pointwise(&g) && images == 1;
+        let rows = if images == 1 { 0 } else { g.o * width };
+        with_scratch(
+            [if direct { 0 } else { k * width }, rows],
+            |columns, rows| {
+                let dy: &[f32] = if images == 1 {
+                    dy
+                } else {
+                    gather(dy, g.o, pixels, rows);
+                    rows
+                };
+                let (w, dy) = (View::rows(&w, k).transposed(), View::rows(dy, width));
+                if direct {
+                    product([k, width, g.o], w, dy, Into::Replace, dx, width);
+                } else {
+                    product([k, width, g.o], w, dy, Into::Replace, columns, width);
+                    dx.fill(0.0);
+                    col2im(&g, columns, dx);
+                }
+            },
+        );
+    });
+    Ok(device.floats(&x_shape, dx))
+}
+
+pub(super) fn conv2d_dw(
+    device: &CpuDevice,
+    dy: &Tensor,
+    x: &Tensor,
+    w_shape: [usize; 4],
+    conv: Conv2d,
+) -> Result<Tensor> {
+    let g = shapes::conv2d("conv2d_dw", x.nchw("conv2d_dw", "x")?, w_shape, conv)?;
+    dy.expect("conv2d_dw", "dy", &g.y_shape(), crate::tensor::DType::F32)?;
+    let (dy, x) = (
+        read_f32("conv2d_dw", "dy", dy)?,
+        read_f32("conv2d_dw", "x", x)?,
+    );
+    let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
+    let group = g.n.div_ceil(GROUPS).max(1);
+    let groups = g.n.div_ceil(group).max(1);
+    let mut partials = device.take(groups * g.o * k);
+    parallel::for_chunks(&mut partials, g.o * k, |i, dw| {
+        dw.fill(0.0);
+        let end = ((i + 1) * group).min(g.n);
+        for first in (i * group..end).step_by(images_per_block(&g)) {
+            let images = images_per_block(&g).min(end - first);
+            let x = &x[first * input..(first + images) * input];
+            let dy = &dy[first * g.o * pixels..(first + images) * g.o * pixels];
+            let width = images * pixels;
+            let direct = is_pointwise(&g) && images == 1;
+            let rows = if images == 1 { 0 } else { g.o * width };
+            with_scratch(
+                [if direct { 0 } else { k * width }, rows],
+                |columns, rows| {
+                    let columns: &[f32] = if direct {
+                        x
+                    } else {
+                        im2col(&g, x, columns);
+                        columns
+                    };
+                    let dy: &[f32] = if images == 1 {
+                        dy
+                    } else {
+                        gather(dy, g.o, pixels, rows);
+                        rows
+                    };
+                    let columns = View::rows(columns, width).transposed();
+                    product(
+                        [g.o, k, width],
+                        View::rows(dy, width),
+                        columns,
+                        Into::Add,
+                        dw,
+                        k,
+                    );
+                },
+            );
+        }
+    });
+    let mut dw = device.take(g.o * k);
+    parallel::for_chunks(&mut dw, parallel::CHUNK, |i, part| {
+        let start = i * parallel::CHUNK;
+        part.copy_from_slice(&partials[start..start + part.len()]);
+        for group in 1..groups {
+            let partial = &partials[group * g.o * k + start..][..part.len()];
+            part.iter_mut().zip(partial).for_each(|(sum, &p)| *sum += p);
+        }
+    });
+    device.pool.give_back(partials);
+    Ok(device.floats(&w_shape, dw))
+}

@@ -1,0 +1,91 @@
+//! The one door to the crate `gemm`: a matrix product over slices with strides, on the calling thread.
+
+/// A matrix in a slice: element (i, j) stands at `i row + j column`.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl<'a> View<'a> {
+    /// A row-major matrix of rows of `width`.
+    pub(super) fn rows(data: &'a [f32], width: usize) -> Self {
+        View {
+            data,
+            row: width,
+            column: 1,
+        }
+    }
+
+    /// The same matrix turned over its diagonal.
+    pub(super) fn transposed(self) -> Self {
+        View {
+            row: self.column,
+            column: self.row,
+            ..self
+        }
+    }
+
+    /// Whether an `m` x `n` matrix lies in the slice.
+    fn holds(&self, m: usize, n: usize) -> bool {
+        m == 0 || n == 0 || (m - 1) * self.row + (n - 1) * self.column < self.data.len()
+    }
+}
+
+/// What a product does with the elements that the result already has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Into {
+    Replace,
+    Add,
+}
+
+/// `c (+)= a b` with `a` m x k, `b` k x n, and `c` row-major with rows of `width` elements.
+///
+/// # Panics
+/// Where a matrix does not lie in its slice: a mistake of the caller, never of input.
+pub(super) fn product(
+    [m, n, k]: [usize; 3],
+    a: View<'_>,
+    b: View<'_>,
+    into: Into,
+    c: &mut [f32],
+    width: usize,
+) {
+    let target = View::rows(c, width);
+    assert!(a.holds(m, k) && b.holds(k, n) && target.holds(m, n) && (m <= 1 || width >= n));
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if into == Into::Replace {
+            (0..m).for_each(|i| c[i * width..i * width + n].fill(0.0));
+        }
+        return;
+    }
+    // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its slice, `c` is
+    // borrowed alone, and its rows do not overlap since width >= n.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            width as isize,
+            into == Into::Add,
+            a.data.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.data.as_ptr(),
+            b.column as isize,
+            b.row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

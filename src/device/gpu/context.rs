@@ -1,0 +1,275 @@
+//! The open adapter: its limits, its pipelines, and what went wrong on it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::adapters::{self, AdapterChoice};
+use super::buffers::Pool;
+use super::shaders::{EntryPoint, SHADERS};
+use super::stream::Stream;
+use crate::error::{Error, Result};
+
+/// How to open an adapter.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    pub adapter: AdapterChoice,
+    /// Whether shaders run with wgpu's bounds checks and loop limits. The kernels never index outside their tensors, so
+    /// that this only costs time; tests turn it on to hold the results against each other.
+    pub runtime_checks: bool,
+    /// The largest part of a tensor, in bytes, that a kernel is given at once; the adapter's own limit where absent.
+    /// Tests make it small, so that the sliced paths run on small tensors.
+    pub binding_limit: Option<u64>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        GpuOptions {
+            adapter: AdapterChoice::Hardware,
+            runtime_checks: false,
+            binding_limit: None,
+        }
+    }
+}
+
+/// One compiled kernel.
+pub(super) struct Pipeline {
+    pub(super) raw: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// An open adapter with its stream, pipelines and memory.
+pub(crate) struct Context {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) limits: wgpu::Limits,
+    pub(super) name: String,
+    /// Bytes of a tensor that a kernel is given at once.
+    pub(super) binding_limit: u64,
+    runtime_checks: bool,
+    modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
+    pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
+    pub(super) stream: Mutex<Stream>,
+    pub(super) pool: Pool,
+    /// The first error that wgpu reported outside an error scope, or the loss of the device.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// The workgroup sizes that the kernels are written for.
+const NEEDED_INVOCATIONS: u32 = 256;
+const NEEDED_WORKGROUP_BYTES: u32 = 16 * 1024;
+const NEEDED_STORAGE_BUFFERS: u32 = 8;
+
+impl Context {
+    pub(super) async fn open(options: &GpuOptions) -> Result<Context> {
+        let adapter = adapters::choose(&options.adapter).await?;
+        let info = adapter.get_info();
+        let limits = adapter.limits();
+        for (what, has, needs) in [
+            (
+                "invocations a workgroup",
+                limits.max_compute_invocations_per_workgroup,
+                NEEDED_INVOCATIONS,
+            ),
+            (
+                "bytes of workgroup memory",
+                limits.max_compute_workgroup_storage_size,
+                NEEDED_WORKGROUP_BYTES,
+            ),
+            (
+                "storage buffers a kernel",
+                limits.max_storage_buffers_per_shader_stage,
+                NEEDED_STORAGE_BUFFERS,
+            ),
+        ] {
+            if has < needs {
+                return Err(Error::device(
+                    info.name,
+                    format!(
+                        "the adapter has {has} {what} and {needs} are needed; use another adapter or --device cpu"
+                    ),
+                ));
+            }
+        }
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("parallax"),
+                required_limits: limits.clone(),
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| {
+                Error::device(&info.name, format!("the adapter could not be opened: {e}"))
+            })?;
+
+        let failure = Arc::new(Mutex::new(None));
+        let slot = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            remember(&slot, error.to_string());
+        }));
+        let slot = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                remember(
+                    &slot,
+                    format!("the device was lost ({reason:?}): {message}"),
+                );
+            }
+        });
+
+        let adapter_limit = limits.max_storage_buffer_binding_size;
+        let binding_limit = options
+            .binding_limit
+            .map_or(adapter_limit, |limit| limit.min(adapter_limit));
+        let stream = Stream::new(&device, &limits);
+        Ok(Context {
+            device,
+            queue,
+            // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
+            binding_limit: (binding_limit / 256 * 256).max(256),
+            limits,
+            name: info.name,
+            runtime_checks: options.runtime_checks,
+            modules: Mutex::default(),
+            pipelines: Mutex::default(),
+            stream: Mutex::new(stream),
+            pool: Pool::default(),
+            failure,
+        })
+    }
+
+    /// Fails where wgpu has reported an error since the device was opened.
+    pub(super) fn check(&self) -> Result<()> {
+        match &*lock(&self.failure) {
+            Some(message) => Err(Error::device(&self.name, message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A new buffer, or an error where the device has no memory for it.
+    pub(super) fn create_buffer(
+        &self,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        // On every native backend the scope's future is ready at once.
+        match pollster::block_on(scope.pop()) {
+            None => Ok(buffer),
+            Some(error) => Err(Error::device(
+                &self.name,
+                format!(
+                    "no memory for {size} more bytes (it holds {}): {error}; use a smaller batch",
+                    self.pool.memory.read().current
+                ),
+            )),
+        }
+    }
+
+    /// The pipeline of `entry`, compiled at its first use.
+    pub(super) fn pipeline(&self, entry: &'static EntryPoint) -> Result<Arc<Pipeline>> {
+        let key = (entry.shader, entry.name);
+        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = lock(&self.modules)
+            .entry(entry.shader)
+            .or_insert_with(|| self.module(entry.shader))
+            .clone();
+        let uniform = entry.uses_params.then_some(wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        });
+        let storage = entry
+            .storage
+            .iter()
+            .map(|&(binding, writes)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: !writes },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            });
+        let entries: Vec<_> = uniform.into_iter().chain(storage).collect();
+        let layout = self
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(entry.name),
+                entries: &entries,
+            });
+        let pipeline_layout = self
+            .device
+            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(entry.name),
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+        let raw = self
+            .device
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(entry.name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(entry.name),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::device(
+                &self.name,
+                format!(
+                    "kernel {} of shader {} could not be compiled: {error}",
+                    entry.name, SHADERS[entry.shader].name
+                ),
+            ));
+        }
+        let pipeline = Arc::new(Pipeline { raw, layout });
+        lock(&self.pipelines).insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn module(&self, index: usize) -> wgpu::ShaderModule {
+        let shader = &SHADERS[index];
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(shader.name),
+            source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+        };
+        if self.runtime_checks {
+            return self.device.create_shader_module(descriptor);
+        }
+        // SAFETY: without run-time checks a shader must not index outside its buffers and its loops must end. The shaders
+        // are this crate's own, their sizes come from shapes that were checked before the launch, and the tests hold each
+        // against the same shader with the checks on.
+        unsafe {
+            self.device
+                .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+        }
+    }
+}
+
+fn remember(slot: &Mutex<Option<String>>, message: String) {
+    lock(slot).get_or_insert(message);
+}
+
+/// A lock whose holder's panic does not matter: every critical section leaves its map whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! Launches of `shaders/elementwise.wgsl`, and copies.
+
+use super::shaders::elementwise::{self as kernels, Params};
+use super::{EntryPoint, GpuDevice};
+use crate::device::shapes;
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Records `entry` over the vec4s of `y` and of `inputs` of the same shape; `scalar` is bound whole before `y`.
+fn launch(
+    device: &GpuDevice,
+    operation: &'static str,
+    entry: &'static EntryPoint,
+    factor: f32,
+    inputs: &[&Tensor],
+    scalar: Option<&Tensor>,
+    y: &Tensor,
+) -> Result<()> {
+    for (start, count) in device.slices(operation, y.len(), &[1])? {
+        let mut parts = Vec::with_capacity(3);
+        for x in inputs {
+            parts.push(device.part(operation, "x", x, start, count)?);
+        }
+        if let Some(scalar) = scalar {
+            parts.push(device.whole(operation, "s", scalar)?);
+        }
+        parts.push(device.part(operation, "y", y, start, count)?);
+        let count = count.div_ceil(4);
+        let params = Params {
+            count: count as u32,
+            factor,
+        };
+        device.launch(entry, params, &parts, count.div_ceil(256))?;
+    }
+    Ok(())
+}
+
+pub(super) fn add(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    shapes::floats("add", "a", a)?;
+    shapes::same("add", ("a", a), ("b", b))?;
+    let y = device.floats(a.shape())?;
+    launch(device, "add", &kernels::ADD, 0.0, &[a, b], None, &y)?;
+    Ok(y)
+}
+
+pub(super) fn add_relu(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    shapes::floats("add_relu", "a", a)?;
+    shapes::same("add_relu", ("a", a), ("b", b))?;
+    let y = device.floats(a.shape())?;
+    launch(
+        device,
+        "add_relu",
+        &kernels::ADD_RELU,
+        0.0,
+        &[a, b],
+        None,
+        &y,
+    )?;
+    Ok(y)
+}
+
+pub(super) fn relu(device: &GpuDevice, x: &Tensor) -> Result<Tensor> {
+    shapes::floats("relu", "x", x)?;
+    let y = device.floats(x.shape())?;
+    launch(device, "relu", &kernels::RELU, 0.0, &[x], None, &y)?;
+    Ok(y)
+}
+
+pub(super) fn relu_backward(device: &GpuDevice, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+    shapes::floats("relu_backward", "dy", dy)?;
+    shapes::same("relu_backward", ("dy", dy), ("y", y))?;
+    let dx = device.floats(dy.shape())?;
+    launch(
+        device,
+        "relu_backward",
+        &kernels::RELU_BACKWARD,
+        0.0,
+        &[dy, y],
+        None,
+        &dx,
+    )?;
+    Ok(dx)
+}
+
+pub(super) fn scale(device: &GpuDevice, factor: f32, x: &Tensor) -> Result<Tensor> {
+    shapes::floats("scale", "x", x)?;
+    let y = device.floats(x.shape())?;
+    launch(device, "scale", &kernels::SCALE, factor, &[x], None, &y)?;
+    Ok(y)
+}
+
+pub(super) fn scale_by(device: &GpuDevice, s: &Tensor, x: &Tensor) -> Result<Tensor> {
+    s.expect("scale_by", "s", &[1], DType::F32)?;
+    shapes::floats("scale_by", "x", x)?;
+    let y = device.floats(x.shape())?;
+    launch(
+        device,
+        "scale_by",
+        &kernels::SCALE_BY,
+        0.0,
+        &[x],
+        Some(s),
+        &y,
+    )?;
+    Ok(y)
+}
+
+pub(super) fn axpy(device: &GpuDevice, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
+    shapes::floats("axpy", "x", x)?;
+    shapes::same("axpy", ("x", x), ("y", y))?;
+    shapes::distinct("axpy", ("x", x), ("y", y))?;
+    launch(device, "axpy", &kernels::AXPY, factor, &[x], None, y)
+}
+
+pub(super) fn broadcast(device: &GpuDevice, s: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    s.expect("broadcast", "s", &[1], DType::F32)?;
+    let y = device.floats(shape)?;
+    launch(
+        device,
+        "broadcast",
+        &kernels::BROADCAST,
+        0.0,
+        &[],
+        Some(s),
+        &y,
+    )?;
+    Ok(y)
+}
+
+pub(super) fn concat(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let rows = shapes::concat(a, b)?;
+    let mut shape = a.shape().to_vec();
+    shape[0] = rows;
+    let y = device.floats(&shape)?;
+    device.copy_elements("concat", (a, 0), (&y, 0), a.len())?;
+    device.copy_elements("concat", (b, 0), (&y, a.len()), b.len())?;
+    Ok(y)
+}
+
+pub(super) fn slice(device: &GpuDevice, x: &Tensor, start: usize, count: usize) -> Result<Tensor> {
+    let row = shapes::slice(x, start, count)?;
+    let mut shape = x.shape().to_vec();
+    shape[0] = count;
+    let y = device.floats(&shape)?;
+    device.copy_elements("slice", (x, start * row), (&y, 0), count * row)?;
+    Ok(y)
+}

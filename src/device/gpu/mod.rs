@@ -1,0 +1,522 @@
+//! The GPU device: the vocabulary in WGSL on wgpu. Each family's launches stand in a file of the shader's name.
+
+use std::sync::Arc;
+
+use crate::device::Readback;
+use crate::device::kernels::*;
+use crate::device::readback::State;
+use crate::device::shapes::{self, Conv2d, Pool2d};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Storage, Tensor};
+
+mod adapters;
+mod buffers;
+mod context;
+mod readback;
+pub mod shaders;
+mod stream;
+
+mod color;
+mod elementwise;
+mod images;
+mod resized_crop;
+mod uniform;
+
+pub use adapters::{AdapterChoice, AdapterDescription, adapters};
+pub(crate) use buffers::GpuStorage;
+pub use context::GpuOptions;
+use context::{Context, lock};
+pub(crate) use readback::GpuReadback;
+use shaders::EntryPoint;
+use stream::Part;
+pub use stream::StreamCounts;
+
+/// A graphics processor as a device.
+pub struct GpuDevice {
+    context: Arc<Context>,
+}
+
+impl GpuDevice {
+    /// Opens an adapter, waiting for it.
+    ///
+    /// # Errors
+    /// `Error::Device` where there is no such adapter, or one that is too small, or it cannot be opened.
+    pub fn open(options: GpuOptions) -> Result<Self> {
+        pollster::block_on(Self::open_async(options))
+    }
+
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// As [`GpuDevice::open`].
+    pub async fn open_async(options: GpuOptions) -> Result<Self> {
+        Ok(GpuDevice {
+            context: Arc::new(Context::open(&options).await?),
+        })
+    }
+
+    /// What was recorded since the device was opened.
+    pub fn counts(&self) -> StreamCounts {
+        lock(&self.context.stream).counts
+    }
+
+    /// The error of a kernel that the CPU device has and this one does not yet.
+    fn unwritten(&self, kernel: &str) -> Error {
+        Error::device(
+            &self.context.name,
+            format!("kernel {kernel} has no WGSL version yet; use --device cpu"),
+        )
+    }
+
+    /// A tensor whose content is not defined.
+    fn allocate(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let len = shapes::check_elements("allocate", shape)?;
+        let storage = GpuStorage::allocate(&self.context, len * dtype.bytes())?;
+        Ok(Tensor::new(shape, dtype, Storage::Gpu(Arc::new(storage))))
+    }
+
+    /// A float tensor whose content is not defined.
+    fn floats(&self, shape: &[usize]) -> Result<Tensor> {
+        self.allocate(shape, DType::F32)
+    }
+
+    /// A tensor of host structs, as words.
+    fn words<T: bytemuck::Pod>(&self, values: &[T]) -> Result<Tensor> {
+        let words: &[u32] = bytemuck::cast_slice(values);
+        self.upload(HostSlice::U32(words), &[words.len()])
+    }
+
+    fn storage<'a>(
+        &self,
+        operation: &'static str,
+        name: &str,
+        x: &'a Tensor,
+    ) -> Result<&'a GpuStorage> {
+        match &x.storage {
+            Storage::Gpu(storage) if storage.is_on(&self.context) => Ok(storage),
+            _ => Err(Error::shape(
+                operation,
+                format!("{name} is not on {}; upload it there", self.context.name),
+            )),
+        }
+    }
+
+    /// All of a tensor, padded to whole vec4s.
+    fn whole(&self, operation: &'static str, name: &str, x: &Tensor) -> Result<Part> {
+        self.part(operation, name, x, 0, x.len())
+    }
+
+    /// `count` elements from `start`, padded to whole vec4s. `start` must be a multiple of 64 elements, which every
+    /// adapter can bind.
+    fn part(
+        &self,
+        operation: &'static str,
+        name: &str,
+        x: &Tensor,
+        start: usize,
+        count: usize,
+    ) -> Result<Part> {
+        let element = x.dtype().bytes();
+        debug_assert_eq!(
+            start * element % 256,
+            0,
+            "{operation}: {name} starts at {start}"
+        );
+        Ok(Part {
+            buffer: self.storage(operation, name, x)?.buffer.clone(),
+            offset: (start * element) as u64,
+            size: ((count * element) as u64).next_multiple_of(16).max(16),
+        })
+    }
+
+    /// Ranges `(start, count)` that cover `rows` rows of at most `row_elements` elements of four bytes each, so that each
+    /// range fits a binding and starts at a multiple of 64 elements whatever part of a row is bound.
+    ///
+    /// # Errors
+    /// `Error::Device` where the smallest such range is larger than a binding.
+    fn slices(
+        &self,
+        operation: &'static str,
+        rows: usize,
+        row_elements: &[usize],
+    ) -> Result<Vec<(usize, usize)>> {
+        let limit = (self.context.binding_limit / 4) as usize;
+        let largest = row_elements.iter().copied().max().unwrap_or(1).max(1);
+        if rows * largest <= limit {
+            return Ok(vec![(0, rows)]);
+        }
+        // The fewest rows after which every tensor is at a multiple of 64 elements.
+        let step = row_elements
+            .iter()
+            .map(|&elements| 64 / gcd(elements.max(1), 64))
+            .max()
+            .unwrap_or(1);
+        let count = limit / largest / step * step;
+        if count == 0 {
+            return Err(Error::device(
+                &self.context.name,
+                format!(
+                    "{operation} needs {} bytes of one tensor at once and the adapter binds {}; use a smaller image or \
+                     another device",
+                    4 * step.min(rows) * largest,
+                    4 * limit
+                ),
+            ));
+        }
+        Ok((0..rows)
+            .step_by(count)
+            .map(|start| (start, count.min(rows - start)))
+            .collect())
+    }
+
+    /// Records a kernel; see [`Context::launch`].
+    fn launch<P: bytemuck::Pod>(
+        &self,
+        entry: &'static EntryPoint,
+        params: P,
+        parts: &[Part],
+        workgroups: usize,
+    ) -> Result<()> {
+        self.context
+            .launch(entry, bytemuck::bytes_of(&params), parts, workgroups)
+    }
+
+    /// Records a copy of `count` elements of four bytes between places counted in elements.
+    fn copy_elements(
+        &self,
+        operation: &'static str,
+        from: (&Tensor, usize),
+        to: (&Tensor, usize),
+        count: usize,
+    ) -> Result<()> {
+        let element = from.0.dtype().bytes();
+        let source = self.storage(operation, "x", from.0)?;
+        let target = self.storage(operation, "y", to.0)?;
+        let bytes = ((count * element) as u64).next_multiple_of(4);
+        if bytes > 0 {
+            self.context.copy_bytes(
+                (&source.buffer.raw, (from.1 * element) as u64),
+                (&target.buffer.raw, (to.1 * element) as u64),
+                bytes,
+            );
+        }
+        Ok(())
+    }
+}
+
+fn bytes_of(data: HostSlice<'_>) -> &[u8] {
+    match data {
+        HostSlice::F32(values) => bytemuck::cast_slice(values),
+        HostSlice::U32(values) => bytemuck::cast_slice(values),
+        HostSlice::U8(values) => values,
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Kernels for GpuDevice {
+    fn name(&self) -> String {
+        self.context.name.clone()
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.context.pool.memory.read()
+    }
+
+    fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor> {
+        let dtype = shapes::host_slice("upload", data, shape)?;
+        let x = self.allocate(shape, dtype)?;
+        self.context
+            .write(&self.storage("upload", "x", &x)?.buffer.raw, bytes_of(data))?;
+        Ok(x)
+    }
+
+    fn overwrite(&self, x: &Tensor, data: HostSlice<'_>) -> Result<()> {
+        let dtype = shapes::host_slice("overwrite", data, x.shape())?;
+        x.expect("overwrite", "x", x.shape(), dtype)?;
+        self.context.write(
+            &self.storage("overwrite", "x", x)?.buffer.raw,
+            bytes_of(data),
+        )
+    }
+
+    fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let x = self.allocate(shape, dtype)?;
+        self.context
+            .clear(&self.storage("zeros", "x", &x)?.buffer.raw);
+        Ok(x)
+    }
+
+    fn copy(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.allocate(x.shape(), x.dtype())?;
+        self.copy_elements("copy", (x, 0), (&y, 0), x.len())?;
+        Ok(y)
+    }
+
+    fn download(&self, x: &Tensor) -> Result<Readback> {
+        let bytes = x.len() * x.dtype().bytes();
+        let buffer = &self.storage("download", "x", x)?.buffer;
+        Ok(Readback(State::Gpu(GpuReadback::start(
+            &self.context,
+            buffer,
+            bytes,
+        )?)))
+    }
+
+    fn submit(&self) -> Result<()> {
+        self.context.submit()
+    }
+
+    fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        elementwise::add(self, a, b)
+    }
+
+    fn add_relu(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        elementwise::add_relu(self, a, b)
+    }
+
+    fn relu(&self, x: &Tensor) -> Result<Tensor> {
+        elementwise::relu(self, x)
+    }
+
+    fn relu_backward(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+        elementwise::relu_backward(self, dy, y)
+    }
+
+    fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor> {
+        elementwise::scale(self, factor, x)
+    }
+
+    fn scale_by(&self, s: &Tensor, x: &Tensor) -> Result<Tensor> {
+        elementwise::scale_by(self, s, x)
+    }
+
+    fn axpy(&self, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
+        elementwise::axpy(self, factor, x, y)
+    }
+
+    fn sum(&self, _x: &Tensor) -> Result<Tensor> {
+        Err(self.unwritten("sum"))
+    }
+
+    fn sum_rows(&self, _x: &Tensor) -> Result<Tensor> {
+        Err(self.unwritten("sum_rows"))
+    }
+
+    fn broadcast(&self, s: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        elementwise::broadcast(self, s, shape)
+    }
+
+    fn concat(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        elementwise::concat(self, a, b)
+    }
+
+    fn slice(&self, x: &Tensor, start: usize, count: usize) -> Result<Tensor> {
+        elementwise::slice(self, x, start, count)
+    }
+
+    fn check_finite(&self, _x: &Tensor, _flag: &Tensor) -> Result<()> {
+        Err(self.unwritten("check_finite"))
+    }
+
+    fn gemm(&self, _options: Gemm, _a: &Tensor, _b: &Tensor) -> Result<Tensor> {
+        Err(self.unwritten("gemm"))
+    }
+
+    fn linear(&self, _x: &Tensor, _w: &Tensor, _bias: &Tensor) -> Result<Tensor> {
+        Err(self.unwritten("linear"))
+    }
+
+    fn conv2d(&self, _x: &Tensor, _w: &Tensor, _conv: Conv2d) -> Result<Tensor> {
+        Err(self.unwritten("conv2d"))
+    }
+
+    fn conv2d_dx(
+        &self,
+        _dy: &Tensor,
+        _w: &Tensor,
+        _x_shape: [usize; 4],
+        _conv: Conv2d,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("conv2d_dx"))
+    }
+
+    fn conv2d_dw(
+        &self,
+        _dy: &Tensor,
+        _x: &Tensor,
+        _w_shape: [usize; 4],
+        _conv: Conv2d,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("conv2d_dw"))
+    }
+
+    fn batch_norm_statistics(&self, _x: &Tensor) -> Result<BatchStatistics> {
+        Err(self.unwritten("batch_norm_statistics"))
+    }
+
+    fn batch_norm(
+        &self,
+        _x: &Tensor,
+        _statistics: &BatchStatistics,
+        _gamma: &Tensor,
+        _beta: &Tensor,
+        _eps: f32,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("batch_norm"))
+    }
+
+    fn batch_norm_training_backward(
+        &self,
+        _dy: &Tensor,
+        _x: &Tensor,
+        _statistics: &BatchStatistics,
+        _gamma: &Tensor,
+        _eps: f32,
+    ) -> Result<BatchNormGradients> {
+        Err(self.unwritten("batch_norm_training_backward"))
+    }
+
+    fn batch_norm_evaluation_backward(
+        &self,
+        _dy: &Tensor,
+        _x: &Tensor,
+        _statistics: &BatchStatistics,
+        _gamma: &Tensor,
+        _eps: f32,
+    ) -> Result<BatchNormGradients> {
+        Err(self.unwritten("batch_norm_evaluation_backward"))
+    }
+
+    fn update_running_statistics(
+        &self,
+        _running: &BatchStatistics,
+        _batch: &BatchStatistics,
+        _update: RunningUpdate,
+        _gate: Option<&Tensor>,
+    ) -> Result<()> {
+        Err(self.unwritten("update_running_statistics"))
+    }
+
+    fn max_pool2d(&self, _x: &Tensor, _pool: Pool2d) -> Result<MaxPool> {
+        Err(self.unwritten("max_pool2d"))
+    }
+
+    fn max_pool2d_backward(
+        &self,
+        _dy: &Tensor,
+        _argmax: &Tensor,
+        _x_shape: [usize; 4],
+        _pool: Pool2d,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("max_pool2d_backward"))
+    }
+
+    fn global_average_pool(&self, _x: &Tensor) -> Result<Tensor> {
+        Err(self.unwritten("global_average_pool"))
+    }
+
+    fn global_average_pool_backward(&self, _dy: &Tensor, _x_shape: [usize; 4]) -> Result<Tensor> {
+        Err(self.unwritten("global_average_pool_backward"))
+    }
+
+    fn l2_normalize(&self, _x: &Tensor, _eps: f32) -> Result<Normalized> {
+        Err(self.unwritten("l2_normalize"))
+    }
+
+    fn l2_normalize_backward(
+        &self,
+        _dy: &Tensor,
+        _forward: &Normalized,
+        _eps: f32,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("l2_normalize_backward"))
+    }
+
+    fn softmax_cross_entropy(&self, _logits: &Tensor, _labels: &Tensor) -> Result<RowLoss> {
+        Err(self.unwritten("softmax_cross_entropy"))
+    }
+
+    fn softmax_cross_entropy_backward(
+        &self,
+        _dloss: &Tensor,
+        _logits: &Tensor,
+        _labels: &Tensor,
+        _forward: &RowLoss,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("softmax_cross_entropy_backward"))
+    }
+
+    fn nt_xent(&self, _z: &Tensor, _temperature: f32) -> Result<RowLoss> {
+        Err(self.unwritten("nt_xent"))
+    }
+
+    fn nt_xent_backward(
+        &self,
+        _dloss: &Tensor,
+        _z: &Tensor,
+        _temperature: f32,
+        _forward: &RowLoss,
+    ) -> Result<Tensor> {
+        Err(self.unwritten("nt_xent_backward"))
+    }
+
+    fn sgd_step(
+        &self,
+        _options: SgdStep,
+        _parameter: &Tensor,
+        _gradient: &Tensor,
+        _momentum: &Tensor,
+        _gate: Option<&Tensor>,
+    ) -> Result<()> {
+        Err(self.unwritten("sgd_step"))
+    }
+
+    fn adam_step(
+        &self,
+        _options: AdamStep,
+        _parameter: &Tensor,
+        _gradient: &Tensor,
+        _first_moment: &Tensor,
+        _second_moment: &Tensor,
+        _gate: Option<&Tensor>,
+    ) -> Result<()> {
+        Err(self.unwritten("adam_step"))
+    }
+
+    fn gather_images(
+        &self,
+        images: &Tensor,
+        first: usize,
+        indices: &[u32],
+        out: &Tensor,
+    ) -> Result<()> {
+        images::gather_images(self, images, first, indices, out)
+    }
+
+    fn resized_crop(&self, x: &Tensor, crops: &[ResizedCrop], size: usize) -> Result<Tensor> {
+        resized_crop::resized_crop(self, x, crops, size)
+    }
+
+    fn color_transform(&self, x: &Tensor, transforms: &[ColorTransform]) -> Result<Tensor> {
+        color::color_transform(self, x, transforms)
+    }
+
+    fn normalize(&self, x: &Tensor, mean: [f32; 3], std: [f32; 3]) -> Result<Tensor> {
+        images::normalize(self, x, mean, std)
+    }
+
+    fn padded_crop(&self, x: &Tensor, padding: usize, crops: &[PaddedCrop]) -> Result<Tensor> {
+        images::padded_crop(self, x, padding, crops)
+    }
+
+    fn rotate90(&self, x: &Tensor, quarter_turns: &[u32]) -> Result<Tensor> {
+        images::rotate90(self, x, quarter_turns)
+    }
+
+    fn uniform(&self, key: NoiseKey, low: f32, high: f32, shape: &[usize]) -> Result<Tensor> {
+        uniform::uniform(self, key, low, high, shape)
+    }
+}

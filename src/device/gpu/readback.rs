@@ -1,0 +1,78 @@
+//! A readback under way: the bytes arrive in a staging buffer, which goes back to the pool once they are taken.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use super::buffers::Buffer;
+use super::context::Context;
+use crate::error::{Error, Result};
+
+/// A transfer to the host.
+pub(crate) struct GpuReadback {
+    context: Arc<Context>,
+    staging: wgpu::Buffer,
+    bytes: usize,
+    mapped: Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl GpuReadback {
+    /// Submits what was recorded and a copy of the first `bytes` bytes of `buffer`.
+    pub(super) fn start(context: &Arc<Context>, buffer: &Buffer, bytes: usize) -> Result<Self> {
+        let copied = (bytes as u64).next_multiple_of(4);
+        let staging = context.pool.take_staging(context, copied)?;
+        context.copy_bytes((&buffer.raw, 0), (&staging, 0), copied);
+        context.submit()?;
+        let (send, mapped) = channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            // The receiver is gone where the readback was dropped: nobody wants the bytes.
+            let _ = send.send(result);
+        });
+        Ok(GpuReadback {
+            context: context.clone(),
+            staging,
+            bytes,
+            mapped,
+        })
+    }
+
+    pub(crate) fn is_ready(&self) -> Result<bool> {
+        self.poll(wgpu::PollType::Poll)?;
+        // wgpu maps the buffer in the poll; the message itself is taken by `wait`.
+        Ok(self.staging.get_mapped_range(..).is_ok())
+    }
+
+    pub(crate) fn wait(self) -> Result<Vec<u8>> {
+        loop {
+            match self.mapped.try_recv() {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => return Err(self.failed(error.to_string())),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(self.failed("the transfer was dropped".to_string()));
+                }
+                Err(TryRecvError::Empty) => self.poll(wgpu::PollType::wait_indefinitely())?,
+            }
+        }
+        let view = self
+            .staging
+            .get_mapped_range(..)
+            .map_err(|error| self.failed(error.to_string()))?;
+        let bytes = view[..self.bytes].to_vec();
+        drop(view);
+        self.staging.unmap();
+        self.context.check()?;
+        self.context.pool.give_back_staging(self.staging);
+        Ok(bytes)
+    }
+
+    fn poll(&self, poll: wgpu::PollType) -> Result<()> {
+        self.context
+            .device
+            .poll(poll)
+            .map_err(|error| self.failed(error.to_string()))?;
+        self.context.check()
+    }
+
+    fn failed(&self, message: String) -> Error {
+        Error::device(&self.context.name, format!("a readback failed: {message}"))
+    }
+}

@@ -1,0 +1,286 @@
+//! The stream of commands: kernels and copies are recorded back to back and submitted together; nothing waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::buffers::Buffer;
+use super::context::{Context, Pipeline, lock};
+use super::shaders::EntryPoint;
+use crate::error::{Error, Result};
+
+/// Bytes of the uniform buffer: one slot a dispatch of a submission.
+const UNIFORM_BYTES: u64 = 256 * 1024;
+/// Bind groups kept before the cache is emptied; a training step of ResNet-50 makes about two thousand.
+const MAX_BIND_GROUPS: usize = 20_000;
+
+/// The part of a buffer that a kernel is given, in bytes.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub(super) buffer: Buffer,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+/// A bind group is made for a kernel and the parts of buffers that it is given.
+type BindGroupKey = (usize, &'static str, Vec<(u64, u64, u64)>);
+
+/// Counts of what was recorded since the device was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamCounts {
+    pub dispatches: u64,
+    pub submissions: u64,
+    pub bind_groups: u64,
+}
+
+pub(super) struct Stream {
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    /// The uniforms of the dispatches recorded since the last submission, each in its slot. Writing them all at the
+    /// submission is safe: the queue runs writes and submissions in their order.
+    uniforms: Vec<u8>,
+    uniform_buffer: wgpu::Buffer,
+    uniform_slot: usize,
+    bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
+    pub(super) counts: StreamCounts,
+}
+
+impl Stream {
+    pub(super) fn new(device: &wgpu::Device, limits: &wgpu::Limits) -> Self {
+        Stream {
+            encoder: None,
+            pass: None,
+            uniforms: Vec::with_capacity(UNIFORM_BYTES as usize),
+            uniform_buffer: device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("uniforms"),
+                size: UNIFORM_BYTES,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            }),
+            uniform_slot: (limits.min_uniform_buffer_offset_alignment as usize).max(128),
+            bind_groups: HashMap::new(),
+            counts: StreamCounts::default(),
+        }
+    }
+
+    fn encoder(&mut self, context: &Context) -> &mut wgpu::CommandEncoder {
+        self.encoder.get_or_insert_with(|| {
+            context
+                .device
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
+        })
+    }
+
+    /// The encoder between passes, for copies.
+    fn copies(&mut self, context: &Context) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.encoder(context)
+    }
+
+    fn submit(&mut self, context: &Context) {
+        self.pass = None;
+        let Some(encoder) = self.encoder.take() else {
+            return;
+        };
+        if !self.uniforms.is_empty() {
+            context
+                .queue
+                .write_buffer(&self.uniform_buffer, 0, &self.uniforms);
+            self.uniforms.clear();
+        }
+        context.queue.submit([encoder.finish()]);
+        self.counts.submissions += 1;
+    }
+
+    fn bind_group(
+        &mut self,
+        context: &Context,
+        entry: &'static EntryPoint,
+        pipeline: &Pipeline,
+        parts: &[Part],
+    ) -> wgpu::BindGroup {
+        let ranges = parts
+            .iter()
+            .map(|part| (part.buffer.number, part.offset, part.size))
+            .collect();
+        let key = (entry.shader, entry.name, ranges);
+        if let Some(found) = self.bind_groups.get(&key) {
+            return found.clone();
+        }
+        let uniform = entry.uses_params.then(|| wgpu::BindGroupEntry {
+            binding: 0,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &self.uniform_buffer,
+                offset: 0,
+                size: wgpu::BufferSize::new(128),
+            }),
+        });
+        let storage = entry
+            .storage
+            .iter()
+            .zip(parts)
+            .map(|(&(binding, _), part)| wgpu::BindGroupEntry {
+                binding,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &part.buffer.raw,
+                    offset: part.offset,
+                    size: wgpu::BufferSize::new(part.size),
+                }),
+            });
+        let entries: Vec<_> = uniform.into_iter().chain(storage).collect();
+        let group = context
+            .device
+            .create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(entry.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+        if self.bind_groups.len() >= MAX_BIND_GROUPS {
+            self.bind_groups.clear();
+        }
+        self.bind_groups.insert(key, group.clone());
+        self.counts.bind_groups += 1;
+        group
+    }
+}
+
+impl Context {
+    /// Records one kernel over `workgroups` workgroups along one dimension.
+    ///
+    /// `parts` stand in the order of the kernel's storage bindings.
+    pub(super) fn launch(
+        self: &Arc<Self>,
+        entry: &'static EntryPoint,
+        params: &[u8],
+        parts: &[Part],
+        workgroups: usize,
+    ) -> Result<()> {
+        if workgroups == 0 {
+            return Ok(());
+        }
+        if parts.len() != entry.storage.len() || params.len() > 128 {
+            return Err(Error::shape(
+                entry.name,
+                format!(
+                    "the kernel has {} tensors and 128 bytes of parameters; {} and {} were given",
+                    entry.storage.len(),
+                    parts.len(),
+                    params.len()
+                ),
+            ));
+        }
+        if let Some(part) = parts.iter().find(|part| part.size > self.binding_limit) {
+            return Err(Error::device(
+                &self.name,
+                format!(
+                    "kernel {} needs {} bytes of one tensor at once and the adapter binds {}; use a smaller batch",
+                    entry.name, part.size, self.binding_limit
+                ),
+            ));
+        }
+        let [x, y] = fold(workgroups, self.limits.max_compute_workgroups_per_dimension)
+            .ok_or_else(|| {
+                Error::device(
+                    &self.name,
+                    format!("kernel {} needs {workgroups} workgroups", entry.name),
+                )
+            })?;
+        let pipeline = self.pipeline(entry)?;
+        let mut stream = lock(&self.stream);
+        if stream.uniforms.len() + stream.uniform_slot > UNIFORM_BYTES as usize {
+            stream.submit(self);
+        }
+        let offset = stream.uniforms.len() as u32;
+        let offsets: &[u32] = if entry.uses_params {
+            let slot = stream.uniform_slot;
+            stream.uniforms.extend_from_slice(params);
+            stream.uniforms.resize(offset as usize + slot, 0);
+            &[offset]
+        } else {
+            &[]
+        };
+        let group = stream.bind_group(self, entry, &pipeline, parts);
+        if stream.pass.is_none() {
+            let pass = stream
+                .encoder(self)
+                .begin_compute_pass(&wgpu::ComputePassDescriptor::default())
+                .forget_lifetime();
+            stream.pass = Some(pass);
+        }
+        let pass = stream.pass.as_mut().expect("it was opened above");
+        pass.set_pipeline(&pipeline.raw);
+        pass.set_bind_group(0, &group, offsets);
+        pass.dispatch_workgroups(x, y, 1);
+        stream.counts.dispatches += 1;
+        Ok(())
+    }
+
+    /// Records a copy of `bytes` bytes (a multiple of four, as are the offsets).
+    pub(super) fn copy_bytes(
+        &self,
+        from: (&wgpu::Buffer, u64),
+        to: (&wgpu::Buffer, u64),
+        bytes: u64,
+    ) {
+        lock(&self.stream)
+            .copies(self)
+            .copy_buffer_to_buffer(from.0, from.1, to.0, to.1, bytes);
+    }
+
+    /// Records the filling of a buffer with zeros.
+    pub(super) fn clear(&self, buffer: &wgpu::Buffer) {
+        lock(&self.stream)
+            .copies(self)
+            .clear_buffer(buffer, 0, None);
+    }
+
+    /// Hands what was recorded to the queue.
+    pub(super) fn submit(&self) -> Result<()> {
+        lock(&self.stream).submit(self);
+        self.check()
+    }
+
+    /// Replaces a buffer's first bytes. Kernels recorded before still see the old ones: they are submitted first.
+    pub(super) fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+        /// The queue stages a copy of what it is given: large uploads go in parts.
+        const PART: usize = 32 << 20;
+        self.submit()?;
+        for (i, part) in bytes.chunks(PART).enumerate() {
+            let offset = (i * PART) as u64;
+            let whole = part.len() / 4 * 4;
+            self.queue.write_buffer(buffer, offset, &part[..whole]);
+            if whole < part.len() {
+                let mut last = [0; 4];
+                last[..part.len() - whole].copy_from_slice(&part[whole..]);
+                self.queue
+                    .write_buffer(buffer, offset + whole as u64, &last);
+            }
+            if bytes.len() > PART {
+                self.queue.submit([]);
+            }
+        }
+        self.check()
+    }
+}
+
+/// `count` workgroups as x times y, each at most `limit`; the product may be larger.
+fn fold(count: usize, limit: u32) -> Option<[u32; 2]> {
+    let limit = limit as usize;
+    let y = count.div_ceil(limit);
+    let x = count.div_ceil(y);
+    (y <= limit).then_some([x as u32, y as u32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fold;
+
+    #[test]
+    fn a_long_grid_is_folded_into_two_dimensions() {
+        assert_eq!(fold(1, 65_535), Some([1, 1]));
+        assert_eq!(fold(65_535, 65_535), Some([65_535, 1]));
+        assert_eq!(fold(65_536, 65_535), Some([32_768, 2]));
+        let [x, y] = fold(1_000_003, 65_535).unwrap();
+        assert!(x <= 65_535 && x * y >= 1_000_003);
+        assert_eq!(fold(usize::MAX / 2, 65_535), None);
+    }
+}

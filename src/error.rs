@@ -1,0 +1,85 @@
+//! The one error type. Each message names the thing, its value, what was expected and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, sorted by who can mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An argument that cannot be used. The command line exits with 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Tensors whose shapes or element types do not fit an operation.
+    #[error("{operation}: {message}")]
+    Shape {
+        operation: &'static str,
+        message: String,
+    },
+    /// A data set or weight file whose content is missing or wrong.
+    #[error("{path}: {message}", path = path.display())]
+    Data { path: PathBuf, message: String },
+    /// A file or folder that cannot be read or written.
+    #[error("{path}: {source}; {hint}", path = path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+        hint: &'static str,
+    },
+    /// An adapter that is missing, too small, lost or out of memory.
+    #[error("device {device}: {message}")]
+    Device { device: String, message: String },
+    /// A loss or gradient that is not a finite number.
+    #[error("{0}")]
+    NonFinite(String),
+}
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A shape error of `operation`.
+    pub fn shape(operation: &'static str, message: impl Into<String>) -> Self {
+        Error::Shape {
+            operation,
+            message: message.into(),
+        }
+    }
+
+    /// An unusable argument.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Error::Usage(message.into())
+    }
+
+    /// Wrong content of the file or folder at `path`.
+    pub fn data(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Error::Data {
+            path: path.as_ref().to_path_buf(),
+            message: message.into(),
+        }
+    }
+
+    /// A failed read of `path`.
+    pub fn read(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Error::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+            hint: "check that it exists and can be read",
+        }
+    }
+
+    /// A failed write of `path`.
+    pub fn write(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Error::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+            hint: "check that the folder is writable and the disk has room",
+        }
+    }
+
+    /// A failure of the device named `device`.
+    pub fn device(device: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::Device {
+            device: device.into(),
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Nearest-neighbour classification on features (Wu et al. 2018, 'Unsupervised feature learning via non-parametric
+//! instance discrimination'): no parameter is trained, so it judges the features alone.
+
+use std::cmp::Ordering;
+
+use crate::device::kernels::Gemm;
+use crate::device::{Device, Readback};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// What a similarity is divided by before a neighbour votes with its exponential.
+pub const TEMPERATURE: f64 = 0.5;
+
+/// Neighbours that vote at most.
+const MOST_NEIGHBOURS: usize = 200;
+
+/// Similarities held at a time: 16 Mi, which is 64 MiB.
+const BLOCK: usize = 1 << 24;
+
+/// The neighbours that vote with a bank of this many images: a tenth of the bank, at least 1 and at most 200. A tenth
+/// keeps k below the size of a class where there are ten of them.
+pub fn neighbours(bank: usize) -> usize {
+    (bank / 10).clamp(1, MOST_NEIGHBOURS)
+}
+
+/// Predicts a class for each row of `queries [Q, D]` from the rows of `bank [B, D]` and their labels: the k most similar
+/// rows (cosine; the earlier row where two are equally similar) vote for their class with `exp(similarity / 0.5)`, and
+/// the lower class wins a tie. Rows must have length 1, and labels lie below `classes`.
+///
+/// # Errors
+/// `Error::Shape` where sizes do not fit or k is not in 1 ..= B; `Error::NonFinite` where a feature is not a number.
+pub fn classify(
+    device: &Device,
+    bank: &Tensor,
+    labels: &[u32],
+    classes: usize,
+    queries: &Tensor,
+    k: usize,
+) -> Result<Vec<u32>> {
+    let [rows, columns] = bank.matrix("knn", "bank")?;
+    let [query_rows, _] = queries.matrix("knn", "queries")?;
+    queries.expect("knn", "queries", &[query_rows, columns], DType::F32)?;
+    if labels.len() != rows || labels.iter().any(|&label| label as usize >= classes) {
+        return Err(Error::shape(
+            "knn",
+            format!(
+                "{} labels of {classes} classes do not fit a bank of {rows} rows",
+                labels.len()
+            ),
+        ));
+    }
+    if k == 0 || k > rows {
+        return Err(Error::shape(
+            "knn",
+            format!("k is {k}; expected 1 to {rows}, the size of the bank"),
+        ));
+    }
+
+    let mut predictions = Vec::with_capacity(query_rows);
+    let mut candidates = Vec::with_capacity(2 * k);
+    let mut vote = |similarities: Readback| -> Result<()> {
+        for row in similarities.wait_f32()?.chunks_exact(rows) {
+            nearest(row, k, &mut candidates)?;
+            predictions.push(winner(&candidates, labels, classes));
+        }
+        Ok(())
+    };
+    // The device computes the next block while the host counts the votes of the last one.
+    let block = (BLOCK / rows).clamp(1, query_rows.max(1));
+    let mut pending = None;
+    for start in (0..query_rows).step_by(block) {
+        let count = block.min(query_rows - start);
+        let rows = device.slice(queries, start, count)?;
+        let options = Gemm {
+            transpose_a: false,
+            transpose_b: true,
+        };
+        let similarities = device.download(&device.gemm(options, &rows, bank)?)?;
+        device.submit()?;
+        if let Some(last) = pending.replace(similarities) {
+            vote(last)?;
+        }
+    }
+    pending.map(vote).transpose()?;
+    Ok(predictions)
+}
+
+/// The fraction of `predictions` that equal `labels`.
+pub fn accuracy(predictions: &[u32], labels: &[u32]) -> f64 {
+    let right = predictions.iter().zip(labels).filter(|(p, l)| p == l);
+    right.count() as f64 / labels.len().max(1) as f64
+}
+
+/// A row of the bank, and how similar it is.
+type Candidate = (f32, u32);
+
+/// The more similar first, then the earlier row: a total order, so that the choice does not depend on how it is made.
+fn nearer(a: &Candidate, b: &Candidate) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// Fills `out` with the k most similar rows, in order.
+fn nearest(similarities: &[f32], k: usize, out: &mut Vec<Candidate>) -> Result<()> {
+    out.clear();
+    let mut least = f32::NEG_INFINITY;
+    for (row, &similarity) in similarities.iter().enumerate() {
+        if !similarity.is_finite() {
+            return Err(Error::NonFinite(
+                "knn: a similarity is not a finite number, so the encoder's features are not; \
+                 train with a lower learning rate"
+                    .to_string(),
+            ));
+        }
+        // A later row that is as similar as the least of k earlier ones comes after all of them.
+        if out.len() < k || similarity > least {
+            out.push((similarity, row as u32));
+            if out.len() == 2 * k {
+                out.select_nth_unstable_by(k - 1, nearer);
+                out.truncate(k);
+                least = out[k - 1].0;
+            }
+        }
+    }
+    out.sort_unstable_by(nearer);
+    out.truncate(k);
+    Ok(())
+}
+
+/// The class with the most votes; the lowest where several have as many.
+fn winner(neighbours: &[Candidate], labels: &[u32], classes: usize) -> u32 {
+    let mut votes = vec![0.0f64; classes];
+    for &(similarity, row) in neighbours {
+        votes[labels[row as usize] as usize] += (f64::from(similarity) / TEMPERATURE).exp();
+    }
+    let mut best = 0;
+    for (class, &count) in votes.iter().enumerate() {
+        if count > votes[best] {
+            best = class;
+        }
+    }
+    best as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::device::cpu::CpuDevice;
+    use crate::device::philox::Philox;
+    use crate::device::upload_f32;
+
+    #[test]
+    fn k_is_a_tenth_of_a_small_bank() {
+        let banks = [1, 9, 10, 640, 1_999, 2_000, 50_000];
+        assert_eq!(banks.map(neighbours), [1, 1, 1, 64, 199, 200, 200]);
+    }
+
+    /// Against sorting everything, with many equal similarities.
+    #[test]
+    fn nearest_equals_a_full_sort() {
+        let mut rng = Philox::new(5, [0; 3]);
+        for k in [1, 2, 7, 40] {
+            let row: Vec<f32> = (0..40).map(|_| rng.below(9) as f32 / 8.0 - 0.5).collect();
+            let mut expected: Vec<Candidate> = row.iter().copied().zip(0..).collect();
+            expected.sort_by(nearer);
+            expected.truncate(k);
+            let mut found = Vec::new();
+            nearest(&row, k, &mut found).unwrap();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_feature_that_is_no_number_is_an_error() {
+        let result = nearest(&[0.0, f32::NAN], 1, &mut Vec::new());
+        assert!(matches!(result, Err(Error::NonFinite(_))));
+    }
+
+    #[test]
+    fn votes_are_weighed_and_ties_go_to_the_lower_class() {
+        let labels = [2, 1, 1, 0];
+        // One near neighbour of class 2 outweighs two far ones: e^2 > 2 e^1.
+        assert_eq!(winner(&[(1.0, 0), (0.5, 1), (0.5, 2)], &labels, 3), 2);
+        // With similarities alike, two outvote one.
+        assert_eq!(winner(&[(0.9, 0), (0.9, 1), (0.9, 2)], &labels, 3), 1);
+        assert_eq!(winner(&[(0.9, 0), (0.9, 1)], &labels, 3), 1);
+        assert_eq!(winner(&[(0.9, 1), (0.9, 3)], &labels, 3), 0);
+    }
+
+    #[test]
+    fn each_point_of_a_cluster_finds_its_class() {
+        let device: Device = Arc::new(CpuDevice::new());
+        let directions = [[1.0f32, 0.0], [0.0, 1.0], [-1.0, 0.0]];
+        let labels = [0, 0, 1, 1, 2, 2];
+        let bank: Vec<f32> = labels
+            .iter()
+            .flat_map(|&l| directions[l as usize])
+            .collect();
+        let bank = upload_f32(&device, &bank, &[6, 2]).unwrap();
+        let queries = [[0.8f32, 0.6], [0.6, 0.8], [-0.8, 0.6]].concat();
+        let queries = upload_f32(&device, &queries, &[3, 2]).unwrap();
+        let found = classify(&device, &bank, &labels, 3, &queries, 2).unwrap();
+        assert_eq!(found, [0, 1, 2]);
+        assert_eq!(accuracy(&found, &[0, 1, 1]), 2.0 / 3.0);
+        assert!(classify(&device, &bank, &labels, 3, &queries, 7).is_err());
+        assert!(classify(&device, &bank, &labels, 2, &queries, 2).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! How far a run is: a bar on a terminal, about twenty plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Plain lines that a run prints where there is no terminal.
+const PLAIN_LINES: u64 = 20;
+
+/// The progress of a training run.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    steps: u64,
+    images_per_step: usize,
+    chance_loss: f64,
+}
+
+impl Progress {
+    /// A run of `steps` steps of `images_per_step` images, whose loss is `chance_loss` before anything is learned. The
+    /// bar is drawn on stderr; plain lines go to stdout.
+    pub fn new(steps: u64, images_per_step: usize, chance_loss: f64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style =
+                ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {eta} left")
+                    .expect("the template is a constant");
+            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+            bar.set_style(style);
+            bar
+        });
+        Progress {
+            bar,
+            started: Instant::now(),
+            steps,
+            images_per_step,
+            chance_loss,
+        }
+    }
+
+    /// Says that the loss of `step` (counted from 1) has arrived.
+    pub fn step(&self, step: u64, loss: f32) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = (step * self.images_per_step as u64) as f64 / seconds.max(1e-9);
+        let message = format!(
+            "loss {loss:.4} (chance {:.4})  {rate:.1} images/s",
+            self.chance_loss
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+            bar.set_position(step);
+        } else if is_plain_step(step, self.steps) {
+            let left = seconds / step as f64 * (self.steps - step) as f64;
+            println!("step {step}/{}  {message}  {left:.0} s left", self.steps);
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Whether a plain line is due: at the first and the last step, and evenly between them.
+fn is_plain_step(step: u64, steps: u64) -> bool {
+    step == 1 || step == steps || step.is_multiple_of(steps.div_ceil(PLAIN_LINES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_plain_step;
+
+    #[test]
+    fn a_run_prints_about_twenty_lines() {
+        for steps in [1, 2, 19, 20, 21, 100, 5_000, 123_457] {
+            let lines = (1..=steps)
+                .filter(|&step| is_plain_step(step, steps))
+                .count() as u64;
+            assert!(
+                lines >= steps.min(11) && lines <= 22,
+                "{steps} steps: {lines} lines"
+            );
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The folder of one run: made before anything is computed, never one that holds something already.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// An open run folder with its file of metrics.
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: BufWriter<File>,
+}
+
+/// The measurements of one training step, a line of `metrics.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepMetrics {
+    /// Counted from 1.
+    pub step: u64,
+    /// The loss before the step's update.
+    pub loss: f32,
+    pub learning_rate: f32,
+    /// Since the first step began, when the loss arrived.
+    pub seconds: f64,
+}
+
+impl RunFolder {
+    /// Makes `path`, or takes it where it exists and is empty.
+    ///
+    /// # Errors
+    /// `Error::Usage` where it holds something, `Error::Io` where it cannot be made or written.
+    pub fn create(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|e| Error::write(path, e))?;
+        let mut entries = fs::read_dir(path).map_err(|e| Error::read(path, e))?;
+        if entries.next().is_some() {
+            return Err(Error::usage(format!(
+                "the run folder {} is not empty; name another one with --out, or remove it",
+                path.display()
+            )));
+        }
+        Self::open(path.to_path_buf())
+    }
+
+    /// Makes `parent/name`, or the first of `parent/name-2`, `parent/name-3`, ... that does not exist.
+    pub fn create_next(parent: &Path, name: &str) -> Result<Self> {
+        fs::create_dir_all(parent).map_err(|e| Error::write(parent, e))?;
+        for ordinal in 1u64.. {
+            let path = match ordinal {
+                1 => parent.join(name),
+                n => parent.join(format!("{name}-{n}")),
+            };
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::open(path),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::write(&path, e)),
+            }
+        }
+        unreachable!("a folder with a new number can always be tried")
+    }
+
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = path.join("metrics.jsonl");
+        // create_new also shows here, before any work, that files can be written.
+        let metrics = File::create_new(&file).map_err(|e| Error::write(&file, e))?;
+        Ok(RunFolder {
+            path,
+            metrics: BufWriter::new(metrics),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file under a temporary name and renames it, so that a file that is there is whole.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!(".{name}.partial"));
+        let written = File::create(&temporary)
+            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&temporary, &path));
+        written.map_err(|e| Error::write(&path, e))
+    }
+
+    /// Appends a line to `metrics.jsonl` and hands it to the operating system.
+    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+        let path = self.path.join("metrics.jsonl");
+        serde_json::to_writer(&mut self.metrics, metrics)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.metrics.write_all(b"\n"))
+            .and_then(|()| self.metrics.flush())
+            .map_err(|e| Error::write(&path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_holds_something_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a/b");
+        let folder = RunFolder::create(&path).unwrap();
+        folder.write("x.txt", b"kept").unwrap();
+        let refused = RunFolder::create(&path).err().expect("it is not empty");
+        assert!(
+            matches!(&refused, Error::Usage(m) if m.contains("a/b")),
+            "{refused}"
+        );
+        assert_eq!(fs::read(path.join("x.txt")).unwrap(), b"kept");
+        assert!(!path.join(".x.txt.partial").exists());
+    }
+
+    #[test]
+    fn default_names_are_numbered() {
+        let base = tempfile::tempdir().unwrap();
+        let names: Vec<PathBuf> = (0..3)
+            .map(|_| RunFolder::create_next(base.path(), "run").unwrap().path)
+            .collect();
+        let expected = ["run", "run-2", "run-3"].map(|name| base.path().join(name));
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_folder_under_a_file_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = RunFolder::create(&file.join("run"))
+            .err()
+            .expect("a file is no folder");
+        assert!(
+            matches!(&error, Error::Io { path, .. } if path.ends_with("file/run")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn metrics_are_lines_of_json_with_the_exact_loss() {
+        let base = tempfile::tempdir().unwrap();
+        let mut folder = RunFolder::create(base.path()).unwrap();
+        let loss = 4.836_282_f32;
+        for step in 1..=2 {
+            let metrics = StepMetrics {
+                step,
+                loss,
+                learning_rate: 1e-3,
+                seconds: 0.5,
+            };
+            folder.append(&metrics).unwrap();
+        }
+        let text = fs::read_to_string(base.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        let line: serde_json::Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+        assert_eq!(line["step"], 2);
+        assert_eq!(line["loss"].to_string().parse::<f32>().unwrap(), loss);
+    }
+}

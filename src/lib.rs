@@ -1,0 +1,22 @@
+//! Parallax trains and judges self-supervised vision encoders on hand-written compute kernels.
+//!
+//! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and [`optim`]
+//! are a tape over them, layers and optimisers; [`data`], [`augment`], [`pretext`], [`evaluate`] and [`experiment`] are
+//! what is done with an encoder.
+
+pub mod augment;
+pub mod autograd;
+pub mod cli;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod experiment;
+pub mod nn;
+pub mod optim;
+pub mod pretext;
+pub mod tensor;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use tensor::{DType, Tensor};

@@ -1,0 +1,178 @@
+//! The ResNets (He et al. 2016) without their classifier: images in, features out.
+
+use super::batch_norm::MOMENTUM;
+use super::shape::{Block, ConvShape, ResNetConfig, ResNetShape, STEM_POOL};
+use super::{BatchNorm, Conv, Mode, Parameter};
+use crate::autograd::{self, Tape, Var};
+use crate::device::Device;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// A convolution and the batch norm that follows it.
+#[derive(Debug)]
+struct ConvNorm {
+    conv: Conv,
+    norm: BatchNorm,
+}
+
+impl ConvNorm {
+    fn new(device: &Device, conv: &ConvShape, norm: &str, seed: u64) -> Result<Self> {
+        Ok(ConvNorm {
+            conv: Conv::new(device, conv, seed)?,
+            norm: BatchNorm::new(device, norm, conv.outputs)?,
+        })
+    }
+
+    fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
+        let x = self.conv.forward(tape, x)?;
+        self.norm.forward(tape, &x, mode)
+    }
+}
+
+/// Convolutions with batch norm and ReLU, added to their input (or its projection) before the last ReLU.
+#[derive(Debug)]
+struct Residual {
+    layers: Vec<ConvNorm>,
+    downsample: Option<ConvNorm>,
+}
+
+impl Residual {
+    fn new(device: &Device, block: &Block, seed: u64) -> Result<Self> {
+        let layers = block
+            .convs
+            .iter()
+            .enumerate()
+            .map(|(i, conv)| {
+                let norm = format!("{}.bn{}", block.name, i + 1);
+                ConvNorm::new(device, conv, &norm, seed)
+            })
+            .collect::<Result<_>>()?;
+        let downsample = match &block.downsample {
+            Some(conv) => {
+                let norm = format!("{}.downsample.1", block.name);
+                Some(ConvNorm::new(device, conv, &norm, seed)?)
+            }
+            None => None,
+        };
+        Ok(Residual { layers, downsample })
+    }
+
+    fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
+        let shortcut = match &self.downsample {
+            Some(downsample) => downsample.forward(tape, x, mode)?,
+            None => x.clone(),
+        };
+        let mut x = x.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if i > 0 {
+                x = autograd::relu(tape, &x)?;
+            }
+            x = layer.forward(tape, &x, mode)?;
+        }
+        autograd::add_relu(tape, &x, &shortcut)
+    }
+}
+
+/// An encoder: `[N, 3, H, W]` to features `[N, F]`.
+pub struct ResNet {
+    shape: ResNetShape,
+    stem: ConvNorm,
+    blocks: Vec<Residual>,
+    device: Device,
+}
+
+impl ResNet {
+    /// A network started by Kaiming fan-out, scale 1 and shift 0. The same seed gives the same values on every device.
+    ///
+    /// # Errors
+    /// `Error::Usage` where the configuration cannot be; `Error::Device` where memory is short.
+    pub fn new(device: &Device, config: &ResNetConfig, seed: u64) -> Result<Self> {
+        let shape = config.shape()?;
+        Ok(ResNet {
+            stem: ConvNorm::new(device, &shape.stem, "bn1", seed)?,
+            blocks: shape
+                .blocks
+                .iter()
+                .map(|block| Residual::new(device, block, seed))
+                .collect::<Result<_>>()?,
+            shape,
+            device: device.clone(),
+        })
+    }
+
+    /// Features `[N, F]` of images `x [N, 3, H, W]`.
+    pub fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
+        let mut x = self.stem.forward(tape, x, mode)?;
+        x = autograd::relu(tape, &x)?;
+        if self.shape.stem_pool {
+            x = autograd::max_pool2d(tape, &x, STEM_POOL)?;
+        }
+        for block in &self.blocks {
+            x = block.forward(tape, &x, mode)?;
+        }
+        autograd::global_average_pool(tape, &x)
+    }
+
+    /// The shapes of its layers.
+    pub fn shape(&self) -> &ResNetShape {
+        &self.shape
+    }
+
+    /// F, the numbers in a feature vector.
+    pub fn feature_width(&self) -> usize {
+        self.shape.feature_width
+    }
+
+    /// FLOPs of one image's forward pass; see [`ResNetShape::flops`].
+    pub fn flops(&self, image_size: usize) -> Result<u64> {
+        self.shape.flops(image_size)
+    }
+
+    /// What is learned, in the order of the layers.
+    pub fn parameters(&self) -> Vec<&Parameter> {
+        self.layers()
+            .flat_map(|layer| std::iter::once(layer.conv.weight()).chain(layer.norm.parameters()))
+            .collect()
+    }
+
+    /// The running statistics, in the order of the layers.
+    pub fn buffers(&self) -> Vec<&Parameter> {
+        self.layers()
+            .flat_map(|layer| layer.norm.buffers())
+            .collect()
+    }
+
+    /// Applies the batch statistics of the training passes since the last commit to the running statistics, in the order
+    /// of the passes, unless `gate` (u32 `[1]`) is set on the device.
+    pub fn commit_running_statistics(&self, gate: Option<&Tensor>) -> Result<()> {
+        self.layers().try_for_each(|layer| {
+            layer
+                .norm
+                .commit_running_statistics(&self.device, MOMENTUM, gate)
+        })
+    }
+
+    /// Commits one training pass to running statistics that are the plain mean over it and `before` earlier ones.
+    pub fn average_running_statistics(&self, before: usize) -> Result<()> {
+        let momentum = 1.0 / (before as f32 + 1.0);
+        self.layers().try_for_each(|layer| {
+            layer
+                .norm
+                .commit_running_statistics(&self.device, momentum, None)
+        })
+    }
+
+    /// Forgets the batch statistics of training passes that were not committed.
+    pub fn discard_running_statistics(&self) {
+        self.layers()
+            .for_each(|layer| layer.norm.discard_running_statistics());
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
+        let in_blocks = self
+            .blocks
+            .iter()
+            .flat_map(|block| block.layers.iter().chain(&block.downsample));
+        std::iter::once(&self.stem).chain(in_blocks)
+    }
+}

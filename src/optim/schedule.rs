@@ -1,0 +1,60 @@
+//! How the learning rate changes over a run.
+
+/// The learning rate of each step as a multiple of a base rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// The base rate throughout.
+    Constant,
+    /// A tenth after every so many steps, as torch's `StepLR` with gamma 0.1. `every` is at least 1.
+    StepDecay { every: u64 },
+    /// Up in a line over the first `warmup` steps, then down along half a cosine to 0 at `total` (Loshchilov and Hutter
+    /// 2017; Chen et al. 2020).
+    Cosine { warmup: u64, total: u64 },
+}
+
+impl Schedule {
+    /// The learning rate of a step, counted from 0.
+    pub fn learning_rate(self, base: f64, step: u64) -> f32 {
+        let factor = match self {
+            Schedule::Constant => 1.0,
+            Schedule::StepDecay { every } => 10f64.powi(-((step / every.max(1)) as i32)),
+            Schedule::Cosine { warmup, .. } if step < warmup => (step + 1) as f64 / warmup as f64,
+            Schedule::Cosine { warmup, total } => {
+                let length = total.saturating_sub(warmup).max(1) as f64;
+                let progress = ((step - warmup) as f64 / length).min(1.0);
+                0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
+        };
+        (base * factor) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn step_decay_divides_by_ten_every_so_often() {
+        let schedule = Schedule::StepDecay { every: 1000 };
+        let rates = [0, 999, 1000, 2500].map(|step| schedule.learning_rate(1e-3, step));
+        assert_eq!(rates, [1e-3, 1e-3, 1e-4, 1e-5]);
+    }
+
+    #[test]
+    fn cosine_rises_then_falls_to_nothing() {
+        let schedule = Schedule::Cosine {
+            warmup: 10,
+            total: 110,
+        };
+        let rates = [0, 4, 9, 10, 60, 110, 200].map(|step| schedule.learning_rate(2.0, step));
+        let expected = [0.2, 1.0, 2.0, 2.0, 1.0, 0.0, 0.0];
+        for (rate, expected) in rates.iter().zip(expected) {
+            assert!((rate - expected).abs() < 1e-6, "{rates:?}");
+        }
+    }
+
+    #[test]
+    fn constant_is_constant() {
+        assert_eq!(Schedule::Constant.learning_rate(0.5, 12_345), 0.5);
+    }
+}

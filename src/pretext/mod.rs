@@ -1,0 +1,6 @@
+//! The self-supervised objectives.
+
+mod protocol;
+pub mod simclr;
+
+pub use protocol::Protocol;

@@ -1,0 +1,75 @@
+//! The devices under test, each opened once a process: the CPU, and three GPU contexts on one adapter. The adapter is
+//! the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe where that is not set).
+
+use std::sync::{Arc, OnceLock};
+
+use parallax::device::Device;
+use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
+
+/// The limit of a binding, in bytes, under which tensors of a few thousand elements are already sliced.
+const SMALL_BINDING: u64 = 64 * 1024;
+
+/// The CPU device.
+pub fn cpu() -> Device {
+    static CPU: OnceLock<Device> = OnceLock::new();
+    CPU.get_or_init(|| Arc::new(CpuDevice::new())).clone()
+}
+
+/// The GPU device, with or without wgpu's run-time checks in its shaders.
+pub fn gpu(runtime_checks: bool) -> Device {
+    static UNCHECKED: OnceLock<Device> = OnceLock::new();
+    static CHECKED: OnceLock<Device> = OnceLock::new();
+    let context = if runtime_checks { &CHECKED } else { &UNCHECKED };
+    context.get_or_init(|| open(runtime_checks, None)).clone()
+}
+
+/// A GPU device that can bind so little at a time that it has to slice small tensors.
+pub fn gpu_sliced() -> Device {
+    static SLICED: OnceLock<Device> = OnceLock::new();
+    SLICED
+        .get_or_init(|| open(false, Some(SMALL_BINDING)))
+        .clone()
+}
+
+/// The devices that have every kernel of the vocabulary, with a name for messages. The GPU joins them with its last
+/// kernel: `tests/gpu_coverage.rs` lists what it lacks.
+pub fn complete() -> [(&'static str, Device); 1] {
+    [("cpu", cpu())]
+}
+
+/// Every device, for the kernels that all of them have, with a name for messages.
+pub fn all() -> [(&'static str, Device); 4] {
+    [
+        ("cpu", cpu()),
+        ("gpu", gpu(false)),
+        ("gpu with run-time checks", gpu(true)),
+        ("gpu with small bindings", gpu_sliced()),
+    ]
+}
+
+fn open(runtime_checks: bool, binding_limit: Option<u64>) -> Device {
+    let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
+    let device = GpuDevice::open(GpuOptions {
+        adapter: AdapterChoice::Named(adapter.clone()),
+        runtime_checks,
+        binding_limit,
+    });
+    match device {
+        Ok(device) => Arc::new(device),
+        Err(error) => panic!(
+            "the tests need a GPU adapter whose name contains '{adapter}': {error}\n\
+             Run scripts/test.sh, which installs a software adapter where none is found."
+        ),
+    }
+}
+
+#[test]
+fn every_device_opens_and_holds_a_tensor() {
+    assert_eq!(complete()[0].0, all()[0].0);
+    for (name, device) in all() {
+        let x = parallax::device::upload_f32(&device, &[1.0, 2.0, 3.0], &[3]).expect(name);
+        let back = parallax::device::read_f32(&device, &x).expect(name);
+        assert_eq!(back, [1.0, 2.0, 3.0], "{name}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Convolution, forward and both gradients.
+
+use parallax::device::shapes::{self, Conv2d};
+
+use crate::compare::{agree, normal, put, random, size, wide};
+use crate::{devices, reference};
+
+/// Input, weight, stride and padding of one convolution.
+type Case = ([usize; 4], [usize; 4], usize, usize);
+
+fn convolutions_agree(stream: u32, cases: &[Case]) {
+    let mut rng = random(stream);
+    for &(x_shape, w_shape, stride, padding) in cases {
+        let conv = Conv2d { stride, padding };
+        let g = shapes::conv2d("test", x_shape, w_shape, conv).expect("a case that fits");
+        let count = |shape: [usize; 4]| shape.iter().product::<usize>();
+        let x = normal(&mut rng, count(x_shape));
+        let w = normal(&mut rng, count(w_shape));
+        let dy = normal(&mut rng, count(g.y_shape()));
+        let y_expected = reference::conv2d::conv2d(&g, &wide(&x), &wide(&w));
+        let dx_expected = reference::conv2d::conv2d_dx(&g, &wide(&dy), &wide(&w));
+        let dw_expected = reference::conv2d::conv2d_dw(&g, &wide(&dy), &wide(&x));
+        for (name, device) in devices::complete() {
+            let case = format!("{x_shape:?} * {w_shape:?} {conv:?} on {name}");
+            let (x, w) = (put(&device, &x, &x_shape), put(&device, &w, &w_shape));
+            let dy = put(&device, &dy, &g.y_shape());
+            let y = device.conv2d(&x, &w, conv).expect(name);
+            agree(
+                &format!("conv2d {case}"),
+                &device,
+                &y,
+                &g.y_shape(),
+                &y_expected,
+            );
+            let dx = device.conv2d_dx(&dy, &w, x_shape, conv).expect(name);
+            agree(
+                &format!("conv2d_dx {case}"),
+                &device,
+                &dx,
+                &x_shape,
+                &dx_expected,
+            );
+            let dw = device.conv2d_dw(&dy, &x, w_shape, conv).expect(name);
+            agree(
+                &format!("conv2d_dw {case}"),
+                &device,
+                &dw,
+                &w_shape,
+                &dw_expected,
+            );
+        }
+    }
+}
+
+#[test]
+fn every_kernel_stride_and_padding() {
+    let mut cases: Vec<Case> = Vec::new();
+    for kernel in [1, 3, 7] {
+        for stride in [1, 2] {
+            for padding in 0..=3 {
+                cases.push(([2, 3, 9, 8], [5, 3, kernel, kernel], stride, padding));
+            }
+        }
+    }
+    convolutions_agree(30, &cases);
+}
+
+#[test]
+fn single_pixels_and_single_channels() {
+    convolutions_agree(
+        31,
+        &[
+            ([1, 1, 1, 1], [1, 1, 1, 1], 1, 0),
+            ([1, 1, 1, 1], [1, 1, 3, 3], 1, 1),
+            ([1, 1, 1, 1], [1, 1, 3, 3], 2, 1),
+            ([3, 5, 1, 1], [17, 5, 1, 1], 1, 0),
+            ([1, 1, 7, 7], [1, 1, 7, 7], 1, 0),
+            ([1, 1, 5, 1], [1, 1, 3, 3], 1, 1),
+            // Rows and columns that no window touches: their gradient is zero.
+            ([2, 3, 6, 6], [5, 3, 1, 1], 2, 0),
+            ([1, 3, 8, 8], [2, 3, 3, 3], 5, 0),
+        ],
+    );
+}
+
+#[test]
+fn kernels_that_are_not_square() {
+    convolutions_agree(
+        32,
+        &[
+            ([2, 3, 6, 9], [5, 3, 1, 3], 1, 1),
+            ([2, 3, 9, 6], [5, 3, 3, 1], 2, 0),
+        ],
+    );
+}
+
+#[test]
+fn across_tile_borders() {
+    convolutions_agree(
+        33,
+        &[
+            ([1, 64, 8, 8], [64, 64, 3, 3], 1, 1),
+            ([2, 17, 33, 31], [5, 17, 3, 3], 2, 1),
+            ([1, 3, 65, 63], [17, 3, 7, 7], 2, 3),
+            ([3, 5, 16, 16], [65, 5, 1, 1], 2, 0),
+            ([9, 17, 13, 11], [64, 17, 1, 1], 1, 0),
+            ([8, 64, 4, 4], [17, 64, 3, 3], 1, 1),
+            ([1, 1, 64, 65], [1, 1, 3, 3], 1, 1),
+            ([129, 3, 4, 4], [3, 3, 3, 3], 1, 1),
+            // Larger than a small binding.
+            ([17, 16, 17, 17], [17, 16, 3, 3], 1, 1),
+        ],
+    );
+}
+
+#[test]
+fn random_shapes() {
+    let mut rng = random(34);
+    let channels = [1, 3, 5, 17, 64];
+    let cases: Vec<Case> = (0..12)
+        .map(|_| {
+            let kernel = [1usize, 3, 7][rng.below(3) as usize];
+            let c = channels[rng.below(5) as usize];
+            let o = channels[rng.below(5) as usize];
+            let padding = size(&mut rng, 0, 3);
+            let smallest = kernel.saturating_sub(2 * padding).max(1) as u32;
+            let [h, w] = std::array::from_fn(|_| size(&mut rng, smallest, smallest + 12));
+            let n = size(&mut rng, 1, 4);
+            (
+                [n, c, h, w],
+                [o, c, kernel, kernel],
+                size(&mut rng, 1, 2),
+                padding,
+            )
+        })
+        .collect();
+    convolutions_agree(35, &cases);
+}

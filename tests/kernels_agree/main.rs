@@ -1,0 +1,22 @@
+//! Every kernel of the vocabulary, on every device, against a float64 loop, at shapes that are awkward on purpose.
+//! (The kernels that make views have their own test, views_agree.)
+
+#[path = "../devices/mod.rs"]
+mod devices;
+#[path = "../reference/mod.rs"]
+mod reference;
+
+mod compare;
+
+mod batch_norm;
+mod conv2d;
+mod determinism;
+mod elementwise;
+mod gemm;
+mod losses;
+mod optimizer;
+mod pool;
+mod reduce;
+mod reference_gradients;
+mod shape_errors;
+mod storage;

@@ -1,0 +1,159 @@
+//! naga translates every expanded shader to the languages of the platforms that it is not run on here: SPIR-V, Metal's,
+//! DirectX's, and, where no f16 is used, GLSL, so that their users meet no surprise.
+
+use std::collections::BTreeSet;
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::BoundsCheckPolicies;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, ShaderStage};
+use parallax::device::gpu::shaders::{SHADERS, Shader};
+
+/// What cannot be translated: the shader, and the language. A line goes as soon as its translation works.
+const KNOWN_FAILURES: &[(&str, &str)] = &[];
+
+/// The writer of one language: an error where it cannot write this entry point.
+type Translate = fn(&Module, &ModuleInfo, &str) -> Result<(), String>;
+
+const LANGUAGES: [(&str, Translate); 4] = [
+    ("SPIR-V", to_spirv),
+    ("MSL", to_msl),
+    ("HLSL", to_hlsl),
+    ("GLSL", to_glsl),
+];
+
+fn to_spirv(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(), String> {
+    let pipeline = spv::PipelineOptions {
+        shader_stage: ShaderStage::Compute,
+        entry_point: entry_point.to_string(),
+    };
+    let options = spv::Options {
+        // Subgroups came with 1.3.
+        lang_version: (1, 3),
+        ..Default::default()
+    };
+    let words = spv::write_vec(module, info, &options, Some(&pipeline));
+    words
+        .map_err(|e| e.to_string())
+        .and_then(|words| written(words.len()))
+}
+
+fn to_msl(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(), String> {
+    let pipeline = msl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, entry_point.to_string())),
+        ..Default::default()
+    };
+    let options = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    let (text, translated) =
+        msl::write_string(module, info, &options, &pipeline).map_err(|e| e.to_string())?;
+    for name in translated.entry_point_names {
+        name.map_err(|e| e.to_string())?;
+    }
+    written(text.len())
+}
+
+fn to_hlsl(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(), String> {
+    let pipeline = hlsl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, entry_point.to_string())),
+    };
+    let options = hlsl::Options {
+        // f16 is a type of its own from 6.2 on.
+        shader_model: hlsl::ShaderModel::V6_2,
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    let mut text = String::new();
+    let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
+    let translated = writer
+        .write(module, info, None)
+        .map_err(|e| e.to_string())?;
+    for name in translated.entry_point_names {
+        name.map_err(|e| e.to_string())?;
+    }
+    written(text.len())
+}
+
+fn to_glsl(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(), String> {
+    let pipeline = glsl::PipelineOptions {
+        shader_stage: ShaderStage::Compute,
+        entry_point: entry_point.to_string(),
+        multiview: None,
+    };
+    let options = glsl::Options {
+        version: glsl::Version::new_gles(310),
+        ..Default::default()
+    };
+    let mut text = String::new();
+    glsl::Writer::new(
+        &mut text,
+        module,
+        info,
+        &options,
+        &pipeline,
+        BoundsCheckPolicies::default(),
+    )
+    .and_then(|mut writer| writer.write())
+    .map_err(|e| e.to_string())?;
+    written(text.len())
+}
+
+/// An empty translation is none.
+fn written(length: usize) -> Result<(), String> {
+    if length == 0 {
+        return Err("nothing was written".to_string());
+    }
+    Ok(())
+}
+
+fn uses_f16(shader: &Shader) -> bool {
+    shader.source.contains("enable f16")
+}
+
+#[test]
+fn every_shader_translates() {
+    assert!(!SHADERS.is_empty());
+    let mut failures = Vec::new();
+    let mut failed = BTreeSet::new();
+    for shader in SHADERS {
+        let module = naga::front::wgsl::parse_str(shader.source)
+            .unwrap_or_else(|e| panic!("{}: {}", shader.name, e.emit_to_string(shader.source)));
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{}: {}", shader.name, e.emit_to_string(shader.source)));
+        assert!(
+            !shader.entry_points.is_empty(),
+            "{} has no kernel",
+            shader.name
+        );
+        for (language, translate) in LANGUAGES {
+            if language == "GLSL" && uses_f16(shader) {
+                continue;
+            }
+            for entry_point in shader.entry_points {
+                let Err(error) = translate(&module, &info, entry_point) else {
+                    continue;
+                };
+                failed.insert((shader.name, language));
+                if !KNOWN_FAILURES.contains(&(shader.name, language)) {
+                    failures.push(format!(
+                        "{} ({entry_point}) to {language}: {error}",
+                        shader.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    for known in KNOWN_FAILURES {
+        assert!(
+            failed.contains(known),
+            "{} to {} works now (or is gone); take it off the list",
+            known.0,
+            known.1
+        );
+    }
+}

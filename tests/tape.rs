@@ -1,0 +1,179 @@
+//! What the tape promises beside right gradients: what it keeps, frees, refuses and names.
+
+use std::sync::Arc;
+
+use parallax::autograd::{self, Tape, Var};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::{read_f32, upload_f32};
+use parallax::{Device, Error, Result, Tensor};
+
+fn cpu() -> Device {
+    Arc::new(CpuDevice::new())
+}
+
+fn ones(device: &Device, count: usize) -> Tensor {
+    upload_f32(device, &vec![1.0; count], &[count]).unwrap()
+}
+
+#[test]
+fn two_passes_with_one_parameter_add_up() -> Result<()> {
+    let device = cpu();
+    let parameter = ones(&device, 3);
+    let tape = Tape::new(&device);
+    let first = autograd::scale(&tape, 2.0, &tape.leaf(&parameter))?;
+    let second = autograd::scale(&tape, 5.0, &tape.leaf(&parameter))?;
+    let loss = autograd::sum(&tape, &autograd::add(&tape, &first, &second)?)?;
+    let gradients = tape.backward(&loss)?;
+    assert_eq!(gradients.iter().count(), 1);
+    let gradient = gradients.of(&parameter).unwrap();
+    assert_eq!(read_f32(&device, gradient)?, [7.0; 3]);
+    Ok(())
+}
+
+/// An addition hands one and the same tensor to both operands. Adding another gradient to one of them must not change the
+/// other's.
+#[test]
+fn gradients_that_share_a_tensor_stay_apart() -> Result<()> {
+    let device = cpu();
+    let (a, b) = (ones(&device, 4), ones(&device, 4));
+    let tape = Tape::new(&device);
+    let (x, y) = (tape.leaf(&a), tape.leaf(&b));
+    let extra = autograd::scale(&tape, 10.0, &x)?;
+    let more = autograd::scale(&tape, 100.0, &x)?;
+    let mut total = autograd::add(&tape, &x, &y)?;
+    total = autograd::add(&tape, &total, &extra)?;
+    total = autograd::add(&tape, &total, &more)?;
+    let dy = upload_f32(&device, &[1.0, 2.0, 3.0, 4.0], &[4])?;
+    let gradients = tape.backward_from(&total, &dy)?;
+    let read = |leaf| read_f32(&device, gradients.of(leaf).unwrap());
+    assert_eq!(read(&a)?, [111.0, 222.0, 333.0, 444.0]);
+    assert_eq!(read(&b)?, [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(read_f32(&device, &dy)?, [1.0, 2.0, 3.0, 4.0]);
+    Ok(())
+}
+
+#[test]
+fn constants_get_no_gradient_and_their_operations_are_not_recorded() -> Result<()> {
+    let device = cpu();
+    let (image, parameter) = (ones(&device, 2), ones(&device, 2));
+    let tape = Tape::new(&device);
+    let x = tape.constant(&image);
+    let y = autograd::scale(&tape, 2.0, &x)?;
+    assert!(!y.is_tracked());
+    let y = autograd::add(&tape, &y, &tape.leaf(&parameter))?;
+    assert!(y.is_tracked());
+    let loss = autograd::sum(&tape, &y)?;
+    let gradients = tape.backward(&loss)?;
+    assert!(gradients.of(&parameter).is_some());
+    assert!(gradients.of(&image).is_none());
+    Ok(())
+}
+
+#[test]
+fn a_loss_without_leaves_has_no_gradient() -> Result<()> {
+    let device = cpu();
+    let tape = Tape::new(&device);
+    let loss = autograd::sum(&tape, &tape.constant(&ones(&device, 2)))?;
+    let error = tape.backward(&loss).unwrap_err();
+    assert!(error.to_string().contains("no leaf"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn values_of_another_tape_are_refused() {
+    let device = cpu();
+    let parameter = ones(&device, 2);
+    let (one, two) = (Tape::new(&device), Tape::new(&device));
+    let x = one.leaf(&parameter);
+    let error = autograd::scale(&two, 2.0, &x).unwrap_err();
+    assert!(error.to_string().contains("another tape"), "{error}");
+    let error = two.backward_from(&x, &parameter).unwrap_err();
+    assert!(
+        error.to_string().contains("no leaf of this tape"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_loss_is_one_number() {
+    let device = cpu();
+    let tape = Tape::new(&device);
+    let x = tape.leaf(&ones(&device, 2));
+    let error = tape.backward(&x).unwrap_err();
+    assert!(error.to_string().contains("one element"), "{error}");
+}
+
+const LENGTH: usize = 1 << 18;
+const CHAIN: usize = 16;
+
+fn chain(tape: &Tape, x: &Var) -> Result<Var> {
+    let mut y = x.clone();
+    for _ in 0..CHAIN {
+        y = autograd::relu(tape, &y)?;
+    }
+    autograd::sum(tape, &y)
+}
+
+/// Buffers of the chain's length that the device holds at peak.
+fn peak_buffers(device: &Device) -> f64 {
+    device.memory().peak as f64 / (4 * LENGTH) as f64
+}
+
+#[test]
+fn inference_saves_nothing_and_backward_frees_as_it_goes() -> Result<()> {
+    let device = cpu();
+    let x = ones(&device, LENGTH);
+    let tape = Tape::inference(&device);
+    chain(&tape, &tape.leaf(&x))?;
+    assert!(peak_buffers(&device) < 4.0, "{}", peak_buffers(&device));
+
+    let device = cpu();
+    let x = ones(&device, LENGTH);
+    let tape = Tape::new(&device);
+    let loss = chain(&tape, &tape.leaf(&x))?;
+    let forward = peak_buffers(&device);
+    assert!(forward > CHAIN as f64, "{forward}");
+    tape.backward(&loss)?;
+    // The gradient that arrives and the one that is made; what was saved for the operations above is free by then.
+    assert!(
+        peak_buffers(&device) < forward + 2.5,
+        "{}",
+        peak_buffers(&device)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_checked_tape_names_the_operation_and_the_layer() -> Result<()> {
+    let device = cpu();
+    let tape = Tape::checked(&device);
+    let x = tape.leaf(&ones(&device, 3));
+    tape.enter_layer("layer1.0.conv2");
+    let y = autograd::scale(&tape, f32::MAX, &x)?;
+    let Err(Error::NonFinite(message)) = autograd::scale(&tape, 10.0, &y) else {
+        panic!("an infinity went through");
+    };
+    for part in ["scale", "layer1.0.conv2", "result"] {
+        assert!(message.contains(part), "{message}");
+    }
+
+    let tape = Tape::checked(&device);
+    let input = upload_f32(&device, &[0.0, f32::NAN], &[2])?;
+    let error = autograd::relu(&tape, &tape.leaf(&input)).unwrap_err();
+    assert!(error.to_string().contains("relu: input x"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_checked_tape_names_the_gradient_that_is_not_finite() -> Result<()> {
+    let device = cpu();
+    let tape = Tape::checked(&device);
+    let x = tape.leaf(&ones(&device, 3));
+    let y = autograd::scale(&tape, 2.0, &x)?;
+    let huge = upload_f32(&device, &[f32::MAX; 3], &[3])?;
+    let Err(Error::NonFinite(message)) = tape.backward_from(&y, &huge) else {
+        panic!("an infinity went through");
+    };
+    assert!(message.contains("scale: the gradient of x"), "{message}");
+    Ok(())
+}
