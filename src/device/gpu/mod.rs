@@ -18,7 +18,9 @@ mod stream;
 
 mod color;
 mod elementwise;
+mod gemm;
 mod images;
+mod pack;
 mod resized_crop;
 mod uniform;
 
@@ -165,6 +167,58 @@ impl GpuDevice {
         }
         Ok((0..rows)
             .step_by(count)
+            .map(|start| (start, count.min(rows - start)))
+            .collect())
+    }
+
+    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier, where every adapter can
+    /// bind it, and the number of those elements comes with it.
+    fn part_from(
+        &self,
+        operation: &'static str,
+        name: &str,
+        x: &Tensor,
+        start: usize,
+        count: usize,
+    ) -> Result<(Part, usize)> {
+        let skipped = start % (256 / x.dtype().bytes());
+        let part = self.part(operation, name, x, start - skipped, skipped + count)?;
+        Ok((part, skipped))
+    }
+
+    /// Ranges `(start, count)` that cover `rows` rows, each of `most` rows at most, so that every range of rows of
+    /// `row_elements` elements of four bytes fits a binding, given by [`GpuDevice::part_from`].
+    ///
+    /// # Errors
+    /// `Error::Device` where one row is larger than a binding.
+    fn row_ranges(
+        &self,
+        operation: &'static str,
+        rows: usize,
+        row_elements: &[usize],
+        most: usize,
+    ) -> Result<Vec<(usize, usize)>> {
+        let limit = (self.context.binding_limit / 4) as usize;
+        let largest = row_elements.iter().copied().max().unwrap_or(1).max(1);
+        let fitting = if rows * largest <= limit {
+            rows
+        } else {
+            (limit - 63) / largest
+        };
+        let count = fitting.min(most);
+        if count == 0 && rows > 0 {
+            return Err(Error::device(
+                &self.context.name,
+                format!(
+                    "{operation} needs {} bytes of one tensor at once and the adapter binds {}; use smaller images or \
+                     layers, or another device",
+                    4 * (largest + 63),
+                    4 * limit
+                ),
+            ));
+        }
+        Ok((0..rows)
+            .step_by(count.max(1))
             .map(|start| (start, count.min(rows - start)))
             .collect())
     }
@@ -321,12 +375,12 @@ impl Kernels for GpuDevice {
         Err(self.unwritten("check_finite"))
     }
 
-    fn gemm(&self, _options: Gemm, _a: &Tensor, _b: &Tensor) -> Result<Tensor> {
-        Err(self.unwritten("gemm"))
+    fn gemm(&self, options: Gemm, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        gemm::gemm(self, options, a, b)
     }
 
-    fn linear(&self, _x: &Tensor, _w: &Tensor, _bias: &Tensor) -> Result<Tensor> {
-        Err(self.unwritten("linear"))
+    fn linear(&self, x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        gemm::linear(self, x, w, bias)
     }
 
     fn conv2d(&self, _x: &Tensor, _w: &Tensor, _conv: Conv2d) -> Result<Tensor> {

@@ -1,0 +1,215 @@
+//! Launches of `shaders/gemm.wgsl`: matrix products and the linear layer.
+
+use super::pack::{Layout, pack};
+use super::shaders::{gemm_bias, gemm_plain};
+use super::stream::Part;
+use super::{EntryPoint, GpuDevice};
+use crate::device::kernels::Gemm;
+use crate::device::shapes::{self, GemmGeometry};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Rows of C that an invocation holds: `ROWS` of the shader.
+const ROWS: usize = 16;
+/// Columns of C that an invocation holds.
+const COLUMNS: usize = 4;
+/// Columns of C that a workgroup holds.
+const WORKGROUP_COLUMNS: usize = 64 * COLUMNS;
+/// Terms of the sum that one dispatch adds up: a dispatch stays short on a small device.
+const MAX_TERMS: usize = 32 * 1024;
+
+/// One factor of a product.
+struct Factor<'a> {
+    name: &'static str,
+    x: &'a Tensor,
+    /// Whether the rows of `x` run along the sum's index; its columns otherwise.
+    sum_first: bool,
+    /// Length of the sum's index, K.
+    terms: usize,
+    /// Length of the other index: M or N.
+    len: usize,
+    /// What a packed row is padded to.
+    tile: usize,
+}
+
+/// A range `(start, count)` of an index.
+type Range = (usize, usize);
+
+/// A factor as the kernel reads it.
+struct Bound {
+    part: Part,
+    /// vec4s before the first one, and of a row.
+    offset: usize,
+    stride: usize,
+    /// Kept until the kernel is recorded: the pool would hand its buffer to the other factor.
+    _packed: Option<Tensor>,
+}
+
+impl Factor<'_> {
+    /// The factor over ranges of the sum's index and of the other one.
+    fn bind(
+        &self,
+        device: &GpuDevice,
+        operation: &'static str,
+        terms: Range,
+        range: Range,
+    ) -> Result<Bound> {
+        let (first, len) = match self.sum_first {
+            true => (terms, self.len),
+            false => (range, self.terms),
+        };
+        let (part, skipped) =
+            device.part_from(operation, self.name, self.x, first.0 * len, first.1 * len)?;
+        if self.sum_first && self.len.is_multiple_of(self.tile) && range == (0, self.len) {
+            return Ok(Bound {
+                part,
+                offset: skipped / 4,
+                stride: self.len / 4,
+                _packed: None,
+            });
+        }
+        let (start, outer_stride, column_stride) = match self.sum_first {
+            true => (range.0, self.len, 1),
+            false => (terms.0, 1, self.terms),
+        };
+        let layout = Layout {
+            rows: terms.1,
+            columns: range.1,
+            inner: 1,
+            offset: skipped + start,
+            outer_stride,
+            inner_stride: 0,
+            column_stride,
+        };
+        let packed = pack(device, operation, part, layout, self.tile)?;
+        Ok(Bound {
+            part: device.whole(operation, self.name, &packed)?,
+            offset: 0,
+            stride: packed.shape()[1] / 4,
+            _packed: Some(packed),
+        })
+    }
+
+    /// Ranges of the index that is not the sum's, in each of which the factor and `other` elements a step of that index
+    /// fit a binding.
+    fn ranges(
+        &self,
+        device: &GpuDevice,
+        operation: &'static str,
+        other: usize,
+    ) -> Result<Vec<Range>> {
+        let own = if self.sum_first { 1 } else { self.terms };
+        device.row_ranges(operation, self.len, &[own, other], usize::MAX)
+    }
+
+    /// Elements bound for each term of the sum, where `count` of the other index are taken: stored and packed.
+    fn term(&self, count: usize) -> [usize; 2] {
+        let own = if self.sum_first { self.len } else { 1 };
+        [own, count.next_multiple_of(self.tile)]
+    }
+}
+
+/// `C = A B (+ bias)`, in parts where a tensor does not fit one binding: C is cut by rows, then B's other index, then the
+/// sum, whose later parts are added to C.
+fn product(
+    device: &GpuDevice,
+    operation: &'static str,
+    a: &Factor,
+    b: &Factor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (m, n) = (a.len, b.len);
+    let c = device.floats(&[m, n])?;
+    let entry: &'static EntryPoint = match bias {
+        None => &gemm_plain::GEMM,
+        Some(_) => &gemm_bias::GEMM,
+    };
+    let rows = a.ranges(device, operation, n)?;
+    let columns = b.ranges(device, operation, 1)?;
+    let largest = |ranges: &[Range]| ranges.first().map_or(0, |range| range.1);
+    let elements = [a.term(largest(&rows)), b.term(largest(&columns))].concat();
+    let mut terms = device.row_ranges(operation, a.terms, &elements, MAX_TERMS)?;
+    if terms.is_empty() {
+        // A sum of nothing is still written.
+        terms.push((0, 0));
+    }
+    for &range in &rows {
+        for &column in &columns {
+            for &term in &terms {
+                let left = a.bind(device, operation, term, range)?;
+                let right = b.bind(device, operation, term, column)?;
+                let (c_part, c_offset) =
+                    device.part_from(operation, "c", &c, range.0 * n, range.1 * n)?;
+                let params = gemm_plain::Params {
+                    m: range.1 as u32,
+                    n: column.1 as u32,
+                    k: term.1 as u32,
+                    a_offset: left.offset as u32,
+                    a_stride: left.stride as u32,
+                    b_offset: right.offset as u32,
+                    b_stride: right.stride as u32,
+                    c_offset: c_offset as u32,
+                    c_stride: n as u32,
+                    column: column.0 as u32,
+                    accumulate: u32::from(term.0 > 0),
+                };
+                let mut parts = vec![left.part, right.part];
+                if let Some(bias) = bias {
+                    parts.push(device.whole(operation, "bias", bias)?);
+                }
+                parts.push(c_part);
+                let workgroups = range.1.div_ceil(ROWS) * column.1.div_ceil(WORKGROUP_COLUMNS);
+                device.launch(entry, params, &parts, workgroups)?;
+            }
+        }
+    }
+    Ok(c)
+}
+
+fn factors<'a>(
+    options: Gemm,
+    g: GemmGeometry,
+    a: (&'static str, &'a Tensor),
+    b: (&'static str, &'a Tensor),
+) -> [Factor<'a>; 2] {
+    [
+        Factor {
+            name: a.0,
+            x: a.1,
+            sum_first: options.transpose_a,
+            terms: g.k,
+            len: g.m,
+            tile: ROWS,
+        },
+        Factor {
+            name: b.0,
+            x: b.1,
+            sum_first: !options.transpose_b,
+            terms: g.k,
+            len: g.n,
+            tile: COLUMNS,
+        },
+    ]
+}
+
+pub(super) fn gemm(device: &GpuDevice, options: Gemm, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    shapes::floats("gemm", "a", a)?;
+    shapes::floats("gemm", "b", b)?;
+    let g = shapes::gemm(options, a, b)?;
+    let [a, b] = factors(options, g, ("a", a), ("b", b));
+    product(device, "gemm", &a, &b, None)
+}
+
+pub(super) fn linear(device: &GpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let [outputs, _] = w.matrix("linear", "w")?;
+    shapes::floats("linear", "x", x)?;
+    shapes::floats("linear", "w", w)?;
+    bias.expect("linear", "bias", &[outputs], DType::F32)?;
+    let options = Gemm {
+        transpose_a: false,
+        transpose_b: true,
+    };
+    let g = shapes::gemm(options, x, w)?;
+    let [x, w] = factors(options, g, ("x", x), ("w", w));
+    product(device, "linear", &x, &w, Some(bias))
+}
