@@ -8,7 +8,10 @@ use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 
 /// The limit of a binding, in bytes, under which tensors of a few thousand elements are already sliced.
-const SMALL_BINDING: u64 = 64 * 1024;
+pub const SMALL_BINDING: usize = 64 * 1024;
+
+/// The name of the device that slices, in messages.
+pub const SLICED: &str = "gpu with small bindings";
 
 /// The CPU device.
 pub fn cpu() -> Device {
@@ -28,7 +31,7 @@ pub fn gpu(runtime_checks: bool) -> Device {
 pub fn gpu_sliced() -> Device {
     static SLICED: OnceLock<Device> = OnceLock::new();
     SLICED
-        .get_or_init(|| open(false, Some(SMALL_BINDING)))
+        .get_or_init(|| open(false, Some(SMALL_BINDING as u64)))
         .clone()
 }
 
@@ -44,7 +47,7 @@ pub fn all() -> [(&'static str, Device); 4] {
         ("cpu", cpu()),
         ("gpu", gpu(false)),
         ("gpu with run-time checks", gpu(true)),
-        ("gpu with small bindings", gpu_sliced()),
+        (SLICED, gpu_sliced()),
     ]
 }
 

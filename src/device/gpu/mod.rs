@@ -17,6 +17,7 @@ pub mod shaders;
 mod stream;
 
 mod color;
+mod conv2d;
 mod elementwise;
 mod gemm;
 mod images;
@@ -383,28 +384,28 @@ impl Kernels for GpuDevice {
         gemm::linear(self, x, w, bias)
     }
 
-    fn conv2d(&self, _x: &Tensor, _w: &Tensor, _conv: Conv2d) -> Result<Tensor> {
-        Err(self.unwritten("conv2d"))
+    fn conv2d(&self, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
+        conv2d::conv2d(self, x, w, conv)
     }
 
     fn conv2d_dx(
         &self,
-        _dy: &Tensor,
-        _w: &Tensor,
-        _x_shape: [usize; 4],
-        _conv: Conv2d,
+        dy: &Tensor,
+        w: &Tensor,
+        x_shape: [usize; 4],
+        conv: Conv2d,
     ) -> Result<Tensor> {
-        Err(self.unwritten("conv2d_dx"))
+        conv2d::conv2d_dx(self, dy, w, x_shape, conv)
     }
 
     fn conv2d_dw(
         &self,
-        _dy: &Tensor,
-        _x: &Tensor,
-        _w_shape: [usize; 4],
-        _conv: Conv2d,
+        dy: &Tensor,
+        x: &Tensor,
+        w_shape: [usize; 4],
+        conv: Conv2d,
     ) -> Result<Tensor> {
-        Err(self.unwritten("conv2d_dw"))
+        conv2d::conv2d_dw(self, dy, x, w_shape, conv)
     }
 
     fn batch_norm_statistics(&self, _x: &Tensor) -> Result<BatchStatistics> {

@@ -1,0 +1,303 @@
+//! Launches of `shaders/conv2d.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two gradients.
+
+use super::pack::{Layout, pack};
+use super::shaders::{conv2d_dw, conv2d_narrow, conv2d_wide};
+use super::{EntryPoint, GpuDevice};
+use crate::device::shapes::{self, Conv2d, ConvGeometry};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Pixels that a workgroup of the forward kernel covers.
+const WORKGROUP_PIXELS: usize = 256;
+/// Output channels that an invocation of the weight gradient holds.
+const DW_CHANNELS: usize = 16;
+/// Columns that a workgroup of the weight gradient covers.
+const DW_WORKGROUP_COLUMNS: usize = 64;
+/// The weight gradient's sum is split until there are about this many workgroups: enough to fill a large GPU.
+const DW_WORKGROUPS: usize = 1024;
+/// Pixels that one split adds up: at least, so that partial sums cost little beside them, and at most.
+const DW_PIXELS: [usize; 2] = [512, 32 * 1024];
+/// Elements of each scratch tensor of the weight gradient, where one image fits: 64 MiB.
+const DW_SCRATCH: usize = 16 << 20;
+
+/// One of the two forms of the forward kernel, for many output channels and for few.
+struct Form {
+    entry: &'static EntryPoint,
+    channels: usize,
+}
+
+impl Form {
+    fn of(output_channels: usize) -> Form {
+        if output_channels <= 4 {
+            Form {
+                entry: &conv2d_narrow::CONV2D,
+                channels: 4,
+            }
+        } else {
+            Form {
+                entry: &conv2d_wide::CONV2D,
+                channels: 16,
+            }
+        }
+    }
+
+    fn workgroups(&self, pixels: usize, output_channels: usize) -> usize {
+        pixels.div_ceil(WORKGROUP_PIXELS) * output_channels.div_ceil(self.channels)
+    }
+}
+
+pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
+    let g = shapes::conv2d(
+        "conv2d",
+        x.nchw("conv2d", "x")?,
+        w.nchw("conv2d", "w")?,
+        conv,
+    )?;
+    shapes::floats("conv2d", "x", x)?;
+    shapes::floats("conv2d", "w", w)?;
+    let y = device.floats(&g.y_shape())?;
+    let taps = g.kh * g.kw;
+    let form = Form::of(g.o);
+    let layout = Layout {
+        rows: taps * g.c,
+        columns: g.o,
+        inner: g.c,
+        offset: 0,
+        outer_stride: 1,
+        inner_stride: taps,
+        column_stride: g.c * taps,
+    };
+    let whole = device.whole("conv2d", "w", w)?;
+    let w = pack(device, "conv2d", whole, layout, form.channels)?;
+    let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
+    for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
+        let (x, x_offset) = device.part_from("conv2d", "x", x, start * x_row, count * x_row)?;
+        let (y, y_offset) = device.part_from("conv2d", "y", &y, start * y_row, count * y_row)?;
+        let pixels = count * g.oh * g.ow;
+        let params = conv2d_wide::Params {
+            pixels: pixels as u32,
+            grid_h: g.oh as u32,
+            grid_w: g.ow as u32,
+            input_channels: g.c as u32,
+            input_h: g.h as u32,
+            input_w: g.w as u32,
+            output_channels: g.o as u32,
+            output_h: g.oh as u32,
+            output_w: g.ow as u32,
+            step: g.stride as u32,
+            row: -(g.padding as i32),
+            column: -(g.padding as i32),
+            direction: 1,
+            taps_h: g.kh as u32,
+            taps_w: g.kw as u32,
+            tap_row: 0,
+            tap_column: 0,
+            tap_step: 1,
+            kernel_w: g.kw as u32,
+            out_step: 1,
+            out_row: 0,
+            out_column: 0,
+            w_stride: (w.shape()[1] / 4) as u32,
+            input_offset: x_offset as u32,
+            output_offset: y_offset as u32,
+        };
+        let parts = [x, device.whole("conv2d", "w", &w)?, y];
+        device.launch(form.entry, params, &parts, form.workgroups(pixels, g.o))?;
+    }
+    Ok(y)
+}
+
+/// The pixels of one dimension of dx that have the same remainder by the stride.
+struct Phase {
+    /// The remainder.
+    first: usize,
+    /// How many there are.
+    count: usize,
+    /// The first tap that lands on the stride's grid, and how many do.
+    tap: usize,
+    taps: usize,
+    /// Where the first pixel reads dy with the first tap.
+    start: usize,
+}
+
+fn phases(size: usize, kernel: usize, conv: Conv2d) -> impl Iterator<Item = Phase> {
+    (0..conv.stride.min(size)).map(move |first| {
+        let tap = (first + conv.padding) % conv.stride;
+        Phase {
+            first,
+            count: (size - first).div_ceil(conv.stride),
+            tap,
+            taps: kernel.saturating_sub(tap).div_ceil(conv.stride),
+            start: (first + conv.padding) / conv.stride,
+        }
+    })
+}
+
+pub(super) fn conv2d_dx(
+    device: &GpuDevice,
+    dy: &Tensor,
+    w: &Tensor,
+    x_shape: [usize; 4],
+    conv: Conv2d,
+) -> Result<Tensor> {
+    let g = shapes::conv2d("conv2d_dx", x_shape, w.nchw("conv2d_dx", "w")?, conv)?;
+    dy.expect("conv2d_dx", "dy", &g.y_shape(), DType::F32)?;
+    shapes::floats("conv2d_dx", "w", w)?;
+    let dx = device.floats(&g.x_shape())?;
+    let taps = g.kh * g.kw;
+    let form = Form::of(g.c);
+    let layout = Layout {
+        rows: taps * g.o,
+        columns: g.c,
+        inner: g.o,
+        offset: 0,
+        outer_stride: 1,
+        inner_stride: g.c * taps,
+        column_stride: taps,
+    };
+    let whole = device.whole("conv2d_dx", "w", w)?;
+    let w = pack(device, "conv2d_dx", whole, layout, form.channels)?;
+    let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
+    for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
+        let (dy, dy_offset) =
+            device.part_from("conv2d_dx", "dy", dy, start * dy_row, count * dy_row)?;
+        let (dx, dx_offset) =
+            device.part_from("conv2d_dx", "dx", &dx, start * dx_row, count * dx_row)?;
+        let parts = [dy, device.whole("conv2d_dx", "w", &w)?, dx];
+        for rows in phases(g.h, g.kh, conv) {
+            for columns in phases(g.w, g.kw, conv) {
+                let pixels = count * rows.count * columns.count;
+                let params = conv2d_wide::Params {
+                    pixels: pixels as u32,
+                    grid_h: rows.count as u32,
+                    grid_w: columns.count as u32,
+                    input_channels: g.o as u32,
+                    input_h: g.oh as u32,
+                    input_w: g.ow as u32,
+                    output_channels: g.c as u32,
+                    output_h: g.h as u32,
+                    output_w: g.w as u32,
+                    step: 1,
+                    row: rows.start as i32,
+                    column: columns.start as i32,
+                    direction: -1,
+                    taps_h: rows.taps as u32,
+                    taps_w: columns.taps as u32,
+                    tap_row: rows.tap as u32,
+                    tap_column: columns.tap as u32,
+                    tap_step: g.stride as u32,
+                    kernel_w: g.kw as u32,
+                    out_step: g.stride as u32,
+                    out_row: rows.first as u32,
+                    out_column: columns.first as u32,
+                    w_stride: (w.shape()[1] / 4) as u32,
+                    input_offset: dy_offset as u32,
+                    output_offset: dx_offset as u32,
+                };
+                device.launch(form.entry, params, &parts, form.workgroups(pixels, g.c))?;
+            }
+        }
+    }
+    Ok(dx)
+}
+
+/// Images `[n, channels, pixels]` of a part of a batch with the channels last.
+fn channels_last(offset: usize, [n, channels, pixels]: [usize; 3]) -> Layout {
+    Layout {
+        rows: n * pixels,
+        columns: channels,
+        inner: pixels,
+        offset,
+        outer_stride: channels * pixels,
+        inner_stride: 1,
+        column_stride: pixels,
+    }
+}
+
+/// How the rows `(n, i)` of dy are split between workgroups: the rows of a split, and the splits.
+fn splits(device: &GpuDevice, g: &ConvGeometry, images: usize, result: usize) -> [usize; 2] {
+    let channel_tiles = g.o.div_ceil(DW_CHANNELS);
+    let columns = g.kh * g.kw * g.c.div_ceil(4);
+    let tiles = channel_tiles * columns.div_ceil(DW_WORKGROUP_COLUMNS);
+    let limit = (device.context.binding_limit / 4) as usize;
+    let most = (limit.min(DW_SCRATCH) / result).max(1);
+    let rows = images * g.oh;
+    let wanted = rows.div_ceil(DW_WORKGROUPS.div_ceil(tiles));
+    let [least, longest] = DW_PIXELS.map(|pixels| pixels.div_ceil(g.ow));
+    let rows_per_split = wanted.clamp(least, longest).max(rows.div_ceil(most));
+    [rows_per_split, rows.div_ceil(rows_per_split)]
+}
+
+pub(super) fn conv2d_dw(
+    device: &GpuDevice,
+    dy: &Tensor,
+    x: &Tensor,
+    w_shape: [usize; 4],
+    conv: Conv2d,
+) -> Result<Tensor> {
+    let g = shapes::conv2d("conv2d_dw", x.nchw("conv2d_dw", "x")?, w_shape, conv)?;
+    dy.expect("conv2d_dw", "dy", &g.y_shape(), DType::F32)?;
+    shapes::floats("conv2d_dw", "x", x)?;
+    let dw = device.floats(&w_shape)?;
+    let (pixels, input) = (g.oh * g.ow, g.h * g.w);
+    let (x_row, dy_row) = (g.c * input, g.o * pixels);
+    let packed = [
+        g.c.next_multiple_of(4) * input,
+        g.o.next_multiple_of(DW_CHANNELS) * pixels,
+    ];
+    let largest = packed[0].max(packed[1]);
+    let channel_vectors = g.c.div_ceil(4);
+    let columns = g.kh * g.kw * channel_vectors;
+    let result = g.o.next_multiple_of(DW_CHANNELS) * columns * 4;
+    let ranges = device.row_ranges(
+        "conv2d_dw",
+        g.n,
+        &[x_row, dy_row, largest],
+        (DW_SCRATCH / largest).max(1),
+    )?;
+    for (start, count) in ranges {
+        let (x, offset) = device.part_from("conv2d_dw", "x", x, start * x_row, count * x_row)?;
+        let layout = channels_last(offset, [count, g.c, input]);
+        let x = pack(device, "conv2d_dw", x, layout, 4)?;
+        let (dy, offset) =
+            device.part_from("conv2d_dw", "dy", dy, start * dy_row, count * dy_row)?;
+        let layout = channels_last(offset, [count, g.o, pixels]);
+        let dy = pack(device, "conv2d_dw", dy, layout, DW_CHANNELS)?;
+
+        let [rows_per_split, splits] = splits(device, &g, count, result);
+        let partials = device.floats(&[splits, result])?;
+        let dy_stride = dy.shape()[1] / 4;
+        let params = conv2d_dw::Params {
+            rows: (count * g.oh) as u32,
+            rows_per_split: rows_per_split as u32,
+            splits: splits as u32,
+            oh: g.oh as u32,
+            ow: g.ow as u32,
+            h: g.h as u32,
+            w: g.w as u32,
+            c: g.c as u32,
+            channel_vectors: channel_vectors as u32,
+            o: g.o as u32,
+            dy_stride: dy_stride as u32,
+            kernel_h: g.kh as u32,
+            kernel_w: g.kw as u32,
+            stride: g.stride as u32,
+            padding: g.padding as u32,
+            accumulate: u32::from(start > 0),
+        };
+        let parts = [
+            device.whole("conv2d_dw", "x", &x)?,
+            device.whole("conv2d_dw", "dy", &dy)?,
+            device.whole("conv2d_dw", "the partial sums", &partials)?,
+        ];
+        let tiles = dy_stride / 4 * columns.div_ceil(DW_WORKGROUP_COLUMNS);
+        device.launch(&conv2d_dw::PARTIAL, params, &parts, tiles * splits)?;
+        let parts = [
+            device.whole("conv2d_dw", "the partial sums", &partials)?,
+            device.whole("conv2d_dw", "dw", &dw)?,
+        ];
+        let workgroups = (g.o * columns).div_ceil(256);
+        device.launch(&conv2d_dw::REDUCE, params, &parts, workgroups)?;
+    }
+    Ok(dw)
+}
