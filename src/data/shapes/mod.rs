@@ -67,9 +67,9 @@ type Colour = [f32; 3];
 #[derive(Clone, Copy)]
 struct Tone(f32, f32);
 
-const DARK: Tone = Tone(0.02, 0.32);
+const DARK: Tone = Tone(0.02, 0.28);
 const MIDDLE: Tone = Tone(0.35, 0.55);
-const LIGHT: Tone = Tone(0.6, 0.98);
+const LIGHT: Tone = Tone(0.65, 0.98);
 
 /// One image. Shapes are light on dark or dark on light, so they keep their contrast when the image turns grey.
 fn draw(label: u32, rng: &mut Philox) -> Vec<Colour> {
@@ -78,13 +78,7 @@ fn draw(label: u32, rng: &mut Philox) -> Vec<Colour> {
     } else {
         (LIGHT, DARK)
     };
-    let mut canvas = vec![[0.0; 3]; PLANE];
-    let everywhere = Patch {
-        centre: (16.0, 16.0),
-        axis: direction(rng),
-        radius: 16.0,
-    };
-    everywhere.paint(&mut canvas, &Fill::random(rng, ground), 2.0, |_, _| true);
+    let mut canvas = background(rng, ground);
 
     for _ in 0..rng.below(3) {
         let line = Patch {
@@ -106,10 +100,37 @@ fn draw(label: u32, rng: &mut Philox) -> Vec<Colour> {
     }
 
     for copy in place(rng) {
-        let fill = Fill::random(rng, figure);
+        let first = colour(rng, figure);
+        let second = mix(first, colour(rng, figure), 0.5);
+        let fill = Fill::random(rng, [first, second]);
         copy.paint(&mut canvas, &fill, motif::REACH, |x, y| {
             motif::contains(label, x, y)
         });
+    }
+    canvas
+}
+
+/// A field of colours that changes from corner to corner, with a faint texture. Two crops of it seldom have the same
+/// colours, so colours do not tell images apart.
+fn background(rng: &mut Philox, tone: Tone) -> Vec<Colour> {
+    let corners = [(); 4].map(|()| colour(rng, tone));
+    let shade = rng.uniform(0.8, 1.0);
+    let texture = Fill::random(rng, [[1.0; 3], [shade; 3]]);
+    let axis = direction(rng);
+    let mut canvas = Vec::with_capacity(PLANE);
+    for row in 0..SIDE {
+        for column in 0..SIDE {
+            let (x, y) = (
+                column as f32 / (SIDE - 1) as f32,
+                row as f32 / (SIDE - 1) as f32,
+            );
+            let (dx, dy) = (2.0 * x - 1.0, 2.0 * y - 1.0);
+            let shade = texture.at(axis.0 * dx + axis.1 * dy, axis.0 * dy - axis.1 * dx);
+            let top = mix(corners[0], corners[1], x);
+            let bottom = mix(corners[2], corners[3], x);
+            let smooth = mix(top, bottom, y);
+            canvas.push([0, 1, 2].map(|channel| smooth[channel] * shade[channel]));
+        }
     }
     canvas
 }
@@ -218,7 +239,7 @@ impl Fill {
         }
     }
 
-    fn random(rng: &mut Philox, tone: Tone) -> Self {
+    fn random(rng: &mut Philox, colours: [Colour; 2]) -> Self {
         let texture = match rng.below(5) {
             0 => Texture::Solid,
             1 => Texture::Gradient,
@@ -228,7 +249,7 @@ impl Fill {
         };
         Fill {
             texture,
-            colours: [colour(rng, tone), colour(rng, tone)],
+            colours,
             frequency: rng.uniform(1.0, 3.0),
             phase: rng.unit(),
         }
@@ -244,7 +265,7 @@ impl Fill {
             Texture::Gradient => {
                 let t = (0.5 + 0.5 * x).clamp(0.0, 1.0);
                 let [a, b] = self.colours;
-                return [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * t);
+                return mix(a, b, t);
             }
             Texture::Stripes => odd(cell(x)),
             Texture::Checks => odd(cell(x)) != odd(cell(y)),
@@ -255,6 +276,11 @@ impl Fill {
         };
         self.colours[usize::from(second)]
     }
+}
+
+/// The point at `t` of 1 on the way from `a` to `b`.
+fn mix(a: Colour, b: Colour, t: f32) -> Colour {
+    [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * t)
 }
 
 /// A random colour whose luma is in `tone`.
