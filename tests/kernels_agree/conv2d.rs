@@ -17,7 +17,9 @@ fn fits(g: &shapes::ConvGeometry) -> bool {
         channels(g.o) * g.oh * g.ow,
         channels(g.c) * g.h * g.w,
     ];
-    largest.iter().all(|&n| 4 * n + 256 <= devices::SMALL_BINDING)
+    largest
+        .iter()
+        .all(|&n| 4 * n + 256 <= devices::SMALL_BINDING)
 }
 
 fn convolutions_agree(stream: u32, cases: &[Case]) {

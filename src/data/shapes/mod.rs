@@ -12,12 +12,16 @@ mod motif;
 
 use super::{Dataset, Split};
 use crate::device::philox::Philox;
+use motif::{MOTIFS, Motif, REACH};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
-const CLASSES: u32 = motif::CLASSES.len() as u32;
+const CLASSES: u32 = MOTIFS.len() as u32;
 const TRAIN: u32 = 4_000;
 const TEST: u32 = 1_000;
+
+/// How far colours are from the grey of their luma, as a share of what a random colour has.
+const SATURATION: f32 = 0.4;
 
 /// Keeps this stream of random numbers apart from those of other purposes.
 const PURPOSE: u32 = u32::from_le_bytes(*b"shap");
@@ -25,13 +29,13 @@ const PURPOSE: u32 = u32::from_le_bytes(*b"shap");
 /// Samples a pixel along each axis, for smooth edges.
 const SAMPLES: usize = 3;
 /// The most copies of the shape in an image, fewer where they find no room.
-const COPIES: u32 = 6;
+const COPIES: u32 = 12;
 /// The radius of a copy in pixels, lowest and highest.
-const RADIUS: (f32, f32) = (4.0, 6.5);
+const RADIUS: (f32, f32) = (3.0, 5.0);
 
 /// The 4,000 training and 1,000 test images of `seed`; image i has the class i mod 10.
 pub fn generate(seed: u64) -> Dataset {
-    let classes = motif::CLASSES.map(String::from).to_vec();
+    let classes = MOTIFS.iter().map(|motif| motif.name.to_string()).collect();
     let train = split(seed, 0, TRAIN);
     let test = split(seed, 1, TEST);
     Dataset::new("shapes".to_string(), classes, train, test, None)
@@ -42,7 +46,10 @@ fn split(seed: u64, which: u32, count: u32) -> Split {
     let mut labels = Vec::with_capacity(count as usize);
     for index in 0..count {
         let label = index % CLASSES;
-        let canvas = draw(label, &mut Philox::new(seed, [which, index, PURPOSE]));
+        let canvas = draw(
+            &MOTIFS[label as usize],
+            &mut Philox::new(seed, [which, index, PURPOSE]),
+        );
         for channel in 0..3 {
             images.extend(
                 canvas
@@ -72,12 +79,8 @@ const MIDDLE: Tone = Tone(0.35, 0.55);
 const LIGHT: Tone = Tone(0.65, 0.98);
 
 /// One image. Shapes are light on dark or dark on light, so they keep their contrast when the image turns grey.
-fn draw(label: u32, rng: &mut Philox) -> Vec<Colour> {
-    let (ground, figure) = if rng.below(2) == 0 {
-        (DARK, LIGHT)
-    } else {
-        (LIGHT, DARK)
-    };
+fn draw(motif: &Motif, rng: &mut Philox) -> Vec<Colour> {
+    let (ground, figure) = (DARK, LIGHT);
     let mut canvas = background(rng, ground);
 
     for _ in 0..rng.below(3) {
@@ -103,9 +106,7 @@ fn draw(label: u32, rng: &mut Philox) -> Vec<Colour> {
         let first = colour(rng, figure);
         let second = mix(first, colour(rng, figure), 0.5);
         let fill = Fill::random(rng, [first, second]);
-        copy.paint(&mut canvas, &fill, motif::REACH, |x, y| {
-            motif::contains(label, x, y)
-        });
+        copy.paint(&mut canvas, &fill, REACH, motif.contains);
     }
     canvas
 }
@@ -150,7 +151,7 @@ fn place(rng: &mut Philox) -> Vec<Patch> {
             if free {
                 placed.push(Patch {
                     centre,
-                    axis: direction(rng),
+                    axis: tilt(rng),
                     radius,
                 });
                 break;
@@ -289,9 +290,16 @@ fn colour(rng: &mut Philox, tone: Tone) -> Colour {
         let colour = [rng.unit(), rng.unit(), rng.unit()];
         let luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2];
         if (tone.0..tone.1).contains(&luma) {
-            return colour;
+            return mix([luma; 3], colour, SATURATION);
         }
     }
+}
+
+/// A unit vector near (1, 0): up to 15 degrees to either side.
+fn tilt(rng: &mut Philox) -> (f32, f32) {
+    let slope = rng.uniform(-0.27, 0.27);
+    let scale = 1.0 / (1.0 + slope * slope).sqrt();
+    (scale, slope * scale)
 }
 
 /// A unit vector of uniform direction, without a sine: a point of the disc, scaled to length 1.
