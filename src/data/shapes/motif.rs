@@ -29,9 +29,6 @@ pub const MOTIFS: [Motif; 10] = [
     motif("slash", |x, y| diagonal(x, y, in_bar)),
 ];
 
-/// The area of every shape in square units.
-pub const AREA: f32 = 1.9;
-
 /// The radius of a circle around the origin that holds every shape.
 pub const REACH: f32 = 1.45;
 
@@ -60,6 +57,9 @@ fn diagonal(x: f32, y: f32, contains: fn(f32, f32) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The area of every shape in square units.
+    const AREA: f32 = 1.9;
 
     #[test]
     fn every_shape_has_the_same_area_and_stays_in_reach() {
