@@ -16,18 +16,20 @@
 //       out_column = s, step = 1, direction = -1, taps (r + padding) mod stride + u stride, row = (r + padding) div stride.
 //       Nothing is computed that is thrown away, and each pixel is written once.
 //
-// Tile: an invocation holds CHANNELS output channels x 4 pixels in registers, a workgroup of 64 covers CHANNELS channels x
-// 256 pixels, which run through rows, planes and images, so that small planes fill it too. A pixel is taken apart into
-// image, row and column once. For each tap and channel an invocation loads 4 elements of input (neighbours load
-// neighbours) and CHANNELS weights, which are the same for the whole workgroup: CHANNELS / 4 vec4s. The sum runs over
-// blocks of channels, then taps, then the channels of a block, so that a block's pixels stay in the cache from tap to tap.
-// Invocations behind the last pixel repeat it and store nothing, so that control flow stays uniform.
+// Tile: an invocation holds ROWS output channels x 4 VECTORS pixels in registers, a workgroup ROWS channels x
+// 4 VECTORS WORKGROUP pixels, which run through rows, planes and images, so that small planes fill it too. A pixel is
+// taken apart into image, row and column once. For each tap and channel an invocation loads its pixels (neighbours load
+// neighbours); the ROWS weights are the same for the whole workgroup and come as the elements of A do in gemm.wgsl. The sum
+// runs over blocks of channels, then taps, then the channels of a block, so that a block's pixels stay in the cache from
+// tap to tap. Invocations behind the last pixel repeat it and store nothing, so that control flow stays uniform. The narrow
+// variant is for up to four output channels, the images of a stem's dx.
 //
 // One workgroup a tile, channel tiles fastest: the workgroups that run together share pixels.
 //
 // Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (input + w + output) bytes over the bandwidth.
-#variant wide CHANNELS=16
-#variant narrow CHANNELS=4
+#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 SUBGROUP=0
+#variant narrow ROWS=4 VECTORS=2 WORKGROUP=64 SUBGROUP=0
+#variant subgroup8 ROWS=16 VECTORS=1 WORKGROUP=8 SUBGROUP=1
 
 #import grid
 
@@ -65,77 +67,120 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<f32>;
+#if SUBGROUP
+@group(0) @binding(2) var<storage, read> w: array<f32>;
+#else
 @group(0) @binding(2) var<storage, read> w: array<vec4f>;
+#end
 @group(0) @binding(3) var<storage, read_write> output: array<f32>;
 
 // Channels between two changes of the tap.
 const BLOCK: u32 = 16u;
 
-@compute @workgroup_size(64)
-fn conv2d(at: Invocation) {
-    let channel_tiles = (params.output_channels + ${CHANNELS - 1}u) / ${CHANNELS}u;
+@compute @workgroup_size(${WORKGROUP})
+fn conv2d(
+    at: Invocation,
+#if SUBGROUP
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+#end
+) {
+    let channel_tiles = (params.output_channels + ${ROWS - 1}u) / ${ROWS}u;
     let tile = workgroup_index(at);
-    let first_channel = tile % channel_tiles * ${CHANNELS}u;
-    let first_pixel = tile / channel_tiles * 256u + at.lane;
-    let pixel = min(vec4u(first_pixel) + vec4u(0u, 64u, 128u, 192u), vec4u(params.pixels - 1u));
+    let first_channel = tile % channel_tiles * ${ROWS}u;
+    let first_pixel = tile / channel_tiles * ${4 * VECTORS * WORKGROUP}u + at.lane;
     let grid = params.grid_h * params.grid_w;
-    let image = pixel / grid;
-    let in_grid = pixel - image * grid;
-    let i = in_grid / params.grid_w;
-    let j = in_grid - i * params.grid_w;
-
     let plane = params.input_h * params.input_w;
-    let base = params.input_offset + image * params.input_channels * plane;
-    let row = vec4i(i * params.step) + params.row;
-    let column = vec4i(j * params.step) + params.column;
     let size_h = vec4u(params.input_h);
     let size_w = vec4u(params.input_w);
-#for q in 0..CHANNELS
-    var sum${q} = vec4f(0.0);
+#for v in 0..VECTORS
+    let own${v} = vec4u(first_pixel + ${4 * v * WORKGROUP}u) + vec4u(0u, ${WORKGROUP}u, ${2 * WORKGROUP}u, ${3 * WORKGROUP}u);
+    let pixel${v} = min(own${v}, vec4u(params.pixels - 1u));
+    let image${v} = pixel${v} / grid;
+    let in_grid${v} = pixel${v} - image${v} * grid;
+    let i${v} = in_grid${v} / params.grid_w;
+    let j${v} = in_grid${v} - i${v} * params.grid_w;
+    let base${v} = params.input_offset + image${v} * params.input_channels * plane;
+    let row${v} = vec4i(i${v} * params.step) + params.row;
+    let column${v} = vec4i(j${v} * params.step) + params.column;
+#end
+#if SUBGROUP
+    let w_offset = first_channel + subgroup_lane;
+    let w_step = params.w_stride * 4u;
+#else
+    let w_offset = first_channel / 4u;
+    let w_step = params.w_stride;
+#end
+#for r in 0..ROWS
+#for v in 0..VECTORS
+    var sum${r}_${v} = vec4f(0.0);
+#end
 #end
     for (var block = 0u; block < params.input_channels; block += BLOCK) {
         let block_end = min(block + BLOCK, params.input_channels);
         for (var u = 0u; u < params.taps_h; u++) {
-            let input_row = vec4u(row + params.direction * i32(u));
+            let down = params.direction * i32(u);
             let tap_row = (params.tap_row + u * params.tap_step) * params.kernel_w + params.tap_column;
             for (var v = 0u; v < params.taps_w; v++) {
-                let input_column = vec4u(column + params.direction * i32(v));
+                let right = params.direction * i32(v);
+#for v in 0..VECTORS
                 // A negative index is a large unsigned one.
-                let inside = (input_row < size_h) & (input_column < size_w);
+                let input_row${v} = vec4u(row${v} + down);
+                let input_column${v} = vec4u(column${v} + right);
+                let inside${v} = (input_row${v} < size_h) & (input_column${v} < size_w);
                 // A pixel outside reads the first element of its channel instead.
-                var read_at = base + block * plane
-                    + select(vec4u(0u), input_row * params.input_w + input_column, inside);
-                var w_at = ((tap_row + v * params.tap_step) * params.input_channels + block) * params.w_stride
-                    + first_channel / 4u;
+                var read_at${v} = base${v} + block * plane
+                    + select(vec4u(0u), input_row${v} * params.input_w + input_column${v}, inside${v});
+#end
+                var w_at = ((tap_row + v * params.tap_step) * params.input_channels + block) * w_step + w_offset;
                 for (var p = block; p < block_end; p++) {
-                    let value = select(
-                        vec4f(0.0),
-                        vec4f(input[read_at.x], input[read_at.y], input[read_at.z], input[read_at.w]),
-                        inside,
+#for v in 0..VECTORS
+                    let loaded${v} = vec4f(
+                        input[read_at${v}.x],
+                        input[read_at${v}.y],
+                        input[read_at${v}.z],
+                        input[read_at${v}.w],
                     );
-#for q in 0..CHANNELS/4
+                    let value${v} = select(vec4f(0.0), loaded${v}, inside${v});
+                    read_at${v} += plane;
+#end
+#if SUBGROUP
+#for q in 0..ROWS/8
+                    let weight${q} = w[w_at + ${8 * q}u];
+#for r in 0..8
+                    let factor${8 * q + r} = vec4f(subgroupBroadcast(weight${q}, ${r}u));
+#for v in 0..VECTORS
+                    sum${8 * q + r}_${v} = fma(factor${8 * q + r}, value${v}, sum${8 * q + r}_${v});
+#end
+#end
+#end
+#else
+#for q in 0..ROWS/4
                     let weight${q} = w[w_at + ${q}u];
 #for r in 0..4
-                    sum${4 * q + r} = fma(vec4f(weight${q}[${r}]), value, sum${4 * q + r});
+#for v in 0..VECTORS
+                    sum${4 * q + r}_${v} = fma(vec4f(weight${q}[${r}]), value${v}, sum${4 * q + r}_${v});
 #end
 #end
-                    read_at += plane;
-                    w_at += params.w_stride;
+#end
+#end
+                    w_at += w_step;
                 }
             }
         }
     }
 
     let output_plane = params.output_h * params.output_w;
-    let write_at = params.output_offset + (image * params.output_channels + first_channel) * output_plane
-        + (i * params.out_step + params.out_row) * params.output_w + j * params.out_step + params.out_column;
+#for v in 0..VECTORS
+    let write_at${v} = params.output_offset + (image${v} * params.output_channels + first_channel) * output_plane
+        + (i${v} * params.out_step + params.out_row) * params.output_w + j${v} * params.out_step + params.out_column;
 #for k in 0..4
-    if first_pixel + ${64 * k}u < params.pixels {
-#for q in 0..CHANNELS
+    if own${v}[${k}] < params.pixels {
+#for q in 0..ROWS
         if first_channel + ${q}u < params.output_channels {
-            output[write_at[${k}] + ${q}u * output_plane] = sum${q}[${k}];
+            output[write_at${v}[${k}] + ${q}u * output_plane] = sum${q}_${v}[${k}];
         }
 #end
     }
+#end
 #end
 }

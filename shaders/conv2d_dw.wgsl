@@ -7,11 +7,11 @@
 //   partials  [splits, O padded, columns] vec4s: the sums over some rows of dy each; a column is a tap and four channels
 //   dw        [O, C, KH, KW]
 //
-// partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds 16 output channels x
-//   one column in registers, a workgroup of 64 covers 16 channels x 64 columns of one split. For each pixel an invocation
-//   loads one vec4 of x (neighbours load neighbouring channels) and 16 elements of dy, which are the same for the whole
-//   workgroup. Invocations behind the last column repeat it and store nothing. One workgroup a tile, channel tiles
-//   fastest, splits slowest.
+// partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output channels x
+//   VECTORS columns in registers, a workgroup ROWS channels x VECTORS WORKGROUP columns of one split. For each pixel an
+//   invocation loads its vec4s of x (neighbours load neighbouring channels); the ROWS elements of dy are the same for the
+//   whole workgroup and come as the elements of A do in gemm.wgsl. Invocations behind the last column repeat it and store
+//   nothing. One workgroup a tile, channel tiles fastest, splits slowest.
 // reduce: one invocation a vec4 of the result adds the splits in their order, to dw where it follows an earlier slice of
 //   the batch. Workgroups of 256.
 //
@@ -19,6 +19,9 @@
 //
 // Floors: 2 N O OH OW C KH KW FLOPs over the peak; 12 (x + dy) bytes over the bandwidth, packing counted in, and
 // 8 splits dw.
+
+#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 SUBGROUP=0
+#variant subgroup8 ROWS=16 VECTORS=1 WORKGROUP=8 SUBGROUP=1
 
 #import grid
 
@@ -45,7 +48,11 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
+#if SUBGROUP
+@group(0) @binding(2) var<storage, read> dy: array<f32>;
+#else
 @group(0) @binding(2) var<storage, read> dy: array<vec4f>;
+#end
 @group(0) @binding(3) var<storage, read_write> partials: array<vec4f>;
 @group(0) @binding(4) var<storage, read> sums: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> dw: array<f32>;
@@ -54,53 +61,90 @@ fn columns() -> u32 {
     return params.kernel_h * params.kernel_w * params.channel_vectors;
 }
 
-@compute @workgroup_size(64)
-fn partial(at: Invocation) {
-    let channel_tiles = params.dy_stride / 4u;
-    let column_tiles = (columns() + 63u) / 64u;
+@compute @workgroup_size(${WORKGROUP})
+fn partial(
+    at: Invocation,
+#if SUBGROUP
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+#end
+) {
+    let channel_tiles = params.dy_stride / ${ROWS / 4}u;
+    let column_tiles = (columns() + ${VECTORS * WORKGROUP - 1}u) / ${VECTORS * WORKGROUP}u;
     let tile = workgroup_index(at);
-    let channel_vector = tile % channel_tiles * 4u;
-    let column = tile / channel_tiles % column_tiles * 64u + at.lane;
+    let first_channel = tile % channel_tiles * ${ROWS}u;
+    let column = tile / channel_tiles % column_tiles * ${VECTORS * WORKGROUP}u + at.lane;
     // Folding may launch workgroups behind the last split: they have no rows and store nothing.
     let split = tile / channel_tiles / column_tiles;
     let first_row = min(split * params.rows_per_split, params.rows);
     let end_row = min(first_row + params.rows_per_split, params.rows);
-
-    let own = min(column, columns() - 1u);
-    let tap = own / params.channel_vectors;
-    let u = tap / params.kernel_w;
-    let v = tap - u * params.kernel_w;
-    let own_channel = own - tap * params.channel_vectors;
-#for q in 0..16
-    var sum${q} = vec4f(0.0);
+#for v in 0..VECTORS
+    let own${v} = min(column + ${v * WORKGROUP}u, columns() - 1u);
+    let tap${v} = own${v} / params.channel_vectors;
+    let tap_row${v} = tap${v} / params.kernel_w;
+    let tap_column${v} = tap${v} - tap_row${v} * params.kernel_w;
+    let channel${v} = own${v} - tap${v} * params.channel_vectors;
+#end
+#if SUBGROUP
+    let dy_offset = first_channel + subgroup_lane;
+    let dy_step = params.dy_stride * 4u;
+#else
+    let dy_offset = first_channel / 4u;
+    let dy_step = params.dy_stride;
+#end
+#for r in 0..ROWS
+#for v in 0..VECTORS
+    var sum${r}_${v} = vec4f(0.0);
+#end
 #end
     for (var row = first_row; row < end_row; row++) {
         let image = row / params.oh;
+        let in_image = (row - image * params.oh) * params.stride;
+#for v in 0..VECTORS
         // A negative index is a large unsigned one.
-        let x_row = (row - image * params.oh) * params.stride + u - params.padding;
-        let row_inside = x_row < params.h;
-        let x_at = select(0u, (image * params.h + x_row) * params.w, row_inside);
-        var x_column = v - params.padding;
-        var dy_at = row * params.ow * params.dy_stride + channel_vector;
+        let x_row${v} = in_image + tap_row${v} - params.padding;
+        let row_inside${v} = x_row${v} < params.h;
+        let x_at${v} = select(0u, (image * params.h + x_row${v}) * params.w, row_inside${v});
+        var x_column${v} = tap_column${v} - params.padding;
+#end
+        var dy_at = row * params.ow * dy_step + dy_offset;
         for (var j = 0u; j < params.ow; j++) {
-            let inside = row_inside && x_column < params.w;
-            let pixel = select(0u, x_at + x_column, inside);
-            let value = select(vec4f(0.0), x[pixel * params.channel_vectors + own_channel], inside);
-#for q in 0..4
+#for v in 0..VECTORS
+            let inside${v} = row_inside${v} && x_column${v} < params.w;
+            let pixel${v} = select(0u, x_at${v} + x_column${v}, inside${v});
+            let value${v} = select(vec4f(0.0), x[pixel${v} * params.channel_vectors + channel${v}], inside${v});
+            x_column${v} += params.stride;
+#end
+#if SUBGROUP
+#for q in 0..ROWS/8
+            let gradient${q} = dy[dy_at + ${8 * q}u];
+#for r in 0..8
+            let factor${8 * q + r} = vec4f(subgroupBroadcast(gradient${q}, ${r}u));
+#for v in 0..VECTORS
+            sum${8 * q + r}_${v} = fma(factor${8 * q + r}, value${v}, sum${8 * q + r}_${v});
+#end
+#end
+#end
+#else
+#for q in 0..ROWS/4
             let gradient${q} = dy[dy_at + ${q}u];
 #for r in 0..4
-            sum${4 * q + r} = fma(vec4f(gradient${q}[${r}]), value, sum${4 * q + r});
+#for v in 0..VECTORS
+            sum${4 * q + r}_${v} = fma(vec4f(gradient${q}[${r}]), value${v}, sum${4 * q + r}_${v});
 #end
 #end
-            x_column += params.stride;
-            dy_at += params.dy_stride;
+#end
+#end
+            dy_at += dy_step;
         }
     }
-    if column < columns() && split < params.splits {
-#for q in 0..16
-        partials[((split * channel_tiles * 4u + channel_vector) * 4u + ${q}u) * columns() + column] = sum${q};
+#for v in 0..VECTORS
+    if column + ${v * WORKGROUP}u < columns() && split < params.splits {
+        let to = (split * params.dy_stride * 4u + first_channel) * columns() + column + ${v * WORKGROUP}u;
+#for q in 0..ROWS
+        partials[to + ${q}u * columns()] = sum${q}_${v};
 #end
     }
+#end
 }
 
 @compute @workgroup_size(256)

@@ -5,9 +5,12 @@
 //   bias  [N]              added to every row (variant bias)
 //   c     [M, N]           some rows of C; columns `column .. column + n` are written
 //
-// Tile: an invocation holds ${ROWS} rows x 4 columns of C in registers, a workgroup of 64 covers ${ROWS} rows x 256 columns. All
-// invocations of a workgroup read the same ${ROWS} elements of A (the address is uniform: one scalar load or one broadcast),
-// and neighbours read neighbouring vec4s of B: ${ROWS / 4 + 1} loads for ${4 * ROWS} multiply-adds, no workgroup memory and no barrier.
+// Tile: an invocation holds ROWS rows x 4 VECTORS columns of C in registers, a workgroup ROWS rows x 4 VECTORS WORKGROUP
+// columns. No workgroup memory and no barrier: a multiply-add costs little more than a sixteenth of a load.
+//   - Each element of B is loaded by one invocation of the workgroup, neighbours loading neighbouring vec4s.
+//   - The ROWS elements of A are the same for the whole workgroup. The plain variants load them by a uniform address (one
+//     scalar load or one broadcast on a GPU). The subgroup8 variants, only for adapters whose subgroups are all of 8, load
+//     one element an invocation and hand it round with subgroupBroadcast.
 // Invocations beyond the last column repeat it and store nothing, so that control flow stays uniform.
 //
 // One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B. Where K is sliced,
@@ -15,8 +18,10 @@
 //
 // Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where they
 // are packed.
-#variant plain ROWS=16 BIAS=0
-#variant bias ROWS=16 BIAS=1
+#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 SUBGROUP=0 BIAS=0
+#variant plain_bias ROWS=8 VECTORS=2 WORKGROUP=64 SUBGROUP=0 BIAS=1
+#variant subgroup8 ROWS=16 VECTORS=1 WORKGROUP=8 SUBGROUP=1 BIAS=0
+#variant subgroup8_bias ROWS=16 VECTORS=1 WORKGROUP=8 SUBGROUP=1 BIAS=1
 
 #import grid
 
@@ -38,57 +43,96 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+#if SUBGROUP
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+#else
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;
+#end
 @group(0) @binding(2) var<storage, read> b: array<vec4f>;
 #if BIAS
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 #end
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
-@compute @workgroup_size(64)
-fn gemm(at: Invocation) {
+@compute @workgroup_size(${WORKGROUP})
+fn gemm(
+    at: Invocation,
+#if SUBGROUP
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+#end
+) {
     let row_tiles = (params.m + ${ROWS - 1}u) / ${ROWS}u;
     let tile = workgroup_index(at);
     let first_row = tile % row_tiles * ${ROWS}u;
     // Folding may launch workgroups behind the last tile: they repeat its columns and store nothing.
-    let vector = tile / row_tiles * 64u + at.lane;
+    let vector = tile / row_tiles * ${WORKGROUP * VECTORS}u + at.lane;
     let last_vector = (params.n - 1u) / 4u;
+#if SUBGROUP
+    var a_at = params.a_offset * 4u + first_row + subgroup_lane;
+    let a_step = params.a_stride * 4u;
+#else
     var a_at = params.a_offset + first_row / 4u;
-    var b_at = params.b_offset + min(vector, last_vector);
+    let a_step = params.a_stride;
+#end
+#for v in 0..VECTORS
+    var b_at${v} = params.b_offset + min(vector + ${v * WORKGROUP}u, last_vector);
+#end
 #for r in 0..ROWS
-    var sum${r} = vec4f(0.0);
+#for v in 0..VECTORS
+    var sum${r}_${v} = vec4f(0.0);
+#end
 #end
     for (var k = 0u; k < params.k; k++) {
-        let right = b[b_at];
+#for v in 0..VECTORS
+        let right${v} = b[b_at${v}];
+#end
+#if SUBGROUP
+#for q in 0..ROWS/8
+        let left${q} = a[a_at + ${8 * q}u];
+#for r in 0..8
+        let factor${8 * q + r} = vec4f(subgroupBroadcast(left${q}, ${r}u));
+#for v in 0..VECTORS
+        sum${8 * q + r}_${v} = fma(factor${8 * q + r}, right${v}, sum${8 * q + r}_${v});
+#end
+#end
+#end
+#else
 #for q in 0..ROWS/4
         let left${q} = a[a_at + ${q}u];
 #for r in 0..4
-        sum${4 * q + r} = fma(vec4f(left${q}[${r}]), right, sum${4 * q + r});
+#for v in 0..VECTORS
+        sum${4 * q + r}_${v} = fma(vec4f(left${q}[${r}]), right${v}, sum${4 * q + r}_${v});
 #end
 #end
-        a_at += params.a_stride;
-        b_at += params.b_stride;
+#end
+#end
+        a_at += a_step;
+#for v in 0..VECTORS
+        b_at${v} += params.b_stride;
+#end
     }
-    let n = vector * 4u;
+#for v in 0..VECTORS
+    let n${v} = (vector + ${v * WORKGROUP}u) * 4u;
 #if BIAS
     if params.accumulate == 0u {
 #for i in 0..4
-        let bias${i} = bias[params.column + min(n + ${i}u, params.n - 1u)];
+        let bias${i} = bias[params.column + min(n${v} + ${i}u, params.n - 1u)];
 #end
         let shift = vec4f(bias0, bias1, bias2, bias3);
 #for r in 0..ROWS
-        sum${r} += shift;
+        sum${r}_${v} += shift;
 #end
     }
 #end
 #for r in 0..ROWS
     if first_row + ${r}u < params.m {
-        let c_at = params.c_offset + (first_row + ${r}u) * params.c_stride + params.column + n;
+        let c_at = params.c_offset + (first_row + ${r}u) * params.c_stride + params.column + n${v};
 #for i in 0..4
-        if n + ${i}u < params.n {
-            c[c_at + ${i}u] = select(0.0, c[c_at + ${i}u], params.accumulate != 0u) + sum${r}[${i}];
+        if n${v} + ${i}u < params.n {
+            c[c_at + ${i}u] = select(0.0, c[c_at + ${i}u], params.accumulate != 0u) + sum${r}_${v}[${i}];
         }
 #end
     }
+#end
 #end
 }

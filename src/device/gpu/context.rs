@@ -45,6 +45,8 @@ pub(crate) struct Context {
     pub(super) name: String,
     /// Bytes of a tensor that a kernel is given at once.
     pub(super) binding_limit: u64,
+    /// Smallest and largest subgroup, where kernels may use subgroup operations.
+    pub(super) subgroup_size: Option<[u32; 2]>,
     runtime_checks: bool,
     modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
@@ -90,9 +92,11 @@ impl Context {
                 ));
             }
         }
+        let features = adapter.features() & wgpu::Features::SUBGROUP;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("parallax"),
+                required_features: features,
                 required_limits: limits.clone(),
                 ..Default::default()
             })
@@ -126,6 +130,8 @@ impl Context {
             queue,
             // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
             binding_limit: (binding_limit / 256 * 256).max(256),
+            subgroup_size: (!features.is_empty())
+                .then_some([info.subgroup_min_size, info.subgroup_max_size]),
             limits,
             name: info.name,
             runtime_checks: options.runtime_checks,

@@ -1,18 +1,14 @@
 //! Launches of `shaders/conv2d.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two gradients.
 
 use super::pack::{Layout, pack};
-use super::shaders::{conv2d_dw, conv2d_narrow, conv2d_wide};
+use super::shaders::{
+    conv2d_dw_plain, conv2d_dw_subgroup8, conv2d_narrow, conv2d_plain, conv2d_subgroup8,
+};
 use super::{EntryPoint, GpuDevice};
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Pixels that a workgroup of the forward kernel covers.
-const WORKGROUP_PIXELS: usize = 256;
-/// Output channels that an invocation of the weight gradient holds.
-const DW_CHANNELS: usize = 16;
-/// Columns that a workgroup of the weight gradient covers.
-const DW_WORKGROUP_COLUMNS: usize = 64;
 /// The weight gradient's sum is split until there are about this many workgroups: enough to fill a large GPU.
 const DW_WORKGROUPS: usize = 1024;
 /// Pixels that one split adds up: at least, so that partial sums cost little beside them, and at most.
@@ -20,29 +16,46 @@ const DW_PIXELS: [usize; 2] = [512, 32 * 1024];
 /// Elements of each scratch tensor of the weight gradient, where one image fits: 64 MiB.
 const DW_SCRATCH: usize = 16 << 20;
 
-/// One of the two forms of the forward kernel, for many output channels and for few.
-struct Form {
+/// One variant of the forward kernel or of the weight gradient's: its `ROWS` and `VECTORS`.
+struct Tile {
     entry: &'static EntryPoint,
-    channels: usize,
+    /// Output channels.
+    rows: usize,
+    vectors: usize,
 }
 
-impl Form {
-    fn of(output_channels: usize) -> Form {
-        if output_channels <= 4 {
-            Form {
-                entry: &conv2d_narrow::CONV2D,
-                channels: 4,
-            }
-        } else {
-            Form {
-                entry: &conv2d_wide::CONV2D,
-                channels: 16,
-            }
+impl Tile {
+    /// The fastest variant of the forward kernel on this adapter.
+    fn forward(device: &GpuDevice, output_channels: usize) -> Tile {
+        let (entry, rows, vectors) = match device.has_subgroups_of(8) {
+            _ if output_channels <= 4 => (&conv2d_narrow::CONV2D, 4, 2),
+            false => (&conv2d_plain::CONV2D, 8, 2),
+            true => (&conv2d_subgroup8::CONV2D, 16, 1),
+        };
+        Tile {
+            entry,
+            rows,
+            vectors,
         }
     }
 
-    fn workgroups(&self, pixels: usize, output_channels: usize) -> usize {
-        pixels.div_ceil(WORKGROUP_PIXELS) * output_channels.div_ceil(self.channels)
+    /// The fastest variant of the weight gradient on this adapter.
+    fn dw(device: &GpuDevice) -> Tile {
+        let (entry, rows, vectors) = match device.has_subgroups_of(8) {
+            false => (&conv2d_dw_plain::PARTIAL, 8, 2),
+            true => (&conv2d_dw_subgroup8::PARTIAL, 16, 1),
+        };
+        Tile {
+            entry,
+            rows,
+            vectors,
+        }
+    }
+
+    /// The workgroups for these output channels and vec4s of the other index.
+    fn workgroups(&self, channels: usize, vectors: usize) -> usize {
+        let columns = self.vectors * self.entry.workgroup_size[0] as usize;
+        channels.div_ceil(self.rows) * vectors.div_ceil(columns)
     }
 }
 
@@ -57,7 +70,7 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     shapes::floats("conv2d", "w", w)?;
     let y = device.floats(&g.y_shape())?;
     let taps = g.kh * g.kw;
-    let form = Form::of(g.o);
+    let tile = Tile::forward(device, g.o);
     let layout = Layout {
         rows: taps * g.c,
         columns: g.o,
@@ -68,13 +81,13 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
         column_stride: g.c * taps,
     };
     let whole = device.whole("conv2d", "w", w)?;
-    let w = pack(device, "conv2d", whole, layout, form.channels)?;
+    let w = pack(device, "conv2d", whole, layout, tile.rows)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
         let (x, x_offset) = device.part_from("conv2d", "x", x, start * x_row, count * x_row)?;
         let (y, y_offset) = device.part_from("conv2d", "y", &y, start * y_row, count * y_row)?;
         let pixels = count * g.oh * g.ow;
-        let params = conv2d_wide::Params {
+        let params = conv2d_plain::Params {
             pixels: pixels as u32,
             grid_h: g.oh as u32,
             grid_w: g.ow as u32,
@@ -102,7 +115,8 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
             output_offset: y_offset as u32,
         };
         let parts = [x, device.whole("conv2d", "w", &w)?, y];
-        device.launch(form.entry, params, &parts, form.workgroups(pixels, g.o))?;
+        let workgroups = tile.workgroups(g.o, pixels.div_ceil(4));
+        device.launch(tile.entry, params, &parts, workgroups)?;
     }
     Ok(y)
 }
@@ -145,7 +159,7 @@ pub(super) fn conv2d_dx(
     shapes::floats("conv2d_dx", "w", w)?;
     let dx = device.floats(&g.x_shape())?;
     let taps = g.kh * g.kw;
-    let form = Form::of(g.c);
+    let tile = Tile::forward(device, g.c);
     let layout = Layout {
         rows: taps * g.o,
         columns: g.c,
@@ -156,7 +170,7 @@ pub(super) fn conv2d_dx(
         column_stride: taps,
     };
     let whole = device.whole("conv2d_dx", "w", w)?;
-    let w = pack(device, "conv2d_dx", whole, layout, form.channels)?;
+    let w = pack(device, "conv2d_dx", whole, layout, tile.rows)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
         let (dy, dy_offset) =
@@ -167,7 +181,7 @@ pub(super) fn conv2d_dx(
         for rows in phases(g.h, g.kh, conv) {
             for columns in phases(g.w, g.kw, conv) {
                 let pixels = count * rows.count * columns.count;
-                let params = conv2d_wide::Params {
+                let params = conv2d_plain::Params {
                     pixels: pixels as u32,
                     grid_h: rows.count as u32,
                     grid_w: columns.count as u32,
@@ -194,7 +208,8 @@ pub(super) fn conv2d_dx(
                     input_offset: dy_offset as u32,
                     output_offset: dx_offset as u32,
                 };
-                device.launch(form.entry, params, &parts, form.workgroups(pixels, g.c))?;
+                let workgroups = tile.workgroups(g.c, pixels.div_ceil(4));
+                device.launch(tile.entry, params, &parts, workgroups)?;
             }
         }
     }
@@ -215,10 +230,13 @@ fn channels_last(offset: usize, [n, channels, pixels]: [usize; 3]) -> Layout {
 }
 
 /// How the rows `(n, i)` of dy are split between workgroups: the rows of a split, and the splits.
-fn splits(device: &GpuDevice, g: &ConvGeometry, images: usize, result: usize) -> [usize; 2] {
-    let channel_tiles = g.o.div_ceil(DW_CHANNELS);
-    let columns = g.kh * g.kw * g.c.div_ceil(4);
-    let tiles = channel_tiles * columns.div_ceil(DW_WORKGROUP_COLUMNS);
+fn splits(
+    device: &GpuDevice,
+    g: &ConvGeometry,
+    images: usize,
+    tiles: usize,
+    result: usize,
+) -> [usize; 2] {
     let limit = (device.context.binding_limit / 4) as usize;
     let most = (limit.min(DW_SCRATCH) / result).max(1);
     let rows = images * g.oh;
@@ -239,16 +257,18 @@ pub(super) fn conv2d_dw(
     dy.expect("conv2d_dw", "dy", &g.y_shape(), DType::F32)?;
     shapes::floats("conv2d_dw", "x", x)?;
     let dw = device.floats(&w_shape)?;
+    let tile = Tile::dw(device);
     let (pixels, input) = (g.oh * g.ow, g.h * g.w);
     let (x_row, dy_row) = (g.c * input, g.o * pixels);
     let packed = [
         g.c.next_multiple_of(4) * input,
-        g.o.next_multiple_of(DW_CHANNELS) * pixels,
+        g.o.next_multiple_of(tile.rows) * pixels,
     ];
     let largest = packed[0].max(packed[1]);
     let channel_vectors = g.c.div_ceil(4);
     let columns = g.kh * g.kw * channel_vectors;
-    let result = g.o.next_multiple_of(DW_CHANNELS) * columns * 4;
+    let result = g.o.next_multiple_of(tile.rows) * columns * 4;
+    let tiles = tile.workgroups(g.o, columns);
     let ranges = device.row_ranges(
         "conv2d_dw",
         g.n,
@@ -262,12 +282,12 @@ pub(super) fn conv2d_dw(
         let (dy, offset) =
             device.part_from("conv2d_dw", "dy", dy, start * dy_row, count * dy_row)?;
         let layout = channels_last(offset, [count, g.o, pixels]);
-        let dy = pack(device, "conv2d_dw", dy, layout, DW_CHANNELS)?;
+        let dy = pack(device, "conv2d_dw", dy, layout, tile.rows)?;
 
-        let [rows_per_split, splits] = splits(device, &g, count, result);
+        let [rows_per_split, splits] = splits(device, &g, count, tiles, result);
         let partials = device.floats(&[splits, result])?;
         let dy_stride = dy.shape()[1] / 4;
-        let params = conv2d_dw::Params {
+        let params = conv2d_dw_plain::Params {
             rows: (count * g.oh) as u32,
             rows_per_split: rows_per_split as u32,
             splits: splits as u32,
@@ -290,14 +310,13 @@ pub(super) fn conv2d_dw(
             device.whole("conv2d_dw", "dy", &dy)?,
             device.whole("conv2d_dw", "the partial sums", &partials)?,
         ];
-        let tiles = dy_stride / 4 * columns.div_ceil(DW_WORKGROUP_COLUMNS);
-        device.launch(&conv2d_dw::PARTIAL, params, &parts, tiles * splits)?;
+        device.launch(tile.entry, params, &parts, tiles * splits)?;
         let parts = [
             device.whole("conv2d_dw", "the partial sums", &partials)?,
             device.whole("conv2d_dw", "dw", &dw)?,
         ];
         let workgroups = (g.o * columns).div_ceil(256);
-        device.launch(&conv2d_dw::REDUCE, params, &parts, workgroups)?;
+        device.launch(&conv2d_dw_plain::REDUCE, params, &parts, workgroups)?;
     }
     Ok(dw)
 }

@@ -1,7 +1,7 @@
 //! Launches of `shaders/gemm.wgsl`: matrix products and the linear layer.
 
 use super::pack::{Layout, pack};
-use super::shaders::{gemm_bias, gemm_plain};
+use super::shaders::{gemm_plain, gemm_plain_bias, gemm_subgroup8, gemm_subgroup8_bias};
 use super::stream::Part;
 use super::{EntryPoint, GpuDevice};
 use crate::device::kernels::Gemm;
@@ -9,14 +9,39 @@ use crate::device::shapes::{self, GemmGeometry};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows of C that an invocation holds: `ROWS` of the shader.
-const ROWS: usize = 16;
-/// Columns of C that an invocation holds.
-const COLUMNS: usize = 4;
-/// Columns of C that a workgroup holds.
-const WORKGROUP_COLUMNS: usize = 64 * COLUMNS;
+/// Columns of C in one vec4.
+const VECTOR: usize = 4;
 /// Terms of the sum that one dispatch adds up: a dispatch stays short on a small device.
 const MAX_TERMS: usize = 32 * 1024;
+
+/// One variant of the shader: its `ROWS` and `VECTORS`.
+struct Tile {
+    entry: &'static EntryPoint,
+    rows: usize,
+    vectors: usize,
+}
+
+impl Tile {
+    /// The fastest variant on this adapter.
+    fn of(device: &GpuDevice, bias: bool) -> Tile {
+        let (entry, rows, vectors) = match (device.has_subgroups_of(8), bias) {
+            (false, false) => (&gemm_plain::GEMM, 8, 2),
+            (false, true) => (&gemm_plain_bias::GEMM, 8, 2),
+            (true, false) => (&gemm_subgroup8::GEMM, 16, 1),
+            (true, true) => (&gemm_subgroup8_bias::GEMM, 16, 1),
+        };
+        Tile {
+            entry,
+            rows,
+            vectors,
+        }
+    }
+
+    fn workgroups(&self, m: usize, n: usize) -> usize {
+        let columns = VECTOR * self.vectors * self.entry.workgroup_size[0] as usize;
+        m.div_ceil(self.rows) * n.div_ceil(columns)
+    }
+}
 
 /// One factor of a product.
 struct Factor<'a> {
@@ -114,16 +139,12 @@ impl Factor<'_> {
 fn product(
     device: &GpuDevice,
     operation: &'static str,
-    a: &Factor,
-    b: &Factor,
+    tile: &Tile,
+    [a, b]: &[Factor; 2],
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (m, n) = (a.len, b.len);
     let c = device.floats(&[m, n])?;
-    let entry: &'static EntryPoint = match bias {
-        None => &gemm_plain::GEMM,
-        Some(_) => &gemm_bias::GEMM,
-    };
     let rows = a.ranges(device, operation, n)?;
     let columns = b.ranges(device, operation, 1)?;
     let largest = |ranges: &[Range]| ranges.first().map_or(0, |range| range.1);
@@ -158,8 +179,8 @@ fn product(
                     parts.push(device.whole(operation, "bias", bias)?);
                 }
                 parts.push(c_part);
-                let workgroups = range.1.div_ceil(ROWS) * column.1.div_ceil(WORKGROUP_COLUMNS);
-                device.launch(entry, params, &parts, workgroups)?;
+                let workgroups = tile.workgroups(range.1, column.1);
+                device.launch(tile.entry, params, &parts, workgroups)?;
             }
         }
     }
@@ -167,6 +188,7 @@ fn product(
 }
 
 fn factors<'a>(
+    tile: &Tile,
     options: Gemm,
     g: GemmGeometry,
     a: (&'static str, &'a Tensor),
@@ -179,7 +201,7 @@ fn factors<'a>(
             sum_first: options.transpose_a,
             terms: g.k,
             len: g.m,
-            tile: ROWS,
+            tile: tile.rows,
         },
         Factor {
             name: b.0,
@@ -187,7 +209,7 @@ fn factors<'a>(
             sum_first: !options.transpose_b,
             terms: g.k,
             len: g.n,
-            tile: COLUMNS,
+            tile: VECTOR,
         },
     ]
 }
@@ -196,8 +218,9 @@ pub(super) fn gemm(device: &GpuDevice, options: Gemm, a: &Tensor, b: &Tensor) ->
     shapes::floats("gemm", "a", a)?;
     shapes::floats("gemm", "b", b)?;
     let g = shapes::gemm(options, a, b)?;
-    let [a, b] = factors(options, g, ("a", a), ("b", b));
-    product(device, "gemm", &a, &b, None)
+    let tile = Tile::of(device, false);
+    let factors = factors(&tile, options, g, ("a", a), ("b", b));
+    product(device, "gemm", &tile, &factors, None)
 }
 
 pub(super) fn linear(device: &GpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
@@ -210,6 +233,7 @@ pub(super) fn linear(device: &GpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) 
         transpose_b: true,
     };
     let g = shapes::gemm(options, x, w)?;
-    let [x, w] = factors(options, g, ("x", x), ("w", w));
-    product(device, "linear", &x, &w, Some(bias))
+    let tile = Tile::of(device, true);
+    let factors = factors(&tile, options, g, ("x", x), ("w", w));
+    product(device, "linear", &tile, &factors, Some(bias))
 }

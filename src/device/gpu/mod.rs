@@ -224,6 +224,11 @@ impl GpuDevice {
             .collect())
     }
 
+    /// Whether all subgroups have `size` invocations, so that a kernel may name each of them.
+    fn has_subgroups_of(&self, size: u32) -> bool {
+        self.context.subgroup_size == Some([size, size])
+    }
+
     /// Records a kernel; see [`Context::launch`].
     fn launch<P: bytemuck::Pod>(
         &self,
