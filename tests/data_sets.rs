@@ -273,7 +273,9 @@ fn stl10_is_found_in_the_folder_that_its_archive_makes() {
 #[test]
 fn each_wrong_stl10_file_is_named() {
     let one_off = stl_image()[1..].to_vec();
-    let cases: [(&str, Option<Vec<u8>>, &[&str]); 8] = [
+    /// What a file holds (nothing where it is missing), and words that the error must have.
+    type Case<'a> = (&'a str, Option<Vec<u8>>, &'a [&'a str]);
+    let cases: [Case; 8] = [
         (
             "unlabeled_X.bin",
             None,
@@ -415,7 +417,9 @@ fn grey_alpha_and_jpeg_become_rgb() {
 #[test]
 fn each_wrong_folder_is_explained() {
     let layout = "DIR/train/CLASS/*.png";
-    let cases: [(&str, fn(&Path), &[&str]); 8] = [
+    /// How a folder is spoilt, and words that the error must have.
+    type Case<'a> = (&'a str, fn(&Path), &'a [&'a str]);
+    let cases: [Case; 8] = [
         (
             "no train",
             |d| fs::remove_dir_all(d.join("train")).unwrap(),
