@@ -93,8 +93,7 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
         None => Arc::new(CpuDevice::new()),
         Some(adapter) => Arc::new(GpuDevice::open(GpuOptions {
             adapter,
-            runtime_checks: false,
-            binding_limit: None,
+            ..GpuOptions::default()
         })?),
     };
     Ok(ChosenDevice {

@@ -1,5 +1,6 @@
-//! The devices under test, each opened once a process: the CPU, and three GPU contexts on one adapter. The adapter is
-//! the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe where that is not set).
+//! The devices under test, each opened once a process: the CPU, three GPU contexts on one adapter, and a fourth for kernels
+//! that have a variant without subgroup operations. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER`
+//! (llvmpipe where that is not set).
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,15 +25,23 @@ pub fn gpu(runtime_checks: bool) -> Device {
     static UNCHECKED: OnceLock<Device> = OnceLock::new();
     static CHECKED: OnceLock<Device> = OnceLock::new();
     let context = if runtime_checks { &CHECKED } else { &UNCHECKED };
-    context.get_or_init(|| open(runtime_checks, None)).clone()
+    context
+        .get_or_init(|| open(runtime_checks, None, true))
+        .clone()
 }
 
 /// A GPU device that can bind so little at a time that it has to slice small tensors.
 pub fn gpu_sliced() -> Device {
     static SLICED: OnceLock<Device> = OnceLock::new();
     SLICED
-        .get_or_init(|| open(false, Some(SMALL_BINDING as u64)))
+        .get_or_init(|| open(false, Some(SMALL_BINDING as u64), true))
         .clone()
+}
+
+/// A GPU device whose kernels use no subgroup operations.
+pub fn gpu_without_subgroups() -> Device {
+    static PLAIN: OnceLock<Device> = OnceLock::new();
+    PLAIN.get_or_init(|| open(false, None, false)).clone()
 }
 
 /// The devices that have every kernel of the vocabulary, with a name for messages. The GPU joins them with its last
@@ -51,12 +60,19 @@ pub fn all() -> [(&'static str, Device); 4] {
     ]
 }
 
-fn open(runtime_checks: bool, binding_limit: Option<u64>) -> Device {
+/// Every device, for the kernels that have a variant without subgroup operations.
+pub fn all_variants() -> Vec<(&'static str, Device)> {
+    let plain = ("gpu without subgroups", gpu_without_subgroups());
+    all().into_iter().chain([plain]).collect()
+}
+
+fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> Device {
     let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
     let device = GpuDevice::open(GpuOptions {
         adapter: AdapterChoice::Named(adapter.clone()),
         runtime_checks,
         binding_limit,
+        subgroups,
     });
     match device {
         Ok(device) => Arc::new(device),
@@ -70,7 +86,7 @@ fn open(runtime_checks: bool, binding_limit: Option<u64>) -> Device {
 #[test]
 fn every_device_opens_and_holds_a_tensor() {
     assert_eq!(complete()[0].0, all()[0].0);
-    for (name, device) in all() {
+    for (name, device) in all_variants() {
         let x = parallax::device::upload_f32(&device, &[1.0, 2.0, 3.0], &[3]).expect(name);
         let back = parallax::device::read_f32(&device, &x).expect(name);
         assert_eq!(back, [1.0, 2.0, 3.0], "{name}");

@@ -34,7 +34,7 @@ fn convolutions_agree(stream: u32, cases: &[Case]) {
         let y_expected = reference::conv2d::conv2d(&g, &wide(&x), &wide(&w));
         let dx_expected = reference::conv2d::conv2d_dx(&g, &wide(&dy), &wide(&w));
         let dw_expected = reference::conv2d::conv2d_dw(&g, &wide(&dy), &wide(&x));
-        for (name, device) in devices::all() {
+        for (name, device) in devices::all_variants() {
             if name == devices::SLICED && !fits(&g) {
                 continue;
             }
@@ -152,4 +152,31 @@ fn random_shapes() {
         })
         .collect();
     convolutions_agree(35, &cases);
+}
+
+#[test]
+fn the_same_bits_twice() {
+    let (x_shape, w_shape) = ([19, 16, 16, 15], [24, 16, 3, 3]);
+    let conv = Conv2d {
+        stride: 1,
+        padding: 1,
+    };
+    let mut rng = random(36);
+    let x = normal(&mut rng, x_shape.iter().product());
+    let w = normal(&mut rng, w_shape.iter().product());
+    let dy = normal(&mut rng, 19 * 24 * 16 * 15);
+    for (name, device) in devices::all_variants() {
+        let (x, w) = (put(&device, &x, &x_shape), put(&device, &w, &w_shape));
+        let dy = put(&device, &dy, &[19, 24, 16, 15]);
+        let bits = || {
+            [
+                device.conv2d(&x, &w, conv).expect(name),
+                device.conv2d_dx(&dy, &w, x_shape, conv).expect(name),
+                device.conv2d_dw(&dy, &x, w_shape, conv).expect(name),
+            ]
+            .map(|t| parallax::device::read_f32(&device, &t).expect(name))
+            .map(|values| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+        };
+        assert_eq!(bits(), bits(), "{name}");
+    }
 }

@@ -19,6 +19,9 @@ pub struct GpuOptions {
     /// The largest part of a tensor, in bytes, that a kernel is given at once; the adapter's own limit where absent.
     /// Tests make it small, so that the sliced paths run on small tensors.
     pub binding_limit: Option<u64>,
+    /// Whether kernels may use subgroup operations where the adapter has them. Tests turn it off, so that the kernels for
+    /// adapters without them run too.
+    pub subgroups: bool,
 }
 
 impl Default for GpuOptions {
@@ -27,6 +30,7 @@ impl Default for GpuOptions {
             adapter: AdapterChoice::Hardware,
             runtime_checks: false,
             binding_limit: None,
+            subgroups: true,
         }
     }
 }
@@ -92,7 +96,10 @@ impl Context {
                 ));
             }
         }
-        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        let features = match options.subgroups {
+            true => adapter.features() & wgpu::Features::SUBGROUP,
+            false => wgpu::Features::empty(),
+        };
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("parallax"),
