@@ -22,6 +22,10 @@ fn gemm_agrees(stream: u32, sizes: &[[usize; 3]]) {
             let a_shape = if options.transpose_a { [k, m] } else { [m, k] };
             let b_shape = if options.transpose_b { [n, k] } else { [k, n] };
             for (name, device) in devices::all_variants() {
+                // One row must fit a binding.
+                if name == devices::SLICED && 4 * k.max(n) + 256 > devices::SMALL_BINDING {
+                    continue;
+                }
                 let (da, db) = (put(&device, &a, &a_shape), put(&device, &b, &b_shape));
                 let c = device.gemm(options, &da, &db).expect(name);
                 let case = format!("gemm {m} x {n} x {k} {options:?} on {name}");
