@@ -77,6 +77,14 @@ struct Params {
 // Channels between two changes of the tap.
 const BLOCK: u32 = 16u;
 
+#if SUBGROUP
+fn load_left(i: u32) -> f32 {
+#else
+fn load_left(i: u32) -> vec4f {
+#end
+    return w[i];
+}
+
 @compute @workgroup_size(${WORKGROUP})
 fn conv2d(
     at: Invocation,
@@ -131,7 +139,7 @@ fn conv2d(
                 var read_at${v} = base${v} + block * plane
                     + select(vec4u(0u), input_row${v} * params.input_w + input_column${v}, inside${v});
 #end
-                var w_at = ((tap_row + v * params.tap_step) * params.input_channels + block) * w_step + w_offset;
+                var left_at = ((tap_row + v * params.tap_step) * params.input_channels + block) * w_step + w_offset;
                 for (var p = block; p < block_end; p++) {
 #for v in 0..VECTORS
                     let loaded${v} = vec4f(
@@ -140,30 +148,11 @@ fn conv2d(
                         input[read_at${v}.z],
                         input[read_at${v}.w],
                     );
-                    let value${v} = select(vec4f(0.0), loaded${v}, inside${v});
+                    let right${v} = select(vec4f(0.0), loaded${v}, inside${v});
                     read_at${v} += plane;
 #end
-#if SUBGROUP
-#for q in 0..ROWS/8
-                    let weight${q} = w[w_at + ${8 * q}u];
-#for r in 0..8
-                    let factor${8 * q + r} = vec4f(subgroupBroadcast(weight${q}, ${r}u));
-#for v in 0..VECTORS
-                    sum${8 * q + r}_${v} = fma(factor${8 * q + r}, value${v}, sum${8 * q + r}_${v});
-#end
-#end
-#end
-#else
-#for q in 0..ROWS/4
-                    let weight${q} = w[w_at + ${q}u];
-#for r in 0..4
-#for v in 0..VECTORS
-                    sum${4 * q + r}_${v} = fma(vec4f(weight${q}[${r}]), value${v}, sum${4 * q + r}_${v});
-#end
-#end
-#end
-#end
-                    w_at += w_step;
+#import outer_product
+                    left_at += w_step;
                 }
             }
         }

@@ -61,6 +61,14 @@ fn columns() -> u32 {
     return params.kernel_h * params.kernel_w * params.channel_vectors;
 }
 
+#if SUBGROUP
+fn load_left(i: u32) -> f32 {
+#else
+fn load_left(i: u32) -> vec4f {
+#end
+    return dy[i];
+}
+
 @compute @workgroup_size(${WORKGROUP})
 fn partial(
     at: Invocation,
@@ -106,35 +114,16 @@ fn partial(
         let x_at${v} = select(0u, (image * params.h + x_row${v}) * params.w, row_inside${v});
         var x_column${v} = tap_column${v} - params.padding;
 #end
-        var dy_at = row * params.ow * dy_step + dy_offset;
+        var left_at = row * params.ow * dy_step + dy_offset;
         for (var j = 0u; j < params.ow; j++) {
 #for v in 0..VECTORS
             let inside${v} = row_inside${v} && x_column${v} < params.w;
             let pixel${v} = select(0u, x_at${v} + x_column${v}, inside${v});
-            let value${v} = select(vec4f(0.0), x[pixel${v} * params.channel_vectors + channel${v}], inside${v});
+            let right${v} = select(vec4f(0.0), x[pixel${v} * params.channel_vectors + channel${v}], inside${v});
             x_column${v} += params.stride;
 #end
-#if SUBGROUP
-#for q in 0..ROWS/8
-            let gradient${q} = dy[dy_at + ${8 * q}u];
-#for r in 0..8
-            let factor${8 * q + r} = vec4f(subgroupBroadcast(gradient${q}, ${r}u));
-#for v in 0..VECTORS
-            sum${8 * q + r}_${v} = fma(factor${8 * q + r}, value${v}, sum${8 * q + r}_${v});
-#end
-#end
-#end
-#else
-#for q in 0..ROWS/4
-            let gradient${q} = dy[dy_at + ${q}u];
-#for r in 0..4
-#for v in 0..VECTORS
-            sum${4 * q + r}_${v} = fma(vec4f(gradient${q}[${r}]), value${v}, sum${4 * q + r}_${v});
-#end
-#end
-#end
-#end
-            dy_at += dy_step;
+#import outer_product
+            left_at += dy_step;
         }
     }
 #for v in 0..VECTORS

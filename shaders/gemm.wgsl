@@ -54,6 +54,14 @@ struct Params {
 #end
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
+#if SUBGROUP
+fn load_left(i: u32) -> f32 {
+#else
+fn load_left(i: u32) -> vec4f {
+#end
+    return a[i];
+}
+
 @compute @workgroup_size(${WORKGROUP})
 fn gemm(
     at: Invocation,
@@ -68,10 +76,10 @@ fn gemm(
     let vector = tile / row_tiles * ${WORKGROUP * VECTORS}u + at.lane;
     let last_vector = (params.n - 1u) / 4u;
 #if SUBGROUP
-    var a_at = params.a_offset * 4u + first_row + subgroup_lane;
+    var left_at = params.a_offset * 4u + first_row + subgroup_lane;
     let a_step = params.a_stride * 4u;
 #else
-    var a_at = params.a_offset + first_row / 4u;
+    var left_at = params.a_offset + first_row / 4u;
     let a_step = params.a_stride;
 #end
 #for v in 0..VECTORS
@@ -86,27 +94,8 @@ fn gemm(
 #for v in 0..VECTORS
         let right${v} = b[b_at${v}];
 #end
-#if SUBGROUP
-#for q in 0..ROWS/8
-        let left${q} = a[a_at + ${8 * q}u];
-#for r in 0..8
-        let factor${8 * q + r} = vec4f(subgroupBroadcast(left${q}, ${r}u));
-#for v in 0..VECTORS
-        sum${8 * q + r}_${v} = fma(factor${8 * q + r}, right${v}, sum${8 * q + r}_${v});
-#end
-#end
-#end
-#else
-#for q in 0..ROWS/4
-        let left${q} = a[a_at + ${q}u];
-#for r in 0..4
-#for v in 0..VECTORS
-        sum${4 * q + r}_${v} = fma(vec4f(left${q}[${r}]), right${v}, sum${4 * q + r}_${v});
-#end
-#end
-#end
-#end
-        a_at += a_step;
+#import outer_product
+        left_at += a_step;
 #for v in 0..VECTORS
         b_at${v} += params.b_stride;
 #end

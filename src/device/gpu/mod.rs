@@ -155,19 +155,33 @@ impl GpuDevice {
             .max()
             .unwrap_or(1);
         let count = limit / largest / step * step;
-        if count == 0 {
+        self.cut(operation, rows, count, step.min(rows) * largest)
+    }
+
+    /// Ranges `(start, count)` of `count` rows each that cover `rows` rows.
+    ///
+    /// # Errors
+    /// `Error::Device` where not even one range fits a binding (`count` is 0), which `needed` elements would.
+    fn cut(
+        &self,
+        operation: &'static str,
+        rows: usize,
+        count: usize,
+        needed: usize,
+    ) -> Result<Vec<(usize, usize)>> {
+        if count == 0 && rows > 0 {
             return Err(Error::device(
                 &self.context.name,
                 format!(
-                    "{operation} needs {} bytes of one tensor at once and the adapter binds {}; use a smaller image or \
-                     another device",
-                    4 * step.min(rows) * largest,
-                    4 * limit
+                    "{operation} needs {} bytes of one tensor at once and the adapter binds {}; use smaller images or \
+                     layers, or another device",
+                    4 * needed,
+                    self.context.binding_limit
                 ),
             ));
         }
         Ok((0..rows)
-            .step_by(count)
+            .step_by(count.max(1))
             .map(|start| (start, count.min(rows - start)))
             .collect())
     }
@@ -206,22 +220,7 @@ impl GpuDevice {
         } else {
             (limit - 63) / largest
         };
-        let count = fitting.min(most);
-        if count == 0 && rows > 0 {
-            return Err(Error::device(
-                &self.context.name,
-                format!(
-                    "{operation} needs {} bytes of one tensor at once and the adapter binds {}; use smaller images or \
-                     layers, or another device",
-                    4 * (largest + 63),
-                    4 * limit
-                ),
-            ));
-        }
-        Ok((0..rows)
-            .step_by(count.max(1))
-            .map(|start| (start, count.min(rows - start)))
-            .collect())
+        self.cut(operation, rows, fitting.min(most), largest + 63)
     }
 
     /// Whether all subgroups have `size` invocations, so that a kernel may name each of them.
