@@ -24,7 +24,7 @@ fn check(
     leaves: &[Leaf],
     function: impl Fn(&Device, &Tape, &[Var]) -> Result<Var>,
 ) {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let errors = relative_errors(&device, leaves, STEP, |tape, leaves| {
             let inputs = leaves
                 .iter()

@@ -67,7 +67,7 @@ fn statistics_of_a_batch() {
         for kind in INPUTS {
             let x = input(&mut rng, kind, shape);
             let (mean, variance) = reference::batch_norm::statistics(shape, &wide(&x));
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 let case = format!("{kind:?} {shape:?} on {name}");
                 let statistics = device
                     .batch_norm_statistics(&put(&device, &x, &shape))
@@ -102,7 +102,7 @@ fn normalisation() {
                 (&wide(&gamma), &wide(&beta)),
                 f64::from(EPS),
             );
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 let y = device
                     .batch_norm(
                         &put(&device, &x, &shape),
@@ -142,7 +142,7 @@ fn gradients_in_training_and_in_evaluation() {
                     &wide(&gamma),
                     f64::from(EPS),
                 );
-                for (name, device) in devices::complete() {
+                for (name, device) in devices::all() {
                     let dy = put(&device, &dy, &shape);
                     let x = put(&device, &x, &shape);
                     let statistics = put_statistics(&device, &mean, &variance);
@@ -189,7 +189,7 @@ fn running_statistics_follow_unless_the_gate_is_set() {
             };
             let mean_expected = moved(&running_mean, &mean, 1.0);
             let variance_expected = moved(&running_variance, &variance, unbiased);
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 for gate in [None, Some(0), Some(1)] {
                     let case = format!("{channels} {update:?}, gate {gate:?}, on {name}");
                     let running = put_statistics(&device, &running_mean, &running_variance);

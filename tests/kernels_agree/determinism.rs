@@ -108,7 +108,7 @@ fn differing(a: &[(&'static str, Vec<u32>)], b: &[(&'static str, Vec<u32>)]) -> 
 
 #[test]
 fn twice_gives_the_same_bits() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let differing = differing(&results(&device), &results(&device));
         assert!(differing.is_empty(), "{differing:?} on {name}");
     }

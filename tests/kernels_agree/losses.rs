@@ -43,7 +43,7 @@ fn l2_normalize_and_its_gradient() {
                 f64::from(eps),
             );
             let shape = [rows, columns];
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 let case = format!("{shape:?}, eps {eps}, on {name}");
                 let forward = device
                     .l2_normalize(&put(&device, &x, &shape), eps)
@@ -103,7 +103,7 @@ fn softmax_cross_entropy_agrees([rows, classes]: [usize; 2], logits: &[f32], lab
         &wide(&lse32),
     );
     let shape = [rows, classes];
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let case = format!("{shape:?} on {name}");
         let (x, labels) = (
             put(&device, logits, &shape),
@@ -178,7 +178,7 @@ fn a_label_out_of_range_makes_the_loss_nan() {
     for (row, label) in [(0, 10), (64, u32::MAX), (33, 11)] {
         let mut labels = vec![9; 65];
         labels[row] = label;
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let (x, labels) = (
                 put(&device, &logits, &[65, 10]),
                 put_u32(&device, &labels, &[65]),
@@ -210,7 +210,7 @@ fn nt_xent_agrees(what: &str, [rows, columns]: [usize; 2], z: &[f32], temperatur
     let dz =
         reference::nt_xent::nt_xent_backward(columns, f64::from(DLOSS), &wide(z), t, &wide(&lse32));
     let shape = [rows, columns];
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let case = format!("{what} {shape:?}, temperature {temperature}, on {name}");
         let z = put(&device, z, &shape);
         let forward = device.nt_xent(&z, temperature).expect(name);

@@ -21,7 +21,7 @@ fn sgd_steps() {
         ] {
             let start = normal(&mut rng, count);
             let gradients: Vec<Vec<f32>> = (0..STEPS).map(|_| normal(&mut rng, count)).collect();
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 let parameter = put(&device, &start, &[count]);
                 // The first step does not look at the buffer.
                 let buffer = put(&device, &vec![5.0; count], &[count]);
@@ -74,7 +74,7 @@ fn adam_steps() {
         for (weight_decay, eps) in [(0.0, 1e-8), (1e-2, 1e-8), (1e-4, 0.1)] {
             let start = normal(&mut rng, count);
             let gradients: Vec<Vec<f32>> = (0..STEPS).map(|_| normal(&mut rng, count)).collect();
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 let parameter = put(&device, &start, &[count]);
                 let [first, second] = [(); 2].map(|()| put(&device, &vec![0.0; count], &[count]));
                 for (step, gradient) in (1..).zip(&gradients) {
@@ -118,7 +118,7 @@ fn adam_steps() {
 
 #[test]
 fn a_zero_gradient_does_not_move_an_adam_parameter() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let parameter = put(&device, &[1.5, -2.0], &[2]);
         let [gradient, first, second] = [(); 3].map(|()| put(&device, &[0.0; 2], &[2]));
         let options = AdamStep {
@@ -156,7 +156,7 @@ fn a_set_gate_holds_every_bit() {
             weight_decay: 0.1,
             step: 3,
         };
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let [p, g, m, v] = [0, 1, 2, 3].map(|i| put(&device, &state[i], &[count]));
             let gate = put_u32(&device, &[1], &[1]);
             device.sgd_step(sgd, &p, &g, &m, Some(&gate)).expect(name);

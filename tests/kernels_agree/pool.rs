@@ -75,7 +75,7 @@ fn max_pool() {
                 let y_shape = shapes::pool2d("test", x_shape, pool).expect("a case that fits");
                 let window = [y_shape[2], y_shape[3]];
                 let (y, argmax) = reference::pool::max_pool2d(x_shape, window, pool, &wide(&x));
-                for (name, device) in devices::complete() {
+                for (name, device) in devices::all() {
                     let case = format!("max_pool2d {kind:?} {x_shape:?} {pool:?} on {name}");
                     let result = device
                         .max_pool2d(&put(&device, &x, &x_shape), pool)
@@ -106,7 +106,7 @@ fn max_pool() {
 fn max_pool_of_a_single_pixel() {
     for pool in [[1, 1, 0], [3, 2, 1], [2, 1, 1]].map(pool2d) {
         let y_shape = shapes::pool2d("test", [1, 1, 1, 1], pool).expect("a case that fits");
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let result = device
                 .max_pool2d(&put(&device, &[-3.0], &[1, 1, 1, 1]), pool)
                 .expect(name);
@@ -134,7 +134,7 @@ fn max_pool_gradient() {
             let dy = normal(&mut rng, argmax.len());
             let expected =
                 reference::pool::max_pool2d_backward(x_shape, window, &wide(&dy), &argmax);
-            for (name, device) in devices::complete() {
+            for (name, device) in devices::all() {
                 let (dy, argmax) = (
                     put(&device, &dy, &y_shape),
                     put_u32(&device, &argmax, &y_shape),
@@ -161,7 +161,7 @@ fn global_average_pool_and_its_gradient() {
         let dy = normal(&mut rng, n * c);
         let y_expected = reference::pool::global_average_pool(h * w, &wide(&x));
         let dx_expected = reference::pool::global_average_pool_backward(h * w, &wide(&dy));
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let y = device
                 .global_average_pool(&put(&device, &x, &shape))
                 .expect(name);

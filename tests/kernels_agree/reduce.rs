@@ -14,7 +14,7 @@ fn sum_of_all_elements() {
         // A mean that is not zero, so that a lost part shows.
         let x: Vec<f32> = (0..count).map(|_| rng.uniform(-1.0, 2.0)).collect();
         let expected = reference::elementwise::sum(&wide(&x));
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let y = device.sum(&put(&device, &x, &[count])).expect(name);
             agree(
                 &format!("sum of {count} on {name}"),
@@ -31,7 +31,7 @@ fn sum_of_all_elements() {
 fn sum_of_any_shape() {
     let x = normal(&mut random(11), 2 * 3 * 5 * 7);
     let expected = reference::elementwise::sum(&wide(&x));
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let y = device.sum(&put(&device, &x, &[2, 3, 5, 7])).expect(name);
         agree(
             &format!("sum of [2, 3, 5, 7] on {name}"),
@@ -63,7 +63,7 @@ fn sum_over_rows() {
             .map(|_| rng.uniform(-1.0, 2.0))
             .collect();
         let expected = reference::elementwise::sum_rows(&wide(&x), columns);
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let y = device
                 .sum_rows(&put(&device, &x, &[rows, columns]))
                 .expect(name);
@@ -78,7 +78,7 @@ fn check_finite_sets_its_flag_and_never_clears_it() {
     let mut rng = random(13);
     for count in [1, 3, 64, 65, 257, 1025, 40_001] {
         let finite = normal(&mut rng, count);
-        for (name, device) in devices::complete() {
+        for (name, device) in devices::all() {
             let flag = put_u32(&device, &[0], &[1]);
             let mut largest = finite.clone();
             largest[count / 2] = -f32::MAX;

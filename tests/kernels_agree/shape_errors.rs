@@ -55,7 +55,7 @@ fn refused<T>(device: &str, what: &str, result: Result<T>) {
 
 #[test]
 fn storage() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let z = Zeros(&device);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
         let three = HostSlice::F32(&[1.0, 2.0, 3.0]);
@@ -81,7 +81,7 @@ fn storage() {
 
 #[test]
 fn elementwise() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
@@ -119,7 +119,7 @@ fn elementwise() {
 
 #[test]
 fn reductions_and_products() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
@@ -174,7 +174,7 @@ fn reductions_and_products() {
 
 #[test]
 fn convolutions() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
@@ -227,7 +227,7 @@ fn convolutions() {
 
 #[test]
 fn batch_norm() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
@@ -300,7 +300,7 @@ fn batch_norm() {
 
 #[test]
 fn pools() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
@@ -373,7 +373,7 @@ fn pools() {
 
 #[test]
 fn losses() {
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
@@ -462,7 +462,7 @@ fn optimisers() {
         weight_decay: 0.0,
         step: 1,
     };
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let z = Zeros(&device);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
         let [p, g, m, v] = [(); 4].map(|()| z.f(&[2, 3]));
@@ -524,7 +524,7 @@ fn tensors_without_elements() {
         stride: 2,
         padding: 1,
     };
-    for (name, device) in devices::complete() {
+    for (name, device) in devices::all() {
         let d = &device;
         let z = Zeros(d);
         let settled = |what: &str, result: Result<Tensor>| match result {
@@ -582,7 +582,7 @@ fn a_tensor_of_another_device() {
         stride: 1,
         padding: 0,
     };
-    let all = devices::complete();
+    let all = devices::all();
     for (name, device) in &all {
         for (other_name, other) in &all {
             // What two GPU contexts make of each other's tensors is for wgpu to say; the CPU and a GPU can tell.

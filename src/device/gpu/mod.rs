@@ -16,13 +16,20 @@ mod readback;
 pub mod shaders;
 mod stream;
 
+mod batch_norm;
 mod color;
 mod conv2d;
 mod elementwise;
 mod gemm;
 mod images;
+mod l2_normalize;
+mod nt_xent;
+mod optimizer;
 mod pack;
+mod pool;
+mod reduce;
 mod resized_crop;
+mod softmax_cross_entropy;
 mod uniform;
 
 pub use adapters::{AdapterChoice, AdapterDescription, adapters};
@@ -61,14 +68,6 @@ impl GpuDevice {
     /// What was recorded since the device was opened.
     pub fn counts(&self) -> StreamCounts {
         lock(&self.context.stream).counts
-    }
-
-    /// The error of a kernel that the CPU device has and this one does not yet.
-    fn unwritten(&self, kernel: &str) -> Error {
-        Error::device(
-            &self.context.name,
-            format!("kernel {kernel} has no WGSL version yet; use --device cpu"),
-        )
     }
 
     /// A tensor whose content is not defined.
@@ -356,12 +355,12 @@ impl Kernels for GpuDevice {
         elementwise::axpy(self, factor, x, y)
     }
 
-    fn sum(&self, _x: &Tensor) -> Result<Tensor> {
-        Err(self.unwritten("sum"))
+    fn sum(&self, x: &Tensor) -> Result<Tensor> {
+        reduce::sum(self, x)
     }
 
-    fn sum_rows(&self, _x: &Tensor) -> Result<Tensor> {
-        Err(self.unwritten("sum_rows"))
+    fn sum_rows(&self, x: &Tensor) -> Result<Tensor> {
+        reduce::sum_rows(self, x)
     }
 
     fn broadcast(&self, s: &Tensor, shape: &[usize]) -> Result<Tensor> {
@@ -376,8 +375,8 @@ impl Kernels for GpuDevice {
         elementwise::slice(self, x, start, count)
     }
 
-    fn check_finite(&self, _x: &Tensor, _flag: &Tensor) -> Result<()> {
-        Err(self.unwritten("check_finite"))
+    fn check_finite(&self, x: &Tensor, flag: &Tensor) -> Result<()> {
+        reduce::check_finite(self, x, flag)
     }
 
     fn gemm(&self, options: Gemm, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -412,137 +411,155 @@ impl Kernels for GpuDevice {
         conv2d::conv2d_dw(self, dy, x, w_shape, conv)
     }
 
-    fn batch_norm_statistics(&self, _x: &Tensor) -> Result<BatchStatistics> {
-        Err(self.unwritten("batch_norm_statistics"))
+    fn batch_norm_statistics(&self, x: &Tensor) -> Result<BatchStatistics> {
+        batch_norm::batch_norm_statistics(self, x)
     }
 
     fn batch_norm(
         &self,
-        _x: &Tensor,
-        _statistics: &BatchStatistics,
-        _gamma: &Tensor,
-        _beta: &Tensor,
-        _eps: f32,
+        x: &Tensor,
+        statistics: &BatchStatistics,
+        gamma: &Tensor,
+        beta: &Tensor,
+        eps: f32,
     ) -> Result<Tensor> {
-        Err(self.unwritten("batch_norm"))
+        batch_norm::batch_norm(self, x, statistics, gamma, beta, eps)
     }
 
     fn batch_norm_training_backward(
         &self,
-        _dy: &Tensor,
-        _x: &Tensor,
-        _statistics: &BatchStatistics,
-        _gamma: &Tensor,
-        _eps: f32,
+        dy: &Tensor,
+        x: &Tensor,
+        statistics: &BatchStatistics,
+        gamma: &Tensor,
+        eps: f32,
     ) -> Result<BatchNormGradients> {
-        Err(self.unwritten("batch_norm_training_backward"))
+        batch_norm::batch_norm_backward(
+            self,
+            dy,
+            x,
+            statistics,
+            gamma,
+            eps,
+            batch_norm::Statistics::OfTheBatch,
+        )
     }
 
     fn batch_norm_evaluation_backward(
         &self,
-        _dy: &Tensor,
-        _x: &Tensor,
-        _statistics: &BatchStatistics,
-        _gamma: &Tensor,
-        _eps: f32,
+        dy: &Tensor,
+        x: &Tensor,
+        statistics: &BatchStatistics,
+        gamma: &Tensor,
+        eps: f32,
     ) -> Result<BatchNormGradients> {
-        Err(self.unwritten("batch_norm_evaluation_backward"))
+        batch_norm::batch_norm_backward(
+            self,
+            dy,
+            x,
+            statistics,
+            gamma,
+            eps,
+            batch_norm::Statistics::Constant,
+        )
     }
 
     fn update_running_statistics(
         &self,
-        _running: &BatchStatistics,
-        _batch: &BatchStatistics,
-        _update: RunningUpdate,
-        _gate: Option<&Tensor>,
+        running: &BatchStatistics,
+        batch: &BatchStatistics,
+        update: RunningUpdate,
+        gate: Option<&Tensor>,
     ) -> Result<()> {
-        Err(self.unwritten("update_running_statistics"))
+        batch_norm::update_running_statistics(self, running, batch, update, gate)
     }
 
-    fn max_pool2d(&self, _x: &Tensor, _pool: Pool2d) -> Result<MaxPool> {
-        Err(self.unwritten("max_pool2d"))
+    fn max_pool2d(&self, x: &Tensor, pool: Pool2d) -> Result<MaxPool> {
+        pool::max_pool2d(self, x, pool)
     }
 
     fn max_pool2d_backward(
         &self,
-        _dy: &Tensor,
-        _argmax: &Tensor,
-        _x_shape: [usize; 4],
-        _pool: Pool2d,
+        dy: &Tensor,
+        argmax: &Tensor,
+        x_shape: [usize; 4],
+        pool: Pool2d,
     ) -> Result<Tensor> {
-        Err(self.unwritten("max_pool2d_backward"))
+        pool::max_pool2d_backward(self, dy, argmax, x_shape, pool)
     }
 
-    fn global_average_pool(&self, _x: &Tensor) -> Result<Tensor> {
-        Err(self.unwritten("global_average_pool"))
+    fn global_average_pool(&self, x: &Tensor) -> Result<Tensor> {
+        pool::global_average_pool(self, x)
     }
 
-    fn global_average_pool_backward(&self, _dy: &Tensor, _x_shape: [usize; 4]) -> Result<Tensor> {
-        Err(self.unwritten("global_average_pool_backward"))
+    fn global_average_pool_backward(&self, dy: &Tensor, x_shape: [usize; 4]) -> Result<Tensor> {
+        pool::global_average_pool_backward(self, dy, x_shape)
     }
 
-    fn l2_normalize(&self, _x: &Tensor, _eps: f32) -> Result<Normalized> {
-        Err(self.unwritten("l2_normalize"))
+    fn l2_normalize(&self, x: &Tensor, eps: f32) -> Result<Normalized> {
+        l2_normalize::l2_normalize(self, x, eps)
     }
 
-    fn l2_normalize_backward(
-        &self,
-        _dy: &Tensor,
-        _forward: &Normalized,
-        _eps: f32,
-    ) -> Result<Tensor> {
-        Err(self.unwritten("l2_normalize_backward"))
+    fn l2_normalize_backward(&self, dy: &Tensor, forward: &Normalized, eps: f32) -> Result<Tensor> {
+        l2_normalize::l2_normalize_backward(self, dy, forward, eps)
     }
 
-    fn softmax_cross_entropy(&self, _logits: &Tensor, _labels: &Tensor) -> Result<RowLoss> {
-        Err(self.unwritten("softmax_cross_entropy"))
+    fn softmax_cross_entropy(&self, logits: &Tensor, labels: &Tensor) -> Result<RowLoss> {
+        softmax_cross_entropy::softmax_cross_entropy(self, logits, labels)
     }
 
     fn softmax_cross_entropy_backward(
         &self,
-        _dloss: &Tensor,
-        _logits: &Tensor,
-        _labels: &Tensor,
-        _forward: &RowLoss,
+        dloss: &Tensor,
+        logits: &Tensor,
+        labels: &Tensor,
+        forward: &RowLoss,
     ) -> Result<Tensor> {
-        Err(self.unwritten("softmax_cross_entropy_backward"))
+        softmax_cross_entropy::softmax_cross_entropy_backward(self, dloss, logits, labels, forward)
     }
 
-    fn nt_xent(&self, _z: &Tensor, _temperature: f32) -> Result<RowLoss> {
-        Err(self.unwritten("nt_xent"))
+    fn nt_xent(&self, z: &Tensor, temperature: f32) -> Result<RowLoss> {
+        nt_xent::nt_xent(self, z, temperature)
     }
 
     fn nt_xent_backward(
         &self,
-        _dloss: &Tensor,
-        _z: &Tensor,
-        _temperature: f32,
-        _forward: &RowLoss,
+        dloss: &Tensor,
+        z: &Tensor,
+        temperature: f32,
+        forward: &RowLoss,
     ) -> Result<Tensor> {
-        Err(self.unwritten("nt_xent_backward"))
+        nt_xent::nt_xent_backward(self, dloss, z, temperature, forward)
     }
 
     fn sgd_step(
         &self,
-        _options: SgdStep,
-        _parameter: &Tensor,
-        _gradient: &Tensor,
-        _momentum: &Tensor,
-        _gate: Option<&Tensor>,
+        options: SgdStep,
+        parameter: &Tensor,
+        gradient: &Tensor,
+        momentum: &Tensor,
+        gate: Option<&Tensor>,
     ) -> Result<()> {
-        Err(self.unwritten("sgd_step"))
+        optimizer::sgd_step(self, options, parameter, gradient, momentum, gate)
     }
 
     fn adam_step(
         &self,
-        _options: AdamStep,
-        _parameter: &Tensor,
-        _gradient: &Tensor,
-        _first_moment: &Tensor,
-        _second_moment: &Tensor,
-        _gate: Option<&Tensor>,
+        options: AdamStep,
+        parameter: &Tensor,
+        gradient: &Tensor,
+        first_moment: &Tensor,
+        second_moment: &Tensor,
+        gate: Option<&Tensor>,
     ) -> Result<()> {
-        Err(self.unwritten("adam_step"))
+        optimizer::adam_step(
+            self,
+            options,
+            parameter,
+            gradient,
+            [first_moment, second_moment],
+            gate,
+        )
     }
 
     fn gather_images(

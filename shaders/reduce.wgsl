@@ -1,0 +1,78 @@
+// Sums, and a test for numbers that are not finite.
+//
+//   sum           y[g] = the sum of elements 4096 g .. 4096 (g + 1) of x, a workgroup each
+//   sum_rows      y[g, c] = the sum of x[r, c] over rows 64 g .. 64 (g + 1), an invocation each
+//   check_finite  flag = 1 where an element is infinite or not a number
+//
+// A sum is repeated on its own result until one number (or one row) is left: a tree, so that rounding errors grow with
+// the logarithm of the length. A large x comes in parts; the results of a part stand y_offset behind those before it.
+
+#import grid
+
+struct Params {
+    // Elements of x (check_finite, sum), or rows.
+    count: u32,
+    // sum_rows: elements of a row.
+    columns: u32,
+    x_offset: u32,
+    y_offset: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> bits: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> flag: array<atomic<u32>>;
+
+var<workgroup> scratch: array<f32, 256>;
+
+@compute @workgroup_size(256)
+fn sum(at: Invocation) {
+    let group = workgroup_index(at);
+    let end = min((group + 1u) * 4096u, params.count);
+    var own = 0.0;
+    for (var i = group * 4096u + at.lane; i < end; i += 256u) {
+        own += x[params.x_offset + i];
+    }
+    scratch[at.lane] = own;
+    workgroupBarrier();
+    for (var step = 128u; step > 0u; step /= 2u) {
+        if at.lane < step {
+            scratch[at.lane] += scratch[at.lane + step];
+        }
+        workgroupBarrier();
+    }
+    if at.lane == 0u && group * 4096u < params.count {
+        y[params.y_offset + group] = scratch[0];
+    }
+}
+
+@compute @workgroup_size(256)
+fn sum_rows(at: Invocation) {
+    let i = index256(at);
+    let first = i / params.columns * 64u;
+    if first >= params.count {
+        return;
+    }
+    let end = min(first + 64u, params.count);
+    let column = params.x_offset + i % params.columns;
+    var own = 0.0;
+    for (var row = first; row < end; row++) {
+        own += x[column + row * params.columns];
+    }
+    y[params.y_offset + i] = own;
+}
+
+// Looks at the bits: an exponent of ones. A compiler may take it that every number is finite.
+@compute @workgroup_size(256)
+fn check_finite(at: Invocation) {
+    let group = workgroup_index(at);
+    let end = min((group + 1u) * 4096u, params.count);
+    var found = false;
+    for (var i = group * 4096u + at.lane; i < end; i += 256u) {
+        found = found || (bits[params.x_offset + i] & 0x7f800000u) == 0x7f800000u;
+    }
+    if found {
+        atomicOr(&flag[0], 1u);
+    }
+}

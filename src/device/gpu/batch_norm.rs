@@ -1,0 +1,283 @@
+//! Launches of `shaders/batch_norm.wgsl`.
+
+use super::shaders::batch_norm::{self as kernels, Params};
+use super::{EntryPoint, GpuDevice, Part};
+use crate::device::kernels::{BatchNormGradients, BatchStatistics, Kernels, RunningUpdate};
+use crate::device::shapes;
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Elements of one channel that a workgroup sums: enough to hide its start, few enough to stay in a cache.
+const SPLIT: usize = 8 * 1024;
+/// Elements that a workgroup of an element-wise kernel takes.
+const GROUP: usize = 4 * 1024;
+
+/// A contiguous part of a batch that fits a binding: whole images, or some channels of one image.
+struct Slab {
+    /// Its first element in the batch, and how many it has.
+    start: usize,
+    len: usize,
+    params: Params,
+}
+
+/// A batch in parts.
+struct Batch {
+    operation: &'static str,
+    channels: usize,
+    slabs: Vec<Slab>,
+    /// What holds for the whole batch.
+    params: Params,
+}
+
+impl Batch {
+    fn new(
+        device: &GpuDevice,
+        operation: &'static str,
+        [n, c, h, w]: [usize; 4],
+        eps: f32,
+    ) -> Result<Batch> {
+        let plane = h * w;
+        let lanes = plane.next_power_of_two().min(256);
+        let images_per_split = SPLIT.div_ceil(plane);
+        let mut params = Params {
+            plane_len: plane as u32,
+            lanes_log2: lanes.ilog2(),
+            all_channels: c as u32,
+            images_per_split: images_per_split as u32,
+            planes_per_group: GROUP.div_ceil(plane).next_multiple_of(256 / lanes) as u32,
+            count: (n * plane) as f32,
+            eps,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        // Ranges of images and of channels: one of the two lists has a single range.
+        let limit = (device.context.binding_limit / 4) as usize;
+        let image_fits = n * c * plane <= limit || c * plane + 63 <= limit;
+        let (images, channels) = if image_fits {
+            let images = device.row_ranges(operation, n, &[c * plane], usize::MAX)?;
+            (images, vec![(0, c)])
+        } else {
+            let channels = device.row_ranges(operation, c, &[plane], usize::MAX)?;
+            ((0..n).map(|image| (image, 1)).collect(), channels)
+        };
+        let mut slabs = Vec::with_capacity(images.len() * channels.len());
+        for (image, images) in images {
+            for &(channel, channels) in &channels {
+                slabs.push(Slab {
+                    start: (image * c + channel) * plane,
+                    len: images * channels * plane,
+                    params: Params {
+                        channels: channels as u32,
+                        first_channel: channel as u32,
+                        images: images as u32,
+                        first_split: params.splits,
+                        ..params
+                    },
+                });
+            }
+            params.splits += images.div_ceil(images_per_split) as u32;
+        }
+        Ok(Batch {
+            operation,
+            channels: c,
+            slabs,
+            params,
+        })
+    }
+
+    /// Room for four numbers of each split and channel.
+    fn partials(&self, device: &GpuDevice) -> Result<Tensor> {
+        device.floats(&[self.params.splits as usize, self.channels, 4])
+    }
+
+    /// Records `entry` once for each slab, with `inputs` and, after `middle`, `output` cut to it.
+    fn launch(
+        &self,
+        device: &GpuDevice,
+        entry: &'static EntryPoint,
+        inputs: &[&Tensor],
+        middle: &[&Tensor],
+        output: Option<&Tensor>,
+    ) -> Result<()> {
+        let cut = |x: &Tensor, slab: &Slab| -> Result<(Part, usize)> {
+            device.part_from(self.operation, "x", x, slab.start, slab.len)
+        };
+        for slab in &self.slabs {
+            let mut params = slab.params;
+            let mut parts = Vec::with_capacity(7);
+            for x in inputs.iter().copied() {
+                let (part, offset) = cut(x, slab)?;
+                params.offset = offset as u32;
+                parts.push(part);
+            }
+            for x in middle {
+                parts.push(device.whole(self.operation, "a channel's numbers", x)?);
+            }
+            let workgroups = match output {
+                Some(y) => {
+                    parts.push(cut(y, slab)?.0);
+                    (params.images * params.channels).div_ceil(params.planes_per_group)
+                }
+                None => params.images.div_ceil(params.images_per_split) * params.channels,
+            };
+            device.launch(entry, params, &parts, workgroups as usize)?;
+        }
+        Ok(())
+    }
+
+    /// Records `entry` with an invocation a channel.
+    fn launch_channels(
+        &self,
+        device: &GpuDevice,
+        entry: &'static EntryPoint,
+        params: Params,
+        tensors: &[&Tensor],
+    ) -> Result<()> {
+        let parts = tensors
+            .iter()
+            .map(|x| device.whole(self.operation, "a channel's numbers", x))
+            .collect::<Result<Vec<_>>>()?;
+        device.launch(entry, params, &parts, self.channels.div_ceil(256))
+    }
+}
+
+/// Fails unless statistics, gamma and beta hold one float a channel.
+fn check_channels(
+    operation: &'static str,
+    channels: usize,
+    statistics: &BatchStatistics,
+    parameters: &[(&str, &Tensor)],
+) -> Result<()> {
+    let (mean, variance) = (&statistics.mean, &statistics.variance);
+    shapes::channels(
+        operation,
+        channels,
+        &[("mean", mean), ("variance", variance)],
+    )?;
+    shapes::channels(operation, channels, parameters)
+}
+
+pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<BatchStatistics> {
+    let operation = "batch_norm_statistics";
+    let shape = shapes::batch_norm_input(operation, "x", x)?;
+    let batch = Batch::new(device, operation, shape, 0.0)?;
+    let partials = batch.partials(device)?;
+    batch.launch(
+        device,
+        &kernels::STATISTICS_OF_SPLIT,
+        &[x],
+        &[&partials],
+        None,
+    )?;
+    let mean = device.floats(&[batch.channels])?;
+    let variance = device.floats(&[batch.channels])?;
+    let tensors = [&partials, &mean, &variance];
+    batch.launch_channels(device, &kernels::MERGE_STATISTICS, batch.params, &tensors)?;
+    Ok(BatchStatistics { mean, variance })
+}
+
+pub(super) fn batch_norm(
+    device: &GpuDevice,
+    x: &Tensor,
+    statistics: &BatchStatistics,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f32,
+) -> Result<Tensor> {
+    let operation = "batch_norm";
+    let shape = shapes::batch_norm_input(operation, "x", x)?;
+    let parameters = [("gamma", gamma), ("beta", beta)];
+    check_channels(operation, shape[1], statistics, &parameters)?;
+    let y = device.floats(x.shape())?;
+    let of_channels = [&statistics.mean, &statistics.variance, gamma, beta];
+    let batch = Batch::new(device, operation, shape, eps)?;
+    batch.launch(device, &kernels::NORMALIZE, &[x], &of_channels, Some(&y))?;
+    Ok(y)
+}
+
+/// Whether the statistics depend on the input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Statistics {
+    OfTheBatch,
+    Constant,
+}
+
+pub(super) fn batch_norm_backward(
+    device: &GpuDevice,
+    dy: &Tensor,
+    x: &Tensor,
+    statistics: &BatchStatistics,
+    gamma: &Tensor,
+    eps: f32,
+    kind: Statistics,
+) -> Result<BatchNormGradients> {
+    let operation = "batch_norm_backward";
+    let shape = shapes::batch_norm_input(operation, "x", x)?;
+    shapes::same(operation, ("x", x), ("dy", dy))?;
+    check_channels(operation, shape[1], statistics, &[("gamma", gamma)])?;
+    let batch = Batch::new(device, operation, shape, eps)?;
+    let partials = batch.partials(device)?;
+    let (mean, variance) = (&statistics.mean, &statistics.variance);
+    batch.launch(
+        device,
+        &kernels::GRADIENT_SUMS_OF_SPLIT,
+        &[x, dy],
+        &[mean, variance, &partials],
+        None,
+    )?;
+    let coefficients = device.floats(&[batch.channels, 4])?;
+    let dbeta = device.floats(&[batch.channels])?;
+    let dgamma = device.floats(&[batch.channels])?;
+    let params = Params {
+        training: u32::from(kind == Statistics::OfTheBatch),
+        ..batch.params
+    };
+    let tensors = [
+        mean,
+        variance,
+        gamma,
+        &partials,
+        &coefficients,
+        &dbeta,
+        &dgamma,
+    ];
+    batch.launch_channels(device, &kernels::MERGE_GRADIENT_SUMS, params, &tensors)?;
+    let dx = device.floats(x.shape())?;
+    let entry = &kernels::INPUT_GRADIENT;
+    batch.launch(device, entry, &[x, dy], &[&coefficients], Some(&dx))?;
+    Ok(BatchNormGradients { dx, dgamma, dbeta })
+}
+
+pub(super) fn update_running_statistics(
+    device: &GpuDevice,
+    running: &BatchStatistics,
+    batch: &BatchStatistics,
+    update: RunningUpdate,
+    gate: Option<&Tensor>,
+) -> Result<()> {
+    let operation = "update_running_statistics";
+    shapes::running_update(running, batch, update, gate)?;
+    let channels = running.mean.len();
+    let params = Params {
+        all_channels: channels as u32,
+        momentum: update.momentum,
+        unbiased: update.count as f32 / (update.count - 1) as f32,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    let open = match gate {
+        Some(gate) => gate.clone(),
+        None => device.zeros(&[1], DType::U32)?,
+    };
+    let parts = [
+        device.whole(operation, "batch mean", &batch.mean)?,
+        device.whole(operation, "batch variance", &batch.variance)?,
+        device.whole(operation, "gate", &open)?,
+        device.whole(operation, "running mean", &running.mean)?,
+        device.whole(operation, "running variance", &running.variance)?,
+    ];
+    device.launch(
+        &kernels::UPDATE_RUNNING,
+        params,
+        &parts,
+        channels.div_ceil(256),
+    )
+}
