@@ -70,32 +70,7 @@ impl Context {
         let adapter = adapters::choose(&options.adapter).await?;
         let info = adapter.get_info();
         let limits = adapter.limits();
-        for (what, has, needs) in [
-            (
-                "invocations a workgroup",
-                limits.max_compute_invocations_per_workgroup,
-                NEEDED_INVOCATIONS,
-            ),
-            (
-                "bytes of workgroup memory",
-                limits.max_compute_workgroup_storage_size,
-                NEEDED_WORKGROUP_BYTES,
-            ),
-            (
-                "storage buffers a kernel",
-                limits.max_storage_buffers_per_shader_stage,
-                NEEDED_STORAGE_BUFFERS,
-            ),
-        ] {
-            if has < needs {
-                return Err(Error::device(
-                    info.name,
-                    format!(
-                        "the adapter has {has} {what} and {needs} are needed; use another adapter or --device cpu"
-                    ),
-                ));
-            }
-        }
+        check_limits(&info.name, &limits)?;
         let features = match options.subgroups {
             true => adapter.features() & wgpu::Features::SUBGROUP,
             false => wgpu::Features::empty(),
@@ -278,6 +253,37 @@ impl Context {
     }
 }
 
+/// Fails where an adapter is too small for the kernels.
+fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
+    for (what, has, needs) in [
+        (
+            "invocations a workgroup",
+            limits.max_compute_invocations_per_workgroup,
+            NEEDED_INVOCATIONS,
+        ),
+        (
+            "bytes of workgroup memory",
+            limits.max_compute_workgroup_storage_size,
+            NEEDED_WORKGROUP_BYTES,
+        ),
+        (
+            "storage buffers a kernel",
+            limits.max_storage_buffers_per_shader_stage,
+            NEEDED_STORAGE_BUFFERS,
+        ),
+    ] {
+        if has < needs {
+            return Err(Error::device(
+                name,
+                format!(
+                    "the adapter has {has} {what} and {needs} are needed; use another adapter or --device cpu"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn remember(slot: &Mutex<Option<String>>, message: String) {
     lock(slot).get_or_insert(message);
 }
@@ -285,4 +291,28 @@ fn remember(slot: &Mutex<Option<String>>, message: String) {
 /// A lock whose holder's panic does not matter: every critical section leaves its map whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_that_is_too_small_is_told_what_it_lacks() {
+        let enough = wgpu::Limits::default();
+        assert!(check_limits("a card", &enough).is_ok());
+        let error = check_limits(
+            "a card",
+            &wgpu::Limits {
+                max_storage_buffers_per_shader_stage: 4,
+                ..enough
+            },
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "device a card: the adapter has 4 storage buffers a kernel and 8 are needed; use another adapter or \
+             --device cpu"
+        );
+    }
 }

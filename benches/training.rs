@@ -1,0 +1,93 @@
+//! A SimCLR view and one training step, in images/s: a step's images each give two views. `PARALLAX_BENCH_DEVICE` names
+//! the device: cpu where it is not set, else a part of an adapter's name.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use parallax::augment::{ImageStore, SimClrAugmentation, ViewKey};
+use parallax::data::{self, DataKind, Dataset};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
+use parallax::device::read_f32;
+use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::pretext::Protocol;
+use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::{Device, Result};
+
+fn device() -> Device {
+    match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Arc::new(CpuDevice::new()),
+        Ok(name) => Arc::new(
+            GpuDevice::open(GpuOptions {
+                adapter: AdapterChoice::Named(name.to_string()),
+                ..GpuOptions::default()
+            })
+            .expect("PARALLAX_BENCH_DEVICE names an adapter"),
+        ),
+    }
+}
+
+fn shapes() -> Dataset {
+    data::load(DataKind::Shapes, None, 0).expect("shapes are drawn")
+}
+
+/// Draws and makes one view of 128 images; waits for its pixels.
+fn view(c: &mut Criterion) {
+    let device = device();
+    let dataset = shapes();
+    let split = dataset.pretraining();
+    let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])
+        .expect("the images fit");
+    let augmentation = SimClrAugmentation::sound(32);
+    let samples: Vec<u32> = (0..128).collect();
+    let mut step = 0;
+    let mut make = || -> Result<Vec<f32>> {
+        let images = store.gather(&samples)?;
+        let key = ViewKey {
+            seed: 0,
+            step,
+            view: 0,
+        };
+        step += 1;
+        let parameters = augmentation.draw(key, &samples, split.height, split.width);
+        let views = augmentation.apply(&device, &images, &parameters)?;
+        read_f32(&device, &views)
+    };
+    let mut group = c.benchmark_group("view");
+    group.throughput(Throughput::Elements(128));
+    group.bench_function("128 images, 32x32", |bench| {
+        bench.iter(|| black_box(make().expect("the views fit")));
+    });
+}
+
+/// Views, forward, backward and Adam at full width; waits for the loss.
+fn step(c: &mut Criterion) {
+    let dataset = shapes();
+    let mut group = c.benchmark_group("training step");
+    group.sample_size(10);
+    for (arch, batch_size) in [(Arch::ResNet18, 8), (Arch::ResNet50, 4)] {
+        let device = device();
+        let encoder = ResNetConfig {
+            arch,
+            stem: Stem::Cifar { padding: 1 },
+            width: 1.0,
+        };
+        let settings =
+            SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
+        let mut training =
+            SimClr::new(&device, settings, dataset.pretraining()).expect("the settings fit");
+        let mut number = 0;
+        group.throughput(Throughput::Elements(batch_size as u64));
+        group.bench_function(format!("{arch:?}, {batch_size} images"), |bench| {
+            bench.iter(|| {
+                let step = training.step(number).expect("the step fits");
+                number += 1;
+                black_box(training.finish(step).expect("the loss is finite"))
+            });
+        });
+    }
+}
+
+criterion_group!(benches, view, step);
+criterion_main!(benches);

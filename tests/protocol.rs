@@ -1,0 +1,311 @@
+//! The two protocols of SimCLR's pretraining, point by point: what the evaluated paper's code does, and what is sound.
+//! That the paper's protocol wants a start to be named is told in `command_line.rs`.
+
+use std::sync::Arc;
+
+use parallax::augment::{SimClrAugmentation, ViewKey};
+use parallax::autograd::{self, Tape};
+use parallax::data::{self, DataKind, Dataset};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::{read_f32, upload_f32};
+use parallax::experiment::summary::chance_loss;
+use parallax::nn::{Arch, Mode, Parameter, ResNetConfig, Stem};
+use parallax::pretext::Protocol;
+use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::{Device, Error, Tensor};
+
+const BATCH: usize = 8;
+
+fn cpu() -> Device {
+    Arc::new(CpuDevice::new())
+}
+
+fn shapes() -> Dataset {
+    data::load(DataKind::Shapes, None, 0).expect("shapes are drawn")
+}
+
+/// A narrow ResNet-18 under `protocol`.
+fn settings(protocol: Protocol, weight_decay: f32) -> SimClrSettings {
+    let encoder = ResNetConfig {
+        arch: Arch::ResNet18,
+        stem: Stem::Cifar { padding: 1 },
+        width: 0.0625,
+    };
+    SimClrSettings::of_protocol(protocol, encoder, 32, BATCH, weight_decay, 5)
+}
+
+fn training(device: &Device, settings: SimClrSettings) -> SimClr {
+    SimClr::new(device, settings, shapes().pretraining()).expect("the settings fit")
+}
+
+fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
+    parameters
+        .iter()
+        .map(|p| {
+            let values = read_f32(device, &p.value).expect("it is a float tensor");
+            values.iter().map(|x| x.to_bits()).collect()
+        })
+        .collect()
+}
+
+fn take_step(training: &mut SimClr, step: u64) -> f32 {
+    let pending = training.step(step).expect("it is recorded");
+    training.finish(pending).expect("it is finite")
+}
+
+/// The loss of step 0 from its parts, with the views in one pass or each in a pass of its own.
+fn loss_from_parts(device: &Device, training: &mut SimClr, one_pass: bool) -> f32 {
+    let [first, second] = training.views(0).expect("views are drawn");
+    let tape = Tape::new(device);
+    let project = |x: &Tensor| {
+        let features = training
+            .encoder
+            .forward(&tape, &tape.constant(x), Mode::Training)
+            .expect("images fit");
+        training
+            .projector
+            .forward(&tape, &features)
+            .expect("features fit")
+    };
+    let z = if one_pass {
+        project(&device.concat(&first, &second).expect("views are alike"))
+    } else {
+        autograd::concat(&tape, &project(&first), &project(&second)).expect("they are alike")
+    };
+    let z = autograd::l2_normalize(&tape, &z, 1e-12).expect("a matrix");
+    let loss = autograd::nt_xent(&tape, &z, 0.5).expect("an even number of rows");
+    read_f32(device, loss.tensor()).expect("one number")[0]
+}
+
+#[test]
+fn equation_1_masks_the_self_pair_alone() {
+    // Equal rows: every similarity is the same, so that the loss counts the denominator's terms, 2N - 1.
+    let device = cpu();
+    for (n, chance) in [
+        (32, 4.14),
+        (64, 4.84),
+        (128, 5.54),
+        (256, 6.24),
+        (512, 6.93),
+    ] {
+        let mut rows = vec![0.0; 2 * n * 4];
+        rows.iter_mut().step_by(4).for_each(|x| *x = 1.0);
+        let z = upload_f32(&device, &rows, &[2 * n, 4]).expect("it fits");
+        let loss = device
+            .nt_xent(&z, 0.5)
+            .expect("an even number of rows")
+            .loss;
+        let loss = f64::from(read_f32(&device, &loss).expect("one number")[0]);
+        assert!((loss - chance_loss(n)).abs() < 1e-5, "{n}: {loss}");
+        assert!((loss - chance).abs() < 0.006, "{n}: {loss}");
+    }
+}
+
+#[test]
+fn the_first_loss_is_near_chance() {
+    let device = cpu();
+    for protocol in [Protocol::Sound, Protocol::Paper] {
+        let loss = f64::from(take_step(
+            &mut training(&device, settings(protocol, 0.0)),
+            0,
+        ));
+        assert!(
+            (loss - chance_loss(BATCH)).abs() < 0.5,
+            "{protocol}: {loss}"
+        );
+    }
+}
+
+#[test]
+fn the_stem_is_padded_or_not() {
+    for (protocol, padding) in [(Protocol::Sound, 1), (Protocol::Paper, 0)] {
+        let stem = settings(protocol, 0.0).encoder.stem;
+        assert!(
+            matches!(stem, Stem::Cifar { padding: p } if p == padding),
+            "{protocol}: {stem:?}"
+        );
+    }
+    // The first plane is 32 x 32 or 30 x 30, which the first batch norm's statistics show.
+    let device = cpu();
+    let mut means = Vec::new();
+    for padding in [1, 0] {
+        let mut own = settings(Protocol::Sound, 0.0);
+        own.encoder.stem = Stem::Cifar { padding };
+        let mut training = training(&device, own);
+        take_step(&mut training, 0);
+        means.push(bits(&device, &training.encoder.buffers()[..1]));
+    }
+    assert_ne!(means[0], means[1]);
+}
+
+#[test]
+fn the_projector_is_as_wide_as_the_features_and_has_no_batch_norm() {
+    let device = cpu();
+    for protocol in [Protocol::Sound, Protocol::Paper] {
+        let training = training(&device, settings(protocol, 0.0));
+        let shapes: Vec<_> = training
+            .projector
+            .parameters()
+            .iter()
+            .map(|p| p.value.shape().to_vec())
+            .collect();
+        let width = training.encoder.feature_width();
+        let expected = [vec![width, width], vec![width], vec![128, width], vec![128]];
+        assert_eq!(shapes, expected, "{protocol}");
+    }
+}
+
+#[test]
+fn views_share_one_pass_or_have_one_each() {
+    let device = cpu();
+    for (protocol, one_pass) in [(Protocol::Sound, true), (Protocol::Paper, false)] {
+        let own = || training(&device, settings(protocol, 0.0));
+        let loss = take_step(&mut own(), 0);
+        let expected = loss_from_parts(&device, &mut own(), one_pass);
+        let other = loss_from_parts(&device, &mut own(), !one_pass);
+        assert_eq!(loss.to_bits(), expected.to_bits(), "{protocol}");
+        assert!(
+            (loss - other).abs() > 1e-5,
+            "{protocol}: both ways give {loss}"
+        );
+    }
+}
+
+#[test]
+fn a_draw_per_image_or_one_for_the_batch() {
+    let samples: Vec<u32> = (0..64).collect();
+    let distinct = |augmentation: SimClrAugmentation, step: u32| {
+        let key = ViewKey {
+            seed: 1,
+            step,
+            view: 0,
+        };
+        let views = augmentation.draw(key, &samples, 32, 32);
+        assert!(
+            views
+                .iter()
+                .enumerate()
+                .all(|(i, view)| view.crop.image == i as u32)
+        );
+        let mut seen: Vec<_> = Vec::new();
+        for mut view in views {
+            view.crop.image = 0;
+            if !seen.contains(&view) {
+                seen.push(view);
+            }
+        }
+        seen
+    };
+    assert!(distinct(SimClrAugmentation::sound(32), 0).len() > 60);
+    let first = distinct(SimClrAugmentation::paper(32), 0);
+    let second = distinct(SimClrAugmentation::paper(32), 1);
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second);
+}
+
+#[test]
+fn colour_jitter_is_half_or_full() {
+    for (augmentation, strength) in [
+        (SimClrAugmentation::sound(32), 0.5),
+        (SimClrAugmentation::paper(32), 1.0),
+    ] {
+        let jitter = augmentation.jitter;
+        for value in [jitter.brightness, jitter.contrast, jitter.saturation] {
+            assert_eq!(value, 0.8 * strength);
+        }
+        assert_eq!(jitter.hue, 0.2 * strength);
+        assert_eq!(jitter.probability, 0.8);
+        assert_eq!((augmentation.grayscale, augmentation.flip), (0.2, 0.5));
+        assert_eq!(augmentation.scale, [0.08, 1.0]);
+        assert_eq!(augmentation.ratio, [3.0 / 4.0, 4.0 / 3.0]);
+    }
+}
+
+#[test]
+fn views_are_normalised_or_not() {
+    let device = cpu();
+    let range = |protocol| {
+        let [first, _] = training(&device, settings(protocol, 0.0))
+            .views(0)
+            .expect("drawn");
+        let values = read_f32(&device, &first).expect("floats");
+        let fold = |f: fn(f32, f32) -> f32, start| values.iter().copied().fold(start, f);
+        [
+            fold(f32::min, f32::INFINITY),
+            fold(f32::max, f32::NEG_INFINITY),
+        ]
+    };
+    let [low, high] = range(Protocol::Sound);
+    assert!(low < -0.5 && high > 1.0, "{low} to {high}");
+    let [low, high] = range(Protocol::Paper);
+    assert!(low >= 0.0 && high <= 1.0 && high > 0.5, "{low} to {high}");
+}
+
+#[test]
+fn the_learning_rate_is_constant_or_falls_each_thousand_steps() {
+    let device = cpu();
+    for (protocol, rates) in [
+        (Protocol::Sound, [1e-3, 1e-3, 1e-3, 1e-3]),
+        (Protocol::Paper, [1e-3, 1e-3, 1e-4, 1e-5]),
+    ] {
+        let mut training = training(&device, settings(protocol, 0.0));
+        for (step, rate) in [0, 999, 1000, 2000].into_iter().zip(rates) {
+            let taken = training.step(step).expect("it is recorded").learning_rate;
+            assert!(
+                (taken - rate).abs() < 1e-9,
+                "{protocol}, step {step}: {taken}"
+            );
+        }
+    }
+}
+
+#[test]
+fn weight_decay_is_applied_or_not() {
+    let device = cpu();
+    let after = |protocol, weight_decay| {
+        let mut training = training(&device, settings(protocol, weight_decay));
+        take_step(&mut training, 0);
+        bits(&device, &training.state())
+    };
+    assert_ne!(after(Protocol::Sound, 0.0), after(Protocol::Sound, 1.0));
+    assert_eq!(after(Protocol::Paper, 0.0), after(Protocol::Paper, 1.0));
+}
+
+#[test]
+fn pretraining_moves_the_running_statistics() {
+    let device = cpu();
+    for protocol in [Protocol::Sound, Protocol::Paper] {
+        let mut training = training(&device, settings(protocol, 0.0));
+        let before = bits(&device, &training.encoder.buffers());
+        take_step(&mut training, 0);
+        let after = bits(&device, &training.encoder.buffers());
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+        assert_eq!(moved, before.len(), "{protocol}");
+    }
+}
+
+#[test]
+fn a_step_that_is_not_finite_leaves_the_state_of_the_step_before() {
+    let device = cpu();
+    let mut own = settings(Protocol::Sound, 0.0);
+    // Similarities over so small a temperature overflow.
+    own.temperature = 1e-40;
+    let mut training = training(&device, own);
+    let before = bits(&device, &training.state());
+    let pending: Vec<_> = (0..3)
+        .map(|step| training.step(step).expect("it is recorded"))
+        .collect();
+    let mut told = Vec::new();
+    for step in pending {
+        match training.finish(step) {
+            Err(Error::NonFinite(message)) => told.push(message),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        told[0].starts_with("step 1:") && told[0].contains("nt_xent"),
+        "{}",
+        told[0]
+    );
+    assert_eq!(bits(&device, &training.state()), before);
+}
