@@ -13,8 +13,11 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=shaders");
     println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=Cargo.lock");
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    let wgpu = locked_version(&root.join("Cargo.lock"), "wgpu");
+    println!("cargo::rustc-env=PARALLAX_WGPU_VERSION={wgpu}");
     if let Err(message) = generate(&root.join("shaders"), &out.join("shaders.rs")) {
         // `cargo::error` prints the message as the build's error, without a panic's noise.
         for line in message.lines() {
@@ -22,6 +25,19 @@ fn main() {
         }
         std::process::exit(1);
     }
+}
+
+/// The version of `package` in a lock file; "unlocked" where there is no such file, as where this is a dependency.
+fn locked_version(lock: &Path, package: &str) -> String {
+    let text = fs::read_to_string(lock).unwrap_or_default();
+    let mut lines = text.lines();
+    let name = format!("name = \"{package}\"");
+    let found = lines.by_ref().find(|line| *line == name).and(lines.next());
+    found
+        .and_then(|line| line.strip_prefix("version = \""))
+        .and_then(|line| line.strip_suffix('"'))
+        .unwrap_or("unlocked")
+        .to_string()
 }
 
 fn generate(shaders: &Path, target: &Path) -> Result<(), String> {

@@ -214,6 +214,8 @@ fn simclr_on_shapes_leaves_a_whole_run_folder() {
         toml::from_str(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
     assert_eq!(config["seed"].as_integer(), Some(7));
     assert_eq!(config["device"].as_str(), Some("cpu"));
+    let wgpu = config["versions"]["wgpu"].as_str().unwrap();
+    assert!(wgpu.starts_with(|c: char| c.is_ascii_digit()), "{wgpu}");
     assert_eq!(config["data"]["digest"].as_str().map(str::len), Some(64));
     let weights = fs::read(run.join("encoder.safetensors")).unwrap();
     let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();

@@ -52,10 +52,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let count = arguments.images.min(split.len() as u32);
     let device: Device = Arc::new(CpuDevice::new());
     let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])?;
-    // Spread over the set, so that a set sorted by class shows more than one.
-    let samples: Vec<u32> = (0..count)
-        .map(|i| i * (split.len() as u32 / count))
-        .collect();
+    // Spread over the set, so that one sorted by class shows more than one, and not by equal steps, so that one whose
+    // classes take turns does too.
+    let stride = split.len() as u32 / count;
+    let samples: Vec<u32> = (0..count).map(|i| i * stride + i % stride).collect();
     let images = store.gather(&samples)?;
     let augmentation = SimClrAugmentation {
         normalize: None,

@@ -54,6 +54,7 @@ pub struct AugmentationConfig {
 #[derive(Clone, Debug, Serialize)]
 pub struct Versions {
     pub parallax: String,
+    pub wgpu: String,
     pub os: String,
     pub processor: String,
     pub threads: usize,
@@ -64,6 +65,7 @@ impl Versions {
     pub fn current() -> Self {
         Versions {
             parallax: env!("CARGO_PKG_VERSION").to_string(),
+            wgpu: env!("PARALLAX_WGPU_VERSION").to_string(),
             os: std::env::consts::OS.to_string(),
             processor: std::env::consts::ARCH.to_string(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
