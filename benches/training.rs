@@ -13,6 +13,7 @@ use parallax::device::read_f32;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::train::Trainer;
 use parallax::{Device, Result};
 
 fn device() -> Device {
@@ -75,8 +76,10 @@ fn step(c: &mut Criterion) {
         };
         let settings =
             SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
-        let mut training =
+        let optimization = settings.optimization;
+        let objective =
             SimClr::new(&device, settings, dataset.pretraining()).expect("the settings fit");
+        let mut training = Trainer::new(&device, objective, optimization).expect("memory suffices");
         let mut number = 0;
         group.throughput(Throughput::Elements(batch_size as u64));
         group.bench_function(format!("{arch:?}, {batch_size} images"), |bench| {

@@ -13,6 +13,7 @@ use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::train::Trainer;
 use parallax::{Device, Error, Result};
 
 fn open(name: &str) -> Result<Device> {
@@ -57,7 +58,9 @@ fn main() -> Result<()> {
         let device = open(&name)?;
         let settings =
             SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
-        let mut training = SimClr::new(&device, settings, dataset.pretraining())?;
+        let optimization = settings.optimization;
+        let objective = SimClr::new(&device, settings, dataset.pretraining())?;
+        let mut training = Trainer::new(&device, objective, optimization)?;
         let before = Instant::now();
         let step = training.step(0)?;
         let loss = training.finish(step)?;

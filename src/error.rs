@@ -30,6 +30,9 @@ pub enum Error {
     /// A loss or gradient that is not a finite number.
     #[error("{0}")]
     NonFinite(String),
+    /// A promise that an evaluation checks of itself, and that was broken: its result would mean nothing.
+    #[error("{0}")]
+    Guard(String),
 }
 
 /// The result of everything in this crate that can fail.

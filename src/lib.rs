@@ -16,6 +16,7 @@ pub mod nn;
 pub mod optim;
 pub mod pretext;
 pub mod tensor;
+pub mod train;
 
 pub use device::Device;
 pub use error::{Error, Result};

@@ -12,6 +12,7 @@ use parallax::experiment::summary::chance_loss;
 use parallax::nn::{Arch, Mode, Parameter, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::train::Trainer;
 use parallax::{Device, Error, Tensor};
 
 const BATCH: usize = 8;
@@ -34,8 +35,11 @@ fn settings(protocol: Protocol, weight_decay: f32) -> SimClrSettings {
     SimClrSettings::of_protocol(protocol, encoder, 32, BATCH, weight_decay, 5)
 }
 
-fn training(device: &Device, settings: SimClrSettings) -> SimClr {
-    SimClr::new(device, settings, shapes().pretraining()).expect("the settings fit")
+fn training(device: &Device, settings: SimClrSettings) -> Trainer<SimClr> {
+    let optimization = settings.optimization;
+    let objective =
+        SimClr::new(device, settings, shapes().pretraining()).expect("the settings fit");
+    Trainer::new(device, objective, optimization).expect("memory suffices")
 }
 
 fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
@@ -48,21 +52,23 @@ fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn take_step(training: &mut SimClr, step: u64) -> f32 {
+fn take_step(training: &mut Trainer<SimClr>, step: u64) -> f32 {
     let pending = training.step(step).expect("it is recorded");
     training.finish(pending).expect("it is finite")
 }
 
 /// The loss of step 0 from its parts, with the views in one pass or each in a pass of its own.
-fn loss_from_parts(device: &Device, training: &mut SimClr, one_pass: bool) -> f32 {
-    let [first, second] = training.views(0).expect("views are drawn");
+fn loss_from_parts(device: &Device, training: &mut Trainer<SimClr>, one_pass: bool) -> f32 {
+    let [first, second] = training.objective.views(0).expect("views are drawn");
     let tape = Tape::new(device);
     let project = |x: &Tensor| {
         let features = training
+            .objective
             .encoder
             .forward(&tape, &tape.constant(x), Mode::Training)
             .expect("images fit");
         training
+            .objective
             .projector
             .forward(&tape, &features)
             .expect("features fit")
@@ -133,7 +139,7 @@ fn the_stem_is_padded_or_not() {
         own.encoder.stem = Stem::Cifar { padding };
         let mut training = training(&device, own);
         take_step(&mut training, 0);
-        means.push(bits(&device, &training.encoder.buffers()[..1]));
+        means.push(bits(&device, &training.objective.encoder.buffers()[..1]));
     }
     assert_ne!(means[0], means[1]);
 }
@@ -144,12 +150,13 @@ fn the_projector_is_as_wide_as_the_features_and_has_no_batch_norm() {
     for protocol in [Protocol::Sound, Protocol::Paper] {
         let training = training(&device, settings(protocol, 0.0));
         let shapes: Vec<_> = training
+            .objective
             .projector
             .parameters()
             .iter()
             .map(|p| p.value.shape().to_vec())
             .collect();
-        let width = training.encoder.feature_width();
+        let width = training.objective.encoder.feature_width();
         let expected = [vec![width, width], vec![width], vec![128, width], vec![128]];
         assert_eq!(shapes, expected, "{protocol}");
     }
@@ -226,6 +233,7 @@ fn views_are_normalised_or_not() {
     let device = cpu();
     let range = |protocol| {
         let [first, _] = training(&device, settings(protocol, 0.0))
+            .objective
             .views(0)
             .expect("drawn");
         let values = read_f32(&device, &first).expect("floats");
@@ -276,9 +284,9 @@ fn pretraining_moves_the_running_statistics() {
     let device = cpu();
     for protocol in [Protocol::Sound, Protocol::Paper] {
         let mut training = training(&device, settings(protocol, 0.0));
-        let before = bits(&device, &training.encoder.buffers());
+        let before = bits(&device, &training.objective.encoder.buffers());
         take_step(&mut training, 0);
-        let after = bits(&device, &training.encoder.buffers());
+        let after = bits(&device, &training.objective.encoder.buffers());
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
         assert_eq!(moved, before.len(), "{protocol}");
     }

@@ -6,11 +6,13 @@ use crate::device::kernels::PaddedCrop;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Zero padding on every side, and how often an image is mirrored left to right.
+/// Zero padding, and how often an image is mirrored left to right.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PaddedCropAugmentation {
-    /// Pixels.
+    /// Pixels to the left and to the right.
     pub padding: u32,
+    /// Pixels above and below, `padding` at most.
+    pub vertical: u32,
     /// Probability.
     pub flip: f32,
 }
@@ -20,18 +22,29 @@ impl Default for PaddedCropAugmentation {
     fn default() -> Self {
         PaddedCropAugmentation {
             padding: 4,
+            vertical: 4,
             flip: 0.5,
         }
     }
 }
 
 impl PaddedCropAugmentation {
+    /// What the evaluated paper's code does before it rotates: 4 pixels left and right, 2 above and below, so that black
+    /// borders tell a turned image from an upright one.
+    pub fn paper_rotnet() -> Self {
+        PaddedCropAugmentation {
+            vertical: 2,
+            ..Self::default()
+        }
+    }
+
     /// One crop for each of `samples`, indices into the data set.
     pub fn draw(&self, key: ViewKey, samples: &[u32]) -> Vec<PaddedCrop> {
         let draw_one = |&sample: &u32| {
             let mut rng = key.generator(sample, Purpose::PaddedCrop);
             PaddedCrop {
-                top: rng.below(2 * self.padding + 1),
+                // The kernel pads every side alike: a smaller border keeps the crop from the rows beyond it.
+                top: self.padding - self.vertical + rng.below(2 * self.vertical + 1),
                 left: rng.below(2 * self.padding + 1),
                 flip: u32::from(happens(
                     &mut key.generator(sample, Purpose::Flip),

@@ -1,11 +1,15 @@
 //! What several subcommands take, and how values are read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
+use super::device_choice::{ChosenDevice, DeviceRequest, open};
 use crate::data::{self, DataKind, Dataset};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::experiment::run_folder::RunFolder;
+use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::pretext::Protocol;
 
 /// Which images.
@@ -34,6 +38,146 @@ impl DataArguments {
     }
 }
 
+/// Which network.
+#[derive(Args)]
+pub struct NetworkArguments {
+    /// The encoder [default: resnet18]
+    #[arg(long, value_name = "resnet18|resnet34|resnet50", default_value = "resnet18", value_parser = arch)]
+    pub arch: Arch,
+
+    /// Multiplies every channel count [default: 0.25 on shapes, else 1]
+    #[arg(long)]
+    pub width: Option<f64>,
+}
+
+impl NetworkArguments {
+    /// The network with the stem for small images.
+    ///
+    /// # Errors
+    /// `Error::Usage` where the width cannot be.
+    pub fn config(&self, data: DataKind) -> Result<ResNetConfig> {
+        let config = ResNetConfig {
+            arch: self.arch,
+            stem: Stem::Cifar { padding: 1 },
+            width: self.width.unwrap_or(match data {
+                DataKind::Shapes => 0.25,
+                _ => 1.0,
+            }),
+        };
+        config.shape()?;
+        Ok(config)
+    }
+}
+
+/// What every run is told.
+#[derive(Args)]
+pub struct RunArguments {
+    /// The seed of weights, order and views
+    #[arg(long, default_value = "0", value_parser = seed)]
+    pub seed: u64,
+
+    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceRequest,
+
+    /// The run folder, new or empty [default: a new one under runs]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// sound, or the evaluated paper's code point by point
+    #[arg(long, value_name = "sound|paper", default_value = "sound", value_parser = protocol)]
+    pub protocol: Protocol,
+}
+
+impl RunArguments {
+    /// Opens the device and the run folder, whose default name is that of the command and the data, and says both.
+    pub fn start(
+        &self,
+        command: &str,
+        dataset: &Dataset,
+        data: DataKind,
+    ) -> Result<(ChosenDevice, RunFolder)> {
+        self.start_or_resume(command, dataset, data, false)
+    }
+
+    /// As [`RunArguments::start`]; with `resume`, the folder is that of a run that was cut.
+    pub fn start_or_resume(
+        &self,
+        command: &str,
+        dataset: &Dataset,
+        data: DataKind,
+        resume: bool,
+    ) -> Result<(ChosenDevice, RunFolder)> {
+        let chosen = open(&self.device)?;
+        let folder = match (&self.out, resume) {
+            (None, true) => {
+                return Err(Error::usage(
+                    "--resume goes on with the run of a folder; name it with --out",
+                ));
+            }
+            (Some(path), true) => RunFolder::resume(path)?,
+            (Some(path), false) => RunFolder::create(path)?,
+            (None, false) => {
+                let name = format!("{command}-{data}-{}-seed{}", self.protocol, self.seed);
+                RunFolder::create_next(Path::new("runs"), &name)?
+            }
+        };
+        println!(
+            "data    {}, {} images",
+            dataset.name,
+            dataset.pretraining().len()
+        );
+        println!("device  {} ({})", chosen.device.name(), chosen.reason);
+        println!("run     {}", folder.path().display());
+        Ok((chosen, folder))
+    }
+}
+
+/// What a training leaves on its way.
+#[derive(Args)]
+pub struct CheckpointArguments {
+    /// Go on with the run in --out, from its last checkpoint; the other arguments must be those of the run
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Seconds between two checkpoints, at least
+    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    checkpoint_every: u64,
+
+    /// Save the network after every so many steps
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub save_every: Option<u64>,
+}
+
+impl CheckpointArguments {
+    pub fn checkpoint_every(&self) -> Duration {
+        Duration::from_secs(self.checkpoint_every)
+    }
+}
+
+fn arch(word: &str) -> std::result::Result<Arch, String> {
+    word.parse::<Arch>().map_err(|e| e.to_string())
+}
+
+/// Fails for `--steps 0`.
+pub fn at_least_one_step(steps: u64) -> Result<u64> {
+    match steps {
+        0 => Err(Error::usage("--steps is 0; train for 1 step or more")),
+        steps => Ok(steps),
+    }
+}
+
+/// Fails where a batch is larger than the images that it is drawn from.
+pub fn batch_fits(batch_size: usize, images: usize, dataset: &Dataset) -> Result<()> {
+    if batch_size > images {
+        return Err(Error::usage(format!(
+            "--batch-size {batch_size} is larger than the {images} images of {}",
+            dataset.name
+        )));
+    }
+    Ok(())
+}
+
 fn data_kind(word: &str) -> std::result::Result<DataKind, String> {
     word.parse::<DataKind>().map_err(|e| e.to_string())
 }
@@ -44,28 +188,33 @@ pub fn protocol(word: &str) -> std::result::Result<Protocol, String> {
 }
 
 /// Reads a number above 0.
-pub fn positive(word: &str) -> std::result::Result<f32, String> {
+pub fn positive(word: &str) -> std::result::Result<f64, String> {
     number(word, "above 0", |x| x > 0.0)
 }
 
 /// Reads a number that is not negative.
-pub fn not_negative(word: &str) -> std::result::Result<f32, String> {
+pub fn not_negative(word: &str) -> std::result::Result<f64, String> {
     number(word, "0 or more", |x| x >= 0.0)
 }
 
 fn number(
     word: &str,
     expected: &str,
-    holds: impl Fn(f32) -> bool,
-) -> std::result::Result<f32, String> {
-    let value: f32 = word
+    holds: impl Fn(f64) -> bool,
+) -> std::result::Result<f64, String> {
+    let value: f64 = word
         .parse()
         .map_err(|_| format!("expected a number {expected}"))?;
-    if value.is_finite() && holds(value) {
+    if value.is_finite() && (value as f32).is_finite() && holds(value) {
         Ok(value)
     } else {
         Err(format!("expected a finite number {expected}"))
     }
+}
+
+/// Reads a part of a whole: above 0, at most 1.
+pub fn fraction(word: &str) -> std::result::Result<f64, String> {
+    number(word, "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
 }
 
 /// Reads a seed: a whole number that a TOML file can hold.

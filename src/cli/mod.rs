@@ -4,10 +4,19 @@
 //! that cannot be used.
 
 mod arguments;
+mod classification;
 mod device_choice;
 mod devices;
+mod embed;
+mod finetune;
+mod knn;
+mod linear;
+mod pretraining;
 mod preview;
+mod rotnet;
 mod simclr;
+mod supervised;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -33,6 +42,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Simclr(Box<simclr::Arguments>),
+    Rotnet(Box<rotnet::Arguments>),
+    Supervised(Box<supervised::Arguments>),
+    Finetune(Box<finetune::Arguments>),
+    Linear(Box<linear::Arguments>),
+    Transfer(Box<transfer::Arguments>),
+    Knn(knn::Arguments),
+    Embed(embed::Arguments),
     Devices(devices::Arguments),
     Preview(preview::Arguments),
 }
@@ -55,6 +71,13 @@ pub fn run() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Simclr(arguments) => simclr::run(&arguments),
+        Command::Rotnet(arguments) => rotnet::run(&arguments),
+        Command::Supervised(arguments) => supervised::run(&arguments),
+        Command::Finetune(arguments) => finetune::run(&arguments),
+        Command::Linear(arguments) => linear::run(&arguments),
+        Command::Transfer(arguments) => transfer::run(&arguments),
+        Command::Knn(arguments) => knn::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
     };

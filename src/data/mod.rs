@@ -52,6 +52,23 @@ impl Split {
         3 * self.height * self.width
     }
 
+    /// The images at `indices`, each below [`Split::len`], with their labels, in this order.
+    pub fn subset(&self, indices: &[u32]) -> Split {
+        Split {
+            images: indices
+                .iter()
+                .flat_map(|&i| self.image(i as usize))
+                .copied()
+                .collect(),
+            labels: self
+                .labels
+                .as_ref()
+                .map(|labels| indices.iter().map(|&i| labels[i as usize]).collect()),
+            height: self.height,
+            width: self.width,
+        }
+    }
+
     /// The three planes of image `i`, which is below [`Split::len`].
     pub fn image(&self, i: usize) -> &[u8] {
         let bytes = self.image_bytes();
@@ -101,6 +118,19 @@ impl Dataset {
     /// The split that pretraining reads: the unlabelled images where there are any, else the training images.
     pub fn pretraining(&self) -> &Split {
         self.unlabelled.as_ref().unwrap_or(&self.train)
+    }
+
+    /// The labels of `split`, one of this set's own, which messages call `name`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it has none.
+    pub fn labels_of<'a>(&self, split: &'a Split, name: &str) -> Result<&'a [u32]> {
+        split.labels.as_deref().ok_or_else(|| {
+            Error::usage(format!(
+                "the {name} images of {} have no labels; this needs a labelled set",
+                self.name
+            ))
+        })
     }
 }
 
@@ -238,6 +268,13 @@ mod tests {
         let split = split(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], None);
         assert_eq!((split.len(), split.image_bytes()), (2, 6));
         assert_eq!(split.image(1), [6, 7, 8, 9, 10, 11]);
+        let labelled = Split {
+            labels: Some(vec![4, 7]),
+            ..split
+        };
+        let turned = labelled.subset(&[1, 0]);
+        assert_eq!(turned.images, [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(turned.labels, Some(vec![7, 4]));
     }
 
     #[test]

@@ -3,28 +3,43 @@
 use crate::augment::{CIFAR10_STATISTICS, ImageStore};
 use crate::autograd::Tape;
 use crate::data::{Split, batches};
+use crate::device::kernels::ResizedCrop;
 use crate::device::{Device, read_f32, upload_f32};
 use crate::error::Result;
 use crate::nn::{Mode, ResNet};
+use crate::tensor::Tensor;
 
 /// Images of one forward pass.
 const BATCH: u32 = 128;
 /// Batches that an untrained encoder's running statistics are the mean of.
 const STATISTICS_BATCHES: usize = 10;
 
-/// The features of every image of `split`, in order, each of length 1: `[N, F]`. Pixels are normalised by CIFAR-10's mean
-/// and standard deviation and not augmented; the last partial batch is kept.
-pub fn unit_features(device: &Device, encoder: &ResNet, split: &Split) -> Result<crate::Tensor> {
-    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    let mut features = Vec::with_capacity(split.len() * encoder.feature_width());
-    for indices in batches(split.len() as u32, BATCH) {
-        let images = normalized(device, &store, &indices)?;
-        let tape = Tape::inference(device);
-        let y = encoder.forward(&tape, &tape.constant(&images), Mode::Evaluation)?;
-        let unit = device.l2_normalize(y.tensor(), 1e-12)?.y;
-        features.extend(read_f32(device, &unit)?);
-    }
-    upload_f32(device, &features, &[split.len(), encoder.feature_width()])
+/// The features of every image of `split`, in order, row-major `[N, F]`. Pixels are resized to `resolution` where they
+/// have another size, normalised by CIFAR-10's mean and standard deviation, and not augmented; the last partial batch is
+/// kept.
+pub fn features(
+    device: &Device,
+    encoder: &ResNet,
+    split: &Split,
+    resolution: usize,
+) -> Result<Vec<f32>> {
+    let mut all = Vec::with_capacity(split.len() * encoder.feature_width());
+    for_each_batch(device, split, resolution, |images| {
+        all.extend(read_f32(device, &encode(device, encoder, &images)?)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// The features of every image of `split`, in order, each of length 1: `[N, F]`. Otherwise as [`features`].
+pub fn unit_features(device: &Device, encoder: &ResNet, split: &Split) -> Result<Tensor> {
+    let mut all = Vec::with_capacity(split.len() * encoder.feature_width());
+    for_each_batch(device, split, split.height, |images| {
+        let unit = device.l2_normalize(&encode(device, encoder, &images)?, 1e-12)?;
+        all.extend(read_f32(device, &unit.y)?);
+        Ok(())
+    })?;
+    upload_f32(device, &all, &[split.len(), encoder.feature_width()])
 }
 
 /// Sets the running statistics of an encoder that was never trained to the mean over its first ten batches.
@@ -32,7 +47,7 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
     for (before, indices) in all.enumerate() {
-        let images = normalized(device, &store, &indices)?;
+        let images = normalized(device, &store.gather(&indices)?)?;
         let tape = Tape::inference(device);
         encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
         encoder.average_running_statistics(before)?;
@@ -40,7 +55,42 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
     Ok(())
 }
 
-fn normalized(device: &Device, store: &ImageStore, indices: &[u32]) -> Result<crate::Tensor> {
+/// Features `[B, F]` of normalised images, in evaluation mode.
+pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Result<Tensor> {
+    let tape = Tape::inference(device);
+    let y = encoder.forward(&tape, &tape.constant(images), Mode::Evaluation)?;
+    Ok(y.tensor().clone())
+}
+
+/// Calls `visit` with each batch of `split`'s images, in order, resized to `resolution` x `resolution` where their height
+/// is another one, and normalised.
+pub(super) fn for_each_batch(
+    device: &Device,
+    split: &Split,
+    resolution: usize,
+    mut visit: impl FnMut(Tensor) -> Result<()>,
+) -> Result<()> {
+    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    for indices in batches(split.len() as u32, BATCH) {
+        let mut images = store.gather(&indices)?;
+        if resolution != split.height {
+            let whole = |image| ResizedCrop {
+                image,
+                top: 0,
+                left: 0,
+                height: split.height as u32,
+                width: split.width as u32,
+                flip: 0,
+            };
+            let crops: Vec<_> = (0..indices.len() as u32).map(whole).collect();
+            images = device.resized_crop(&images, &crops, resolution)?;
+        }
+        visit(normalized(device, &images)?)?;
+    }
+    Ok(())
+}
+
+pub(super) fn normalized(device: &Device, images: &Tensor) -> Result<Tensor> {
     let (mean, std) = CIFAR10_STATISTICS;
-    device.normalize(&store.gather(indices)?, mean, std)
+    device.normalize(images, mean, std)
 }

@@ -3,9 +3,12 @@
 
 use std::cmp::Ordering;
 
+use super::features::unit_features;
+use crate::data::Dataset;
 use crate::device::kernels::Gemm;
 use crate::device::{Device, Readback};
 use crate::error::{Error, Result};
+use crate::nn::ResNet;
 use crate::tensor::{DType, Tensor};
 
 /// What a similarity is divided by before a neighbour votes with its exponential.
@@ -83,6 +86,33 @@ pub fn classify(
     }
     pending.map(vote).transpose()?;
     Ok(predictions)
+}
+
+/// A judgement by nearest neighbours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NeighbourAccuracy {
+    /// Neighbours that voted.
+    pub k: usize,
+    /// The part of the test images whose class the vote told.
+    pub top1: f64,
+}
+
+/// Classifies the test images of `dataset` by the votes of their nearest labelled training images.
+///
+/// # Errors
+/// `Error::Usage` where training or test images have no labels; otherwise as [`classify`].
+pub fn judge(device: &Device, encoder: &ResNet, dataset: &Dataset) -> Result<NeighbourAccuracy> {
+    let bank_labels = dataset.labels_of(&dataset.train, "training")?;
+    let test_labels = dataset.labels_of(&dataset.test, "test")?;
+    let bank = unit_features(device, encoder, &dataset.train)?;
+    let queries = unit_features(device, encoder, &dataset.test)?;
+    let k = neighbours(bank_labels.len());
+    let classes = dataset.classes.len();
+    let found = classify(device, &bank, bank_labels, classes, &queries, k)?;
+    Ok(NeighbourAccuracy {
+        k,
+        top1: accuracy(&found, test_labels),
+    })
 }
 
 /// The fraction of `predictions` that equal `labels`.

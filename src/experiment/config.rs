@@ -2,34 +2,103 @@
 
 use serde::Serialize;
 
-/// The configuration of a SimCLR run.
+use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
+use crate::data::{DataKind, Dataset};
+use crate::error::{Error, Result};
+use crate::nn::ResNetConfig;
+use crate::optim::Optimization;
+
+/// The configuration of a run.
 #[derive(Clone, Debug, Serialize)]
-pub struct SimClrConfig {
+pub struct RunConfig {
     pub command: String,
     pub protocol: String,
     /// `random`, or the file that the weights came from.
     pub init: String,
     pub seed: u64,
     pub device: String,
+    pub encoder: EncoderConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainingConfig>,
+    pub data: DataConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<AugmentationConfig>,
+    pub versions: Versions,
+}
+
+/// The network.
+#[derive(Clone, Debug, Serialize)]
+pub struct EncoderConfig {
     pub arch: String,
     pub width: f64,
-    pub stem_padding: usize,
-    pub separate_passes: bool,
+    pub stem: String,
+}
+
+impl From<ResNetConfig> for EncoderConfig {
+    fn from(config: ResNetConfig) -> Self {
+        EncoderConfig {
+            arch: config.arch.to_string(),
+            width: config.width,
+            stem: config.stem.to_string(),
+        }
+    }
+}
+
+/// How parameters move.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainingConfig {
     pub batch_size: usize,
     pub steps: u64,
+    pub optimizer: String,
     pub learning_rate: f64,
-    /// `constant`, or `step`: a tenth every 1,000 steps.
     pub schedule: String,
     pub weight_decay: f64,
-    pub temperature: f64,
-    pub data: DataConfig,
-    pub augmentation: AugmentationConfig,
-    pub versions: Versions,
+    /// NT-Xent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Whether each view passes the encoder on its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separate_passes: Option<bool>,
+    /// Labelled images that are used, of a supervised training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labelled_images: Option<usize>,
+    /// Whether batch norm is in evaluation mode from the second epoch on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_after_first_epoch: Option<bool>,
+    /// Side in pixels of the images that the encoder sees, where they are resized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+}
+
+impl TrainingConfig {
+    /// What every training has; the rest is none.
+    pub fn new(batch_size: usize, steps: u64, optimization: &Optimization) -> Self {
+        TrainingConfig {
+            batch_size,
+            steps,
+            optimizer: optimization.optimizer.name().to_string(),
+            learning_rate: optimization.learning_rate,
+            schedule: optimization.schedule.to_string(),
+            weight_decay: shortest(optimization.optimizer.weight_decay()),
+            temperature: None,
+            separate_passes: None,
+            labelled_images: None,
+            frozen_after_first_epoch: None,
+            resolution: None,
+        }
+    }
+}
+
+/// The f32 as the f64 that is written the same, so that 0.1 stays 0.1.
+pub(super) fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 /// What was trained on.
 #[derive(Clone, Debug, Serialize)]
 pub struct DataConfig {
+    /// The word of `--data`.
+    pub kind: DataKind,
     pub name: String,
     /// SHA-256 over all pixels and labels.
     pub digest: String,
@@ -38,16 +107,67 @@ pub struct DataConfig {
     pub test_images: usize,
 }
 
-/// How views are made.
+impl DataConfig {
+    pub fn new(kind: DataKind, dataset: &Dataset) -> Self {
+        DataConfig {
+            kind,
+            name: dataset.name.clone(),
+            digest: dataset.digest.clone(),
+            pretraining_images: dataset.pretraining().len(),
+            train_images: dataset.train.len(),
+            test_images: dataset.test.len(),
+        }
+    }
+}
+
+/// How the images of a step are made.
 #[derive(Clone, Debug, Serialize)]
-pub struct AugmentationConfig {
-    pub size: usize,
-    pub jitter: [f32; 4],
-    pub jitter_probability: f32,
-    pub grayscale_probability: f32,
-    pub flip_probability: f32,
-    pub normalized: bool,
-    pub one_draw_per_batch: bool,
+#[serde(untagged)]
+pub enum AugmentationConfig {
+    SimClr {
+        size: usize,
+        jitter: [f64; 4],
+        jitter_probability: f64,
+        grayscale_probability: f64,
+        flip_probability: f64,
+        normalized: bool,
+        one_draw_per_batch: bool,
+    },
+    PaddedCrop {
+        padding: [u32; 2],
+        flip_probability: f64,
+    },
+}
+
+impl From<&SimClrAugmentation> for AugmentationConfig {
+    fn from(augmentation: &SimClrAugmentation) -> Self {
+        let jitter = &augmentation.jitter;
+        AugmentationConfig::SimClr {
+            size: augmentation.size,
+            jitter: [
+                jitter.brightness,
+                jitter.contrast,
+                jitter.saturation,
+                jitter.hue,
+            ]
+            .map(shortest),
+            jitter_probability: shortest(jitter.probability),
+            grayscale_probability: shortest(augmentation.grayscale),
+            flip_probability: shortest(augmentation.flip),
+            normalized: augmentation.normalize.is_some(),
+            one_draw_per_batch: augmentation.one_draw_per_batch,
+        }
+    }
+}
+
+impl From<&PaddedCropAugmentation> for AugmentationConfig {
+    /// The padding is that of the sides, then that above and below.
+    fn from(augmentation: &PaddedCropAugmentation) -> Self {
+        AugmentationConfig::PaddedCrop {
+            padding: [augmentation.padding, augmentation.vertical],
+            flip_probability: shortest(augmentation.flip),
+        }
+    }
 }
 
 /// What computed it.
@@ -70,5 +190,81 @@ impl Versions {
             processor: std::env::consts::ARCH.to_string(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
+    }
+}
+
+impl RunConfig {
+    /// As the file has it.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self)
+            .map_err(|e| Error::usage(format!("the configuration cannot be written as TOML: {e}")))
+    }
+}
+
+/// What differs between two configuration files, as `key: theirs, ours`; versions are left out. `None` where nothing
+/// does.
+pub fn difference(theirs: &str, ours: &str) -> Option<String> {
+    let read = |text: &str| -> toml::Table {
+        let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
+        table.remove("versions");
+        table
+    };
+    let (theirs, ours) = (flatten(&read(theirs)), flatten(&read(ours)));
+    let mut keys: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let differing: Vec<String> = keys
+        .into_iter()
+        .filter(|key| theirs.get(*key) != ours.get(*key))
+        .map(|key| {
+            let shown =
+                |table: &toml::Table| table.get(key).map_or("none".into(), |v| v.to_string());
+            format!("{key}: {}, now {}", shown(&theirs), shown(&ours))
+        })
+        .collect();
+    (!differing.is_empty()).then(|| differing.join("; "))
+}
+
+/// One entry a value, under its full name.
+fn flatten(table: &toml::Table) -> toml::Table {
+    let mut flat = toml::Table::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                for (name, value) in flatten(inner) {
+                    flat.insert(format!("{key}.{name}"), value);
+                }
+            }
+            value => {
+                flat.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    flat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_float_is_written_as_it_was_given() {
+        assert_eq!(shortest(0.1), 0.1);
+        assert_eq!(shortest(1e-6), 1e-6);
+    }
+
+    #[test]
+    fn differences_are_named_and_versions_are_not() {
+        let first = "seed = 1\n[training]\nsteps = 5\n[versions]\nwgpu = \"30\"\n";
+        let second = "seed = 1\n[training]\nsteps = 6\n[versions]\nwgpu = \"31\"\n";
+        assert_eq!(difference(first, first), None);
+        assert_eq!(
+            difference(first, second).as_deref(),
+            Some("training.steps: 5, now 6")
+        );
+        assert_eq!(
+            difference(first, "").as_deref(),
+            Some("seed: 1, now none; training.steps: 5, now none")
+        );
     }
 }

@@ -1,7 +1,11 @@
-//! Runs: their configuration, their folder, and what they found.
+//! Runs: their configuration, their folder, their training, and what they found.
 
+pub mod classification;
 pub mod config;
+pub mod encoder_file;
+pub mod linear;
+pub mod pretraining;
 pub mod progress;
 pub mod run_folder;
-pub mod simclr;
 pub mod summary;
+pub mod training;

@@ -15,6 +15,8 @@ pub struct Progress {
     steps: u64,
     images_per_step: usize,
     chance_loss: f64,
+    /// Steps of this run that were taken before this process.
+    first_step: u64,
 }
 
 impl Progress {
@@ -35,13 +37,27 @@ impl Progress {
             steps,
             images_per_step,
             chance_loss,
+            first_step: 0,
+        }
+    }
+
+    /// Says that `steps` steps were taken before this process, in `seconds`.
+    pub fn start_at(&mut self, steps: u64, seconds: f64) {
+        self.first_step = steps;
+        if steps == 0 {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.set_position(steps),
+            None => println!("going on after step {steps}, {seconds:.0} s into the run"),
         }
     }
 
     /// Says that the loss of `step` (counted from 1) has arrived.
     pub fn step(&self, step: u64, loss: f32) {
         let seconds = self.started.elapsed().as_secs_f64();
-        let rate = (step * self.images_per_step as u64) as f64 / seconds.max(1e-9);
+        let taken = step - self.first_step;
+        let rate = (taken * self.images_per_step as u64) as f64 / seconds.max(1e-9);
         let message = format!(
             "loss {loss:.4} (chance {:.4})  {rate:.1} images/s",
             self.chance_loss
@@ -50,7 +66,7 @@ impl Progress {
             bar.set_message(message);
             bar.set_position(step);
         } else if is_plain_step(step, self.steps) {
-            let left = seconds / step as f64 * (self.steps - step) as f64;
+            let left = seconds / taken as f64 * (self.steps - step) as f64;
             println!("step {step}/{}  {message}  {left:.0} s left", self.steps);
         }
     }

@@ -1,12 +1,21 @@
-//! The folder of one run: made before anything is computed, never one that holds something already.
+//! The folder of one run: made before anything is computed, never one that holds something already, unless that is the
+//! same run, cut.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::config;
 use crate::error::{Error, Result};
+
+/// The run's configuration, which every run writes first.
+const CONFIG: &str = "config.toml";
+/// A line a training step.
+const METRICS: &str = "metrics.jsonl";
+/// What was found, which every run writes last.
+const SUMMARY: &str = "summary.json";
 
 /// An open run folder with its file of metrics.
 pub struct RunFolder {
@@ -15,7 +24,7 @@ pub struct RunFolder {
 }
 
 /// The measurements of one training step, a line of `metrics.jsonl`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Counted from 1.
     pub step: u64,
@@ -60,8 +69,93 @@ impl RunFolder {
         unreachable!("a folder with a new number can always be tried")
     }
 
+    /// Opens the folder of a run that was cut, to go on with it.
+    ///
+    /// # Errors
+    /// `Error::Usage` where there is no run, or one that has ended; `Error::Io` where it cannot be written.
+    pub fn resume(path: &Path) -> Result<Self> {
+        if !path.join(CONFIG).is_file() {
+            return Err(Error::usage(format!(
+                "{} has no {CONFIG}, so there is no run to resume; start one without --resume",
+                path.display()
+            )));
+        }
+        if path.join(SUMMARY).is_file() {
+            return Err(Error::usage(format!(
+                "the run in {} has ended ({SUMMARY}); there is nothing to resume",
+                path.display()
+            )));
+        }
+        let file = path.join(METRICS);
+        let metrics = OpenOptions::new().create(true).append(true).open(&file);
+        Ok(RunFolder {
+            path: path.to_path_buf(),
+            metrics: BufWriter::new(metrics.map_err(|e| Error::write(&file, e))?),
+        })
+    }
+
+    /// Writes `config`; in a folder that has one already, checks that it is the same but for versions.
+    ///
+    /// # Errors
+    /// `Error::Usage` naming what differs.
+    pub fn write_config(&self, config: &str) -> Result<()> {
+        let Some(before) = self.read(CONFIG)? else {
+            return self.write(CONFIG, config.as_bytes());
+        };
+        match config::difference(&String::from_utf8_lossy(&before), config) {
+            None => Ok(()),
+            Some(difference) => Err(Error::usage(format!(
+                "the run in {} was started with other settings ({difference}); resume it with those it has",
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// The content of a file of the folder; none where it does not exist.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::read(&path, e)),
+        }
+    }
+
+    /// Drops what `metrics.jsonl` has beyond the first `steps` steps, and returns the rest.
+    ///
+    /// # Errors
+    /// `Error::Data` where one of these steps is missing or its line is damaged.
+    pub fn keep_metrics(&mut self, steps: u64) -> Result<Vec<StepMetrics>> {
+        let path = self.path.join(METRICS);
+        let text = fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+        let mut kept = Vec::new();
+        let mut length = 0;
+        for (number, line) in (1..=steps).zip(text.split_inclusive('\n')) {
+            match serde_json::from_str::<StepMetrics>(line) {
+                Ok(metrics) if metrics.step == number => kept.push(metrics),
+                _ => break,
+            }
+            length += line.len();
+        }
+        if kept.len() as u64 != steps {
+            return Err(Error::data(
+                &path,
+                format!(
+                    "it ends at step {} and the checkpoint is of step {steps}; remove the checkpoint to start over",
+                    kept.len()
+                ),
+            ));
+        }
+        if length < text.len() {
+            self.write(METRICS, &text.as_bytes()[..length])?;
+            let file = OpenOptions::new().append(true).open(&path);
+            self.metrics = BufWriter::new(file.map_err(|e| Error::write(&path, e))?);
+        }
+        Ok(kept)
+    }
+
     fn open(path: PathBuf) -> Result<Self> {
-        let file = path.join("metrics.jsonl");
+        let file = path.join(METRICS);
         // create_new also shows here, before any work, that files can be written.
         let metrics = File::create_new(&file).map_err(|e| Error::write(&file, e))?;
         Ok(RunFolder {
@@ -84,9 +178,25 @@ impl RunFolder {
         written.map_err(|e| Error::write(&path, e))
     }
 
+    /// Writes what the run found: the last file of a run.
+    pub fn write_summary(&self, summary: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(summary)
+            .map_err(|e| Error::usage(format!("the summary cannot be written as JSON: {e}")))?;
+        self.write(SUMMARY, text.as_bytes())
+    }
+
+    /// Removes a file of the folder, if it is there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::write(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends a line to `metrics.jsonl` and hands it to the operating system.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
-        let path = self.path.join("metrics.jsonl");
+        let path = self.path.join(METRICS);
         serde_json::to_writer(&mut self.metrics, metrics)
             .map_err(std::io::Error::from)
             .and_then(|()| self.metrics.write_all(b"\n"))

@@ -1,10 +1,15 @@
 //! What a run found, as `summary.json`.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-/// The result of a SimCLR pretraining run.
+use super::encoder_file::Origin;
+use crate::evaluate::metrics::Metrics;
+
+/// The result of a pretraining run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SimClrSummary {
+pub struct PretrainingSummary {
     pub command: String,
     /// The protocol, and under `paper` where the encoder started.
     pub protocol: String,
@@ -16,16 +21,19 @@ pub struct SimClrSummary {
     pub seed: u64,
     pub batch_size: usize,
     pub steps: u64,
-    /// ln(2N - 1): the loss of embeddings that say nothing.
+    /// The loss of a network that says nothing: ln(2N - 1) of SimCLR, ln(4) of RotNet.
     pub chance_loss: f64,
     pub first_loss: f32,
     /// The last step's.
     pub final_loss: f32,
     /// The mean of the last ten steps, or of all where there are fewer.
     pub final_loss_mean: f64,
+    /// RotNet's: the part of the held-out images, under all four rotations, whose rotation is told right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation_accuracy: Option<f64>,
     /// The k of the nearest neighbours.
     pub knn_k: usize,
-    /// Fractions of the held-out images that are classified right; none where the data has no held-out labels.
+    /// The part of the held-out images that is classified right.
     pub knn_top1: f64,
     /// The same for the encoder before training.
     pub knn_top1_untrained: f64,
@@ -39,6 +47,93 @@ pub struct SimClrSummary {
     pub peak_bytes: u64,
     /// The same over the whole run, evaluation included.
     pub peak_bytes_total: u64,
+    pub parallax_version: String,
+}
+
+/// The result of a supervised training, from scratch or from a pretrained encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassificationSummary {
+    /// `supervised` or `finetune`.
+    pub command: String,
+    pub protocol: String,
+    pub data: String,
+    pub device: String,
+    pub arch: String,
+    pub width: f64,
+    pub seed: u64,
+    /// The encoder that was fine-tuned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// The part of the training labels that was used.
+    pub label_fraction: f64,
+    pub labelled_images: usize,
+    pub batch_size: usize,
+    pub epochs: f64,
+    pub steps: u64,
+    pub chance_loss: f64,
+    pub first_loss: f32,
+    pub final_loss: f32,
+    pub final_loss_mean: f64,
+    /// On all held-out images.
+    pub metrics: Metrics,
+    pub seconds: f64,
+    pub total_seconds: f64,
+    pub images_per_second: f64,
+    pub peak_bytes: u64,
+    pub parallax_version: String,
+}
+
+/// Where a pretrained encoder comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    pub file: String,
+    /// The command that pretrained it.
+    pub command: String,
+    pub protocol: String,
+    pub data: String,
+    pub seed: u64,
+    pub steps: u64,
+    pub batch_size: usize,
+}
+
+impl Start {
+    /// What `origin`, read from `file`, says.
+    pub fn new(file: &Path, origin: &Origin) -> Self {
+        Start {
+            file: file.display().to_string(),
+            command: origin.command.clone(),
+            protocol: origin.protocol.clone(),
+            data: origin.data.clone(),
+            seed: origin.seed,
+            steps: origin.step,
+            batch_size: origin.batch_size,
+        }
+    }
+}
+
+/// The result of a linear evaluation, on the pretraining's data set or another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinearSummary {
+    /// `linear` or `transfer`.
+    pub command: String,
+    pub protocol: String,
+    pub data: String,
+    pub device: String,
+    pub arch: String,
+    pub width: f64,
+    pub seed: u64,
+    pub start: Start,
+    /// SHA-256 of the encoder's parameters and running statistics, the same before and after.
+    pub encoder_digest: String,
+    pub label_fraction: f64,
+    pub labelled_images: usize,
+    pub resolution: usize,
+    pub epochs: u64,
+    /// The mean training loss over the last epoch.
+    pub final_loss: f64,
+    /// On all held-out images.
+    pub metrics: Metrics,
+    pub total_seconds: f64,
     pub parallax_version: String,
 }
 

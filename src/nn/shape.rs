@@ -1,6 +1,9 @@
 //! What a ResNet is made of (He et al. 2016), as shapes and names only: the network, its parameter count and its FLOPs all
 //! follow from here.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::device::shapes::{Conv2d, ConvGeometry, Pool2d, conv2d, pool2d};
 use crate::error::{Error, Result};
 
@@ -20,6 +23,31 @@ pub enum Arch {
     ResNet18,
     ResNet34,
     ResNet50,
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Arch::ResNet18 => "resnet18",
+            Arch::ResNet34 => "resnet34",
+            Arch::ResNet50 => "resnet50",
+        })
+    }
+}
+
+impl FromStr for Arch {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "resnet18" => Ok(Arch::ResNet18),
+            "resnet34" => Ok(Arch::ResNet34),
+            "resnet50" => Ok(Arch::ResNet50),
+            _ => Err(Error::usage(format!(
+                "unknown network '{word}'; expected resnet18, resnet34 or resnet50"
+            ))),
+        }
+    }
 }
 
 impl Arch {
@@ -66,6 +94,30 @@ pub enum Stem {
     Cifar { padding: usize },
     /// 7x7, stride 2, padding 3, then a 3x3 max-pool of stride 2.
     ImageNet,
+}
+
+impl fmt::Display for Stem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stem::Cifar { padding } => write!(f, "cifar, padding {padding}"),
+            Stem::ImageNet => write!(f, "imagenet"),
+        }
+    }
+}
+
+impl FromStr for Stem {
+    type Err = Error;
+
+    fn from_str(words: &str) -> Result<Self> {
+        let padding = words.strip_prefix("cifar, padding ").map(str::parse);
+        match (words, padding) {
+            ("imagenet", _) => Ok(Stem::ImageNet),
+            (_, Some(Ok(padding))) => Ok(Stem::Cifar { padding }),
+            _ => Err(Error::usage(format!(
+                "unknown stem '{words}'; expected 'cifar, padding P' or 'imagenet'"
+            ))),
+        }
+    }
 }
 
 /// Everything that decides a ResNet's shapes.
@@ -330,6 +382,21 @@ mod tests {
         for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(at(width).unwrap_err().to_string().contains("width"));
         }
+    }
+
+    #[test]
+    fn words_are_read_as_they_are_written() {
+        for arch in [Arch::ResNet18, Arch::ResNet34, Arch::ResNet50] {
+            assert_eq!(arch.to_string().parse::<Arch>().unwrap(), arch);
+        }
+        for stem in [
+            Stem::Cifar { padding: 0 },
+            Stem::Cifar { padding: 1 },
+            Stem::ImageNet,
+        ] {
+            assert_eq!(stem.to_string().parse::<Stem>().unwrap(), stem);
+        }
+        assert!("vgg".parse::<Arch>().is_err() && "cifar".parse::<Stem>().is_err());
     }
 
     #[test]

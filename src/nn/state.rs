@@ -5,6 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
+use sha2::{Digest, Sha256};
 
 use super::Parameter;
 use crate::device::kernels::HostSlice;
@@ -65,6 +66,25 @@ pub fn save(
     let entries = HashMap::from([(METADATA_KEY.to_string(), entry)]);
     serialize(views, Some(entries))
         .map_err(|error| Error::usage(format!("weights cannot be packed: {error}")))
+}
+
+/// SHA-256, in hexadecimal, over the names, shapes and bits of `parameters`: equal exactly where these are.
+///
+/// # Errors
+/// `Error::Device` where a readback fails.
+pub fn digest(device: &Device, parameters: &[&Parameter]) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for parameter in parameters {
+        hasher.update(parameter.name.as_bytes());
+        hasher.update([0]);
+        for size in parameter.value.shape() {
+            hasher.update((*size as u64).to_le_bytes());
+        }
+        let values = read_f32(device, &parameter.value)?;
+        hasher.update(bytemuck::cast_slice(&values));
+    }
+    let bytes = hasher.finalize();
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Fills `parameters`, in place, from the `bytes` of a safetensors file, and returns the names of those that kept their

@@ -1,10 +1,12 @@
 //! Optimisers as torch defines them, and learning-rate schedules. Each update is one kernel a parameter.
 
 mod adam;
+mod optimizer;
 mod schedule;
 mod sgd;
 
 pub use adam::{Adam, AdamOptions};
+pub use optimizer::{Optimization, Optimizer, OptimizerOptions};
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdOptions};
 

@@ -1,5 +1,7 @@
 //! How the learning rate changes over a run.
 
+use std::fmt;
+
 /// The learning rate of each step as a multiple of a base rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
@@ -10,6 +12,18 @@ pub enum Schedule {
     /// Up in a line over the first `warmup` steps, then down along half a cosine to 0 at `total` (Loshchilov and Hutter
     /// 2017; Chen et al. 2020).
     Cosine { warmup: u64, total: u64 },
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::Constant => write!(f, "constant"),
+            Schedule::StepDecay { every } => write!(f, "step: a tenth every {every} steps"),
+            Schedule::Cosine { warmup, total } => {
+                write!(f, "cosine to {total}, warm-up {warmup}")
+            }
+        }
+    }
 }
 
 impl Schedule {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::optim::Schedule;
 
 /// Which choices a run follows where the evaluated paper's code and sound practice differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,16 @@ pub enum Protocol {
     Sound,
     /// What the evaluated paper's released code does, point by point.
     Paper,
+}
+
+impl Protocol {
+    /// The learning rate's course: the paper's code divides it by ten every 1,000 updates, in every training.
+    pub fn schedule(self) -> Schedule {
+        match self {
+            Protocol::Sound => Schedule::Constant,
+            Protocol::Paper => Schedule::StepDecay { every: 1000 },
+        }
+    }
 }
 
 impl fmt::Display for Protocol {

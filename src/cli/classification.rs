@@ -1,0 +1,126 @@
+//! What the supervised commands have in common: their flags, and what is said in the end.
+
+use clap::Args;
+
+use super::arguments::{
+    CheckpointArguments, DataArguments, RunArguments, fraction, not_negative, positive,
+};
+use crate::augment::PaddedCropAugmentation;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::evaluate::classifier::ClassifierSettings;
+use crate::evaluate::metrics::Metrics;
+use crate::experiment::classification::Length;
+use crate::experiment::summary::ClassificationSummary;
+use crate::optim::{Optimization, OptimizerOptions};
+use crate::pretext::Protocol;
+
+/// How an encoder and a linear layer are trained together.
+#[derive(Args)]
+pub struct ClassificationArguments {
+    #[command(flatten)]
+    pub data: DataArguments,
+
+    /// The part of the training labels to use, the same of each class
+    #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
+    pub labels: f64,
+
+    /// Images a step; all labelled ones where there are fewer
+    #[arg(long, default_value = "64")]
+    batch_size: usize,
+
+    /// Passes over the labelled images
+    #[arg(long, conflicts_with = "steps")]
+    epochs: Option<u64>,
+
+    /// Training steps, in place of --epochs
+    #[arg(long)]
+    steps: Option<u64>,
+
+    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over 256]
+    #[arg(long, value_parser = positive)]
+    learning_rate: Option<f64>,
+
+    /// L2, added to the gradient
+    #[arg(long, default_value = "0", value_parser = not_negative)]
+    weight_decay: f64,
+
+    #[command(flatten)]
+    pub run: RunArguments,
+
+    #[command(flatten)]
+    pub checkpoints: CheckpointArguments,
+}
+
+impl ClassificationArguments {
+    /// How long to train, where `epochs` is the command's default.
+    ///
+    /// # Errors
+    /// `Error::Usage` for none at all.
+    pub fn length(&self, epochs: u64) -> Result<Length> {
+        match (self.epochs, self.steps) {
+            (_, Some(0)) => Err(Error::usage("--steps is 0; train for 1 step or more")),
+            (Some(0), _) => Err(Error::usage("--epochs is 0; train for 1 epoch or more")),
+            (_, Some(steps)) => Ok(Length::Steps(steps)),
+            (given, None) => Ok(Length::Epochs(given.unwrap_or(epochs))),
+        }
+    }
+
+    /// The settings under the run's protocol.
+    ///
+    /// # Errors
+    /// `Error::Usage` for an empty batch.
+    pub fn settings(&self) -> Result<ClassifierSettings> {
+        if self.batch_size == 0 {
+            return Err(Error::usage("--batch-size is 0; use 1 or more"));
+        }
+        Ok(ClassifierSettings {
+            batch_size: self.batch_size,
+            optimization: Optimization {
+                optimizer: OptimizerOptions::nesterov(self.weight_decay as f32),
+                learning_rate: self
+                    .learning_rate
+                    .unwrap_or(0.05 * self.batch_size as f64 / 256.0),
+                schedule: self.run.protocol.schedule(),
+            },
+            augmentation: PaddedCropAugmentation::default(),
+            frozen_after_first_epoch: self.run.protocol == Protocol::Paper,
+            seed: self.run.seed,
+        })
+    }
+}
+
+pub fn print(summary: &ClassificationSummary, dataset: &str) {
+    println!(
+        "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
+        summary.final_loss, summary.first_loss, summary.chance_loss
+    );
+    print_metrics(&summary.metrics, dataset);
+    println!(
+        "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
+        summary.images_per_second,
+        summary.seconds,
+        summary.total_seconds,
+        summary.peak_bytes >> 20
+    );
+}
+
+/// The line that every judgement by labels ends with.
+pub fn print_metrics(metrics: &Metrics, dataset: &str) {
+    println!(
+        "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, AUC {:.4} (one-vs-one), {:.4} (one-vs-rest), loss {:.4}",
+        100.0 * metrics.top1,
+        100.0 * metrics.top2,
+        100.0 * metrics.top3,
+        metrics.auc_ovo,
+        metrics.auc_ovr,
+        metrics.loss
+    );
+}
+
+/// Fails where a set has nothing to learn from.
+pub fn labelled(dataset: &Dataset) -> Result<()> {
+    dataset.labels_of(&dataset.train, "training")?;
+    dataset.labels_of(&dataset.test, "test")?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `parallax finetune`: a pretrained encoder and a linear layer on a fraction of the labels.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::classification::{ClassificationArguments, labelled, print};
+use crate::error::Result;
+use crate::experiment::classification::{ClassificationRequest, run as run_experiment};
+use crate::experiment::encoder_file::read;
+
+/// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
+///
+/// Without --epochs it trains as long as the paper: 60 epochs on up to 1 % of the labels, 30 on up to 10 %, else 20.
+#[derive(Args)]
+pub struct Arguments {
+    /// The encoder: a file that a training wrote
+    #[arg(long, value_name = "FILE")]
+    encoder: PathBuf,
+
+    #[command(flatten)]
+    classification: ClassificationArguments,
+}
+
+/// The paper's epochs for a fraction of the labels.
+fn paper_epochs(labels: f64) -> u64 {
+    if labels <= 0.01 {
+        60
+    } else if labels <= 0.1 {
+        30
+    } else {
+        20
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let classification = &arguments.classification;
+    let data = classification.data.data;
+    let length = classification.length(paper_epochs(classification.labels))?;
+    let settings = classification.settings()?;
+    let dataset = classification.data.load(classification.run.seed)?;
+    labelled(&dataset)?;
+    let checkpoints = &classification.checkpoints;
+    let (chosen, folder) =
+        classification
+            .run
+            .start_or_resume("finetune", &dataset, data, checkpoints.resume)?;
+    let loaded = read(&chosen.device, &arguments.encoder)?;
+    let name = dataset.name.clone();
+    let request = ClassificationRequest {
+        protocol: classification.run.protocol,
+        encoder: loaded.origin.encoder,
+        start: Some((arguments.encoder.clone(), loaded)),
+        settings,
+        length,
+        labels: classification.labels,
+        save_every: checkpoints.save_every,
+        checkpoint_every: checkpoints.checkpoint_every(),
+        data,
+        dataset,
+    };
+    print(&run_experiment(&chosen.device, request, folder)?, &name);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::paper_epochs;
+
+    #[test]
+    fn epochs_are_the_papers() {
+        assert_eq!([0.01, 0.1, 0.5].map(paper_epochs), [60, 30, 20]);
+    }
+}

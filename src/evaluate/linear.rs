@@ -1,0 +1,182 @@
+//! Linear evaluation: a linear layer is trained on the features of a frozen encoder. The encoder's batch norms are in
+//! evaluation mode, and its parameters and buffers are hashed before and after.
+
+use super::features::{encode, features, normalized};
+use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
+use crate::autograd::{self, Tape};
+use crate::data::{EpochSampler, Split};
+use crate::device::{Device, upload_f32, upload_u32};
+use crate::error::{Error, Result};
+use crate::nn::state::digest;
+use crate::nn::{Head, ResNet};
+use crate::optim::{Optimization, Optimizer};
+use crate::tensor::Tensor;
+
+/// How the linear layer is trained.
+#[derive(Clone, Debug)]
+pub struct LinearSettings {
+    pub epochs: u64,
+    /// Images a step; all of them where there are fewer.
+    pub batch_size: usize,
+    pub optimization: Optimization,
+    /// Where set, features are computed anew in each step, of images that were cropped and mirrored at random. Where not,
+    /// they are computed once, which is the same since neither encoder nor images change.
+    pub augmentation: Option<PaddedCropAugmentation>,
+    /// Side in pixels to which images are resized before the encoder sees them.
+    pub resolution: usize,
+    pub seed: u64,
+}
+
+/// Runs `body`, which must leave `encoder` as it is.
+///
+/// # Errors
+/// Those of `body`; `Error::Guard` where a parameter or a running statistic of the encoder has changed.
+pub fn with_frozen<R>(
+    device: &Device,
+    encoder: &ResNet,
+    body: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    let state = || {
+        let mut state = encoder.parameters();
+        state.extend(encoder.buffers());
+        digest(device, &state)
+    };
+    let before = state()?;
+    let result = body()?;
+    let after = state()?;
+    if before != after {
+        return Err(Error::Guard(format!(
+            "the encoder changed during an evaluation that must leave it frozen: the SHA-256 of its parameters and \
+             running statistics was {before} before and is {after} after; keep batch norm in evaluation mode and the \
+             encoder out of the optimiser"
+        )));
+    }
+    Ok(result)
+}
+
+/// Where a step's features come from.
+enum Source {
+    Cached(Vec<f32>),
+    Augmented {
+        images: ImageStore,
+        augmentation: PaddedCropAugmentation,
+    },
+}
+
+/// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last epoch. The encoder is used
+/// in evaluation mode and does not change.
+///
+/// # Errors
+/// `Error::Usage` where the split has no labels, there are no members, or images would have to be both resized and
+/// augmented; `Error::NonFinite` where the loss is not finite.
+pub fn train_head(
+    device: &Device,
+    encoder: &ResNet,
+    split: &Split,
+    members: &[u32],
+    classes: usize,
+    settings: &LinearSettings,
+) -> Result<(Head, f64)> {
+    let labels = split.labels.as_ref().ok_or_else(|| {
+        Error::usage("the training images have no labels; linear evaluation needs them")
+    })?;
+    let width = encoder.feature_width();
+    let source = match settings.augmentation {
+        None => {
+            let chosen = split.subset(members);
+            Source::Cached(features(device, encoder, &chosen, settings.resolution)?)
+        }
+        Some(_) if settings.resolution != split.height => {
+            return Err(Error::usage(
+                "augmented linear evaluation works at the images' own resolution; leave one of the two out",
+            ));
+        }
+        Some(augmentation) => Source::Augmented {
+            images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
+            augmentation,
+        },
+    };
+    let batch_size = settings.batch_size.min(members.len());
+    let mut sampler = EpochSampler::new(members.len(), batch_size, settings.seed)?;
+    let head = Head::new(device, width, classes, settings.seed)?;
+    let mut optimizer =
+        Optimizer::new(device, &head.parameters(), settings.optimization.optimizer)?;
+    let per_epoch = sampler.batches_per_epoch() as u64;
+    let steps = settings.epochs * per_epoch;
+    let mut last_epoch = Vec::new();
+    for step in 0..steps {
+        let places = sampler.batch(step);
+        let samples: Vec<u32> = places.iter().map(|&p| members[p as usize]).collect();
+        let x = match &source {
+            Source::Cached(all) => {
+                let rows: Vec<f32> = places
+                    .iter()
+                    .flat_map(|&p| &all[p as usize * width..][..width])
+                    .copied()
+                    .collect();
+                upload_f32(device, &rows, &[places.len(), width])?
+            }
+            Source::Augmented {
+                images,
+                augmentation,
+            } => augmented(
+                device,
+                encoder,
+                images,
+                augmentation,
+                &samples,
+                step,
+                settings.seed,
+            )?,
+        };
+        let wanted: Vec<u32> = samples.iter().map(|&i| labels[i as usize]).collect();
+        let wanted = upload_u32(device, &wanted, &[wanted.len()])?;
+        let tape = Tape::new(device);
+        let logits = head.forward(&tape, &tape.constant(&x))?;
+        let loss = autograd::softmax_cross_entropy(&tape, &logits, &wanted)?;
+        let gradients = tape.backward(&loss)?;
+        let rate = settings.optimization.schedule;
+        let rate = rate.learning_rate(settings.optimization.learning_rate, step);
+        optimizer.step(rate, &gradients, None)?;
+        if step + per_epoch >= steps {
+            last_epoch.push(device.download(loss.tensor())?);
+        }
+        device.submit()?;
+    }
+    let mut sum = 0.0;
+    let count = last_epoch.len().max(1) as f64;
+    for loss in last_epoch {
+        sum += loss
+            .wait_f32()?
+            .first()
+            .copied()
+            .map_or(f64::NAN, f64::from);
+    }
+    let mean = sum / count;
+    if mean.is_finite() {
+        Ok((head, mean))
+    } else {
+        Err(Error::NonFinite(format!(
+            "the loss of the linear layer is {mean} in its last epoch; try a lower learning rate"
+        )))
+    }
+}
+
+fn augmented(
+    device: &Device,
+    encoder: &ResNet,
+    images: &ImageStore,
+    augmentation: &PaddedCropAugmentation,
+    samples: &[u32],
+    step: u64,
+    seed: u64,
+) -> Result<Tensor> {
+    let key = ViewKey {
+        seed,
+        step: step as u32,
+        view: 0,
+    };
+    let crops = augmentation.draw(key, samples);
+    let cropped = augmentation.apply(device, &images.gather(samples)?, &crops)?;
+    encode(device, encoder, &normalized(device, &cropped)?)
+}

@@ -1,0 +1,219 @@
+//! What a classifier's scores are worth, as scikit-learn defines it: top-k accuracy, confusion matrix, loss, and the area
+//! under the ROC curve of several classes.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Everything that is measured on a set of labelled images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The part of the images whose class is the one with the highest score; top2 and top3: among the two or three
+    /// highest. Of equal scores the higher class comes first, as in scikit-learn's `top_k_accuracy_score`.
+    pub top1: f64,
+    pub top2: f64,
+    pub top3: f64,
+    /// ROC AUC, macro average one-vs-one (Hand and Till 2001): the mean over pairs of classes, of the images of these two.
+    pub auc_ovo: f64,
+    /// ROC AUC, macro average one-vs-rest: the mean over classes.
+    pub auc_ovr: f64,
+    /// The mean cross-entropy.
+    pub loss: f64,
+    /// Images by true class, then by predicted class.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+impl Metrics {
+    /// Measures `logits`, row-major `[N, classes]`, against `labels`, each below `classes`.
+    ///
+    /// # Errors
+    /// `Error::Shape` where sizes or labels do not fit; `Error::NonFinite` for a logit that is not finite; `Error::Usage`
+    /// naming a class of which there is no image, since its AUC is not defined then.
+    pub fn from_logits(logits: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
+        let operation = "metrics";
+        if classes < 2
+            || labels.is_empty()
+            || Some(logits.len()) != labels.len().checked_mul(classes)
+        {
+            return Err(Error::shape(
+                operation,
+                format!(
+                    "{} logits for {} images of {classes} classes; expected one a class and image, of two classes or more",
+                    logits.len(),
+                    labels.len()
+                ),
+            ));
+        }
+        if let Some((i, label)) = labels
+            .iter()
+            .enumerate()
+            .find(|&(_, &l)| l as usize >= classes)
+        {
+            return Err(Error::shape(
+                operation,
+                format!("image {i} has the label {label}, but there are {classes} classes"),
+            ));
+        }
+        if let Some(i) = logits.iter().position(|x| !x.is_finite()) {
+            return Err(Error::NonFinite(format!(
+                "a logit of image {} is {}, so nothing can be measured; train with a lower learning rate",
+                i / classes,
+                logits[i]
+            )));
+        }
+        let mut members: Vec<Vec<usize>> = vec![Vec::new(); classes];
+        for (i, &label) in labels.iter().enumerate() {
+            members[label as usize].push(i);
+        }
+        if let Some(class) = members.iter().position(Vec::is_empty) {
+            return Err(Error::usage(format!(
+                "there is no image of class {class} among the {} that are measured, so its AUC is not defined; \
+                 take more images, or the same number of each class",
+                labels.len()
+            )));
+        }
+        let mut confusion = vec![vec![0; classes]; classes];
+        let mut scores = Vec::with_capacity(logits.len());
+        let mut hits = [0usize; 3];
+        let mut loss = 0.0;
+        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+            let label = label as usize;
+            let rank = rank(row, label);
+            for (k, hit) in hits.iter_mut().enumerate() {
+                *hit += usize::from(rank <= k);
+            }
+            let best = (1..classes).fold(0, |best, c| if row[c] >= row[best] { c } else { best });
+            confusion[label][best] += 1;
+            let all = log_sum_exp(row);
+            loss += all - f64::from(row[label]);
+            // Rounded, so that scores which are equal but for the last bits of a sum are equal.
+            scores.extend(row.iter().map(|&x| (f64::from(x) - all).exp() as f32));
+        }
+        let count = labels.len() as f64;
+        let [top1, top2, top3] = hits.map(|hit| hit as f64 / count);
+        Ok(Metrics {
+            top1,
+            top2,
+            top3,
+            auc_ovo: one_vs_one(&scores, &members),
+            auc_ovr: one_vs_rest(&scores, labels, classes),
+            loss: loss / count,
+            confusion,
+        })
+    }
+}
+
+/// How many classes come before `label`: those with a higher score, and higher classes with the same.
+fn rank(row: &[f32], label: usize) -> usize {
+    let before = |c: usize| row[c] > row[label] || (row[c] == row[label] && c > label);
+    (0..row.len()).filter(|&c| before(c)).count()
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+    f64::from(max) + sum.ln()
+}
+
+/// The chance that a random positive scores higher than a random negative, an equal score counting half: the Mann-Whitney
+/// statistic by mid-ranks.
+fn auc(scored: &mut [(f32, bool)]) -> f64 {
+    scored.sort_unstable_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal));
+    let positives = scored.iter().filter(|(_, positive)| *positive).count() as f64;
+    let negatives = scored.len() as f64 - positives;
+    let mut rank_sum = 0.0;
+    let mut start = 0;
+    while start < scored.len() {
+        let equal = scored[start..]
+            .iter()
+            .take_while(|s| s.0 == scored[start].0);
+        let end = start + equal.count();
+        let tied = scored[start..end].iter().filter(|(_, positive)| *positive);
+        // Ranks start + 1 to end, each tied one taking their mean.
+        rank_sum += tied.count() as f64 * (start + 1 + end) as f64 / 2.0;
+        start = end;
+    }
+    (rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives)
+}
+
+fn one_vs_one(scores: &[f32], members: &[Vec<usize>]) -> f64 {
+    let classes = members.len();
+    let mut sum = 0.0;
+    // The chance that an image of `a` scores higher as `a` than an image of `b` does.
+    let separated = |a: usize, b: usize| {
+        let of = |class: usize| {
+            members[class]
+                .iter()
+                .map(move |&i| (scores[i * classes + a], class == a))
+        };
+        let mut scored: Vec<_> = of(a).chain(of(b)).collect();
+        auc(&mut scored)
+    };
+    for a in 0..classes {
+        for b in a + 1..classes {
+            sum += (separated(a, b) + separated(b, a)) / 2.0;
+        }
+    }
+    sum / (classes * (classes - 1) / 2) as f64
+}
+
+fn one_vs_rest(scores: &[f32], labels: &[u32], classes: usize) -> f64 {
+    let of_class = |class: usize| {
+        let mut scored: Vec<_> = labels
+            .iter()
+            .enumerate()
+            .map(|(i, &label)| (scores[i * classes + class], label as usize == class))
+            .collect();
+        auc(&mut scored)
+    };
+    (0..classes).map(of_class).sum::<f64>() / classes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area(positives: &[f32], negatives: &[f32]) -> f64 {
+        let scored =
+            |scores: &[f32], positive| scores.iter().map(|&s| (s, positive)).collect::<Vec<_>>();
+        auc(&mut [scored(positives, true), scored(negatives, false)].concat())
+    }
+
+    #[test]
+    fn the_area_counts_pairs_in_order_and_ties_half() {
+        assert_eq!(area(&[0.9, 0.8], &[0.1, 0.2]), 1.0);
+        assert_eq!(area(&[0.1], &[0.9, 0.8]), 0.0);
+        assert_eq!(area(&[0.5, 0.5], &[0.5]), 0.5);
+        // Of six pairs: 0.4 > 0.1 and 0.3; 0.3 > 0.1 and = 0.3; 0.2 > 0.1. 4 and a half of 6.
+        assert_eq!(area(&[0.4, 0.3, 0.2], &[0.1, 0.3]), 4.5 / 6.0);
+    }
+
+    #[test]
+    fn small_values_worked_out_by_hand() {
+        // Three images, three classes: right; second; last.
+        let logits = [3.0, 1.0, 2.0, 1.0, 0.5, 0.0, 0.0, 2.0, -1.0];
+        let found = Metrics::from_logits(&logits, &[0, 1, 2], 3).unwrap();
+        assert_eq!(
+            [found.top1, found.top2, found.top3],
+            [1.0 / 3.0, 2.0 / 3.0, 1.0]
+        );
+        assert_eq!(found.confusion, [[1, 0, 0], [1, 0, 0], [0, 1, 0]]);
+        let equal = Metrics::from_logits(&[0.0; 6], &[0, 1], 3).unwrap_err();
+        assert!(equal.to_string().contains("class 2"), "{equal}");
+        let equal = Metrics::from_logits(&[0.0; 4], &[0, 1], 2).unwrap();
+        assert_eq!((equal.top1, equal.top2, equal.top3), (0.5, 1.0, 1.0));
+        assert_eq!((equal.auc_ovo, equal.auc_ovr), (0.5, 0.5));
+        assert!((equal.loss - 2f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_an_error() {
+        assert!(Metrics::from_logits(&[0.0; 3], &[0, 1], 2).is_err());
+        assert!(Metrics::from_logits(&[0.0; 4], &[0, 2], 2).is_err());
+        assert!(Metrics::from_logits(&[], &[], 2).is_err());
+        let nan = Metrics::from_logits(&[0.0, f32::NAN, 0.0, 0.0], &[0, 1], 2);
+        assert!(matches!(nan, Err(Error::NonFinite(_))));
+    }
+}

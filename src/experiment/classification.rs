@@ -1,0 +1,175 @@
+//! A supervised run, from scratch or from a pretrained encoder, from its request to its summary.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
+use super::encoder_file::{Loaded, Origin, pack};
+use super::run_folder::RunFolder;
+use super::summary::{ClassificationSummary, Start, final_mean};
+use super::training::{CHECKPOINT, Plan, train};
+use crate::data::{DataKind, Dataset, label_fraction};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
+use crate::evaluate::metrics::Metrics;
+use crate::nn::{ResNet, ResNetConfig};
+use crate::pretext::Protocol;
+use crate::train::Trainer;
+
+/// How long a training is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Length {
+    /// Passes over the labelled images, each without its last partial batch.
+    Epochs(u64),
+    Steps(u64),
+}
+
+/// What a run is asked to do.
+pub struct ClassificationRequest {
+    pub protocol: Protocol,
+    /// The network, where it starts from scratch.
+    pub encoder: ResNetConfig,
+    /// A pretrained encoder and its file.
+    pub start: Option<(PathBuf, Loaded)>,
+    pub settings: ClassifierSettings,
+    pub length: Length,
+    /// The part of the labels that is used, the same of each class.
+    pub labels: f64,
+    pub save_every: Option<u64>,
+    pub checkpoint_every: Duration,
+    pub data: DataKind,
+    pub dataset: Dataset,
+}
+
+/// Trains, measures on the held-out images, and writes everything into `folder`; a run that was cut goes on from its
+/// checkpoint.
+///
+/// # Errors
+/// As the parts: no labels, a fraction that leaves a class empty, a loss that is not finite.
+pub fn run(
+    device: &Device,
+    request: ClassificationRequest,
+    mut folder: RunFolder,
+) -> Result<ClassificationSummary> {
+    let started = Instant::now();
+    let ClassificationRequest {
+        protocol,
+        encoder: from_scratch,
+        start,
+        mut settings,
+        length,
+        labels,
+        save_every,
+        checkpoint_every,
+        data,
+        dataset,
+    } = request;
+    let command = match start {
+        None => "supervised",
+        Some(_) => "finetune",
+    };
+    let classes = dataset.classes.len();
+    let train_labels = dataset.labels_of(&dataset.train, "training")?;
+    let test_labels = dataset.labels_of(&dataset.test, "test")?;
+    let members = label_fraction(train_labels, classes, labels, settings.seed)?;
+    let labelled_images = members.len();
+    settings.batch_size = settings.batch_size.min(labelled_images);
+    let (encoder, start) = match start {
+        None => (ResNet::new(device, &from_scratch, settings.seed)?, None),
+        Some((path, loaded)) => {
+            let told = Start::new(&path, &loaded.origin);
+            (loaded.encoder, Some((told, loaded.origin.encoder)))
+        }
+    };
+    let (start, network) = match start {
+        None => (None, from_scratch),
+        Some((start, network)) => (Some(start), network),
+    };
+    let objective = Classifier::new(
+        device,
+        settings.clone(),
+        encoder,
+        classes,
+        &dataset.train,
+        members,
+    )?;
+    let per_epoch = objective.steps_per_epoch();
+    let steps = match length {
+        Length::Steps(steps) => steps,
+        Length::Epochs(epochs) => epochs.checked_mul(per_epoch).ok_or_else(|| {
+            Error::usage(format!("{epochs} epochs of {per_epoch} steps are too many"))
+        })?,
+    };
+    let config = RunConfig {
+        command: command.to_string(),
+        protocol: protocol.to_string(),
+        init: start
+            .as_ref()
+            .map_or("random".to_string(), |start| start.file.clone()),
+        seed: settings.seed,
+        device: device.name(),
+        encoder: network.into(),
+        training: Some(TrainingConfig {
+            labelled_images: Some(labelled_images),
+            frozen_after_first_epoch: Some(settings.frozen_after_first_epoch),
+            ..TrainingConfig::new(settings.batch_size, steps, &settings.optimization)
+        }),
+        data: DataConfig::new(data, &dataset),
+        augmentation: Some((&settings.augmentation).into()),
+        versions: Versions::current(),
+    };
+    folder.write_config(&config.to_toml()?)?;
+    let plan = Plan {
+        steps,
+        images_per_step: settings.batch_size,
+        chance_loss: (classes as f64).ln(),
+        save_every,
+        checkpoint_every,
+    };
+    let origin = |step| Origin {
+        encoder: network,
+        command: command.to_string(),
+        protocol: protocol.to_string(),
+        data: dataset.name.clone(),
+        seed: settings.seed,
+        step,
+        batch_size: settings.batch_size,
+        classes: Some(classes),
+    };
+    let mut trainer = Trainer::new(device, objective, settings.optimization)?;
+    let save =
+        |model: &Classifier, step| pack(device, &model.encoder, Some(&model.head), &origin(step));
+    let trained = train(device, &mut trainer, &plan, &mut folder, save)?;
+    let model = trainer.objective;
+    folder.write("model.safetensors", &save(&model, steps)?)?;
+    let scores = logits(device, &model.encoder, &model.head, &dataset.test)?;
+    let summary = ClassificationSummary {
+        command: command.to_string(),
+        protocol: protocol.to_string(),
+        data: dataset.name.clone(),
+        device: device.name(),
+        arch: network.arch.to_string(),
+        width: network.width,
+        seed: settings.seed,
+        start,
+        label_fraction: labels,
+        labelled_images,
+        batch_size: settings.batch_size,
+        epochs: steps as f64 / per_epoch as f64,
+        steps,
+        chance_loss: plan.chance_loss,
+        first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
+        final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
+        final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
+        metrics: Metrics::from_logits(&scores, test_labels, classes)?,
+        seconds: trained.seconds,
+        total_seconds: started.elapsed().as_secs_f64(),
+        images_per_second: trained.images_per_second(&plan),
+        peak_bytes: trained.peak_bytes,
+        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    folder.write_summary(&summary)?;
+    folder.remove(CHECKPOINT)?;
+    Ok(summary)
+}

@@ -1,0 +1,153 @@
+//! Files of an encoder, with or without a classifier on it: safetensors that say what network they are of.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::state::{Matching, load, metadata, save};
+use crate::nn::{Head, Parameter, ResNet, ResNetConfig};
+
+/// What a file says of its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Origin {
+    pub encoder: ResNetConfig,
+    /// The command that trained it.
+    pub command: String,
+    /// As results name it.
+    pub protocol: String,
+    /// The name of the data set that it was trained on.
+    pub data: String,
+    pub seed: u64,
+    /// Steps that it was trained for.
+    pub step: u64,
+    pub batch_size: usize,
+    /// Classes of the head, where there is one.
+    pub classes: Option<usize>,
+}
+
+impl Origin {
+    fn to_map(&self) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::from(
+            [
+                ("arch", self.encoder.arch.to_string()),
+                ("width", self.encoder.width.to_string()),
+                ("stem", self.encoder.stem.to_string()),
+                ("command", self.command.clone()),
+                ("protocol", self.protocol.clone()),
+                ("data", self.data.clone()),
+                ("seed", self.seed.to_string()),
+                ("step", self.step.to_string()),
+                ("batch_size", self.batch_size.to_string()),
+            ]
+            .map(|(key, value)| (key.to_string(), value)),
+        );
+        if let Some(classes) = self.classes {
+            map.insert("classes".to_string(), classes.to_string());
+        }
+        map
+    }
+
+    fn from_map(map: &BTreeMap<String, String>, path: &Path) -> Result<Self> {
+        let text = |key: &str| {
+            map.get(key).ok_or_else(|| {
+                Error::data(
+                    path,
+                    format!(
+                        "its metadata has no {key}; expected a file that a training of this program wrote \
+                         (weights from elsewhere can start a training: --init)"
+                    ),
+                )
+            })
+        };
+        fn number<T: std::str::FromStr>(key: &str, word: &str, path: &Path) -> Result<T> {
+            word.parse()
+                .map_err(|_| Error::data(path, format!("its metadata gives '{word}' as {key}")))
+        }
+        Ok(Origin {
+            encoder: ResNetConfig {
+                arch: number("arch", text("arch")?, path)?,
+                stem: number("stem", text("stem")?, path)?,
+                width: number("width", text("width")?, path)?,
+            },
+            command: text("command")?.clone(),
+            protocol: text("protocol")?.clone(),
+            data: text("data")?.clone(),
+            seed: number("seed", text("seed")?, path)?,
+            step: number("step", text("step")?, path)?,
+            batch_size: number("batch_size", text("batch_size")?, path)?,
+            classes: map
+                .get("classes")
+                .map(|word| number("classes", word, path))
+                .transpose()?,
+        })
+    }
+}
+
+/// The bytes of a file of `encoder`, and of `head` where there is one.
+pub fn pack(
+    device: &Device,
+    encoder: &ResNet,
+    head: Option<&Head>,
+    origin: &Origin,
+) -> Result<Vec<u8>> {
+    let state = state(encoder, head);
+    save(device, &state, &origin.to_map())
+}
+
+/// A network that was read from a file.
+pub struct Loaded {
+    pub encoder: ResNet,
+    /// None in a file that pretraining wrote.
+    pub head: Option<Head>,
+    pub origin: Origin,
+}
+
+/// Reads a file that [`pack`] made.
+///
+/// # Errors
+/// `Error::Io` where it cannot be read; `Error::Data` where it is something else.
+pub fn read(device: &Device, path: &Path) -> Result<Loaded> {
+    let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
+    let origin = Origin::from_map(&metadata(&bytes, path)?, path)?;
+    let encoder = ResNet::new(device, &origin.encoder, 0)?;
+    let head = origin
+        .classes
+        .map(|classes| Head::new(device, encoder.feature_width(), classes, 0))
+        .transpose()?;
+    load(
+        device,
+        &bytes,
+        path,
+        &state(&encoder, head.as_ref()),
+        Matching::Exact,
+    )?;
+    Ok(Loaded {
+        encoder,
+        head,
+        origin,
+    })
+}
+
+/// Starts `encoder` from another task's weights, torchvision's too: its first convolution may differ, a head is left out.
+///
+/// # Errors
+/// As [`read`].
+pub fn initialize(device: &Device, encoder: &ResNet, path: &Path) -> Result<()> {
+    let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
+    load(
+        device,
+        &bytes,
+        path,
+        &state(encoder, None),
+        Matching::Initialize,
+    )?;
+    Ok(())
+}
+
+fn state<'a>(encoder: &'a ResNet, head: Option<&'a Head>) -> Vec<&'a Parameter> {
+    let mut state = encoder.parameters();
+    state.extend(encoder.buffers());
+    state.extend(head.map(Head::parameters).unwrap_or_default());
+    state
+}

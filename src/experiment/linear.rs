@@ -1,0 +1,105 @@
+//! A linear evaluation, on the pretraining's data set or another one, from its request to its summary.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
+use super::encoder_file::Loaded;
+use super::run_folder::RunFolder;
+use super::summary::{LinearSummary, Start};
+use crate::autograd::Tape;
+use crate::data::{DataKind, Dataset, label_fraction};
+use crate::device::read_f32;
+use crate::device::{Device, upload_f32};
+use crate::error::Result;
+use crate::evaluate::features::features;
+use crate::evaluate::linear::{LinearSettings, train_head, with_frozen};
+use crate::evaluate::metrics::Metrics;
+use crate::nn::state::digest;
+use crate::pretext::Protocol;
+
+/// What a run is asked to do.
+pub struct LinearRequest {
+    /// `linear` or `transfer`.
+    pub command: String,
+    pub protocol: Protocol,
+    /// The file of the encoder, and what was in it.
+    pub path: PathBuf,
+    pub loaded: Loaded,
+    pub settings: LinearSettings,
+    /// The part of the labels that is used, the same of each class.
+    pub labels: f64,
+    pub data: DataKind,
+    pub dataset: Dataset,
+}
+
+/// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and writes everything into
+/// `folder`.
+///
+/// # Errors
+/// `Error::Guard` where the encoder changed; otherwise as the parts.
+pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Result<LinearSummary> {
+    let started = Instant::now();
+    let LinearRequest {
+        loaded,
+        settings,
+        dataset,
+        ..
+    } = request;
+    let (encoder, network) = (&loaded.encoder, loaded.origin.encoder);
+    let classes = dataset.classes.len();
+    let labels = dataset.labels_of(&dataset.train, "training")?;
+    let test_labels = dataset.labels_of(&dataset.test, "test")?;
+    let members = label_fraction(labels, classes, request.labels, settings.seed)?;
+    let batch_size = settings.batch_size.min(members.len());
+    let steps = settings.epochs * (members.len() / batch_size.max(1)) as u64;
+    let config = RunConfig {
+        command: request.command.clone(),
+        protocol: request.protocol.to_string(),
+        init: request.path.display().to_string(),
+        seed: settings.seed,
+        device: device.name(),
+        encoder: network.into(),
+        training: Some(TrainingConfig {
+            labelled_images: Some(members.len()),
+            resolution: Some(settings.resolution),
+            ..TrainingConfig::new(batch_size, steps, &settings.optimization)
+        }),
+        data: DataConfig::new(request.data, dataset),
+        augmentation: settings.augmentation.as_ref().map(Into::into),
+        versions: Versions::current(),
+    };
+    folder.write_config(&config.to_toml()?)?;
+    let (logits, final_loss) = with_frozen(device, encoder, || {
+        let (head, loss) =
+            train_head(device, encoder, &dataset.train, &members, classes, settings)?;
+        let x = features(device, encoder, &dataset.test, settings.resolution)?;
+        let x = upload_f32(device, &x, &[dataset.test.len(), encoder.feature_width()])?;
+        let tape = Tape::inference(device);
+        let logits = head.forward(&tape, &tape.constant(&x))?;
+        Ok((read_f32(device, logits.tensor())?, loss))
+    })?;
+    let mut state = encoder.parameters();
+    state.extend(encoder.buffers());
+    let summary = LinearSummary {
+        command: request.command.clone(),
+        protocol: request.protocol.to_string(),
+        data: dataset.name.clone(),
+        device: device.name(),
+        arch: network.arch.to_string(),
+        width: network.width,
+        seed: settings.seed,
+        start: Start::new(&request.path, &loaded.origin),
+        encoder_digest: digest(device, &state)?,
+        label_fraction: request.labels,
+        labelled_images: members.len(),
+        resolution: settings.resolution,
+        epochs: settings.epochs,
+        final_loss,
+        metrics: Metrics::from_logits(&logits, test_labels, classes)?,
+        total_seconds: started.elapsed().as_secs_f64(),
+        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    folder.write_summary(&summary)?;
+    Ok(summary)
+}

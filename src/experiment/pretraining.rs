@@ -1,0 +1,257 @@
+//! A pretraining run, SimCLR's or RotNet's, from its request to its summary.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::config::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
+use super::encoder_file::{Origin, initialize, pack};
+use super::run_folder::RunFolder;
+use super::summary::{PretrainingSummary, chance_loss, final_mean};
+use super::training::{Plan, Trained, train};
+use crate::data::{DataKind, Dataset};
+use crate::device::Device;
+use crate::error::Result;
+use crate::evaluate::{features, knn};
+use crate::nn::{ResNet, ResNetConfig};
+use crate::optim::Optimization;
+use crate::pretext::Protocol;
+use crate::pretext::rotnet::{ROTATIONS, RotNet, RotNetSettings};
+use crate::pretext::simclr::{SimClr, SimClrSettings};
+use crate::train::{Objective, Trainer};
+
+/// What is learned, with its settings.
+#[derive(Clone, Debug)]
+pub enum Pretext {
+    SimClr(SimClrSettings),
+    RotNet(RotNetSettings),
+}
+
+impl Pretext {
+    /// The command that asks for it.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Pretext::SimClr(_) => "simclr",
+            Pretext::RotNet(_) => "rotnet",
+        }
+    }
+
+    fn encoder(&self) -> &ResNetConfig {
+        match self {
+            Pretext::SimClr(settings) => &settings.encoder,
+            Pretext::RotNet(settings) => &settings.encoder,
+        }
+    }
+
+    fn batch_size(&self) -> usize {
+        match self {
+            Pretext::SimClr(settings) => settings.batch_size,
+            Pretext::RotNet(settings) => settings.batch_size,
+        }
+    }
+
+    fn optimization(&self) -> Optimization {
+        match self {
+            Pretext::SimClr(settings) => settings.optimization,
+            Pretext::RotNet(settings) => settings.optimization,
+        }
+    }
+
+    fn seed(&self) -> u64 {
+        match self {
+            Pretext::SimClr(settings) => settings.seed,
+            Pretext::RotNet(settings) => settings.seed,
+        }
+    }
+
+    /// The loss of a network that says nothing.
+    fn chance_loss(&self) -> f64 {
+        match self {
+            Pretext::SimClr(settings) => chance_loss(settings.batch_size),
+            Pretext::RotNet(_) => (ROTATIONS as f64).ln(),
+        }
+    }
+}
+
+/// What a run is asked to do.
+pub struct PretrainingRequest {
+    pub protocol: Protocol,
+    pub pretext: Pretext,
+    pub steps: u64,
+    /// Steps between two saved encoders.
+    pub save_every: Option<u64>,
+    /// At least so long between two checkpoints.
+    pub checkpoint_every: Duration,
+    /// A safetensors file of an encoder to start from.
+    pub init: Option<PathBuf>,
+    pub data: DataKind,
+    pub dataset: Dataset,
+}
+
+impl PretrainingRequest {
+    /// The protocol as results name it.
+    fn protocol_label(&self) -> String {
+        match (self.protocol, &self.init) {
+            (Protocol::Paper, None) => "paper protocol, random start".to_string(),
+            (protocol, _) => protocol.to_string(),
+        }
+    }
+
+    fn origin(&self, step: u64) -> Origin {
+        Origin {
+            encoder: *self.pretext.encoder(),
+            command: self.pretext.command().to_string(),
+            protocol: self.protocol_label(),
+            data: self.dataset.name.clone(),
+            seed: self.pretext.seed(),
+            step,
+            batch_size: self.pretext.batch_size(),
+            classes: None,
+        }
+    }
+
+    fn config(&self, device: &Device) -> RunConfig {
+        let pretext = &self.pretext;
+        let training =
+            TrainingConfig::new(pretext.batch_size(), self.steps, &pretext.optimization());
+        let (training, augmentation) = match pretext {
+            Pretext::SimClr(settings) => (
+                TrainingConfig {
+                    temperature: Some(shortest(settings.temperature)),
+                    separate_passes: Some(settings.separate_passes),
+                    ..training
+                },
+                (&settings.augmentation).into(),
+            ),
+            Pretext::RotNet(settings) => (training, (&settings.augmentation).into()),
+        };
+        RunConfig {
+            command: pretext.command().to_string(),
+            protocol: self.protocol_label(),
+            init: match &self.init {
+                Some(path) => path.display().to_string(),
+                None => "random".to_string(),
+            },
+            seed: pretext.seed(),
+            device: device.name(),
+            encoder: (*pretext.encoder()).into(),
+            training: Some(training),
+            data: DataConfig::new(self.data, &self.dataset),
+            augmentation: Some(augmentation),
+            versions: Versions::current(),
+        }
+    }
+}
+
+/// Pretrains, judges, and writes everything into `folder`; a run that was cut goes on from its checkpoint.
+///
+/// # Errors
+/// As the parts: a batch that does not fit the data, a loss that is not finite, a file that cannot be written.
+pub fn run(
+    device: &Device,
+    request: &PretrainingRequest,
+    mut folder: RunFolder,
+) -> Result<PretrainingSummary> {
+    let started = Instant::now();
+    folder.write_config(&request.config(device).to_toml()?)?;
+    let split = request.dataset.pretraining();
+    match &request.pretext {
+        Pretext::SimClr(settings) => {
+            let objective = SimClr::new(device, settings.clone(), split)?;
+            let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
+            judge(
+                device, request, &trained, &objective, None, &folder, started,
+            )
+        }
+        Pretext::RotNet(settings) => {
+            let objective = RotNet::new(device, settings.clone(), split)?;
+            let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
+            let accuracy = objective.rotation_accuracy(&request.dataset.test)?;
+            judge(
+                device,
+                request,
+                &trained,
+                &objective,
+                Some(accuracy),
+                &folder,
+                started,
+            )
+        }
+    }
+}
+
+fn plan(request: &PretrainingRequest) -> Plan {
+    Plan {
+        steps: request.steps,
+        images_per_step: request.pretext.batch_size(),
+        chance_loss: request.pretext.chance_loss(),
+        save_every: request.save_every,
+        checkpoint_every: request.checkpoint_every,
+    }
+}
+
+fn pretrain<O: Objective>(
+    device: &Device,
+    request: &PretrainingRequest,
+    objective: O,
+    folder: &mut RunFolder,
+) -> Result<(Trained, O)> {
+    if let Some(path) = &request.init {
+        initialize(device, objective.encoder(), path)?;
+    }
+    let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?;
+    let encoder =
+        |objective: &O, step| pack(device, objective.encoder(), None, &request.origin(step));
+    let trained = train(device, &mut trainer, &plan(request), folder, encoder)?;
+    let bytes = encoder(&trainer.objective, request.steps)?;
+    folder.write("encoder.safetensors", &bytes)?;
+    Ok((trained, trainer.objective))
+}
+
+fn judge<O: Objective>(
+    device: &Device,
+    request: &PretrainingRequest,
+    trained: &Trained,
+    objective: &O,
+    rotation_accuracy: Option<f64>,
+    folder: &RunFolder,
+    started: Instant,
+) -> Result<PretrainingSummary> {
+    let (pretext, dataset) = (&request.pretext, &request.dataset);
+    println!("judging the encoder by its nearest neighbours, then the untrained one");
+    let neighbours = knn::judge(device, objective.encoder(), dataset)?;
+    let untrained = ResNet::new(device, pretext.encoder(), pretext.seed())?;
+    if let Some(path) = &request.init {
+        initialize(device, &untrained, path)?;
+    } else {
+        features::set_running_statistics(device, &untrained, &dataset.train)?;
+    }
+    let before = knn::judge(device, &untrained, dataset)?;
+    let summary = PretrainingSummary {
+        command: pretext.command().to_string(),
+        protocol: request.protocol_label(),
+        data: dataset.name.clone(),
+        device: device.name(),
+        arch: pretext.encoder().arch.to_string(),
+        width: pretext.encoder().width,
+        seed: pretext.seed(),
+        batch_size: pretext.batch_size(),
+        steps: request.steps,
+        chance_loss: pretext.chance_loss(),
+        first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
+        final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
+        final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
+        rotation_accuracy,
+        knn_k: neighbours.k,
+        knn_top1: neighbours.top1,
+        knn_top1_untrained: before.top1,
+        seconds: trained.seconds,
+        total_seconds: started.elapsed().as_secs_f64(),
+        images_per_second: trained.images_per_second(&plan(request)),
+        peak_bytes: trained.peak_bytes,
+        peak_bytes_total: device.memory().peak,
+        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    folder.write_summary(&summary)?;
+    folder.remove(super::training::CHECKPOINT)?;
+    Ok(summary)
+}

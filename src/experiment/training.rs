@@ -1,0 +1,189 @@
+//! The loop of a training run: steps, metrics, checkpoints, and the way back into a run that was cut.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::progress::Progress;
+use super::run_folder::{RunFolder, StepMetrics};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::state::{Matching, load, metadata, save};
+use crate::train::{Objective, PendingStep, Trainer};
+
+/// Steps that may be under way before the oldest one's loss is waited for.
+const STEPS_AHEAD: usize = 2;
+
+/// The file that a run goes on from.
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// How long a run is, and what it leaves on its way.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub steps: u64,
+    /// Images a step, as speeds count them.
+    pub images_per_step: usize,
+    /// The loss of a network that says nothing.
+    pub chance_loss: f64,
+    /// Steps between two saved networks.
+    pub save_every: Option<u64>,
+    /// At least so long between two checkpoints; zero makes one after every step.
+    pub checkpoint_every: Duration,
+}
+
+/// What a training measured.
+pub struct Trained {
+    /// Of each step, before its update.
+    pub losses: Vec<f32>,
+    /// Of training alone, those before an interruption included.
+    pub seconds: f64,
+    /// Bytes that the device held for tensors, at most.
+    pub peak_bytes: u64,
+}
+
+impl Trained {
+    /// Images a second over all steps.
+    pub fn images_per_second(&self, plan: &Plan) -> f64 {
+        (plan.steps * plan.images_per_step as u64) as f64 / self.seconds
+    }
+}
+
+/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after each
+/// `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`.
+///
+/// A run that was cut and goes on has the losses and weights, to the bit, of one that was not: a step depends on the
+/// weights, the optimiser's state, the seed and its number alone.
+pub fn train<O: Objective>(
+    device: &Device,
+    trainer: &mut Trainer<O>,
+    plan: &Plan,
+    folder: &mut RunFolder,
+    save_network: impl Fn(&O, u64) -> Result<Vec<u8>>,
+) -> Result<Trained> {
+    let mut run = Run {
+        first_step: restore(device, trainer, folder)?,
+        losses: Vec::new(),
+        seconds_before: 0.0,
+        started: Instant::now(),
+        progress: Progress::new(plan.steps, plan.images_per_step, plan.chance_loss),
+    };
+    for metrics in folder.keep_metrics(run.first_step)? {
+        run.losses.push(metrics.loss);
+        run.seconds_before = metrics.seconds;
+    }
+    run.progress.start_at(run.first_step, run.seconds_before);
+    let mut last_checkpoint = Instant::now();
+    let mut pending = VecDeque::new();
+    for step in run.first_step..plan.steps {
+        pending.push_back(trainer.step(step)?);
+        let done = step + 1;
+        let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
+        let checkpoint = done < plan.steps && last_checkpoint.elapsed() >= plan.checkpoint_every;
+        // A checkpoint is of a state in which no step is under way.
+        let ahead = if saves || checkpoint { 0 } else { STEPS_AHEAD };
+        while pending.len() > ahead
+            && let Some(oldest) = pending.pop_front()
+        {
+            run.finish(trainer, oldest, folder)?;
+        }
+        if saves {
+            let bytes = save_network(&trainer.objective, done)?;
+            folder.write(&format!("encoder-step{done}.safetensors"), &bytes)?;
+        }
+        if checkpoint {
+            write_checkpoint(device, trainer, done, folder)?;
+            last_checkpoint = Instant::now();
+        }
+    }
+    for step in pending {
+        run.finish(trainer, step, folder)?;
+    }
+    let seconds = run.seconds();
+    run.progress.finish();
+    Ok(Trained {
+        losses: run.losses,
+        seconds,
+        peak_bytes: device.memory().peak,
+    })
+}
+
+struct Run {
+    /// Steps that were taken before this process.
+    first_step: u64,
+    losses: Vec<f32>,
+    seconds_before: f64,
+    started: Instant,
+    progress: Progress,
+}
+
+impl Run {
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    fn finish<O: Objective>(
+        &mut self,
+        trainer: &mut Trainer<O>,
+        pending: PendingStep,
+        folder: &mut RunFolder,
+    ) -> Result<()> {
+        let (step, learning_rate) = (pending.step + 1, pending.learning_rate);
+        let loss = trainer.finish(pending)?;
+        self.losses.push(loss);
+        self.progress.step(step, loss);
+        folder.append(&StepMetrics {
+            step,
+            loss,
+            learning_rate,
+            seconds: self.seconds(),
+        })
+    }
+}
+
+fn write_checkpoint<O: Objective>(
+    device: &Device,
+    trainer: &Trainer<O>,
+    step: u64,
+    folder: &RunFolder,
+) -> Result<()> {
+    let entries = BTreeMap::from([
+        ("step".to_string(), step.to_string()),
+        (
+            "optimizer_steps".to_string(),
+            trainer.optimizer_steps().to_string(),
+        ),
+    ]);
+    folder.write(CHECKPOINT, &save(device, &trainer.state(), &entries)?)
+}
+
+/// Loads the folder's checkpoint, if it has one, and returns the number of steps that were taken.
+fn restore<O: Objective>(
+    device: &Device,
+    trainer: &mut Trainer<O>,
+    folder: &RunFolder,
+) -> Result<u64> {
+    let path = folder.path().join(CHECKPOINT);
+    let Some(bytes) = folder.read(CHECKPOINT)? else {
+        return Ok(0);
+    };
+    let entries = metadata(&bytes, &path)?;
+    let number = |key: &str| -> Result<u64> {
+        let word = entries.get(key).map(String::as_str).unwrap_or_default();
+        word.parse().map_err(|_| {
+            Error::data(
+                &path,
+                format!("its metadata gives '{word}' as {key}; remove the file to start over"),
+            )
+        })
+    };
+    let (step, optimizer_steps) = (number("step")?, number("optimizer_steps")?);
+    load(
+        device,
+        &bytes,
+        Path::new(&path),
+        &trainer.state(),
+        Matching::Exact,
+    )?;
+    trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
+    Ok(step)
+}

@@ -1,0 +1,180 @@
+//! RotNet (Gidaris, Singh and Komodakis 2018): an image is turned by 0, 90, 180 and 270 degrees, and the network tells by
+//! which.
+
+use super::Protocol;
+use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
+use crate::autograd::{self, Tape, Var};
+use crate::data::{EpochSampler, Split, batches};
+use crate::device::{Device, read_f32, upload_u32};
+use crate::error::{Error, Result};
+use crate::nn::{Head, Mode, Parameter, ResNet, ResNetConfig, Stem};
+use crate::optim::{Optimization, OptimizerOptions};
+use crate::tensor::Tensor;
+use crate::train::Objective;
+
+/// The quarter turns that are told apart, the class being their number.
+pub const ROTATIONS: usize = 4;
+
+/// Images of one forward pass when accuracy is measured; each is seen four times.
+const EVALUATION_BATCH: u32 = 64;
+
+/// What a pretraining is.
+#[derive(Clone, Debug)]
+pub struct RotNetSettings {
+    pub encoder: ResNetConfig,
+    /// Images a step; each is seen under all four rotations, so that the network sees four times as many.
+    pub batch_size: usize,
+    pub optimization: Optimization,
+    /// What happens to an image before it is turned: the same for its four rotations.
+    pub augmentation: PaddedCropAugmentation,
+    pub seed: u64,
+}
+
+impl RotNetSettings {
+    /// The settings of `protocol`: SGD with Nesterov momentum 0.9, rate 0.01. The paper's code has the ImageNet stem
+    /// (1/15 of the work on 32 x 32 images) and borders that give the rotation away.
+    pub fn of_protocol(
+        protocol: Protocol,
+        mut encoder: ResNetConfig,
+        batch_size: usize,
+        weight_decay: f32,
+        seed: u64,
+    ) -> Self {
+        let (stem, augmentation) = match protocol {
+            Protocol::Sound => (
+                Stem::Cifar { padding: 1 },
+                PaddedCropAugmentation::default(),
+            ),
+            Protocol::Paper => (Stem::ImageNet, PaddedCropAugmentation::paper_rotnet()),
+        };
+        encoder.stem = stem;
+        RotNetSettings {
+            encoder,
+            batch_size,
+            optimization: Optimization {
+                optimizer: OptimizerOptions::nesterov(weight_decay),
+                learning_rate: 0.01,
+                schedule: protocol.schedule(),
+            },
+            augmentation,
+            seed,
+        }
+    }
+}
+
+/// The objective: an encoder, a head of four classes, and the images that they learn from.
+pub struct RotNet {
+    device: Device,
+    settings: RotNetSettings,
+    pub encoder: ResNet,
+    pub head: Head,
+    images: ImageStore,
+    sampler: EpochSampler,
+}
+
+impl RotNet {
+    /// Draws the weights and puts the images of `split` on `device`.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a batch that is empty or larger than the split, or images that are not square.
+    pub fn new(device: &Device, settings: RotNetSettings, split: &Split) -> Result<Self> {
+        if split.height != split.width {
+            return Err(Error::usage(format!(
+                "the images have {} x {} pixels; RotNet turns images by 90 degrees and needs square ones",
+                split.height, split.width
+            )));
+        }
+        let sampler = EpochSampler::new(split.len(), settings.batch_size, settings.seed)?;
+        let encoder = ResNet::new(device, &settings.encoder, settings.seed)?;
+        let head = Head::new(device, encoder.feature_width(), ROTATIONS, settings.seed)?;
+        Ok(RotNet {
+            images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
+            device: device.clone(),
+            settings,
+            encoder,
+            head,
+            sampler,
+        })
+    }
+
+    /// Step `step`'s images under all rotations, `[4B, 3, H, W]`: all upright ones first, then all turned once.
+    pub fn rotated_batch(&mut self, step: u64) -> Result<Tensor> {
+        let samples = self.sampler.batch(step);
+        let images = self.images.gather(&samples)?;
+        let key = ViewKey {
+            seed: self.settings.seed,
+            step: step as u32,
+            view: 0,
+        };
+        let augmentation = &self.settings.augmentation;
+        let crops = augmentation.draw(key, &samples);
+        let cropped = augmentation.apply(&self.device, &images, &crops)?;
+        rotations(&self.device, &cropped)
+    }
+
+    fn logits(&self, tape: &Tape, images: &Tensor, mode: Mode) -> Result<Var> {
+        let features = self.encoder.forward(tape, &tape.constant(images), mode)?;
+        self.head.forward(tape, &features)
+    }
+
+    /// The part of `split`'s images under all four rotations whose rotation is told right, in evaluation mode and
+    /// without augmentation.
+    pub fn rotation_accuracy(&self, split: &Split) -> Result<f64> {
+        let store = ImageStore::new(&self.device, &split.images, [3, split.height, split.width])?;
+        let mut right = 0usize;
+        for indices in batches(split.len() as u32, EVALUATION_BATCH) {
+            let turned = rotations(&self.device, &store.gather(&indices)?)?;
+            let tape = Tape::inference(&self.device);
+            let logits = self.logits(&tape, &turned, Mode::Evaluation)?;
+            let logits = read_f32(&self.device, logits.tensor())?;
+            for (row, scores) in logits.chunks_exact(ROTATIONS).enumerate() {
+                let best = (0..ROTATIONS).fold(
+                    0,
+                    |best, k| {
+                        if scores[k] > scores[best] { k } else { best }
+                    },
+                );
+                right += usize::from(best == row / indices.len());
+            }
+        }
+        Ok(right as f64 / (ROTATIONS * split.len()).max(1) as f64)
+    }
+}
+
+impl Objective for RotNet {
+    /// The mean cross-entropy over the 4B turned images.
+    fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var> {
+        let images = self.rotated_batch(step)?;
+        let logits = self.logits(tape, &images, Mode::Training)?;
+        let labels = rotation_labels(self.settings.batch_size);
+        let labels = upload_u32(&self.device, &labels, &[labels.len()])?;
+        autograd::softmax_cross_entropy(tape, &logits, &labels)
+    }
+
+    fn encoder(&self) -> &ResNet {
+        &self.encoder
+    }
+
+    fn parameters(&self) -> Vec<&Parameter> {
+        let mut all = self.encoder.parameters();
+        all.extend(self.head.parameters());
+        all
+    }
+}
+
+/// The quarter turns of a batch of `images` images under all rotations, in the order of [`rotations`].
+fn rotation_labels(images: usize) -> Vec<u32> {
+    (0..ROTATIONS as u32)
+        .flat_map(|turns| std::iter::repeat_n(turns, images))
+        .collect()
+}
+
+/// `images [B, 3, H, H]`, in [0, 1], turned by 0 to 3 quarters counter-clockwise and normalised: `[4B, 3, H, H]`.
+fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
+    let count = images.shape()[0];
+    let pair = device.concat(images, images)?;
+    let all = device.concat(&pair, &pair)?;
+    let turned = device.rotate90(&all, &rotation_labels(count))?;
+    let (mean, std) = CIFAR10_STATISTICS;
+    device.normalize(&turned, mean, std)
+}

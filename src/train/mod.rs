@@ -1,0 +1,30 @@
+//! What every training has in common: an objective gives a loss for each step, the trainer goes back through it, moves the
+//! parameters, and keeps the state of the step before where something is not finite.
+
+mod trainer;
+
+pub use trainer::{PendingStep, Trainer};
+
+use crate::autograd::{Tape, Var};
+use crate::error::Result;
+use crate::nn::{Parameter, ResNet};
+
+/// What is minimised.
+pub trait Objective {
+    /// The mean loss of the batch of step `step` (counted from 0), `[1]`, recorded on `tape`. It depends on the weights,
+    /// the seed and the step alone, so that a step can be replayed and a run resumed.
+    fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var>;
+
+    /// The network whose running statistics follow the training passes.
+    fn encoder(&self) -> &ResNet;
+
+    /// Everything that is learned: the encoder's parameters, then what stands on it.
+    fn parameters(&self) -> Vec<&Parameter>;
+
+    /// Everything that is learned, then the encoder's running statistics.
+    fn state(&self) -> Vec<&Parameter> {
+        let mut state = self.parameters();
+        state.extend(self.encoder().buffers());
+        state
+    }
+}
