@@ -46,16 +46,6 @@ impl Metrics {
                 ),
             ));
         }
-        if let Some((i, label)) = labels
-            .iter()
-            .enumerate()
-            .find(|&(_, &l)| l as usize >= classes)
-        {
-            return Err(Error::shape(
-                operation,
-                format!("image {i} has the label {label}, but there are {classes} classes"),
-            ));
-        }
         if let Some(i) = logits.iter().position(|x| !x.is_finite()) {
             return Err(Error::NonFinite(format!(
                 "a logit of image {} is {}, so nothing can be measured; train with a lower learning rate",
@@ -63,17 +53,7 @@ impl Metrics {
                 logits[i]
             )));
         }
-        let mut members: Vec<Vec<usize>> = vec![Vec::new(); classes];
-        for (i, &label) in labels.iter().enumerate() {
-            members[label as usize].push(i);
-        }
-        if let Some(class) = members.iter().position(Vec::is_empty) {
-            return Err(Error::usage(format!(
-                "there is no image of class {class} among the {} that are measured, so its AUC is not defined; \
-                 take more images, or the same number of each class",
-                labels.len()
-            )));
-        }
+        let members = members(labels, classes)?;
         let mut confusion = vec![vec![0; classes]; classes];
         let mut scores = Vec::with_capacity(logits.len());
         let mut hits = [0usize; 3];
@@ -102,6 +82,38 @@ impl Metrics {
             loss: loss / count,
             confusion,
         })
+    }
+}
+
+/// Fails where nothing could be measured on images of these labels, so that it can be said before a training.
+///
+/// # Errors
+/// `Error::Shape` for a label that is not below `classes`; `Error::Usage` naming a class of which there is no image.
+pub fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
+    members(labels, classes).map(|_| ())
+}
+
+/// The images of each class.
+fn members(labels: &[u32], classes: usize) -> Result<Vec<Vec<usize>>> {
+    let mut members: Vec<Vec<usize>> = vec![Vec::new(); classes];
+    for (i, &label) in labels.iter().enumerate() {
+        match members.get_mut(label as usize) {
+            Some(class) => class.push(i),
+            None => {
+                return Err(Error::shape(
+                    "metrics",
+                    format!("image {i} has the label {label}, but there are {classes} classes"),
+                ));
+            }
+        }
+    }
+    match members.iter().position(Vec::is_empty) {
+        None => Ok(members),
+        Some(class) => Err(Error::usage(format!(
+            "there is no image of class {class} among the {} that are measured, so its AUC is not defined; \
+             take more images, or the same number of each class",
+            labels.len()
+        ))),
     }
 }
 

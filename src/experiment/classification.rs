@@ -12,7 +12,7 @@ use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
-use crate::evaluate::metrics::Metrics;
+use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::{ResNet, ResNetConfig};
 use crate::pretext::Protocol;
 use crate::train::Trainer;
@@ -72,6 +72,7 @@ pub fn run(
     let classes = dataset.classes.len();
     let train_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
+    check_labels(test_labels, classes)?;
     let members = label_fraction(train_labels, classes, labels, settings.seed)?;
     let labelled_images = members.len();
     settings.batch_size = settings.batch_size.min(labelled_images);

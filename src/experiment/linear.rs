@@ -14,7 +14,7 @@ use crate::device::{Device, upload_f32};
 use crate::error::Result;
 use crate::evaluate::features::features;
 use crate::evaluate::linear::{LinearSettings, train_head, with_frozen};
-use crate::evaluate::metrics::Metrics;
+use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::state::digest;
 use crate::pretext::Protocol;
 
@@ -50,6 +50,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     let classes = dataset.classes.len();
     let labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
+    check_labels(test_labels, classes)?;
     let members = label_fraction(labels, classes, request.labels, settings.seed)?;
     let batch_size = settings.batch_size.min(members.len());
     let steps = settings.epochs * (members.len() / batch_size.max(1)) as u64;
