@@ -290,6 +290,13 @@ fn nt_xent() {
     );
 }
 
+#[test]
+fn normalize() {
+    check("normalize", &[normal(71, &[2, 3, 2, 3])], |_, tape, x| {
+        autograd::normalize(tape, &x[0], [0.5, 0.4, 0.3], [0.2, 0.5, 1.5])
+    });
+}
+
 /// `y = 3 x` with a backward pass that multiplies what arrives by `factor`; a `None` forgets what arrives.
 fn wrong_scale(tape: &Tape, x: &Var, factor: Option<f32>) -> Result<Var> {
     let y = tape.device().scale(3.0, x.tensor())?;

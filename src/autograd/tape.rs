@@ -76,6 +76,8 @@ struct Record {
 enum Recording {
     Nothing,
     Operations,
+    /// Operations on the way of [`Tape::input`] alone: leaves are constants.
+    OfInput,
     /// Operations, and each one's results are checked for values that are not finite.
     Checked,
 }
@@ -114,6 +116,12 @@ impl Tape {
         Tape::with(device, Recording::Nothing)
     }
 
+    /// A tape that records what depends on a [`Tape::input`] alone: leaves are constants, so that no gradient of a parameter
+    /// is computed.
+    pub fn of_input(device: &Device) -> Self {
+        Tape::with(device, Recording::OfInput)
+    }
+
     /// A tape that records, and after each operation, forward and backward, waits for its result and fails with
     /// `Error::NonFinite` if it holds NaN or an infinity. Slow: made to replay a step that went wrong.
     pub fn checked(device: &Device) -> Self {
@@ -138,9 +146,21 @@ impl Tape {
     /// A value whose gradient is wanted. The same tensor asked for twice is the same leaf, so that two forward passes
     /// with the same parameters add up their gradients.
     pub fn leaf(&self, tensor: &Tensor) -> Var {
-        if self.recording == Recording::Nothing {
-            return self.constant(tensor);
+        match self.recording {
+            Recording::Nothing | Recording::OfInput => self.constant(tensor),
+            Recording::Operations | Recording::Checked => self.tracked(tensor),
         }
+    }
+
+    /// An input, such as images, whose gradient is wanted: like a leaf, and on a tape of [`Tape::of_input`] the only one.
+    pub fn input(&self, tensor: &Tensor) -> Var {
+        match self.recording {
+            Recording::Nothing => self.constant(tensor),
+            _ => self.tracked(tensor),
+        }
+    }
+
+    fn tracked(&self, tensor: &Tensor) -> Var {
         let mut record = self.record.borrow_mut();
         let Record { nodes, leaves, .. } = &mut *record;
         let index = *leaves.entry(leaf_key(tensor)).or_insert_with(|| {

@@ -191,6 +191,18 @@ pub struct NoiseKey {
     pub stream: u64,
 }
 
+/// One step of a gradient attack: see [`Kernels::attack_step`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttackStep {
+    /// How far along the gradient's sign.
+    pub alpha: f32,
+    /// How far from the clean image at most.
+    pub eps: f32,
+    /// Lowest and highest value of a pixel.
+    pub low: f32,
+    pub high: f32,
+}
+
 /// What a device can do.
 pub trait Kernels: Send + Sync {
     // Storage.
@@ -449,6 +461,16 @@ pub trait Kernels: Send + Sync {
 
     /// Each square image turned counter-clockwise by its number of quarter turns (0 to 3), as `torch.rot90(x, k, (2, 3))`.
     fn rotate90(&self, x: &Tensor, quarter_turns: &[u32]) -> Result<Tensor>;
+
+    /// `clamp(clamp(x + alpha sign(dx), clean - eps, clean + eps), low, high)` with sign(0) = 0: tensors of one shape. The
+    /// result is within eps of `clean`, but for the rounding of `clean +- eps`, wherever `clean` lies in [low, high].
+    fn attack_step(
+        &self,
+        step: AttackStep,
+        x: &Tensor,
+        dx: &Tensor,
+        clean: &Tensor,
+    ) -> Result<Tensor>;
 
     /// Numbers uniform in [low, high): element i is `low + (high - low) (philox(key, i) >> 8) 2^-24`, computed in f32.
     /// Philox4x32-10 (Salmon et al. 2011): key = the two halves of `seed` (low first), counter = (i / 4, 0, the two

@@ -362,6 +362,28 @@ pub fn normalize(x: &Tensor, mean: [f32; 3], std: [f32; 3]) -> Result<[usize; 4]
     rgb_images("normalize", x)
 }
 
+/// Fails unless the three tensors are floats of one shape and the step can be taken.
+pub fn attack_step(
+    step: super::kernels::AttackStep,
+    x: &Tensor,
+    dx: &Tensor,
+    clean: &Tensor,
+) -> Result<()> {
+    let operation = "attack_step";
+    let usable = step.alpha.is_finite() && step.eps >= 0.0 && step.low <= step.high;
+    if !usable {
+        return Err(Error::shape(
+            operation,
+            format!("{step:?}: expected a finite alpha, eps of 0 or more, and low up to high"),
+        ));
+    }
+    floats(operation, "x", x)?;
+    floats(operation, "dx", dx)?;
+    floats(operation, "clean", clean)?;
+    same(operation, ("x", x), ("dx", dx))?;
+    same(operation, ("x", x), ("clean", clean))
+}
+
 /// The shape of `x`; fails unless there is one crop an image and each lies in its padded image.
 pub fn padded_crops(
     x: &Tensor,

@@ -8,6 +8,7 @@ mod reference;
 
 mod compare;
 
+mod attack;
 mod batch_norm;
 mod conv2d;
 mod determinism;

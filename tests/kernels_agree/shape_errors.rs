@@ -103,6 +103,25 @@ fn elementwise() {
             "scale_by: type",
             d.scale_by(&z.f(&[1]), &integers).map(drop),
         );
+        let step = parallax::device::kernels::AttackStep {
+            alpha: 0.1,
+            eps: 0.2,
+            low: 0.0,
+            high: 1.0,
+        };
+        refuse("attack_step: shapes", d.attack_step(step, &a, &b, &a));
+        refuse("attack_step: shapes", d.attack_step(step, &a, &a, &b));
+        refuse("attack_step: type", d.attack_step(step, &a, &integers, &a));
+        for wrong in [
+            parallax::device::kernels::AttackStep { eps: -0.1, ..step },
+            parallax::device::kernels::AttackStep {
+                eps: f32::NAN,
+                ..step
+            },
+            parallax::device::kernels::AttackStep { low: 2.0, ..step },
+        ] {
+            refuse("attack_step: numbers", d.attack_step(wrong, &a, &a, &a));
+        }
         refuse("axpy: shapes", d.axpy(1.0, &a, &b));
         refuse("axpy: one tensor twice", d.axpy(1.0, &a, &a));
         refuse("axpy: type", d.axpy(1.0, &integers, &a));

@@ -10,6 +10,7 @@ use crate::device::shapes::{self, Conv2d, Pool2d};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
+mod attack;
 mod batch_norm;
 mod color;
 mod conv2d;
@@ -472,6 +473,16 @@ impl Kernels for CpuDevice {
 
     fn rotate90(&self, x: &Tensor, quarter_turns: &[u32]) -> Result<Tensor> {
         images::rotate90(self, x, quarter_turns)
+    }
+
+    fn attack_step(
+        &self,
+        step: AttackStep,
+        x: &Tensor,
+        dx: &Tensor,
+        clean: &Tensor,
+    ) -> Result<Tensor> {
+        attack::attack_step(self, step, x, dx, clean)
     }
 
     fn uniform(&self, key: NoiseKey, low: f32, high: f32, shape: &[usize]) -> Result<Tensor> {

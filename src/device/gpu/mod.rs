@@ -16,6 +16,7 @@ mod readback;
 pub mod shaders;
 mod stream;
 
+mod attack;
 mod batch_norm;
 mod color;
 mod conv2d;
@@ -590,6 +591,16 @@ impl Kernels for GpuDevice {
 
     fn rotate90(&self, x: &Tensor, quarter_turns: &[u32]) -> Result<Tensor> {
         images::rotate90(self, x, quarter_turns)
+    }
+
+    fn attack_step(
+        &self,
+        step: AttackStep,
+        x: &Tensor,
+        dx: &Tensor,
+        clean: &Tensor,
+    ) -> Result<Tensor> {
+        attack::attack_step(self, step, x, dx, clean)
     }
 
     fn uniform(&self, key: NoiseKey, low: f32, high: f32, shape: &[usize]) -> Result<Tensor> {
