@@ -435,6 +435,7 @@ fn no_arguments_and_help_show_the_commands() {
             "linear",
             "finetune",
             "transfer",
+            "attack",
             "knn",
             "embed",
             "devices",
@@ -774,6 +775,82 @@ fn an_encoder_goes_through_every_judgement() {
         &judged(&["embed", "--split", "unlabelled", "--out", "x"]),
         2,
         &["no unlabelled images"],
+    );
+}
+
+#[test]
+fn a_classifier_is_attacked_and_pictured() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    write_images(&folder.join("images"), 32, 32);
+    let data = [
+        "--data",
+        "folder",
+        "--data-dir",
+        "images",
+        "--device",
+        "cpu",
+    ];
+    let with = |words: &[&'static str]| [words, &data].concat();
+    good(
+        folder,
+        &with(&[
+            "supervised",
+            "--width",
+            "0.0625",
+            "--steps",
+            "20",
+            "--batch-size",
+            "8",
+            "--out",
+            "model",
+        ]),
+    );
+    let model = ["attack", "--model", "model/model.safetensors"];
+    let attack = |words: &[&'static str]| with(&[&model[..], words].concat());
+    let said = good(
+        folder,
+        &attack(&["--eps", "0,0.02,0.5", "--save", "--out", "pgd"]),
+    );
+    assert!(said.contains("eps 0.5"), "{said}");
+    let summary = json(&folder.join("pgd/summary.json"));
+    let curve = summary["curve"].as_array().unwrap();
+    assert_eq!(curve.len(), 3);
+    assert_eq!(curve[0]["top1"], summary["clean_top1"]);
+    assert_eq!(curve[1]["eps"], 0.02);
+    assert_eq!(summary["pictured"].as_array().unwrap().len(), 8);
+    let picture = image::open(folder.join("pgd/attack.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (304, 804));
+    let bytes = fs::read(folder.join("pgd/adversarial.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("images").unwrap().shape(), [16, 3, 32, 32]);
+    for protocol in ["sound", "paper"] {
+        let out: &'static str = if protocol == "sound" {
+            "fgsm"
+        } else {
+            "fgsm-paper"
+        };
+        good(
+            folder,
+            &[
+                &attack(&["--method", "fgsm", "--images", "0.5"])[..],
+                &["--protocol", protocol, "--out", out],
+            ]
+            .concat(),
+        );
+        let summary = json(&folder.join(out).join("summary.json"));
+        assert_eq!(summary["curve"].as_array().unwrap().len(), 10);
+        assert_eq!(summary["images"], 8);
+        assert_eq!(summary["protocol"], protocol);
+    }
+    refused(folder, &attack(&["--eps", "0,-1"]), 2, &["-1", "0 or more"]);
+    refused(folder, &attack(&["--eps", "much"]), 2, &["--eps", "much"]);
+    // shapes has ten classes, the model two.
+    refused(
+        folder,
+        &[&model[..], &["--device", "cpu", "--out", "x"]].concat(),
+        2,
+        &["no classifier of the 10 classes"],
     );
 }
 

@@ -4,6 +4,7 @@
 //! that cannot be used.
 
 mod arguments;
+mod attack;
 mod classification;
 mod device_choice;
 mod devices;
@@ -14,6 +15,7 @@ mod linear;
 mod pretraining;
 mod preview;
 mod rotnet;
+mod sheet;
 mod simclr;
 mod supervised;
 mod transfer;
@@ -47,6 +49,7 @@ enum Command {
     Finetune(Box<finetune::Arguments>),
     Linear(Box<linear::Arguments>),
     Transfer(Box<transfer::Arguments>),
+    Attack(Box<attack::Arguments>),
     Knn(knn::Arguments),
     Embed(embed::Arguments),
     Devices(devices::Arguments),
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Finetune(arguments) => finetune::run(&arguments),
         Command::Linear(arguments) => linear::run(&arguments),
         Command::Transfer(arguments) => transfer::run(&arguments),
+        Command::Attack(arguments) => attack::run(&arguments),
         Command::Knn(arguments) => knn::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),

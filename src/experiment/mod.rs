@@ -1,5 +1,6 @@
 //! Runs: their configuration, their folder, their training, and what they found.
 
+pub mod attack;
 pub mod classification;
 pub mod config;
 pub mod encoder_file;

@@ -137,6 +137,49 @@ pub struct LinearSummary {
     pub parallax_version: String,
 }
 
+/// The accuracy of a classifier under an attack of several strengths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttackSummary {
+    pub command: String,
+    pub protocol: String,
+    pub data: String,
+    pub device: String,
+    pub arch: String,
+    pub width: f64,
+    pub seed: u64,
+    /// The classifier.
+    pub start: Start,
+    /// `fgsm` or `pgd`.
+    pub method: String,
+    /// PGD's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u32>,
+    /// In what eps counts.
+    pub units: String,
+    pub images: usize,
+    pub clean_top1: f64,
+    pub curve: Vec<AttackPoint>,
+    /// The images of `attack.png`, a row each, under the last eps.
+    pub pictured: Vec<PicturedImage>,
+    pub total_seconds: f64,
+    pub parallax_version: String,
+}
+
+/// One strength of an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttackPoint {
+    pub eps: f64,
+    pub top1: f64,
+}
+
+/// What a pictured image is and is taken for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PicturedImage {
+    pub class: String,
+    pub predicted_clean: String,
+    pub predicted_adversarial: String,
+}
+
 /// NT-Xent's loss where all similarities are equal: ln(2N - 1) for N = `batch_size` images.
 pub fn chance_loss(batch_size: usize) -> f64 {
     ((2 * batch_size - 1) as f64).ln()

@@ -1,0 +1,201 @@
+//! Attacks on a classifier over several strengths, from the request to the summary.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::config::{DataConfig, RunConfig, Versions, shortest};
+use super::encoder_file::Loaded;
+use super::run_folder::RunFolder;
+use super::summary::{AttackPoint, AttackSummary, PicturedImage, Start};
+use crate::augment::ImageStore;
+use crate::autograd::{Tape, Var};
+use crate::data::{DataKind, Dataset, batches, label_fraction};
+use crate::device::kernels::NoiseKey;
+use crate::device::{Device, read_f32, upload_f32, upload_u32};
+use crate::error::{Error, Result};
+use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
+use crate::evaluate::classifier::logits;
+use crate::nn::Mode;
+use crate::pretext::Protocol;
+use crate::tensor::Tensor;
+
+/// Images of one attack.
+const BATCH: u32 = 128;
+/// Images that are shown in the picture.
+pub const PICTURED: usize = 8;
+
+/// What a run is asked to do.
+pub struct AttackRequest {
+    pub protocol: Protocol,
+    /// The file of the classifier, and what was in it.
+    pub path: PathBuf,
+    pub loaded: Loaded,
+    pub method: Method,
+    /// The strengths, in the protocol's units.
+    pub eps: Vec<f32>,
+    /// The part of the test images that is attacked, the same of each class.
+    pub images: f64,
+    pub seed: u64,
+    pub data: DataKind,
+    pub dataset: Dataset,
+}
+
+/// The images of the strongest attack, clean and adversarial, for a picture or a file.
+pub struct Adversarial {
+    /// `[N, 3, H, W]` in the attack's units.
+    pub clean: Tensor,
+    pub adversarial: Tensor,
+    pub labels: Vec<u32>,
+}
+
+/// The first class with the highest score of each row.
+fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
+    let best = |row: &[f32]| (1..classes).fold(0, |b, c| if row[c] > row[b] { c } else { b });
+    logits
+        .chunks_exact(classes)
+        .map(|row| best(row) as u32)
+        .collect()
+}
+
+fn top1(predicted: &[u32], labels: &[u32]) -> f64 {
+    let right = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();
+    right as f64 / labels.len().max(1) as f64
+}
+
+/// Measures the classifier's accuracy under the attack at each strength, and writes the summary into `folder`.
+///
+/// # Errors
+/// `Error::Guard` where an attack of strength 0 changes the accuracy; `Error::Usage` for a file without a classifier or of
+/// another number of classes; otherwise as the parts.
+pub fn run(
+    device: &Device,
+    request: &AttackRequest,
+    folder: &RunFolder,
+) -> Result<(AttackSummary, Adversarial)> {
+    let started = Instant::now();
+    let AttackRequest {
+        loaded, dataset, ..
+    } = request;
+    let (encoder, classes) = (&loaded.encoder, dataset.classes.len());
+    let Some(head) = loaded
+        .head
+        .as_ref()
+        .filter(|_| loaded.origin.classes == Some(classes))
+    else {
+        return Err(Error::usage(format!(
+            "{} holds no classifier of the {classes} classes of {}; attack a model.safetensors that supervised or \
+             finetune wrote",
+            request.path.display(),
+            dataset.name
+        )));
+    };
+    let all_labels = dataset.labels_of(&dataset.test, "test")?;
+    let members = label_fraction(all_labels, classes, request.images, request.seed)?;
+    let split = dataset.test.subset(&members);
+    let labels = dataset.labels_of(&split, "test")?.to_vec();
+    let config = RunConfig {
+        command: "attack".to_string(),
+        protocol: request.protocol.to_string(),
+        init: request.path.display().to_string(),
+        seed: request.seed,
+        device: device.name(),
+        encoder: loaded.origin.encoder.into(),
+        training: None,
+        data: DataConfig::new(request.data, dataset),
+        augmentation: None,
+        versions: Versions::current(),
+    };
+    folder.write_config(&config.to_toml()?)?;
+    let clean_logits = logits(device, encoder, head, &split)?;
+    let clean_predictions = predictions(&clean_logits, classes);
+    let clean_top1 = top1(&clean_predictions, &labels);
+
+    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    let mut curve = Vec::new();
+    let mut last = None;
+    for (number, &eps) in request.eps.iter().enumerate() {
+        let settings = AttackSettings::of_protocol(request.protocol, request.method, eps)?;
+        let classifier = |tape: &Tape, images: &Var| {
+            let x = network_input(tape, settings.units, images)?;
+            let features = encoder.forward(tape, &x, Mode::Evaluation)?;
+            head.forward(tape, &features)
+        };
+        let (mut found, mut clean, mut adversarial) = (Vec::new(), Vec::new(), Vec::new());
+        for (batch, indices) in batches(split.len() as u32, BATCH).enumerate() {
+            let x = in_units(device, settings.units, &store.gather(&indices)?)?;
+            let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
+            let targets = upload_u32(device, &targets, &[targets.len()])?;
+            // The same noise, scaled, at every strength, and another one for each batch.
+            let key = NoiseKey {
+                seed: request.seed,
+                stream: batch as u64,
+            };
+            let moved = perturb(device, classifier, &x, &targets, &settings, key)?;
+            let tape = Tape::inference(device);
+            let scores = classifier(&tape, &tape.constant(&moved))?;
+            found.extend(predictions(&read_f32(device, scores.tensor())?, classes));
+            if number + 1 == request.eps.len() {
+                clean.extend(read_f32(device, &x)?);
+                adversarial.extend(read_f32(device, &moved)?);
+            }
+        }
+        let accuracy = top1(&found, &labels);
+        if eps == 0.0 && found != clean_predictions {
+            return Err(Error::Guard(format!(
+                "an attack of eps 0 gives an accuracy of {accuracy} and clean images one of {clean_top1}, or other \
+                 predictions; the attack sees another network or other images than the evaluation"
+            )));
+        }
+        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * accuracy);
+        curve.push(AttackPoint {
+            eps: shortest(eps),
+            top1: accuracy,
+        });
+        last = Some((found, clean, adversarial));
+    }
+    let Some((found, clean, adversarial)) = last else {
+        return Err(Error::usage("there is no eps to attack with; give --eps"));
+    };
+    let shape = [split.len(), 3, split.height, split.width];
+    let images = Adversarial {
+        clean: upload_f32(device, &clean, &shape)?,
+        adversarial: upload_f32(device, &adversarial, &shape)?,
+        labels: labels.clone(),
+    };
+    let name = |class: u32| dataset.classes[class as usize].clone();
+    let pictured = (0..PICTURED.min(labels.len()))
+        .map(|i| PicturedImage {
+            class: name(labels[i]),
+            predicted_clean: name(clean_predictions[i]),
+            predicted_adversarial: name(found[i]),
+        })
+        .collect();
+    let (method, iterations) = match request.method {
+        Method::Fgsm => ("fgsm", None),
+        Method::Pgd { iterations } => ("pgd", Some(iterations)),
+    };
+    let summary = AttackSummary {
+        command: "attack".to_string(),
+        protocol: request.protocol.to_string(),
+        data: dataset.name.clone(),
+        device: device.name(),
+        arch: loaded.origin.encoder.arch.to_string(),
+        width: loaded.origin.encoder.width,
+        seed: request.seed,
+        start: Start::new(&request.path, &loaded.origin),
+        method: method.to_string(),
+        iterations,
+        units: match request.protocol {
+            Protocol::Sound => "pixels from 0 to 1".to_string(),
+            Protocol::Paper => "normalised pixels".to_string(),
+        },
+        images: labels.len(),
+        clean_top1,
+        curve,
+        pictured,
+        total_seconds: started.elapsed().as_secs_f64(),
+        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    folder.write_summary(&summary)?;
+    Ok((summary, images))
+}
