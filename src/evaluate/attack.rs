@@ -113,6 +113,9 @@ pub fn network_input(tape: &Tape, units: Units, images: &Var) -> Result<Var> {
 /// such images to logits `[N, classes]`; it runs in evaluation mode, so that an image's result is its own. `key` names PGD's
 /// random start.
 ///
+/// Of the paper's range, the end of 2.7537 is rounded: a blue of 1 is 2.75373 when normalised, and is moved to 2.7537 by any
+/// eps but 0, even by one below that difference.
+///
 /// # Errors
 /// As the classifier; `Error::Shape` where labels do not fit.
 pub fn perturb(
