@@ -1,0 +1,318 @@
+//! The commands that judge and attack an encoder, as processes: good runs and bad input.
+
+mod process;
+
+use std::fs;
+
+use process::{good, json, refused, write_images};
+use tempfile::TempDir;
+
+/// Every judgement that a pretrained encoder can be given, from one pretraining.
+#[test]
+fn an_encoder_goes_through_every_judgement() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    write_images(&folder.join("images"), 32, 32);
+    let data = [
+        "--data",
+        "folder",
+        "--data-dir",
+        "images",
+        "--device",
+        "cpu",
+    ];
+    let with = |words: &[&'static str]| [words, &data].concat();
+    let said = good(
+        folder,
+        &with(&[
+            "rotnet",
+            "--width",
+            "0.0625",
+            "--batch-size",
+            "4",
+            "--steps",
+            "4",
+            "--save-every",
+            "2",
+            "--out",
+            "rotnet",
+        ]),
+    );
+    assert!(said.contains("rotation accuracy"), "{said}");
+    let summary = json(&folder.join("rotnet/summary.json"));
+    assert_eq!(summary["command"], "rotnet");
+    assert!((summary["chance_loss"].as_f64().unwrap() - 4f64.ln()).abs() < 1e-12);
+    let accuracy = summary["rotation_accuracy"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&accuracy));
+    assert!(folder.join("rotnet/encoder-step2.safetensors").exists());
+    assert_eq!(
+        fs::read(folder.join("rotnet/encoder-step4.safetensors")).unwrap(),
+        fs::read(folder.join("rotnet/encoder.safetensors")).unwrap()
+    );
+
+    let encoder = ["--encoder", "rotnet/encoder.safetensors"];
+    let judged = |words: &[&'static str]| with(&[words, &encoder].concat());
+    for (arguments, run) in [
+        (
+            judged(&["linear", "--epochs", "2", "--out", "linear"]),
+            "linear",
+        ),
+        (
+            judged(&[
+                "linear",
+                "--optimizer",
+                "sgd",
+                "--epochs",
+                "2",
+                "--augment",
+                "--out",
+                "sgd",
+            ]),
+            "sgd",
+        ),
+        (
+            judged(&[
+                "finetune", "--labels", "0.5", "--epochs", "2", "--out", "finetune",
+            ]),
+            "finetune",
+        ),
+        (
+            with(&[
+                "supervised",
+                "--width",
+                "0.0625",
+                "--steps",
+                "3",
+                "--out",
+                "supervised",
+            ]),
+            "supervised",
+        ),
+    ] {
+        let said = good(folder, &arguments);
+        assert!(said.contains("top-1") && said.contains("AUC"), "{said}");
+        let summary = json(&folder.join(run).join("summary.json"));
+        let confusion = summary["metrics"]["confusion"].as_array().unwrap();
+        let images: u64 = confusion
+            .iter()
+            .flat_map(|row| row.as_array().unwrap())
+            .map(|count| count.as_u64().unwrap())
+            .sum();
+        assert_eq!(images, 16, "{run}: every test image is measured");
+        assert!(folder.join(run).join("config.toml").exists());
+    }
+    let finetune = json(&folder.join("finetune/summary.json"));
+    assert_eq!(finetune["labelled_images"], 8);
+    assert_eq!(finetune["start"]["command"], "rotnet");
+    assert_eq!(finetune["start"]["steps"], 4);
+    let linear = json(&folder.join("linear/summary.json"));
+    assert_eq!(linear["encoder_digest"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        linear["encoder_digest"],
+        json(&folder.join("sgd/summary.json"))["encoder_digest"]
+    );
+
+    // A fine-tuned network is an encoder too; another data set is a transfer, the same one is not.
+    let said = good(
+        folder,
+        &[
+            "knn",
+            "--encoder",
+            "finetune/model.safetensors",
+            "--device",
+            "cpu",
+        ],
+    );
+    assert!(said.contains("accuracy on shapes"), "{said}");
+    let transfer = [
+        "transfer",
+        "--encoder",
+        "rotnet/encoder.safetensors",
+        "--device",
+        "cpu",
+    ];
+    let said = good(
+        folder,
+        &[
+            &transfer[..],
+            &[
+                "--labels",
+                "0.1",
+                "--epochs",
+                "1",
+                "--resolution",
+                "24",
+                "--out",
+                "transfer",
+            ],
+        ]
+        .concat(),
+    );
+    assert!(said.contains("test images of shapes"), "{said}");
+    let summary = json(&folder.join("transfer/summary.json"));
+    assert_eq!(
+        (&summary["command"], &summary["resolution"]),
+        (&"transfer".into(), &24.into())
+    );
+    refused(
+        folder,
+        &judged(&["transfer"]),
+        2,
+        &["pretrained on", "linear"],
+    );
+
+    good(
+        folder,
+        &judged(&["embed", "--split", "train", "--out", "features.safetensors"]),
+    );
+    let bytes = fs::read(folder.join("features.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("features").unwrap().shape(), [16, 32]);
+    assert_eq!(file.tensor("labels").unwrap().shape(), [16]);
+    refused(
+        folder,
+        &judged(&["embed", "--split", "unlabelled", "--out", "x"]),
+        2,
+        &["no unlabelled images"],
+    );
+}
+
+#[test]
+fn a_classifier_is_attacked_and_pictured() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    write_images(&folder.join("images"), 32, 32);
+    let data = [
+        "--data",
+        "folder",
+        "--data-dir",
+        "images",
+        "--device",
+        "cpu",
+    ];
+    let with = |words: &[&'static str]| [words, &data].concat();
+    good(
+        folder,
+        &with(&[
+            "supervised",
+            "--width",
+            "0.0625",
+            "--steps",
+            "20",
+            "--batch-size",
+            "8",
+            "--out",
+            "model",
+        ]),
+    );
+    let model = ["attack", "--model", "model/model.safetensors"];
+    let attack = |words: &[&'static str]| with(&[&model[..], words].concat());
+    let said = good(
+        folder,
+        &attack(&["--eps", "0,0.02,0.5", "--save", "--out", "pgd"]),
+    );
+    assert!(said.contains("eps 0.5"), "{said}");
+    let summary = json(&folder.join("pgd/summary.json"));
+    let curve = summary["curve"].as_array().unwrap();
+    assert_eq!(curve.len(), 3);
+    assert_eq!(curve[0]["top1"], summary["clean_top1"]);
+    assert_eq!(curve[1]["eps"], 0.02);
+    assert_eq!(summary["pictured"].as_array().unwrap().len(), 8);
+    let picture = image::open(folder.join("pgd/attack.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (304, 804));
+    let bytes = fs::read(folder.join("pgd/adversarial.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("images").unwrap().shape(), [16, 3, 32, 32]);
+    for protocol in ["sound", "paper"] {
+        let out: &'static str = if protocol == "sound" {
+            "fgsm"
+        } else {
+            "fgsm-paper"
+        };
+        good(
+            folder,
+            &[
+                &attack(&["--method", "fgsm", "--images", "0.5"])[..],
+                &["--protocol", protocol, "--out", out],
+            ]
+            .concat(),
+        );
+        let summary = json(&folder.join(out).join("summary.json"));
+        assert_eq!(summary["curve"].as_array().unwrap().len(), 10);
+        assert_eq!(summary["images"], 8);
+        assert_eq!(summary["protocol"], protocol);
+    }
+    refused(folder, &attack(&["--eps", "0,-1"]), 2, &["-1", "0 or more"]);
+    refused(folder, &attack(&["--eps", "much"]), 2, &["--eps", "much"]);
+    // shapes has ten classes, the model two.
+    refused(
+        folder,
+        &[&model[..], &["--device", "cpu", "--out", "x"]].concat(),
+        2,
+        &["no classifier of the 10 classes"],
+    );
+}
+
+#[test]
+fn encoders_that_cannot_be_judged_are_named() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    write_images(&folder.join("images"), 32, 32);
+    fs::write(folder.join("junk.safetensors"), b"no weights").unwrap();
+    let data = [
+        "--data",
+        "folder",
+        "--data-dir",
+        "images",
+        "--device",
+        "cpu",
+    ];
+    for command in ["linear", "finetune", "transfer", "knn"] {
+        for (file, code, words) in [
+            ("absent.safetensors", 1, "absent.safetensors"),
+            ("junk.safetensors", 1, "not a safetensors file"),
+        ] {
+            let arguments = [&[command, "--encoder", file][..], &data].concat();
+            refused(folder, &arguments, code, &[words]);
+        }
+    }
+    for (arguments, words) in [
+        (&["finetune"][..], &["--encoder"][..]),
+        (&["supervised", "--labels", "0"], &["--labels", "at most 1"]),
+        (
+            &["supervised", "--labels", "1.5"],
+            &["--labels", "at most 1"],
+        ),
+        (&["supervised", "--epochs", "0"], &["--epochs is 0"]),
+        (&["supervised", "--steps", "0"], &["--steps is 0"]),
+        (
+            &["supervised", "--epochs", "2", "--steps", "2"],
+            &["--epochs", "--steps"],
+        ),
+        (&["supervised", "--batch-size", "0"], &["--batch-size is 0"]),
+        (&["supervised", "--labels", "0.01"], &["0.01", "class 0"]),
+        (
+            &["rotnet", "--batch-size", "100"],
+            &["--batch-size 100", "16 images"],
+        ),
+        (&["rotnet", "--save-every", "0"], &["--save-every"]),
+        (
+            &["rotnet", "--resume", "--batch-size", "4"],
+            &["--resume", "--out"],
+        ),
+        (
+            &[
+                "rotnet",
+                "--resume",
+                "--batch-size",
+                "4",
+                "--out",
+                "nowhere",
+            ],
+            &["nowhere", "no run to resume"],
+        ),
+        (&["rotnet", "--protocol", "paper"], &["--init"]),
+    ] {
+        refused(folder, &[arguments, &data].concat(), 2, words);
+    }
+}
