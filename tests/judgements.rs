@@ -274,6 +274,7 @@ fn encoders_that_cannot_be_judged_are_named() {
         ] {
             let arguments = [&[command, "--encoder", file][..], &data].concat();
             refused(folder, &arguments, code, &[words]);
+            assert!(!folder.join("runs").exists(), "a mistake leaves no folder");
         }
     }
     for (arguments, words) in [

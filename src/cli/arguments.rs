@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::device_choice::{ChosenDevice, DeviceRequest, open};
+use super::device_choice::{ChosenDevice, DeviceRequest};
 use crate::data::{self, DataKind, Dataset};
 use crate::error::{Error, Result};
 use crate::experiment::run_folder::RunFolder;
@@ -90,25 +90,16 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    /// Opens the device and the run folder, whose default name is that of the command and the data, and says both.
+    /// Opens the run folder, whose default name is that of the command and the data, and says what runs where. With
+    /// `resume` it is that of a run that was cut. Called when everything that can be told beforehand was found good, so
+    /// that a mistake leaves no folder behind.
     pub fn start(
         &self,
         command: &str,
-        dataset: &Dataset,
-        data: DataKind,
-    ) -> Result<(ChosenDevice, RunFolder)> {
-        self.start_or_resume(command, dataset, data, false)
-    }
-
-    /// As [`RunArguments::start`]; with `resume`, the folder is that of a run that was cut.
-    pub fn start_or_resume(
-        &self,
-        command: &str,
-        dataset: &Dataset,
-        data: DataKind,
+        (data, dataset): (DataKind, &Dataset),
+        chosen: &ChosenDevice,
         resume: bool,
-    ) -> Result<(ChosenDevice, RunFolder)> {
-        let chosen = open(&self.device)?;
+    ) -> Result<RunFolder> {
         let folder = match (&self.out, resume) {
             (None, true) => {
                 return Err(Error::usage(
@@ -129,7 +120,7 @@ impl RunArguments {
         );
         println!("device  {} ({})", chosen.device.name(), chosen.reason);
         println!("run     {}", folder.path().display());
-        Ok((chosen, folder))
+        Ok(folder)
     }
 }
 
@@ -157,25 +148,6 @@ impl CheckpointArguments {
 
 fn arch(word: &str) -> std::result::Result<Arch, String> {
     word.parse::<Arch>().map_err(|e| e.to_string())
-}
-
-/// Fails for `--steps 0`.
-pub fn at_least_one_step(steps: u64) -> Result<u64> {
-    match steps {
-        0 => Err(Error::usage("--steps is 0; train for 1 step or more")),
-        steps => Ok(steps),
-    }
-}
-
-/// Fails where a batch is larger than the images that it is drawn from.
-pub fn batch_fits(batch_size: usize, images: usize, dataset: &Dataset) -> Result<()> {
-    if batch_size > images {
-        return Err(Error::usage(format!(
-            "--batch-size {batch_size} is larger than the {images} images of {}",
-            dataset.name
-        )));
-    }
-    Ok(())
 }
 
 fn data_kind(word: &str) -> std::result::Result<DataKind, String> {

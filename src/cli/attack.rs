@@ -8,12 +8,15 @@ use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::arguments::{DataArguments, RunArguments, fraction};
+use super::device_choice::open;
 use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
 use crate::device::{Device, read_f32, upload_f32};
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method};
-use crate::experiment::attack::{Adversarial, AttackRequest, PICTURED, run as run_experiment};
+use crate::experiment::attack::{
+    Adversarial, AttackRequest, PICTURED, head, run as run_experiment,
+};
 use crate::experiment::encoder_file::read;
 use crate::pretext::Protocol;
 use crate::tensor::Tensor;
@@ -98,9 +101,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         AttackSettings::of_protocol(run.protocol, method, eps)?;
     }
     let dataset = data.load(run.seed)?;
-    let (chosen, folder) = run.start("attack", &dataset, data.data)?;
+    let chosen = open(&run.device)?;
     let device = &chosen.device;
     let loaded = read(device, &arguments.model)?;
+    head(&arguments.model, &loaded, &dataset)?;
+    let folder = run.start("attack", (data.data, &dataset), &chosen, false)?;
     let strongest = eps.last().copied().unwrap_or_default();
     let request = AttackRequest {
         protocol: run.protocol,

@@ -1,16 +1,20 @@
-//! What the supervised commands have in common: their flags, and what is said in the end.
+//! What the supervised commands have in common: their flags, the run, and what is said in the end.
 
 use clap::Args;
 
 use super::arguments::{
     CheckpointArguments, DataArguments, RunArguments, fraction, not_negative, positive,
 };
+use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
 use crate::data::Dataset;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::classifier::ClassifierSettings;
 use crate::evaluate::metrics::Metrics;
-use crate::experiment::classification::Length;
+use crate::experiment::classification::{
+    Beginning, ClassificationRequest, Length, run as run_experiment,
+};
 use crate::experiment::summary::ClassificationSummary;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::pretext::Protocol;
@@ -46,18 +50,15 @@ pub struct ClassificationArguments {
     weight_decay: f64,
 
     #[command(flatten)]
-    pub run: RunArguments,
+    run: RunArguments,
 
     #[command(flatten)]
-    pub checkpoints: CheckpointArguments,
+    checkpoints: CheckpointArguments,
 }
 
 impl ClassificationArguments {
     /// How long to train, where `epochs` is the command's default.
-    ///
-    /// # Errors
-    /// `Error::Usage` for none at all.
-    pub fn length(&self, epochs: u64) -> Result<Length> {
+    fn length(&self, epochs: u64) -> Result<Length> {
         match (self.epochs, self.steps) {
             (_, Some(0)) => Err(Error::usage("--steps is 0; train for 1 step or more")),
             (Some(0), _) => Err(Error::usage("--epochs is 0; train for 1 epoch or more")),
@@ -66,11 +67,42 @@ impl ClassificationArguments {
         }
     }
 
+    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else, and says what came out.
+    pub fn train(
+        &self,
+        epochs: u64,
+        beginning: impl FnOnce(&Device) -> Result<Beginning>,
+    ) -> Result<()> {
+        let (run, checkpoints) = (&self.run, &self.checkpoints);
+        let (length, settings) = (self.length(epochs)?, self.settings()?);
+        let dataset = self.data.load(run.seed)?;
+        labelled(&dataset)?;
+        let chosen = open(&run.device)?;
+        let beginning = beginning(&chosen.device)?;
+        let folder = run.start(
+            beginning.command(),
+            (self.data.data, &dataset),
+            &chosen,
+            checkpoints.resume,
+        )?;
+        let name = dataset.name.clone();
+        let request = ClassificationRequest {
+            protocol: run.protocol,
+            beginning,
+            settings,
+            length,
+            labels: self.labels,
+            save_every: checkpoints.save_every,
+            checkpoint_every: checkpoints.checkpoint_every(),
+            data: self.data.data,
+            dataset,
+        };
+        print(&run_experiment(&chosen.device, request, folder)?, &name);
+        Ok(())
+    }
+
     /// The settings under the run's protocol.
-    ///
-    /// # Errors
-    /// `Error::Usage` for an empty batch.
-    pub fn settings(&self) -> Result<ClassifierSettings> {
+    fn settings(&self) -> Result<ClassifierSettings> {
         if self.batch_size == 0 {
             return Err(Error::usage("--batch-size is 0; use 1 or more"));
         }
@@ -90,7 +122,7 @@ impl ClassificationArguments {
     }
 }
 
-pub fn print(summary: &ClassificationSummary, dataset: &str) {
+fn print(summary: &ClassificationSummary, dataset: &str) {
     println!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
         summary.final_loss, summary.first_loss, summary.chance_loss

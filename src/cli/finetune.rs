@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::classification::{ClassificationArguments, labelled, print};
+use super::classification::ClassificationArguments;
 use crate::error::Result;
-use crate::experiment::classification::{ClassificationRequest, run as run_experiment};
+use crate::experiment::classification::Beginning;
 use crate::experiment::encoder_file::read;
 
 /// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
@@ -34,33 +34,14 @@ fn paper_epochs(labels: f64) -> u64 {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let path = &arguments.encoder;
     let classification = &arguments.classification;
-    let data = classification.data.data;
-    let length = classification.length(paper_epochs(classification.labels))?;
-    let settings = classification.settings()?;
-    let dataset = classification.data.load(classification.run.seed)?;
-    labelled(&dataset)?;
-    let checkpoints = &classification.checkpoints;
-    let (chosen, folder) =
-        classification
-            .run
-            .start_or_resume("finetune", &dataset, data, checkpoints.resume)?;
-    let loaded = read(&chosen.device, &arguments.encoder)?;
-    let name = dataset.name.clone();
-    let request = ClassificationRequest {
-        protocol: classification.run.protocol,
-        encoder: loaded.origin.encoder,
-        start: Some((arguments.encoder.clone(), loaded)),
-        settings,
-        length,
-        labels: classification.labels,
-        save_every: checkpoints.save_every,
-        checkpoint_every: checkpoints.checkpoint_every(),
-        data,
-        dataset,
-    };
-    print(&run_experiment(&chosen.device, request, folder)?, &name);
-    Ok(())
+    classification.train(paper_epochs(classification.labels), |device| {
+        Ok(Beginning::Pretrained(
+            path.clone(),
+            Box::new(read(device, path)?),
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::arguments::{DataArguments, RunArguments, fraction};
 use super::classification::{labelled, print_metrics};
+use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
+use crate::data::label_fraction;
 use crate::error::{Error, Result};
 use crate::evaluate::linear::LinearSettings;
 use crate::experiment::encoder_file::read;
@@ -72,7 +74,9 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
     }
     let dataset = data.load(run.seed)?;
     labelled(&dataset)?;
-    let (chosen, folder) = run.start(command, &dataset, data.data)?;
+    let labels = dataset.labels_of(&dataset.train, "training")?;
+    let members = label_fraction(labels, dataset.classes.len(), arguments.labels, run.seed)?;
+    let chosen = open(&run.device)?;
     let loaded = read(&chosen.device, &arguments.encoder)?;
     if command == "transfer" && loaded.origin.data == dataset.name {
         return Err(Error::usage(format!(
@@ -81,29 +85,26 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
             dataset.name
         )));
     }
+    let folder = run.start(command, (data.data, &dataset), &chosen, false)?;
     let is_adam = arguments.optimizer == "adam";
     let epochs = arguments.epochs.unwrap_or(if is_adam { 10 } else { 100 });
-    let labelled = (dataset.train.len() as f64 * arguments.labels) as u64;
-    let steps = epochs * (labelled / arguments.batch_size as u64).max(1);
-    let settings = LinearSettings {
+    let optimization = if is_adam {
+        Optimization {
+            optimizer: OptimizerOptions::adam(0.0),
+            learning_rate: 1e-3,
+            schedule: run.protocol.schedule(),
+        }
+    } else {
+        Optimization {
+            optimizer: OptimizerOptions::nesterov(0.0),
+            learning_rate: 0.1,
+            schedule: Schedule::Constant,
+        }
+    };
+    let mut settings = LinearSettings {
         epochs,
         batch_size: arguments.batch_size,
-        optimization: if is_adam {
-            Optimization {
-                optimizer: OptimizerOptions::adam(0.0),
-                learning_rate: 1e-3,
-                schedule: run.protocol.schedule(),
-            }
-        } else {
-            Optimization {
-                optimizer: OptimizerOptions::nesterov(0.0),
-                learning_rate: 0.1,
-                schedule: Schedule::Cosine {
-                    warmup: 0,
-                    total: steps,
-                },
-            }
-        },
+        optimization,
         augmentation: arguments.augment.then(PaddedCropAugmentation::default),
         resolution: match arguments.resolution {
             Some(pixels) => pixels as usize,
@@ -111,6 +112,12 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
         },
         seed: run.seed,
     };
+    if !is_adam {
+        settings.optimization.schedule = Schedule::Cosine {
+            warmup: 0,
+            total: settings.steps(members.len()),
+        };
+    }
     let name = dataset.name.clone();
     let request = LinearRequest {
         command: command.to_string(),
@@ -119,6 +126,7 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
         loaded,
         settings,
         labels: arguments.labels,
+        members,
         data: data.data,
         dataset,
     };

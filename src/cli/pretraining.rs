@@ -1,13 +1,95 @@
-//! What the pretraining commands have in common: where the encoder starts, and what is said in the end.
+//! What the pretraining commands have in common: their flags, the run, and what is said in the end.
 
 use std::path::PathBuf;
 
+use clap::Args;
+
+use super::arguments::{CheckpointArguments, DataArguments, NetworkArguments, RunArguments};
+use super::device_choice::open;
+use crate::data::DataKind;
 use crate::error::{Error, Result};
+use crate::experiment::pretraining::{Pretext, PretrainingRequest, run as run_experiment};
 use crate::experiment::summary::PretrainingSummary;
+use crate::nn::ResNetConfig;
 use crate::pretext::Protocol;
 
+/// The flags of every pretraining.
+#[derive(Args)]
+pub struct PretrainingArguments {
+    #[command(flatten)]
+    data: DataArguments,
+
+    #[command(flatten)]
+    network: NetworkArguments,
+
+    /// Training steps [default: 150 on shapes, else 5000]
+    #[arg(long)]
+    steps: Option<u64>,
+
+    /// Start from the encoder of this safetensors file (torchvision's names), or none
+    #[arg(long, value_name = "FILE|none")]
+    init: Option<String>,
+
+    #[command(flatten)]
+    pub run: RunArguments,
+
+    #[command(flatten)]
+    checkpoints: CheckpointArguments,
+}
+
+impl PretrainingArguments {
+    pub fn on_shapes(&self) -> bool {
+        self.data.data == DataKind::Shapes
+    }
+
+    /// Pretrains in batches of `batch_size` images by what `pretext` makes of the network, and says what came out.
+    pub fn train(
+        &self,
+        batch_size: usize,
+        pretext: impl FnOnce(ResNetConfig) -> Pretext,
+    ) -> Result<()> {
+        let (run, checkpoints) = (&self.run, &self.checkpoints);
+        let steps = self
+            .steps
+            .unwrap_or(if self.on_shapes() { 150 } else { 5000 });
+        if steps == 0 {
+            return Err(Error::usage("--steps is 0; train for 1 step or more"));
+        }
+        let init = init(run.protocol, self.init.as_deref())?;
+        // Said before any data is read.
+        let pretext = pretext(self.network.config(self.data.data)?);
+        let dataset = self.data.load(run.seed)?;
+        let images = dataset.pretraining().len();
+        if batch_size > images {
+            return Err(Error::usage(format!(
+                "--batch-size {batch_size} is larger than the {images} images of {}",
+                dataset.name
+            )));
+        }
+        let chosen = open(&run.device)?;
+        let folder = run.start(
+            pretext.command(),
+            (self.data.data, &dataset),
+            &chosen,
+            checkpoints.resume,
+        )?;
+        let request = PretrainingRequest {
+            protocol: run.protocol,
+            pretext,
+            steps,
+            save_every: checkpoints.save_every,
+            checkpoint_every: checkpoints.checkpoint_every(),
+            init,
+            data: self.data.data,
+            dataset,
+        };
+        print(&run_experiment(&chosen.device, &request, folder)?);
+        Ok(())
+    }
+}
+
 /// The file of `--init`; the paper's protocol wants the start to be named.
-pub fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<PathBuf>> {
+fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<PathBuf>> {
     match (protocol, word) {
         (Protocol::Paper, None) => Err(Error::usage(
             "--protocol paper starts from ImageNet weights: give --init FILE.safetensors, or --init none to start \
@@ -18,7 +100,7 @@ pub fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<PathBuf>> {
     }
 }
 
-pub fn print(summary: &PretrainingSummary) {
+fn print(summary: &PretrainingSummary) {
     println!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
         summary.final_loss, summary.first_loss, summary.chance_loss

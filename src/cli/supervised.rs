@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::arguments::NetworkArguments;
-use super::classification::{ClassificationArguments, labelled, print};
+use super::classification::ClassificationArguments;
 use crate::error::Result;
-use crate::experiment::classification::{ClassificationRequest, run as run_experiment};
+use crate::experiment::classification::Beginning;
 
 /// Train an encoder and a linear layer from scratch, on all labels or a fraction
 #[derive(Args)]
@@ -22,30 +22,6 @@ const EPOCHS: u64 = 60;
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let classification = &arguments.classification;
-    let data = classification.data.data;
-    let length = classification.length(EPOCHS)?;
-    let encoder = arguments.network.config(data)?;
-    let settings = classification.settings()?;
-    let dataset = classification.data.load(classification.run.seed)?;
-    labelled(&dataset)?;
-    let checkpoints = &classification.checkpoints;
-    let (chosen, folder) =
-        classification
-            .run
-            .start_or_resume("supervised", &dataset, data, checkpoints.resume)?;
-    let name = dataset.name.clone();
-    let request = ClassificationRequest {
-        protocol: classification.run.protocol,
-        encoder,
-        start: None,
-        settings,
-        length,
-        labels: classification.labels,
-        save_every: checkpoints.save_every,
-        checkpoint_every: checkpoints.checkpoint_every(),
-        data,
-        dataset,
-    };
-    print(&run_experiment(&chosen.device, request, folder)?, &name);
-    Ok(())
+    let encoder = arguments.network.config(classification.data.data)?;
+    classification.train(EPOCHS, |_| Ok(Beginning::FromScratch(encoder)))
 }

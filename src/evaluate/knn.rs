@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use super::features::unit_features;
+use super::metrics::accuracy;
 use crate::data::Dataset;
 use crate::device::kernels::Gemm;
 use crate::device::{Device, Readback};
@@ -113,12 +114,6 @@ pub fn judge(device: &Device, encoder: &ResNet, dataset: &Dataset) -> Result<Nei
         k,
         top1: accuracy(&found, test_labels),
     })
-}
-
-/// The fraction of `predictions` that equal `labels`.
-pub fn accuracy(predictions: &[u32], labels: &[u32]) -> f64 {
-    let right = predictions.iter().zip(labels).filter(|(p, l)| p == l);
-    right.count() as f64 / labels.len().max(1) as f64
 }
 
 /// A row of the bank, and how similar it is.

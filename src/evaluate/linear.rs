@@ -27,6 +27,13 @@ pub struct LinearSettings {
     pub seed: u64,
 }
 
+impl LinearSettings {
+    /// Steps over all epochs of `images` images, the last partial batch of each dropped.
+    pub fn steps(&self, images: usize) -> u64 {
+        self.epochs * (images / self.batch_size.clamp(1, images.max(1))) as u64
+    }
+}
+
 /// Runs `body`, which must leave `encoder` as it is.
 ///
 /// # Errors
@@ -102,7 +109,7 @@ pub fn train_head(
     let mut optimizer =
         Optimizer::new(device, &head.parameters(), settings.optimization.optimizer)?;
     let per_epoch = sampler.batches_per_epoch() as u64;
-    let steps = settings.epochs * per_epoch;
+    let steps = settings.steps(members.len());
     let mut last_epoch = Vec::new();
     for step in 0..steps {
         let places = sampler.batch(step);

@@ -55,6 +55,9 @@ impl Metrics {
         }
         let members = members(labels, classes)?;
         let mut confusion = vec![vec![0; classes]; classes];
+        for (&label, predicted) in labels.iter().zip(predictions(logits, classes)) {
+            confusion[label as usize][predicted as usize] += 1;
+        }
         let mut scores = Vec::with_capacity(logits.len());
         let mut hits = [0usize; 3];
         let mut loss = 0.0;
@@ -64,8 +67,6 @@ impl Metrics {
             for (k, hit) in hits.iter_mut().enumerate() {
                 *hit += usize::from(rank <= k);
             }
-            let best = (1..classes).fold(0, |best, c| if row[c] >= row[best] { c } else { best });
-            confusion[label][best] += 1;
             let all = log_sum_exp(row);
             loss += all - f64::from(row[label]);
             // Rounded, so that scores which are equal but for the last bits of a sum are equal.
@@ -83,6 +84,19 @@ impl Metrics {
             confusion,
         })
     }
+}
+
+/// The class with the highest score of each row of `logits [N, classes]`; of equal scores the highest class.
+pub fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
+    let best = |row: &[f32]| (1..classes).fold(0, |b, c| if row[c] >= row[b] { c } else { b });
+    let rows = logits.chunks_exact(classes);
+    rows.map(|row| best(row) as u32).collect()
+}
+
+/// The fraction of `predictions` that equal `labels`.
+pub fn accuracy(predictions: &[u32], labels: &[u32]) -> f64 {
+    let right = predictions.iter().zip(labels).filter(|(p, l)| p == l);
+    right.count() as f64 / labels.len().max(1) as f64
 }
 
 /// Fails where nothing could be measured on images of these labels, so that it can be said before a training.

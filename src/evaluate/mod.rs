@@ -6,3 +6,4 @@ pub mod features;
 pub mod knn;
 pub mod linear;
 pub mod metrics;
+pub mod rotation;

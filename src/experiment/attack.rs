@@ -1,9 +1,9 @@
 //! Attacks on a classifier over several strengths, from the request to the summary.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::config::{DataConfig, RunConfig, Versions, shortest};
+use super::config::{AttackConfig, DataConfig, RunConfig, Versions, shortest};
 use super::encoder_file::Loaded;
 use super::run_folder::RunFolder;
 use super::summary::{AttackPoint, AttackSummary, PicturedImage, Start};
@@ -15,7 +15,8 @@ use crate::device::{Device, read_f32, upload_f32, upload_u32};
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
 use crate::evaluate::classifier::logits;
-use crate::nn::Mode;
+use crate::evaluate::metrics::{accuracy, predictions};
+use crate::nn::{Head, Mode};
 use crate::pretext::Protocol;
 use crate::tensor::Tensor;
 
@@ -48,18 +49,21 @@ pub struct Adversarial {
     pub labels: Vec<u32>,
 }
 
-/// The first class with the highest score of each row.
-fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
-    let best = |row: &[f32]| (1..classes).fold(0, |b, c| if row[c] > row[b] { c } else { b });
-    logits
-        .chunks_exact(classes)
-        .map(|row| best(row) as u32)
-        .collect()
-}
-
-fn top1(predicted: &[u32], labels: &[u32]) -> f64 {
-    let right = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();
-    right as f64 / labels.len().max(1) as f64
+/// The head of a classifier of `dataset`'s classes.
+///
+/// # Errors
+/// `Error::Usage` for a file without a classifier, or of another number of classes.
+pub fn head<'a>(path: &Path, loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Head> {
+    let classes = dataset.classes.len();
+    match &loaded.head {
+        Some(head) if loaded.origin.classes == Some(classes) => Ok(head),
+        _ => Err(Error::usage(format!(
+            "{} holds no classifier of the {classes} classes of {}; attack a model.safetensors that supervised or \
+             finetune wrote",
+            path.display(),
+            dataset.name
+        ))),
+    }
 }
 
 /// Measures the classifier's accuracy under the attack at each strength, and writes the summary into `folder`.
@@ -77,22 +81,15 @@ pub fn run(
         loaded, dataset, ..
     } = request;
     let (encoder, classes) = (&loaded.encoder, dataset.classes.len());
-    let Some(head) = loaded
-        .head
-        .as_ref()
-        .filter(|_| loaded.origin.classes == Some(classes))
-    else {
-        return Err(Error::usage(format!(
-            "{} holds no classifier of the {classes} classes of {}; attack a model.safetensors that supervised or \
-             finetune wrote",
-            request.path.display(),
-            dataset.name
-        )));
-    };
+    let head = head(&request.path, loaded, dataset)?;
     let all_labels = dataset.labels_of(&dataset.test, "test")?;
     let members = label_fraction(all_labels, classes, request.images, request.seed)?;
     let split = dataset.test.subset(&members);
     let labels = dataset.labels_of(&split, "test")?.to_vec();
+    let (method, iterations) = match request.method {
+        Method::Fgsm => ("fgsm", None),
+        Method::Pgd { iterations } => ("pgd", Some(iterations)),
+    };
     let config = RunConfig {
         command: "attack".to_string(),
         protocol: request.protocol.to_string(),
@@ -101,6 +98,12 @@ pub fn run(
         device: device.name(),
         encoder: loaded.origin.encoder.into(),
         training: None,
+        attack: Some(AttackConfig {
+            method: method.to_string(),
+            iterations,
+            eps: request.eps.iter().copied().map(shortest).collect(),
+            images: members.len(),
+        }),
         data: DataConfig::new(request.data, dataset),
         augmentation: None,
         versions: Versions::current(),
@@ -108,7 +111,7 @@ pub fn run(
     folder.write_config(&config.to_toml()?)?;
     let clean_logits = logits(device, encoder, head, &split)?;
     let clean_predictions = predictions(&clean_logits, classes);
-    let clean_top1 = top1(&clean_predictions, &labels);
+    let clean_top1 = accuracy(&clean_predictions, &labels);
 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     let mut curve = Vec::new();
@@ -139,17 +142,17 @@ pub fn run(
                 adversarial.extend(read_f32(device, &moved)?);
             }
         }
-        let accuracy = top1(&found, &labels);
+        let top1 = accuracy(&found, &labels);
         if eps == 0.0 && found != clean_predictions {
             return Err(Error::Guard(format!(
-                "an attack of eps 0 gives an accuracy of {accuracy} and clean images one of {clean_top1}, or other \
+                "an attack of eps 0 gives an accuracy of {top1} and clean images one of {clean_top1}, or other \
                  predictions; the attack sees another network or other images than the evaluation"
             )));
         }
-        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * accuracy);
+        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
         curve.push(AttackPoint {
             eps: shortest(eps),
-            top1: accuracy,
+            top1,
         });
         last = Some((found, clean, adversarial));
     }
@@ -170,10 +173,6 @@ pub fn run(
             predicted_adversarial: name(found[i]),
         })
         .collect();
-    let (method, iterations) = match request.method {
-        Method::Fgsm => ("fgsm", None),
-        Method::Pgd { iterations } => ("pgd", Some(iterations)),
-    };
     let summary = AttackSummary {
         command: "attack".to_string(),
         protocol: request.protocol.to_string(),

@@ -25,13 +25,27 @@ pub enum Length {
     Steps(u64),
 }
 
+/// Where the encoder comes from.
+pub enum Beginning {
+    FromScratch(ResNetConfig),
+    /// A pretrained encoder and its file.
+    Pretrained(PathBuf, Box<Loaded>),
+}
+
+impl Beginning {
+    /// The command that asks for it.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Beginning::FromScratch(_) => "supervised",
+            Beginning::Pretrained(..) => "finetune",
+        }
+    }
+}
+
 /// What a run is asked to do.
 pub struct ClassificationRequest {
     pub protocol: Protocol,
-    /// The network, where it starts from scratch.
-    pub encoder: ResNetConfig,
-    /// A pretrained encoder and its file.
-    pub start: Option<(PathBuf, Loaded)>,
+    pub beginning: Beginning,
     pub settings: ClassifierSettings,
     pub length: Length,
     /// The part of the labels that is used, the same of each class.
@@ -55,8 +69,7 @@ pub fn run(
     let started = Instant::now();
     let ClassificationRequest {
         protocol,
-        encoder: from_scratch,
-        start,
+        beginning,
         mut settings,
         length,
         labels,
@@ -65,10 +78,7 @@ pub fn run(
         data,
         dataset,
     } = request;
-    let command = match start {
-        None => "supervised",
-        Some(_) => "finetune",
-    };
+    let command = beginning.command();
     let classes = dataset.classes.len();
     let train_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
@@ -76,16 +86,14 @@ pub fn run(
     let members = label_fraction(train_labels, classes, labels, settings.seed)?;
     let labelled_images = members.len();
     settings.batch_size = settings.batch_size.min(labelled_images);
-    let (encoder, start) = match start {
-        None => (ResNet::new(device, &from_scratch, settings.seed)?, None),
-        Some((path, loaded)) => {
-            let told = Start::new(&path, &loaded.origin);
-            (loaded.encoder, Some((told, loaded.origin.encoder)))
+    let (encoder, network, start) = match beginning {
+        Beginning::FromScratch(network) => {
+            (ResNet::new(device, &network, settings.seed)?, network, None)
         }
-    };
-    let (start, network) = match start {
-        None => (None, from_scratch),
-        Some((start, network)) => (Some(start), network),
+        Beginning::Pretrained(path, loaded) => {
+            let start = Start::new(&path, &loaded.origin);
+            (loaded.encoder, loaded.origin.encoder, Some(start))
+        }
     };
     let objective = Classifier::new(
         device,
@@ -116,6 +124,7 @@ pub fn run(
             frozen_after_first_epoch: Some(settings.frozen_after_first_epoch),
             ..TrainingConfig::new(settings.batch_size, steps, &settings.optimization)
         }),
+        attack: None,
         data: DataConfig::new(data, &dataset),
         augmentation: Some((&settings.augmentation).into()),
         versions: Versions::current(),

@@ -20,6 +20,8 @@ pub struct RunConfig {
     pub encoder: EncoderConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack: Option<AttackConfig>,
     pub data: DataConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<AugmentationConfig>,
@@ -87,6 +89,18 @@ impl TrainingConfig {
             resolution: None,
         }
     }
+}
+
+/// An attack on a classifier.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttackConfig {
+    pub method: String,
+    /// PGD's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u32>,
+    pub eps: Vec<f64>,
+    /// Images that are attacked.
+    pub images: usize,
 }
 
 /// The f32 as the f64 that is written the same, so that 0.1 stays 0.1.

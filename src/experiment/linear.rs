@@ -8,7 +8,7 @@ use super::encoder_file::Loaded;
 use super::run_folder::RunFolder;
 use super::summary::{LinearSummary, Start};
 use crate::autograd::Tape;
-use crate::data::{DataKind, Dataset, label_fraction};
+use crate::data::{DataKind, Dataset};
 use crate::device::read_f32;
 use crate::device::{Device, upload_f32};
 use crate::error::Result;
@@ -27,8 +27,9 @@ pub struct LinearRequest {
     pub path: PathBuf,
     pub loaded: Loaded,
     pub settings: LinearSettings,
-    /// The part of the labels that is used, the same of each class.
+    /// The part of the labels that is used, the same of each class, and the images that have them.
     pub labels: f64,
+    pub members: Vec<u32>,
     pub data: DataKind,
     pub dataset: Dataset,
 }
@@ -48,12 +49,10 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     } = request;
     let (encoder, network) = (&loaded.encoder, loaded.origin.encoder);
     let classes = dataset.classes.len();
-    let labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
     check_labels(test_labels, classes)?;
-    let members = label_fraction(labels, classes, request.labels, settings.seed)?;
+    let members = &request.members;
     let batch_size = settings.batch_size.min(members.len());
-    let steps = settings.epochs * (members.len() / batch_size.max(1)) as u64;
     let config = RunConfig {
         command: request.command.clone(),
         protocol: request.protocol.to_string(),
@@ -64,16 +63,20 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         training: Some(TrainingConfig {
             labelled_images: Some(members.len()),
             resolution: Some(settings.resolution),
-            ..TrainingConfig::new(batch_size, steps, &settings.optimization)
+            ..TrainingConfig::new(
+                batch_size,
+                settings.steps(members.len()),
+                &settings.optimization,
+            )
         }),
+        attack: None,
         data: DataConfig::new(request.data, dataset),
         augmentation: settings.augmentation.as_ref().map(Into::into),
         versions: Versions::current(),
     };
     folder.write_config(&config.to_toml()?)?;
     let (logits, final_loss) = with_frozen(device, encoder, || {
-        let (head, loss) =
-            train_head(device, encoder, &dataset.train, &members, classes, settings)?;
+        let (head, loss) = train_head(device, encoder, &dataset.train, members, classes, settings)?;
         let x = features(device, encoder, &dataset.test, settings.resolution)?;
         let x = upload_f32(device, &x, &[dataset.test.len(), encoder.feature_width()])?;
         let tape = Tape::inference(device);

@@ -11,6 +11,7 @@ use super::training::{Plan, Trained, train};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
 use crate::error::Result;
+use crate::evaluate::rotation::rotation_accuracy;
 use crate::evaluate::{features, knn};
 use crate::nn::{ResNet, ResNetConfig};
 use crate::optim::Optimization;
@@ -135,6 +136,7 @@ impl PretrainingRequest {
             device: device.name(),
             encoder: (*pretext.encoder()).into(),
             training: Some(training),
+            attack: None,
             data: DataConfig::new(self.data, &self.dataset),
             augmentation: Some(augmentation),
             versions: Versions::current(),
@@ -165,7 +167,7 @@ pub fn run(
         Pretext::RotNet(settings) => {
             let objective = RotNet::new(device, settings.clone(), split)?;
             let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
-            let accuracy = objective.rotation_accuracy(&request.dataset.test)?;
+            let accuracy = rotation_accuracy(device, &objective, &request.dataset.test)?;
             judge(
                 device,
                 request,

@@ -4,8 +4,8 @@
 use super::Protocol;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::{self, Tape, Var};
-use crate::data::{EpochSampler, Split, batches};
-use crate::device::{Device, read_f32, upload_u32};
+use crate::data::{EpochSampler, Split};
+use crate::device::{Device, upload_u32};
 use crate::error::{Error, Result};
 use crate::nn::{Head, Mode, Parameter, ResNet, ResNetConfig, Stem};
 use crate::optim::{Optimization, OptimizerOptions};
@@ -14,9 +14,6 @@ use crate::train::Objective;
 
 /// The quarter turns that are told apart, the class being their number.
 pub const ROTATIONS: usize = 4;
-
-/// Images of one forward pass when accuracy is measured; each is seen four times.
-const EVALUATION_BATCH: u32 = 64;
 
 /// What a pretraining is.
 #[derive(Clone, Debug)]
@@ -112,32 +109,10 @@ impl RotNet {
         rotations(&self.device, &cropped)
     }
 
-    fn logits(&self, tape: &Tape, images: &Tensor, mode: Mode) -> Result<Var> {
+    /// Logits `[N, 4]` of normalised images.
+    pub fn logits(&self, tape: &Tape, images: &Tensor, mode: Mode) -> Result<Var> {
         let features = self.encoder.forward(tape, &tape.constant(images), mode)?;
         self.head.forward(tape, &features)
-    }
-
-    /// The part of `split`'s images under all four rotations whose rotation is told right, in evaluation mode and
-    /// without augmentation.
-    pub fn rotation_accuracy(&self, split: &Split) -> Result<f64> {
-        let store = ImageStore::new(&self.device, &split.images, [3, split.height, split.width])?;
-        let mut right = 0usize;
-        for indices in batches(split.len() as u32, EVALUATION_BATCH) {
-            let turned = rotations(&self.device, &store.gather(&indices)?)?;
-            let tape = Tape::inference(&self.device);
-            let logits = self.logits(&tape, &turned, Mode::Evaluation)?;
-            let logits = read_f32(&self.device, logits.tensor())?;
-            for (row, scores) in logits.chunks_exact(ROTATIONS).enumerate() {
-                let best = (0..ROTATIONS).fold(
-                    0,
-                    |best, k| {
-                        if scores[k] > scores[best] { k } else { best }
-                    },
-                );
-                right += usize::from(best == row / indices.len());
-            }
-        }
-        Ok(right as f64 / (ROTATIONS * split.len()).max(1) as f64)
     }
 }
 
@@ -163,14 +138,14 @@ impl Objective for RotNet {
 }
 
 /// The quarter turns of a batch of `images` images under all rotations, in the order of [`rotations`].
-fn rotation_labels(images: usize) -> Vec<u32> {
+pub fn rotation_labels(images: usize) -> Vec<u32> {
     (0..ROTATIONS as u32)
         .flat_map(|turns| std::iter::repeat_n(turns, images))
         .collect()
 }
 
 /// `images [B, 3, H, H]`, in [0, 1], turned by 0 to 3 quarters counter-clockwise and normalised: `[4B, 3, H, H]`.
-fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
+pub fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
     let count = images.shape()[0];
     let pair = device.concat(images, images)?;
     let all = device.concat(&pair, &pair)?;
