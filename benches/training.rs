@@ -1,5 +1,5 @@
 //! A SimCLR view and one training step, in images/s: a step's images each give two views. `PARALLAX_BENCH_DEVICE` names
-//! the device: cpu where it is not set, else a part of an adapter's name.
+//! the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use parallax::{Device, Result};
 fn device() -> Device {
     match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Arc::new(CpuDevice::new()),
+        Ok("cpu-without-winograd") => Arc::new(CpuDevice::without_winograd()),
         Ok(name) => Arc::new(
             GpuDevice::open(GpuOptions {
                 adapter: AdapterChoice::Named(name.to_string()),

@@ -1,5 +1,5 @@
-//! The devices under test, each opened once a process: the CPU, three GPU contexts on one adapter, and a fourth for kernels
-//! that have a variant without subgroup operations. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER`
+//! The devices under test, each opened once a process: the CPU with and without Winograd's convolution, three GPU contexts
+//! on one adapter, and a fourth for kernels that have a variant without subgroup operations. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER`
 //! (llvmpipe where that is not set).
 
 use std::sync::{Arc, OnceLock};
@@ -18,6 +18,14 @@ pub const SLICED: &str = "gpu with small bindings";
 pub fn cpu() -> Device {
     static CPU: OnceLock<Device> = OnceLock::new();
     CPU.get_or_init(|| Arc::new(CpuDevice::new())).clone()
+}
+
+/// The CPU device whose convolutions are all products of matrices.
+pub fn cpu_without_winograd() -> Device {
+    static DIRECT: OnceLock<Device> = OnceLock::new();
+    DIRECT
+        .get_or_init(|| Arc::new(CpuDevice::without_winograd()))
+        .clone()
 }
 
 /// The GPU device, with or without wgpu's run-time checks in its shaders.
@@ -59,10 +67,13 @@ pub fn unsliced() -> [(&'static str, Device); 3] {
     ]
 }
 
-/// Every device, for the kernels that have a variant without subgroup operations.
+/// Every device, with those that leave out what a kernel may use: subgroup operations, Winograd's method.
 pub fn all_variants() -> Vec<(&'static str, Device)> {
-    let plain = ("gpu without subgroups", gpu_without_subgroups());
-    all().into_iter().chain([plain]).collect()
+    let without = [
+        ("gpu without subgroups", gpu_without_subgroups()),
+        ("cpu without winograd", cpu_without_winograd()),
+    ];
+    all().into_iter().chain(without).collect()
 }
 
 fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> Device {

@@ -130,6 +130,35 @@ fn across_tile_borders() {
     );
 }
 
+/// Shapes that the CPU device takes through Winograd's transforms: 3x3, stride 1, at least 32 channels.
+#[test]
+fn wide_3x3_kernels_of_stride_1() {
+    convolutions_agree(
+        37,
+        &[
+            // One image: fewer tiles than channels.
+            ([1, 32, 7, 7], [33, 32, 3, 3], 1, 1),
+            ([1, 32, 4, 4], [32, 32, 3, 3], 1, 1),
+            // Several images in a block, the last block ragged; more tiles than channels.
+            ([41, 35, 4, 4], [33, 35, 3, 3], 1, 1),
+            ([3, 35, 5, 3], [34, 35, 3, 3], 1, 1),
+            // Several blocks of an image, sizes that are no multiple of a tile.
+            ([2, 37, 30, 29], [35, 37, 3, 3], 1, 1),
+            ([2, 33, 10, 9], [34, 33, 3, 3], 1, 0),
+            ([2, 33, 6, 7], [40, 33, 3, 3], 1, 2),
+            // The same with channels enough for sums in the corners, forward and back.
+            ([1, 129, 6, 7], [33, 129, 3, 3], 1, 2),
+            ([2, 33, 9, 8], [129, 33, 3, 3], 1, 0),
+            // The shortest sum of a weight gradient.
+            ([8, 33, 4, 4], [33, 33, 3, 3], 1, 1),
+            // Several blocks of channels, on either side; a weight gradient with few tiles.
+            ([17, 32, 4, 4], [70, 32, 3, 3], 1, 1),
+            ([9, 32, 8, 8], [70, 32, 3, 3], 1, 1),
+            ([9, 70, 8, 8], [32, 70, 3, 3], 1, 1),
+        ],
+    );
+}
+
 #[test]
 fn random_shapes() {
     let mut rng = random(34);
@@ -156,7 +185,13 @@ fn random_shapes() {
 
 #[test]
 fn the_same_bits_twice() {
-    let (x_shape, w_shape) = ([19, 16, 16, 15], [24, 16, 3, 3]);
+    for channels in [[16, 24], [32, 40]] {
+        the_same_bits_twice_with(channels);
+    }
+}
+
+fn the_same_bits_twice_with([c, o]: [usize; 2]) {
+    let (x_shape, w_shape) = ([19, c, 16, 15], [o, c, 3, 3]);
     let conv = Conv2d {
         stride: 1,
         padding: 1,
@@ -164,10 +199,10 @@ fn the_same_bits_twice() {
     let mut rng = random(36);
     let x = normal(&mut rng, x_shape.iter().product());
     let w = normal(&mut rng, w_shape.iter().product());
-    let dy = normal(&mut rng, 19 * 24 * 16 * 15);
+    let dy = normal(&mut rng, 19 * o * 16 * 15);
     for (name, device) in devices::all_variants() {
         let (x, w) = (put(&device, &x, &x_shape), put(&device, &w, &w_shape));
-        let dy = put(&device, &dy, &[19, 24, 16, 15]);
+        let dy = put(&device, &dy, &[19, o, 16, 15]);
         let bits = || {
             [
                 device.conv2d(&x, &w, conv).expect(name),

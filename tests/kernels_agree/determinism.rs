@@ -48,6 +48,17 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
         device.conv2d_dw(&y, &x, [33, 17, 3, 3], conv).unwrap(),
     ));
     tensors.push(("conv2d", y));
+    // Enough channels for Winograd's transforms on the CPU device, with more tiles than channels and with fewer.
+    for shape in [[9, 32, 16, 15], [17, 32, 4, 4]] {
+        let (x, w_shape) = (tensor(&shape), [33, shape[1], 3, 3]);
+        let w = tensor(&w_shape);
+        let y = device.conv2d(&x, &w, conv).unwrap();
+        let dx = device.conv2d_dx(&y, &w, shape, conv).unwrap();
+        tensors.push(("wide conv2d_dx", dx));
+        let dw = device.conv2d_dw(&y, &x, w_shape, conv).unwrap();
+        tensors.push(("wide conv2d_dw", dw));
+        tensors.push(("wide conv2d", y));
+    }
 
     let statistics = device.batch_norm_statistics(&x).unwrap();
     let y = device

@@ -7,7 +7,7 @@
 
 use super::parallel;
 use super::product::{Into, View, product};
-use super::{CpuDevice, read_f32};
+use super::{CpuDevice, read_f32, winograd};
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -139,6 +139,9 @@ pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
         conv,
     )?;
     let (x, w) = (read_f32("conv2d", "x", x)?, read_f32("conv2d", "w", w)?);
+    if !device.without_winograd && winograd::applies(&g) {
+        return Ok(device.floats(&g.y_shape(), winograd::conv2d(device, &g, &x, &w)));
+    }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(&g);
     let mut y = device.take(g.n * g.o * pixels);
@@ -183,6 +186,9 @@ pub(super) fn conv2d_dx(
         read_f32("conv2d_dx", "dy", dy)?,
         read_f32("conv2d_dx", "w", w)?,
     );
+    if !device.without_winograd && winograd::applies_to_dx(&g) {
+        return Ok(device.floats(&x_shape, winograd::conv2d_dx(device, &g, &dy, &w)));
+    }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(&g);
     let mut dx = device.take(g.n * input);
@@ -228,6 +234,9 @@ pub(super) fn conv2d_dw(
         read_f32("conv2d_dw", "dy", dy)?,
         read_f32("conv2d_dw", "x", x)?,
     );
+    if !device.without_winograd && winograd::applies_to_dw(&g) {
+        return Ok(device.floats(&w_shape, winograd::conv2d_dw(device, &g, &dy, &x)));
+    }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let group = g.n.div_ceil(GROUPS).max(1);
     let groups = g.n.div_ceil(group).max(1);

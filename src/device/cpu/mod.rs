@@ -28,6 +28,7 @@ mod resized_crop;
 mod softmax_cross_entropy;
 mod storage;
 mod uniform;
+mod winograd;
 
 pub(crate) use storage::CpuStorage;
 use storage::{CpuData, CpuPool, read, write};
@@ -36,11 +37,20 @@ use storage::{CpuData, CpuPool, read, write};
 #[derive(Default)]
 pub struct CpuDevice {
     pool: Arc<CpuPool>,
+    without_winograd: bool,
 }
 
 impl CpuDevice {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The device with every convolution as a product of matrices: what Winograd's method is compared with.
+    pub fn without_winograd() -> Self {
+        CpuDevice {
+            without_winograd: true,
+            ..Self::default()
+        }
     }
 
     /// A buffer of `len` floats to fill; its content is not defined. Hand it to [`CpuDevice::floats`].

@@ -1,0 +1,282 @@
+//! Convolution with 3x3 kernels of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2015): 36
+//! multiplications stand for the 144 of a tile of 4 x 4 outputs.
+//!
+//! With V, U and M the transforms of input tiles, kernels and output tiles, at each of 36 points:
+//!
+//! - forward: `M [tiles, O] = V [tiles, C] U [C, O]`
+//! - dx: the same on dy, with the kernel turned and the channels exchanged
+//! - dw: `dU [C, O] = V^T dM`, the transpose of the forward pass step by step
+//!
+//! Where there are more tiles than kernels' channels, U is made once and blocks of images follow one another through the
+//! cache; where there are fewer, V is made once and blocks of output channels do. Blocks never depend on the number of
+//! threads.
+
+mod convolve;
+mod layout;
+mod transforms;
+mod weight_gradient;
+
+pub(super) use convolve::{conv2d, conv2d_dx};
+pub(super) use weight_gradient::conv2d_dw;
+
+use super::{CpuDevice, parallel};
+use crate::device::shapes::ConvGeometry;
+use layout::{Images, Matrices, Tiles, transform_inputs};
+use transforms::{KERNEL, PRODUCTS};
+
+/// Tiles that are transformed and multiplied at a time: their V and M stay in a core's cache.
+const TILES: usize = 32;
+/// Output channels of a block where the kernels are larger than the inputs.
+const CHANNELS: usize = 16;
+/// Channels on either side at least: below, the transforms cost more than the products save.
+const CHANNELS_AT_LEAST: usize = 32;
+/// Products at least in the shortest sum that the definition of an element has: a shorter one allows less rounding than
+/// the transforms bring, since they mix every pixel of a tile into each of its outputs.
+const TERMS_AT_LEAST: usize = 128;
+
+/// One convolution, or an input gradient seen as one.
+#[derive(Clone, Copy)]
+struct Layer {
+    n: usize,
+    c: usize,
+    o: usize,
+    /// Height and width of the input and of the output.
+    input: [usize; 2],
+    output: [usize; 2],
+    padding: usize,
+}
+
+impl Layer {
+    fn forward(g: &ConvGeometry) -> Self {
+        Layer {
+            n: g.n,
+            c: g.c,
+            o: g.o,
+            input: [g.h, g.w],
+            output: [g.oh, g.ow],
+            padding: g.padding,
+        }
+    }
+
+    fn input_gradient(g: &ConvGeometry) -> Self {
+        Layer {
+            n: g.n,
+            c: g.o,
+            o: g.c,
+            input: [g.oh, g.ow],
+            output: [g.h, g.w],
+            padding: KERNEL - 1 - g.padding,
+        }
+    }
+
+    fn tiles(self) -> Tiles {
+        Tiles::of(self.output[0], self.output[1])
+    }
+
+    fn input_len(self) -> usize {
+        self.c * self.input[0] * self.input[1]
+    }
+
+    fn output_len(self) -> usize {
+        self.o * self.output[0] * self.output[1]
+    }
+
+    fn input_images(self, images: usize) -> Images {
+        Images {
+            images,
+            channels: self.c,
+            h: self.input[0],
+            w: self.input[1],
+        }
+    }
+
+    fn output_images(self, images: usize, channels: usize) -> Images {
+        Images {
+            images,
+            channels,
+            h: self.output[0],
+            w: self.output[1],
+        }
+    }
+
+    /// Images whose tiles make a block.
+    fn images_per_block(self) -> usize {
+        (TILES / self.tiles().per_image()).clamp(1, self.n)
+    }
+
+    /// Whether the transformed kernels are no larger than the transformed inputs.
+    fn keeps_kernels(self) -> bool {
+        self.o <= self.n * self.tiles().per_image()
+    }
+
+    /// Whether the transforms cost less than they save, and their rounding stays below that of the sums.
+    fn suits(self) -> bool {
+        let direct = self.output[0] * self.output[1] * KERNEL * KERNEL;
+        // Outputs that tiles hold and nobody asked for cost as much as the others.
+        let full = 3 * self.tiles().per_image() * PRODUCTS <= 2 * direct;
+        // Of an output in a corner: the taps of the others lie in the image, or more of them do.
+        let terms = self.c * (KERNEL - self.padding).pow(2);
+        full && self.c.min(self.o) >= CHANNELS_AT_LEAST && terms >= TERMS_AT_LEAST
+    }
+}
+
+fn is_3x3_of_stride_1(g: &ConvGeometry) -> bool {
+    (g.kh, g.kw, g.stride) == (KERNEL, KERNEL, 1) && g.padding < KERNEL && g.n > 0
+}
+
+/// Whether these kernels take the forward pass of `g`.
+pub(super) fn applies(g: &ConvGeometry) -> bool {
+    is_3x3_of_stride_1(g) && Layer::forward(g).suits()
+}
+
+/// Whether these kernels take the input gradient of `g`.
+pub(super) fn applies_to_dx(g: &ConvGeometry) -> bool {
+    is_3x3_of_stride_1(g) && Layer::input_gradient(g).suits()
+}
+
+/// Whether these kernels take the weight gradient of `g`.
+pub(super) fn applies_to_dw(g: &ConvGeometry) -> bool {
+    applies(g) && g.n * g.oh * g.ow >= TERMS_AT_LEAST
+}
+
+/// Memory that a thread keeps between blocks, in parts.
+fn with_scratch<const N: usize, R>(lens: [usize; N], body: impl FnOnce([&mut [f32]; N]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|buffer| {
+        let len = lens.iter().sum();
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
+        }
+        let mut rest = &mut buffer[..len];
+        body(lens.map(|len| {
+            let (part, others) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = others;
+            part
+        }))
+    })
+}
+
+/// The ranges of at most `TILES` of `count` tiles.
+fn ranges(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count)
+        .step_by(TILES)
+        .map(move |first| (first, TILES.min(count - first)))
+}
+
+/// The transformed tiles of all inputs: a chunk of matrices for each block of images.
+struct Transformed {
+    chunk: usize,
+    values: Vec<f32>,
+}
+
+impl Transformed {
+    /// Fills the chunks with `transform(block, images of it, tiles of it, chunk)`.
+    fn new(
+        device: &CpuDevice,
+        layer: Layer,
+        channels: usize,
+        transform: impl Fn(usize, usize, Matrices, &mut [f32]) + Sync + Send,
+    ) -> Self {
+        let per_block = layer.images_per_block();
+        let tiles = layer.tiles().per_image();
+        let chunk = Matrices::new(per_block * tiles, channels).len();
+        let mut values = device.take(layer.n.div_ceil(per_block) * chunk);
+        parallel::for_chunks(&mut values, chunk, |block, values| {
+            let images = per_block.min(layer.n - block * per_block);
+            let matrices = Matrices::new(images * tiles, channels);
+            transform(block, images, matrices, values);
+        });
+        Transformed { chunk, values }
+    }
+}
+
+/// V of every block of images.
+fn all_inputs(device: &CpuDevice, layer: Layer, x: &[f32]) -> Transformed {
+    Transformed::new(device, layer, layer.c, |block, images, matrices, v| {
+        let x = &x[block * layer.images_per_block() * layer.input_len()..];
+        let from = layer.input_images(images);
+        with_scratch([from.len()], |[pixels]| {
+            from.gather(x, pixels);
+            let tiles = layer.tiles();
+            transform_inputs((from, pixels), tiles, layer.padding, 0, (matrices, v));
+        });
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Device;
+    use crate::device::philox::Philox;
+    use crate::device::shapes::{self, Conv2d};
+    use crate::device::{read_f32, upload_f32};
+
+    fn geometry(x: [usize; 4], w: [usize; 4], stride: usize, padding: usize) -> ConvGeometry {
+        shapes::conv2d("test", x, w, Conv2d { stride, padding }).expect("it fits")
+    }
+
+    #[test]
+    fn wide_3x3_convolutions_of_stride_1_are_taken() {
+        for (channels, size) in [(64, 32), (128, 16), (256, 8), (512, 4)] {
+            let w = [channels, channels, 3, 3];
+            let g = geometry([32, channels, size, size], w, 1, 1);
+            assert!(applies(&g) && applies_to_dx(&g) && applies_to_dw(&g));
+        }
+        let taken = |x, w, stride, padding| applies(&geometry(x, w, stride, padding));
+        assert!(taken([1, 128, 8, 8], [64, 128, 3, 3], 1, 2));
+        assert!(
+            !taken([1, 64, 8, 8], [64, 64, 3, 3], 1, 2),
+            "64 products in a corner"
+        );
+        assert!(!taken([1, 64, 8, 8], [64, 64, 3, 3], 1, 3), "padding");
+        let short = geometry([1, 64, 8, 8], [64, 64, 3, 3], 1, 1);
+        assert!(applies(&short) && !applies_to_dw(&short), "64 pixels");
+        assert!(!taken([1, 64, 8, 8], [64, 64, 3, 3], 2, 1), "stride");
+        assert!(!taken([1, 64, 8, 8], [64, 64, 1, 1], 1, 0), "kernel");
+        assert!(!taken([1, 3, 32, 32], [64, 3, 3, 3], 1, 1), "channels");
+        assert!(
+            !taken([32, 64, 2, 2], [64, 64, 3, 3], 1, 1),
+            "tiles mostly empty"
+        );
+    }
+
+    #[test]
+    fn the_device_takes_them() {
+        let (device, memory): (Device, _) = (Arc::new(CpuDevice::new()), CpuDevice::new());
+        let g = geometry([5, 32, 7, 6], [40, 32, 3, 3], 1, 1);
+        let numbers = |stream: u32, len: usize| -> Vec<f32> {
+            let mut rng = Philox::new(stream.into(), [0; 3]);
+            (0..len).map(|_| rng.normal()).collect()
+        };
+        let (x, w) = (numbers(1, 5 * 32 * 42), numbers(2, 40 * 32 * 9));
+        let dy = numbers(3, 5 * 40 * 42);
+        let put = |values: &[f32], shape: [usize; 4]| {
+            upload_f32(&device, values, &shape).expect("it fits")
+        };
+        let (x_shape, w_shape) = ([5, 32, 7, 6], [40, 32, 3, 3]);
+        let (xt, wt, dyt) = (put(&x, x_shape), put(&w, w_shape), put(&dy, g.y_shape()));
+        let conv = Conv2d {
+            stride: 1,
+            padding: 1,
+        };
+        let read = |y: crate::error::Result<crate::tensor::Tensor>| {
+            read_f32(&device, &y.expect("it fits")).expect("it ran")
+        };
+        assert_eq!(
+            read(device.conv2d(&xt, &wt, conv)),
+            conv2d(&memory, &g, &x, &w)
+        );
+        assert_eq!(
+            read(device.conv2d_dx(&dyt, &wt, x_shape, conv)),
+            conv2d_dx(&memory, &g, &dy, &w)
+        );
+        assert_eq!(
+            read(device.conv2d_dw(&dyt, &xt, w_shape, conv)),
+            conv2d_dw(&memory, &g, &dy, &x)
+        );
+    }
+}

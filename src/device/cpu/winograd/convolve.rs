@@ -1,0 +1,151 @@
+//! The forward pass and the input gradient, which is a forward pass on dy.
+
+use super::super::product::{Into, View, product};
+use super::super::{CpuDevice, parallel};
+use super::layout::{Kernel, Matrices, transform_inputs, transform_outputs};
+use super::transforms::PRODUCTS;
+use super::{CHANNELS, Layer, TILES, all_inputs, ranges, with_scratch};
+use crate::device::shapes::ConvGeometry;
+
+/// `M = V U` at every point.
+fn multiply(
+    c: usize,
+    (inputs, v): (Matrices, &[f32]),
+    (kernels, u): (Matrices, &[f32]),
+    (outputs, m): (Matrices, &mut [f32]),
+) {
+    for point in 0..PRODUCTS {
+        product(
+            [inputs.rows, kernels.columns, c],
+            View::rows(&v[point * inputs.columns..], inputs.stride()),
+            View::rows(&u[point * kernels.columns..], kernels.stride()),
+            Into::Replace,
+            &mut m[point * outputs.columns..],
+            outputs.stride(),
+        );
+    }
+}
+
+/// `y [n, O, OH, OW]`.
+pub(in crate::device::cpu) fn conv2d(
+    device: &CpuDevice,
+    g: &ConvGeometry,
+    x: &[f32],
+    w: &[f32],
+) -> Vec<f32> {
+    convolve(device, Layer::forward(g), x, kernel(g, w, false))
+}
+
+/// `dx [n, C, H, W]`.
+pub(in crate::device::cpu) fn conv2d_dx(
+    device: &CpuDevice,
+    g: &ConvGeometry,
+    dy: &[f32],
+    w: &[f32],
+) -> Vec<f32> {
+    convolve(device, Layer::input_gradient(g), dy, kernel(g, w, true))
+}
+
+fn kernel<'a>(g: &ConvGeometry, w: &'a [f32], turned: bool) -> Kernel<'a> {
+    Kernel {
+        w,
+        c: g.c,
+        o: g.o,
+        turned,
+    }
+}
+
+fn convolve(device: &CpuDevice, layer: Layer, x: &[f32], kernel: Kernel<'_>) -> Vec<f32> {
+    let mut y = device.take(layer.n * layer.output_len());
+    if layer.keeps_kernels() {
+        with_kernels_kept(device, layer, x, kernel, &mut y);
+    } else {
+        with_inputs_kept(device, layer, x, kernel, &mut y);
+    }
+    y
+}
+
+/// Transforms the kernels once, then takes block after block of images.
+fn with_kernels_kept(
+    device: &CpuDevice,
+    layer: Layer,
+    x: &[f32],
+    kernel: Kernel<'_>,
+    y: &mut [f32],
+) {
+    let tiles = layer.tiles();
+    let kernels = Matrices::new(layer.c, layer.o);
+    let mut u = device.take(kernels.len());
+    kernel.transform(0, (kernels, &mut u));
+    let block_len = layer.images_per_block() * layer.output_len();
+    parallel::for_chunks(y, block_len, |block, y| {
+        let count = y.len() / layer.output_len();
+        let x = &x[block * layer.images_per_block() * layer.input_len()..];
+        let (from, to) = (
+            layer.input_images(count),
+            layer.output_images(count, layer.o),
+        );
+        let (v, m) = (Matrices::new(TILES, layer.c), Matrices::new(TILES, layer.o));
+        with_scratch(
+            [from.len(), v.len(), m.len(), to.len()],
+            |[pixels, v, m, outputs]| {
+                from.gather(x, pixels);
+                for (first, rows) in ranges(count * tiles.per_image()) {
+                    let inputs = Matrices::new(rows, layer.c);
+                    let products = Matrices::new(rows, layer.o);
+                    transform_inputs((from, pixels), tiles, layer.padding, first, (inputs, v));
+                    multiply(layer.c, (inputs, v), (kernels, &u), (products, m));
+                    transform_outputs((products, m), tiles, first, (to, outputs));
+                }
+                for (image, y) in y.chunks_mut(layer.output_len()).enumerate() {
+                    to.scatter(image, outputs, y);
+                }
+            },
+        );
+    });
+    device.pool.give_back(u);
+}
+
+/// Transforms the inputs once, then takes block after block of output channels.
+fn with_inputs_kept(
+    device: &CpuDevice,
+    layer: Layer,
+    x: &[f32],
+    kernel: Kernel<'_>,
+    y: &mut [f32],
+) {
+    let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
+    let inputs = all_inputs(device, layer, x);
+    let kernels = Matrices::new(layer.c, CHANNELS);
+    let pixels = layer.output[0] * layer.output[1];
+    let part_len = layer.n * CHANNELS * pixels;
+    // [block of channels, n, channel of the block, pixels]
+    let mut parts = device.take(layer.o.div_ceil(CHANNELS) * part_len);
+    parallel::for_chunks(&mut parts, part_len, |part, y| {
+        let to = layer.output_images(per_block, CHANNELS);
+        let m = Matrices::new(per_block * tiles.per_image(), CHANNELS);
+        with_scratch([kernels.len(), m.len(), to.len()], |[u, m, outputs]| {
+            kernel.transform(part * CHANNELS, (kernels, u));
+            let blocks = inputs.values.chunks(inputs.chunk);
+            for (v, y) in blocks.zip(y.chunks_mut(per_block * CHANNELS * pixels)) {
+                let images = y.len() / (CHANNELS * pixels);
+                let to = layer.output_images(images, CHANNELS);
+                let products = Matrices::new(images * tiles.per_image(), CHANNELS);
+                let rows = Matrices::new(products.rows, layer.c);
+                multiply(layer.c, (rows, v), (kernels, u), (products, m));
+                transform_outputs((products, m), tiles, 0, (to, outputs));
+                for (image, y) in y.chunks_mut(CHANNELS * pixels).enumerate() {
+                    to.scatter(image, outputs, y);
+                }
+            }
+        });
+    });
+    parallel::for_chunks(y, layer.output_len(), |image, y| {
+        for (part, y) in y.chunks_mut(CHANNELS * pixels).enumerate() {
+            let from = part * part_len + image * CHANNELS * pixels;
+            y.copy_from_slice(&parts[from..][..y.len()]);
+        }
+    });
+    device.pool.give_back(inputs.values);
+    device.pool.give_back(parts);
+}

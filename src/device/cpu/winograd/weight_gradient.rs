@@ -1,0 +1,143 @@
+//! The weight gradient: the transpose of every step of the forward pass.
+
+use super::super::product::{Into, View, product};
+use super::super::{CpuDevice, parallel};
+use super::layout::{
+    Matrices, transform_inputs, transform_kernel_gradient, transform_output_gradients,
+};
+use super::transforms::{KERNEL, LANES, PRODUCTS};
+use super::{CHANNELS, Layer, TILES, Transformed, all_inputs, ranges, with_scratch};
+use crate::device::shapes::ConvGeometry;
+
+/// Groups of images whose weight gradients are summed apart.
+const GROUPS: usize = 4;
+
+/// `dU (+)= V^T dM` at every point, for the columns `first .. first + kernels.columns` of dM.
+fn multiply_transposed(
+    c: usize,
+    (inputs, v): (Matrices, &[f32]),
+    (gradients, dm): (Matrices, &[f32]),
+    first: usize,
+    into: Into,
+    (kernels, du): (Matrices, &mut [f32]),
+) {
+    let columns = kernels.columns.min(gradients.columns - first);
+    for point in 0..PRODUCTS {
+        product(
+            [c, columns, inputs.rows],
+            View::rows(&v[point * inputs.columns..], inputs.stride()).transposed(),
+            View::rows(&dm[point * gradients.columns + first..], gradients.stride()),
+            into,
+            &mut du[point * kernels.columns..],
+            kernels.stride(),
+        );
+    }
+}
+
+/// `dw [O, C, 3, 3]`.
+pub(in crate::device::cpu) fn conv2d_dw(
+    device: &CpuDevice,
+    g: &ConvGeometry,
+    dy: &[f32],
+    x: &[f32],
+) -> Vec<f32> {
+    let layer = Layer::forward(g);
+    let mut dw = device.take(g.o * g.c * KERNEL * KERNEL);
+    if layer.keeps_kernels() {
+        gradient_with_kernels_kept(device, layer, dy, x, &mut dw);
+    } else {
+        gradient_with_inputs_kept(device, layer, dy, x, &mut dw);
+    }
+    dw
+}
+
+/// Fixed groups of images each sum a dU of their own; they are added in order.
+fn gradient_with_kernels_kept(
+    device: &CpuDevice,
+    layer: Layer,
+    dy: &[f32],
+    x: &[f32],
+    dw: &mut [f32],
+) {
+    let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
+    let kernels = Matrices::new(layer.c, layer.o);
+    let group = layer.n.div_ceil(GROUPS).next_multiple_of(per_block);
+    let groups = layer.n.div_ceil(group);
+    let mut partials = device.take(groups * kernels.len());
+    parallel::for_chunks(&mut partials, kernels.len(), |i, du| {
+        let end = ((i + 1) * group).min(layer.n);
+        for block in (i * group..end).step_by(per_block) {
+            let count = per_block.min(end - block);
+            let from = layer.input_images(count);
+            let to = layer.output_images(count, layer.o);
+            let (v, m) = (Matrices::new(TILES, layer.c), Matrices::new(TILES, layer.o));
+            with_scratch(
+                [from.len(), v.len(), m.len(), to.len()],
+                |[pixels, v, dm, outputs]| {
+                    from.gather(&x[block * layer.input_len()..], pixels);
+                    to.gather(&dy[block * layer.output_len()..], outputs);
+                    for (first, rows) in ranges(count * tiles.per_image()) {
+                        let inputs = Matrices::new(rows, layer.c);
+                        let gradients = Matrices::new(rows, layer.o);
+                        let padding = layer.padding;
+                        transform_inputs((from, pixels), tiles, padding, first, (inputs, v));
+                        transform_output_gradients((to, outputs), tiles, first, (gradients, dm));
+                        let into = match block + first == i * group {
+                            true => Into::Replace,
+                            false => Into::Add,
+                        };
+                        let (v, dm) = ((inputs, &*v), (gradients, &*dm));
+                        multiply_transposed(layer.c, v, dm, 0, into, (kernels, du));
+                    }
+                },
+            );
+        }
+    });
+    let row = LANES * layer.c * KERNEL * KERNEL;
+    parallel::for_chunks(dw, row, |i, dw| {
+        transform_kernel_gradient((kernels, &partials), i * LANES, dw);
+    });
+    device.pool.give_back(partials);
+}
+
+/// V and dM are made once; blocks of output channels follow one another, each with a dU that stays in the cache.
+fn gradient_with_inputs_kept(
+    device: &CpuDevice,
+    layer: Layer,
+    dy: &[f32],
+    x: &[f32],
+    dw: &mut [f32],
+) {
+    let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
+    let inputs = all_inputs(device, layer, x);
+    let gradients = Transformed::new(device, layer, layer.o, |block, images, matrices, dm| {
+        let dy = &dy[block * per_block * layer.output_len()..];
+        let to = layer.output_images(images, layer.o);
+        with_scratch([to.len()], |[pixels]| {
+            to.gather(dy, pixels);
+            transform_output_gradients((to, pixels), tiles, 0, (matrices, dm));
+        });
+    });
+    let kernels = Matrices::new(layer.c, CHANNELS);
+    let part_len = CHANNELS * layer.c * KERNEL * KERNEL;
+    parallel::for_chunks(dw, part_len, |part, dw| {
+        with_scratch([kernels.len()], |[du]| {
+            let blocks = inputs.values.chunks(inputs.chunk);
+            let blocks = blocks.zip(gradients.values.chunks(gradients.chunk));
+            for (block, (v, dm)) in blocks.enumerate() {
+                let images = per_block.min(layer.n - block * per_block);
+                let rows = images * tiles.per_image();
+                let v = (Matrices::new(rows, layer.c), v);
+                let dm = (Matrices::new(rows, layer.o), dm);
+                let into = match block {
+                    0 => Into::Replace,
+                    _ => Into::Add,
+                };
+                multiply_transposed(layer.c, v, dm, part * CHANNELS, into, (kernels, du));
+            }
+            transform_kernel_gradient((kernels, du), 0, dw);
+        });
+    });
+    device.pool.give_back(inputs.values);
+    device.pool.give_back(gradients.values);
+}
