@@ -34,6 +34,7 @@ fn an_encoder_goes_through_every_judgement() {
             "4",
             "--save-every",
             "2",
+            "--no-knn",
             "--out",
             "rotnet",
         ]),
@@ -44,6 +45,7 @@ fn an_encoder_goes_through_every_judgement() {
     assert!((summary["chance_loss"].as_f64().unwrap() - 4f64.ln()).abs() < 1e-12);
     let accuracy = summary["rotation_accuracy"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&accuracy));
+    assert!(summary.get("knn_top1").is_none() && !said.contains("neighbour"));
     assert!(folder.join("rotnet/encoder-step2.safetensors").exists());
     assert_eq!(
         fs::read(folder.join("rotnet/encoder-step4.safetensors")).unwrap(),
@@ -105,6 +107,21 @@ fn an_encoder_goes_through_every_judgement() {
     assert_eq!(finetune["labelled_images"], 8);
     assert_eq!(finetune["start"]["command"], "rotnet");
     assert_eq!(finetune["start"]["steps"], 4);
+    good(
+        folder,
+        &with(&[
+            "attack",
+            "--model",
+            "finetune/model.safetensors",
+            "--eps",
+            "0",
+            "--out",
+            "attack",
+        ]),
+    );
+    let attacked = &json(&folder.join("attack/summary.json"))["start"];
+    assert_eq!(attacked["pretrained_by"], "rotnet");
+    assert_eq!(attacked["label_fraction"], 0.5);
     let linear = json(&folder.join("linear/summary.json"));
     assert_eq!(linear["encoder_digest"].as_str().unwrap().len(), 64);
     assert_eq!(

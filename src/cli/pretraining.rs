@@ -30,6 +30,10 @@ pub struct PretrainingArguments {
     #[arg(long, value_name = "FILE|none")]
     init: Option<String>,
 
+    /// Leave out the judgement by nearest neighbours, which passes all images through two encoders
+    #[arg(long)]
+    no_knn: bool,
+
     #[command(flatten)]
     pub run: RunArguments,
 
@@ -80,6 +84,7 @@ impl PretrainingArguments {
             save_every: checkpoints.save_every,
             checkpoint_every: checkpoints.checkpoint_every(),
             init,
+            knn: !self.no_knn,
             data: self.data.data,
             dataset,
         };
@@ -111,12 +116,15 @@ fn print(summary: &PretrainingSummary) {
             100.0 * accuracy
         );
     }
-    println!(
-        "k-nearest-neighbour accuracy (k = {}): {:.1} %, untrained encoder {:.1} %",
-        summary.knn_k,
-        100.0 * summary.knn_top1,
-        100.0 * summary.knn_top1_untrained
-    );
+    if let (Some(k), Some(trained), Some(untrained)) =
+        (summary.knn_k, summary.knn_top1, summary.knn_top1_untrained)
+    {
+        println!(
+            "k-nearest-neighbour accuracy (k = {k}): {:.1} %, untrained encoder {:.1} %",
+            100.0 * trained,
+            100.0 * untrained
+        );
+    }
     println!(
         "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
         summary.images_per_second,

@@ -146,6 +146,8 @@ pub fn run(
         step,
         batch_size: settings.batch_size,
         classes: Some(classes),
+        label_fraction: Some(labels),
+        pretrained_by: start.as_ref().map(|start| start.command.clone()),
     };
     let mut trainer = Trainer::new(device, objective, settings.optimization)?;
     let save =

@@ -24,6 +24,10 @@ pub struct Origin {
     pub batch_size: usize,
     /// Classes of the head, where there is one.
     pub classes: Option<usize>,
+    /// The part of the labels that it learned from, of a classifier.
+    pub label_fraction: Option<f64>,
+    /// The command that pretrained the encoder, of a fine-tuned one.
+    pub pretrained_by: Option<String>,
 }
 
 impl Origin {
@@ -42,8 +46,13 @@ impl Origin {
             ]
             .map(|(key, value)| (key.to_string(), value)),
         );
-        if let Some(classes) = self.classes {
-            map.insert("classes".to_string(), classes.to_string());
+        let optional = [
+            ("classes", self.classes.map(|n| n.to_string())),
+            ("label_fraction", self.label_fraction.map(|x| x.to_string())),
+            ("pretrained_by", self.pretrained_by.clone()),
+        ];
+        for (key, value) in optional {
+            map.extend(value.map(|value| (key.to_string(), value)));
         }
         map
     }
@@ -80,6 +89,11 @@ impl Origin {
                 .get("classes")
                 .map(|word| number("classes", word, path))
                 .transpose()?,
+            label_fraction: map
+                .get("label_fraction")
+                .map(|word| number("label_fraction", word, path))
+                .transpose()?,
+            pretrained_by: map.get("pretrained_by").cloned(),
         })
     }
 }

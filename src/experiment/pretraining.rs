@@ -64,6 +64,16 @@ impl Pretext {
         }
     }
 
+    /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
+    fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
+        let (views, side) = match self {
+            Pretext::SimClr(settings) => (2, settings.augmentation.size),
+            Pretext::RotNet(_) => (ROTATIONS, dataset.pretraining().height),
+        };
+        let images = (views * self.batch_size()) as u64;
+        Ok(3 * images * self.encoder().shape()?.flops(side)?)
+    }
+
     /// The loss of a network that says nothing.
     fn chance_loss(&self) -> f64 {
         match self {
@@ -84,6 +94,8 @@ pub struct PretrainingRequest {
     pub checkpoint_every: Duration,
     /// A safetensors file of an encoder to start from.
     pub init: Option<PathBuf>,
+    /// Whether the encoder, and the untrained one, are judged by their nearest neighbours in the end.
+    pub knn: bool,
     pub data: DataKind,
     pub dataset: Dataset,
 }
@@ -107,6 +119,8 @@ impl PretrainingRequest {
             step,
             batch_size: self.pretext.batch_size(),
             classes: None,
+            label_fraction: None,
+            pretrained_by: None,
         }
     }
 
@@ -219,15 +233,17 @@ fn judge<O: Objective>(
     started: Instant,
 ) -> Result<PretrainingSummary> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    println!("judging the encoder by its nearest neighbours, then the untrained one");
-    let neighbours = knn::judge(device, objective.encoder(), dataset)?;
-    let untrained = ResNet::new(device, pretext.encoder(), pretext.seed())?;
-    if let Some(path) = &request.init {
-        initialize(device, &untrained, path)?;
-    } else {
-        features::set_running_statistics(device, &untrained, &dataset.train)?;
-    }
-    let before = knn::judge(device, &untrained, dataset)?;
+    let (neighbours, before) = match request.knn {
+        true => {
+            println!("judging the encoder by its nearest neighbours, then the untrained one");
+            let neighbours = knn::judge(device, objective.encoder(), dataset)?;
+            (
+                Some(neighbours),
+                Some(judge_untrained(device, request)?.top1),
+            )
+        }
+        false => (None, None),
+    };
     let summary = PretrainingSummary {
         command: pretext.command().to_string(),
         protocol: request.protocol_label(),
@@ -235,17 +251,19 @@ fn judge<O: Objective>(
         device: device.name(),
         arch: pretext.encoder().arch.to_string(),
         width: pretext.encoder().width,
+        stem: pretext.encoder().stem.to_string(),
         seed: pretext.seed(),
         batch_size: pretext.batch_size(),
         steps: request.steps,
+        flops_per_step: pretext.flops_per_step(&request.dataset)?,
         chance_loss: pretext.chance_loss(),
         first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
         final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
         final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
         rotation_accuracy,
-        knn_k: neighbours.k,
-        knn_top1: neighbours.top1,
-        knn_top1_untrained: before.top1,
+        knn_k: neighbours.as_ref().map(|n| n.k),
+        knn_top1: neighbours.as_ref().map(|n| n.top1),
+        knn_top1_untrained: before,
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan(request)),
@@ -256,4 +274,19 @@ fn judge<O: Objective>(
     folder.write_summary(&summary)?;
     folder.remove(super::training::CHECKPOINT)?;
     Ok(summary)
+}
+
+/// The neighbours of the encoder that the training started from.
+fn judge_untrained(
+    device: &Device,
+    request: &PretrainingRequest,
+) -> Result<knn::NeighbourAccuracy> {
+    let (pretext, dataset) = (&request.pretext, &request.dataset);
+    let untrained = ResNet::new(device, pretext.encoder(), pretext.seed())?;
+    if let Some(path) = &request.init {
+        initialize(device, &untrained, path)?;
+    } else {
+        features::set_running_statistics(device, &untrained, &dataset.train)?;
+    }
+    knn::judge(device, &untrained, dataset)
 }

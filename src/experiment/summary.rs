@@ -18,9 +18,12 @@ pub struct PretrainingSummary {
     pub device: String,
     pub arch: String,
     pub width: f64,
+    pub stem: String,
     pub seed: u64,
     pub batch_size: usize,
     pub steps: u64,
+    /// Floating-point operations of a step: three times the encoder's forward pass over every view.
+    pub flops_per_step: u64,
     /// The loss of a network that says nothing: ln(2N - 1) of SimCLR, ln(4) of RotNet.
     pub chance_loss: f64,
     pub first_loss: f32,
@@ -31,12 +34,15 @@ pub struct PretrainingSummary {
     /// RotNet's: the part of the held-out images, under all four rotations, whose rotation is told right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_accuracy: Option<f64>,
-    /// The k of the nearest neighbours.
-    pub knn_k: usize,
+    /// The judgement by nearest neighbours; none of these three where it was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_k: Option<usize>,
     /// The part of the held-out images that is classified right.
-    pub knn_top1: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_top1: Option<f64>,
     /// The same for the encoder before training.
-    pub knn_top1_untrained: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_top1_untrained: Option<f64>,
     /// Seconds of training alone, from the first step to the last loss.
     pub seconds: f64,
     /// Seconds of the whole run: loading, training and both evaluations.
@@ -94,6 +100,12 @@ pub struct Start {
     pub seed: u64,
     pub steps: u64,
     pub batch_size: usize,
+    /// The part of the labels that it learned from, of a classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_fraction: Option<f64>,
+    /// The command that pretrained its encoder, of a fine-tuned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained_by: Option<String>,
 }
 
 impl Start {
@@ -107,6 +119,8 @@ impl Start {
             seed: origin.seed,
             steps: origin.step,
             batch_size: origin.batch_size,
+            label_fraction: origin.label_fraction,
+            pretrained_by: origin.pretrained_by.clone(),
         }
     }
 }
