@@ -85,4 +85,14 @@ impl Error {
             message: message.into(),
         }
     }
+
+    /// The error of a job of a grid, which says its name where it does not name a file or device.
+    pub fn of_job(self, job: &str) -> Self {
+        match self {
+            Error::Usage(message) => Error::Usage(format!("job {job}: {message}")),
+            Error::Guard(message) => Error::Guard(format!("job {job}: {message}")),
+            Error::NonFinite(message) => Error::NonFinite(format!("job {job}: {message}")),
+            other => other,
+        }
+    }
 }

@@ -235,8 +235,11 @@ fn a_classifier_is_attacked_and_pictured() {
     assert_eq!(curve[0]["top1"], summary["clean_top1"]);
     assert_eq!(curve[1]["eps"], 0.02);
     assert_eq!(summary["pictured"].as_array().unwrap().len(), 8);
-    let picture = image::open(folder.join("pgd/attack.png")).unwrap();
-    assert_eq!((picture.width(), picture.height()), (304, 804));
+    let picture = fs::read_to_string(folder.join("pgd/attack.svg")).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    assert!(picture.contains("PGD, eps 0.5") && picture.contains("data:image/png;base64,iVBOR"));
+    assert_eq!(picture.matches(">taken for ").count(), 8);
+    assert_eq!(picture.matches(">attacked: ").count(), 8);
     let bytes = fs::read(folder.join("pgd/adversarial.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.tensor("images").unwrap().shape(), [16, 3, 32, 32]);

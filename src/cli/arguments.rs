@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
-use crate::data::{self, DataKind, Dataset};
+use crate::data::{DataKind, Dataset};
 use crate::error::{Error, Result};
 use crate::experiment::run_folder::RunFolder;
 use crate::nn::{Arch, ResNetConfig, Stem};
@@ -15,9 +16,9 @@ use crate::pretext::Protocol;
 /// Which images.
 #[derive(Args)]
 pub struct DataArguments {
-    /// Images: generated shapes, CIFAR-10 or STL-10 (their binary files), or folder, which is DIR/train/CLASS/*.png and
+    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10 or STL-10 (their binary files), or folder, which is DIR/train/CLASS/*.png and
     /// DIR/test/CLASS/*.png
-    #[arg(long, value_name = "shapes|cifar10|stl10|folder", default_value = "shapes", value_parser = data_kind)]
+    #[arg(long, value_name = "shapes|shapes-inverted|cifar10|stl10|folder", default_value = "shapes", value_parser = data_kind)]
     pub data: DataKind,
 
     /// The folder of the data's files [default: the environment variable PARALLAX_DATA]
@@ -31,10 +32,10 @@ impl DataArguments {
         let named = self.data_dir.clone();
         let dir = match self.data {
             // The variable names a folder for the data sets that have files; shapes has none.
-            DataKind::Shapes => named,
+            DataKind::Shapes | DataKind::ShapesInverted => named,
             _ => named.or_else(|| std::env::var_os("PARALLAX_DATA").map(PathBuf::from)),
         };
-        data::load(self.data, dir.as_deref(), seed)
+        data_cache::load(self.data, dir.as_deref(), seed)
     }
 }
 
@@ -60,7 +61,7 @@ impl NetworkArguments {
             arch: self.arch,
             stem: Stem::Cifar { padding: 1 },
             width: self.width.unwrap_or(match data {
-                DataKind::Shapes => 0.25,
+                DataKind::Shapes | DataKind::ShapesInverted => 0.25,
                 _ => 1.0,
             }),
         };

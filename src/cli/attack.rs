@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
@@ -18,13 +20,14 @@ use crate::experiment::attack::{
     Adversarial, AttackRequest, PICTURED, head, run as run_experiment,
 };
 use crate::experiment::encoder_file::read;
+use crate::experiment::summary::AttackSummary;
 use crate::pretext::Protocol;
 use crate::tensor::Tensor;
 
 /// Attack a classifier with FGSM or PGD and measure its accuracy at several strengths
 ///
-/// The run folder gets attack.png: images, their perturbation under the last eps (amplified, grey is none), and the two
-/// together; summary.json tells what each is taken for.
+/// The run folder gets attack.svg: images, their perturbation under the last eps (amplified, grey is none), the two
+/// together, and what each is taken for.
 #[derive(Args)]
 pub struct Arguments {
     /// The classifier: a model.safetensors that supervised or finetune wrote
@@ -119,9 +122,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         dataset,
     };
     let (summary, images) = run_experiment(device, &request, &folder)?;
-    let path = folder.path().join("attack.png");
+    let path = folder.path().join("attack.svg");
     let sheet = picture(device, &images, run.protocol, strongest)?;
-    folder.write("attack.png", &sheet.to_png(&path)?)?;
+    let svg = with_predictions(&sheet.to_png(&path)?, sheet.size(), &summary, strongest);
+    folder.write("attack.svg", svg.as_bytes())?;
     if arguments.save {
         folder.write("adversarial.safetensors", &pack(device, &images)?)?;
     }
@@ -165,6 +169,66 @@ fn picture(device: &Device, images: &Adversarial, protocol: Protocol, eps: f32) 
     Ok(sheet)
 }
 
+/// The sheet of [`picture`] with words: what the columns are, and what each image is and is taken for.
+fn with_predictions(
+    png: &[u8],
+    [width, height]: [u32; 2],
+    summary: &AttackSummary,
+    eps: f32,
+) -> String {
+    const HEADER: u32 = 28;
+    const WORDS: u32 = 260;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" \
+         font-family=\"sans-serif\" font-size=\"14\" fill=\"#111\">\n\
+         <rect width=\"{w}\" height=\"{h}\" fill=\"#fff\"/>\n\
+         <image y=\"{HEADER}\" width=\"{width}\" height=\"{height}\" href=\"data:image/png;base64,{}\"/>\n",
+        STANDARD.encode(png),
+        w = width + WORDS,
+        h = height + HEADER,
+    );
+    for (column, title) in (0..).zip(["image", "perturbation", "attacked"]) {
+        let x = Sheet::start(column);
+        svg.push_str(&format!("<text x=\"{x}\" y=\"19\">{title}</text>\n"));
+    }
+    let x = width + 8;
+    let attack = summary.method.to_uppercase();
+    svg.push_str(&format!(
+        "<text x=\"{x}\" y=\"19\">{attack}, eps {eps}, {}</text>\n",
+        summary.units
+    ));
+    for (row, image) in (0..).zip(&summary.pictured) {
+        let y = HEADER + Sheet::start(row);
+        let taken_for = |predicted: &str| match predicted == image.class {
+            true => format!("{predicted}, right"),
+            false => format!("{predicted}, wrong"),
+        };
+        let lines = [
+            image.class.clone(),
+            format!("taken for {}", taken_for(&image.predicted_clean)),
+            format!("attacked: {}", taken_for(&image.predicted_adversarial)),
+        ];
+        for (line, words) in (0..).zip(&lines) {
+            let weight = if line == 0 { "bold" } else { "normal" };
+            svg.push_str(&format!(
+                "<text x=\"{x}\" y=\"{}\" font-weight=\"{weight}\">{}</text>\n",
+                y + 30 + 22 * line,
+                escaped(words)
+            ));
+        }
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// Words as the content of an element.
+fn escaped(words: &str) -> String {
+    words
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
 fn pack(device: &Device, images: &Adversarial) -> Result<Vec<u8>> {
     let values = read_f32(device, &images.adversarial)?;
     let shape = images.adversarial.shape().to_vec();
@@ -182,6 +246,11 @@ fn pack(device: &Device, images: &Adversarial) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_text_and_no_markup() {
+        assert_eq!(escaped("a<b> & c"), "a&lt;b&gt; &amp; c");
+    }
 
     #[test]
     fn strengths_are_a_grid_or_numbers() {

@@ -41,6 +41,10 @@ pub struct ClassificationArguments {
     #[arg(long)]
     steps: Option<u64>,
 
+    /// End after any so many steps whose mean loss is not below that of as many before
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    stop_when_flat: Option<u64>,
+
     /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over 256]
     #[arg(long, value_parser = positive)]
     learning_rate: Option<f64>,
@@ -93,6 +97,7 @@ impl ClassificationArguments {
             length,
             labels: self.labels,
             save_every: checkpoints.save_every,
+            stop_when_flat: self.stop_when_flat,
             checkpoint_every: checkpoints.checkpoint_every(),
             data: self.data.data,
             dataset,

@@ -6,6 +6,7 @@
 mod arguments;
 mod attack;
 mod classification;
+mod data_cache;
 mod device_choice;
 mod devices;
 mod embed;
@@ -14,6 +15,7 @@ mod knn;
 mod linear;
 mod pretraining;
 mod preview;
+mod reproduce;
 mod rotnet;
 mod sheet;
 mod simclr;
@@ -26,7 +28,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// Trains and judges self-supervised vision encoders on hand-written compute kernels, on any GPU or none.
 #[derive(Parser)]
@@ -50,6 +52,7 @@ enum Command {
     Linear(Box<linear::Arguments>),
     Transfer(Box<transfer::Arguments>),
     Attack(Box<attack::Arguments>),
+    Reproduce(Box<reproduce::Arguments>),
     Knn(knn::Arguments),
     Embed(embed::Arguments),
     Devices(devices::Arguments),
@@ -72,20 +75,7 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
-    let result = match arguments.command {
-        Command::Simclr(arguments) => simclr::run(&arguments),
-        Command::Rotnet(arguments) => rotnet::run(&arguments),
-        Command::Supervised(arguments) => supervised::run(&arguments),
-        Command::Finetune(arguments) => finetune::run(&arguments),
-        Command::Linear(arguments) => linear::run(&arguments),
-        Command::Transfer(arguments) => transfer::run(&arguments),
-        Command::Attack(arguments) => attack::run(&arguments),
-        Command::Knn(arguments) => knn::run(&arguments),
-        Command::Embed(arguments) => embed::run(&arguments),
-        Command::Devices(arguments) => devices::run(&arguments),
-        Command::Preview(arguments) => preview::run(&arguments),
-    };
-    match result {
+    match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("parallax: {}", one_line(&error.to_string()));
@@ -95,6 +85,34 @@ pub fn run() -> ExitCode {
             }
         }
     }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Simclr(arguments) => simclr::run(&arguments),
+        Command::Rotnet(arguments) => rotnet::run(&arguments),
+        Command::Supervised(arguments) => supervised::run(&arguments),
+        Command::Finetune(arguments) => finetune::run(&arguments),
+        Command::Linear(arguments) => linear::run(&arguments),
+        Command::Transfer(arguments) => transfer::run(&arguments),
+        Command::Attack(arguments) => attack::run(&arguments),
+        Command::Reproduce(arguments) => reproduce::run(&arguments),
+        Command::Knn(arguments) => knn::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
+        Command::Preview(arguments) => preview::run(&arguments),
+    }
+}
+
+/// Does what the words after the program's name say.
+fn execute(words: &[String]) -> Result<()> {
+    let name = std::iter::once("parallax");
+    let arguments = Arguments::try_parse_from(name.chain(words.iter().map(String::as_str)));
+    dispatch(
+        arguments
+            .map_err(|e| Error::usage(usage_line(&e.to_string())))?
+            .command,
+    )
 }
 
 /// Help and version as clap prints them; an error as one line.

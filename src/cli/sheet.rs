@@ -53,6 +53,16 @@ impl Sheet {
         Ok(())
     }
 
+    /// Width and height in pixels.
+    pub fn size(&self) -> [u32; 2] {
+        [self.sheet.width(), self.sheet.height()]
+    }
+
+    /// The first pixel of a row or column of cells.
+    pub fn start(cells: u32) -> u32 {
+        cells * (CELL + GAP) + GAP
+    }
+
     /// The file's bytes; `path` is where they will go, for messages.
     pub fn to_png(&self, path: &Path) -> Result<Vec<u8>> {
         let mut png = Cursor::new(Vec::new());

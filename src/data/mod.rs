@@ -140,6 +140,9 @@ impl Dataset {
 pub enum DataKind {
     /// Images that the program draws.
     Shapes,
+    /// The same shapes, dark on light, on smaller images: a second data set to transfer to.
+    #[serde(rename = "shapes-inverted")]
+    ShapesInverted,
     /// CIFAR-10, binary version (Krizhevsky 2009).
     Cifar10,
     /// STL-10, binary version (Coates, Lee, Ng 2011).
@@ -150,8 +153,9 @@ pub enum DataKind {
 
 impl DataKind {
     /// Every kind, in the order that help texts list them.
-    pub const ALL: [DataKind; 4] = [
+    pub const ALL: [DataKind; 5] = [
         DataKind::Shapes,
+        DataKind::ShapesInverted,
         DataKind::Cifar10,
         DataKind::Stl10,
         DataKind::Folder,
@@ -161,6 +165,7 @@ impl DataKind {
     pub fn as_str(self) -> &'static str {
         match self {
             DataKind::Shapes => "shapes",
+            DataKind::ShapesInverted => "shapes-inverted",
             DataKind::Cifar10 => "cifar10",
             DataKind::Stl10 => "stl10",
             DataKind::Folder => "folder",
@@ -199,8 +204,9 @@ impl FromStr for DataKind {
 pub fn load(kind: DataKind, dir: Option<&Path>, seed: u64) -> Result<Dataset> {
     match (kind, dir) {
         (DataKind::Shapes, None) => Ok(shapes::generate(seed)),
-        (DataKind::Shapes, Some(dir)) => Err(Error::usage(format!(
-            "the data set 'shapes' is drawn by the program and reads no files, but a data folder is given ({}); \
+        (DataKind::ShapesInverted, None) => Ok(shapes::generate_inverted(seed)),
+        (DataKind::Shapes | DataKind::ShapesInverted, Some(dir)) => Err(Error::usage(format!(
+            "the data set '{kind}' is drawn by the program and reads no files, but a data folder is given ({}); \
              leave the folder out or choose another data set",
             dir.display()
         ))),

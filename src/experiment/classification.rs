@@ -51,6 +51,8 @@ pub struct ClassificationRequest {
     /// The part of the labels that is used, the same of each class.
     pub labels: f64,
     pub save_every: Option<u64>,
+    /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
+    pub stop_when_flat: Option<u64>,
     pub checkpoint_every: Duration,
     pub data: DataKind,
     pub dataset: Dataset,
@@ -74,6 +76,7 @@ pub fn run(
         length,
         labels,
         save_every,
+        stop_when_flat,
         checkpoint_every,
         data,
         dataset,
@@ -121,6 +124,7 @@ pub fn run(
         encoder: network.into(),
         training: Some(TrainingConfig {
             labelled_images: Some(labelled_images),
+            stop_when_flat,
             frozen_after_first_epoch: Some(settings.frozen_after_first_epoch),
             ..TrainingConfig::new(settings.batch_size, steps, &settings.optimization)
         }),
@@ -135,6 +139,7 @@ pub fn run(
         images_per_step: settings.batch_size,
         chance_loss: (classes as f64).ln(),
         save_every,
+        stop_when_flat,
         checkpoint_every,
     };
     let origin = |step| Origin {
@@ -153,6 +158,7 @@ pub fn run(
     let save =
         |model: &Classifier, step| pack(device, &model.encoder, Some(&model.head), &origin(step));
     let trained = train(device, &mut trainer, &plan, &mut folder, save)?;
+    let steps = trained.losses.len() as u64;
     let model = trainer.objective;
     folder.write("model.safetensors", &save(&model, steps)?)?;
     let scores = logits(device, &model.encoder, &model.head, &dataset.test)?;

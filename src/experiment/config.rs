@@ -64,6 +64,9 @@ pub struct TrainingConfig {
     /// Labelled images that are used, of a supervised training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labelled_images: Option<usize>,
+    /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_when_flat: Option<u64>,
     /// Whether batch norm is in evaluation mode from the second epoch on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen_after_first_epoch: Option<bool>,
@@ -85,6 +88,7 @@ impl TrainingConfig {
             temperature: None,
             separate_passes: None,
             labelled_images: None,
+            stop_when_flat: None,
             frozen_after_first_epoch: None,
             resolution: None,
         }

@@ -4,6 +4,7 @@ pub mod attack;
 pub mod classification;
 pub mod config;
 pub mod encoder_file;
+pub mod grid;
 pub mod linear;
 pub mod pretraining;
 pub mod progress;

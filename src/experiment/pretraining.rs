@@ -201,6 +201,7 @@ fn plan(request: &PretrainingRequest) -> Plan {
         images_per_step: request.pretext.batch_size(),
         chance_loss: request.pretext.chance_loss(),
         save_every: request.save_every,
+        stop_when_flat: None,
         checkpoint_every: request.checkpoint_every,
     }
 }

@@ -35,6 +35,26 @@ pub struct StepMetrics {
     pub seconds: f64,
 }
 
+/// Whether the run in `path` has ended.
+pub fn is_done(path: &Path) -> bool {
+    path.join(SUMMARY).is_file()
+}
+
+/// Whether there is a run in `path`, so that it can be resumed if it has not ended.
+pub fn is_begun(path: &Path) -> bool {
+    path.join(CONFIG).is_file()
+}
+
+/// Writes a file of the folder `dir` under a temporary name and renames it, so that a file that is there is whole.
+pub fn write_whole(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!(".{name}.partial"));
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, &path));
+    written.map_err(|e| Error::write(&path, e))
+}
+
 impl RunFolder {
     /// Makes `path`, or takes it where it exists and is empty.
     ///
@@ -168,14 +188,9 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes a file under a temporary name and renames it, so that a file that is there is whole.
+    /// Writes a file as [`write_whole`] does.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.path.join(name);
-        let temporary = self.path.join(format!(".{name}.partial"));
-        let written = File::create(&temporary)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, &path));
-        written.map_err(|e| Error::write(&path, e))
+        write_whole(&self.path, name, content)
     }
 
     /// Writes what the run found: the last file of a run.

@@ -173,7 +173,7 @@ pub struct AttackSummary {
     pub images: usize,
     pub clean_top1: f64,
     pub curve: Vec<AttackPoint>,
-    /// The images of `attack.png`, a row each, under the last eps.
+    /// The images of `attack.svg`, a row each, under the last eps.
     pub pictured: Vec<PicturedImage>,
     pub total_seconds: f64,
     pub parallax_version: String,

@@ -27,8 +27,21 @@ pub struct Plan {
     pub chance_loss: f64,
     /// Steps between two saved networks.
     pub save_every: Option<u64>,
+    /// Where set, training ends after any so many steps whose mean loss is not below that of as many before.
+    pub stop_when_flat: Option<u64>,
     /// At least so long between two checkpoints; zero makes one after every step.
     pub checkpoint_every: Duration,
+}
+
+/// Whether the mean of the last `window` losses is not below that of the `window` before.
+fn is_flat(losses: &[f32], window: u64) -> bool {
+    let window = window as usize;
+    if window == 0 || losses.len() < 2 * window {
+        return false;
+    }
+    let (before, last) = losses[losses.len() - 2 * window..].split_at(window);
+    let sum = |losses: &[f32]| losses.iter().map(|&l| f64::from(l)).sum::<f64>();
+    sum(last) >= sum(before)
 }
 
 /// What a training measured.
@@ -44,7 +57,7 @@ pub struct Trained {
 impl Trained {
     /// Images a second over all steps.
     pub fn images_per_second(&self, plan: &Plan) -> f64 {
-        (plan.steps * plan.images_per_step as u64) as f64 / self.seconds
+        (self.losses.len() * plan.images_per_step) as f64 / self.seconds
     }
 }
 
@@ -79,8 +92,12 @@ pub fn train<O: Objective>(
         let done = step + 1;
         let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
         let checkpoint = done < plan.steps && last_checkpoint.elapsed() >= plan.checkpoint_every;
-        // A checkpoint is of a state in which no step is under way.
-        let ahead = if saves || checkpoint { 0 } else { STEPS_AHEAD };
+        let judged = plan
+            .stop_when_flat
+            .filter(|&window| done.is_multiple_of(window));
+        // A checkpoint is of a state in which no step is under way, and a judgement needs every loss.
+        let waits = saves || checkpoint || judged.is_some();
+        let ahead = if waits { 0 } else { STEPS_AHEAD };
         while pending.len() > ahead
             && let Some(oldest) = pending.pop_front()
         {
@@ -93,6 +110,10 @@ pub fn train<O: Objective>(
         if checkpoint {
             write_checkpoint(device, trainer, done, folder)?;
             last_checkpoint = Instant::now();
+        }
+        if judged.is_some_and(|window| is_flat(&run.losses, window)) {
+            println!("the loss no longer falls; training ends after {done} steps");
+            break;
         }
     }
     for step in pending {
@@ -186,4 +207,17 @@ fn restore<O: Objective>(
     )?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
     Ok(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_flat;
+
+    #[test]
+    fn a_loss_is_flat_when_a_window_is_not_below_the_one_before() {
+        assert!(!is_flat(&[3.0, 2.0, 1.0, 1.0], 2));
+        assert!(is_flat(&[9.0, 1.0, 1.0, 0.5, 1.5], 2));
+        assert!(is_flat(&[1.0, 1.0], 1));
+        assert!(!is_flat(&[1.0, 1.0, 1.0], 2), "too few to tell");
+    }
 }

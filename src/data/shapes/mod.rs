@@ -19,6 +19,10 @@ const PLANE: usize = SIDE * SIDE;
 const CLASSES: u32 = MOTIFS.len() as u32;
 const TRAIN: u32 = 4_000;
 const TEST: u32 = 1_000;
+/// Of the inverted set: images, and the side to which their middle is cut.
+const INVERTED_TRAIN: u32 = 2_000;
+const INVERTED_TEST: u32 = 500;
+const INVERTED_SIDE: usize = 24;
 
 /// How far colours are from the grey of their luma, as a share of what a random colour has.
 const SATURATION: f32 = 0.4;
@@ -36,12 +40,36 @@ const RADIUS: (f32, f32) = (3.0, 5.0);
 /// The 4,000 training and 1,000 test images of `seed`; image i has the class i mod 10.
 pub fn generate(seed: u64) -> Dataset {
     let classes = MOTIFS.iter().map(|motif| motif.name.to_string()).collect();
-    let train = split(seed, 0, TRAIN);
-    let test = split(seed, 1, TEST);
+    let train = split(seed, 0, TRAIN, (DARK, LIGHT));
+    let test = split(seed, 1, TEST, (DARK, LIGHT));
     Dataset::new("shapes".to_string(), classes, train, test, None)
 }
 
-fn split(seed: u64, which: u32, count: u32) -> Split {
+/// Other images with the same classes: dark shapes on light, 2,000 and 500 of 24 x 24 pixels.
+pub fn generate_inverted(seed: u64) -> Dataset {
+    let classes = MOTIFS.iter().map(|motif| motif.name.to_string()).collect();
+    let train = middle(&split(seed, 2, INVERTED_TRAIN, (LIGHT, DARK)));
+    let test = middle(&split(seed, 3, INVERTED_TEST, (LIGHT, DARK)));
+    Dataset::new("shapes-inverted".to_string(), classes, train, test, None)
+}
+
+/// The middle of every image.
+fn middle(split: &Split) -> Split {
+    let margin = (SIDE - INVERTED_SIDE) / 2;
+    let rows = split.images.chunks_exact(SIDE).enumerate();
+    let kept = rows.filter(|(row, _)| (margin..margin + INVERTED_SIDE).contains(&(row % SIDE)));
+    Split {
+        images: kept
+            .flat_map(|(_, row)| &row[margin..margin + INVERTED_SIDE])
+            .copied()
+            .collect(),
+        labels: split.labels.clone(),
+        height: INVERTED_SIDE,
+        width: INVERTED_SIDE,
+    }
+}
+
+fn split(seed: u64, which: u32, count: u32, tones: (Tone, Tone)) -> Split {
     let mut images = Vec::with_capacity(count as usize * 3 * PLANE);
     let mut labels = Vec::with_capacity(count as usize);
     for index in 0..count {
@@ -49,6 +77,7 @@ fn split(seed: u64, which: u32, count: u32) -> Split {
         let canvas = draw(
             &MOTIFS[label as usize],
             &mut Philox::new(seed, [which, index, PURPOSE]),
+            tones,
         );
         for channel in 0..3 {
             images.extend(
@@ -78,9 +107,9 @@ const DARK: Tone = Tone(0.02, 0.28);
 const MIDDLE: Tone = Tone(0.35, 0.55);
 const LIGHT: Tone = Tone(0.65, 0.98);
 
-/// One image. Shapes are light on dark or dark on light, so they keep their contrast when the image turns grey.
-fn draw(motif: &Motif, rng: &mut Philox) -> Vec<Colour> {
-    let (ground, figure) = (DARK, LIGHT);
+/// One image, with the tones of its background and of its shapes, which are far apart so that they keep their contrast when
+/// the image turns grey.
+fn draw(motif: &Motif, rng: &mut Philox, (ground, figure): (Tone, Tone)) -> Vec<Colour> {
     let mut canvas = background(rng, ground);
 
     for _ in 0..rng.below(3) {

@@ -1,0 +1,41 @@
+//! Data sets that one process reads more than once, where a command of many jobs asks for it.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use crate::data::{self, DataKind, Dataset};
+use crate::error::Result;
+
+type Key = (DataKind, Option<PathBuf>, u64);
+
+thread_local! {
+    /// None where nothing is kept.
+    static KEPT: RefCell<Option<Vec<(Key, Dataset)>>> = const { RefCell::new(None) };
+}
+
+/// From now on keeps what is loaded.
+pub fn keep() {
+    KEPT.with_borrow_mut(|kept| {
+        kept.get_or_insert_default();
+    });
+}
+
+/// As [`data::load`], from memory where it is kept.
+pub fn load(kind: DataKind, dir: Option<&Path>, seed: u64) -> Result<Dataset> {
+    let key = (kind, dir.map(Path::to_path_buf), seed);
+    let found = KEPT.with_borrow(|kept| {
+        let kept = kept.as_ref()?;
+        let (_, dataset) = kept.iter().find(|(k, _)| *k == key)?;
+        Some(dataset.clone())
+    });
+    if let Some(dataset) = found {
+        return Ok(dataset);
+    }
+    let dataset = data::load(kind, dir, seed)?;
+    KEPT.with_borrow_mut(|kept| {
+        if let Some(kept) = kept {
+            kept.push((key, dataset.clone()));
+        }
+    });
+    Ok(dataset)
+}

@@ -1,0 +1,195 @@
+//! What a job costs: counted in passes of images through a network, priced by passes that are timed on the device.
+
+use std::time::Instant;
+
+use crate::autograd::{self, Tape};
+use crate::device::{Device, upload_f32, upload_u32};
+use crate::error::Result;
+use crate::evaluate::attack::input_gradient;
+use crate::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
+
+/// A network at an image size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Network {
+    pub arch: Arch,
+    pub stem: Stem,
+    /// Side of the images in pixels.
+    pub side: usize,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network {
+            arch: Arch::ResNet50,
+            stem: Stem::Cifar { padding: 1 },
+            side: 32,
+        }
+    }
+}
+
+/// What a job computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    pub network: Network,
+    /// Images or views that pass forward and back with all gradients, over the whole job.
+    pub trained: u64,
+    /// Of them in one step.
+    pub trained_at_once: u64,
+    /// Images that pass forward in evaluation mode.
+    pub evaluated: u64,
+    /// Images whose gradient with respect to their pixels is computed.
+    pub attacked: u64,
+}
+
+/// Images of a batch in evaluation and attacks.
+const EVALUATION_BATCH: u64 = 128;
+/// Images of the timed passes.
+const PROBE: usize = 32;
+/// Seconds that a job takes beside its passes: opening, reading, writing.
+const OVERHEAD: f64 = 1.0;
+
+/// Seconds and bytes of passes through one network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    pub network: Network,
+    /// Seconds an image.
+    pub training: f64,
+    pub evaluation: f64,
+    pub input_gradient: f64,
+    /// Peak bytes of a training step of no image, and of each image more.
+    pub base_bytes: f64,
+    pub bytes_per_image: f64,
+    /// Peak bytes of an image in evaluation mode and in an attack.
+    pub bytes_per_evaluated: f64,
+    pub bytes_per_attacked: f64,
+}
+
+/// What a job is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    pub seconds: f64,
+    pub peak_bytes: u64,
+}
+
+impl Rates {
+    /// Times passes of a few images. `open` opens the device anew for each, so that its peak of memory is that of the
+    /// pass.
+    ///
+    /// # Errors
+    /// As the passes.
+    pub fn measure(
+        network: Network,
+        width: f64,
+        open: &dyn Fn() -> Result<Device>,
+    ) -> Result<Self> {
+        let config = ResNetConfig {
+            arch: network.arch,
+            stem: network.stem,
+            width,
+        };
+        let timed = |images: usize, pass: &dyn Fn(&Probe) -> Result<()>| -> Result<(f64, f64)> {
+            let probe = Probe::new(open()?, &config, network.side, images)?;
+            // The first pass also makes what later ones find: buffers, pipelines.
+            pass(&probe)?;
+            let started = Instant::now();
+            pass(&probe)?;
+            let seconds = started.elapsed().as_secs_f64() / images as f64;
+            Ok((seconds, probe.device.memory().peak as f64))
+        };
+        let (_, small) = timed(PROBE / 2, &Probe::train)?;
+        let (training, large) = timed(PROBE, &Probe::train)?;
+        let (evaluation, evaluation_bytes) = timed(PROBE, &Probe::evaluate)?;
+        let (gradient, gradient_bytes) = timed(PROBE, &Probe::attack)?;
+        let bytes_per_image = ((large - small) / (PROBE / 2) as f64).max(0.0);
+        let base_bytes = (large - bytes_per_image * PROBE as f64).max(0.0);
+        let rest = |peak: f64| ((peak - base_bytes) / PROBE as f64).max(0.0);
+        Ok(Rates {
+            network,
+            training,
+            evaluation,
+            input_gradient: gradient,
+            base_bytes,
+            bytes_per_image,
+            bytes_per_evaluated: rest(evaluation_bytes),
+            bytes_per_attacked: rest(gradient_bytes),
+        })
+    }
+
+    /// What a job of this network is expected to take.
+    pub fn estimate(&self, work: &Work) -> Estimate {
+        let seconds = OVERHEAD
+            + work.trained as f64 * self.training
+            + work.evaluated as f64 * self.evaluation
+            + work.attacked as f64 * self.input_gradient;
+        let batch = |count: u64| count.min(EVALUATION_BATCH) as f64;
+        let bytes = [
+            work.trained_at_once as f64 * self.bytes_per_image,
+            batch(work.evaluated) * self.bytes_per_evaluated,
+            batch(work.attacked) * self.bytes_per_attacked,
+        ];
+        let largest = bytes.into_iter().fold(0.0, f64::max);
+        Estimate {
+            seconds,
+            peak_bytes: (self.base_bytes + largest) as u64,
+        }
+    }
+}
+
+/// A network with a few images on a device.
+struct Probe {
+    device: Device,
+    encoder: ResNet,
+    head: Head,
+    images: crate::tensor::Tensor,
+    labels: crate::tensor::Tensor,
+}
+
+impl Probe {
+    fn new(device: Device, config: &ResNetConfig, side: usize, images: usize) -> Result<Self> {
+        let encoder = ResNet::new(&device, config, 0)?;
+        let head = Head::new(&device, encoder.feature_width(), 10, 0)?;
+        let len = images * 3 * side * side;
+        // Not all the same, so that no statistic is degenerate.
+        let pixels: Vec<f32> = (0..len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
+        let labels: Vec<u32> = (0..images as u32).map(|i| i % 10).collect();
+        Ok(Probe {
+            images: upload_f32(&device, &pixels, &[images, 3, side, side])?,
+            labels: upload_u32(&device, &labels, &[images])?,
+            encoder,
+            head,
+            device,
+        })
+    }
+
+    fn train(&self) -> Result<()> {
+        let tape = Tape::new(&self.device);
+        let x = tape.constant(&self.images);
+        let features = self.encoder.forward(&tape, &x, Mode::Training)?;
+        let logits = self.head.forward(&tape, &features)?;
+        let loss = autograd::softmax_cross_entropy(&tape, &logits, &self.labels)?;
+        let gradients = tape.backward(&loss)?;
+        // Waits for every gradient by reading the loss last.
+        drop(gradients);
+        crate::device::read_f32(&self.device, loss.tensor()).map(drop)
+    }
+
+    fn evaluate(&self) -> Result<()> {
+        let tape = Tape::inference(&self.device);
+        let x = tape.constant(&self.images);
+        let features = self.encoder.forward(&tape, &x, Mode::Evaluation)?;
+        crate::device::read_f32(&self.device, features.tensor()).map(drop)
+    }
+
+    fn attack(&self) -> Result<()> {
+        let dx = input_gradient(
+            &self.device,
+            |tape, x| {
+                let features = self.encoder.forward(tape, x, Mode::Evaluation)?;
+                self.head.forward(tape, &features)
+            },
+            &self.images,
+            &self.labels,
+        )?;
+        crate::device::read_f32(&self.device, &dx).map(drop)
+    }
+}

@@ -1,0 +1,223 @@
+//! The whole of the paper's experiments as a list of jobs. A job is a command of this program with its arguments, so that
+//! each can also be run by hand, and leaves a run folder of its own.
+
+mod cost;
+mod jobs;
+mod scale;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DataKind, Dataset};
+use crate::error::{Error, Result};
+use crate::pretext::Protocol;
+
+pub use cost::{Estimate, Network, Rates, Work};
+pub use jobs::jobs;
+pub use scale::{Scale, Sizes};
+
+/// The file that says what a folder of jobs is.
+pub const GRID: &str = "grid.json";
+/// The folder of the jobs' run folders.
+const JOBS: &str = "jobs";
+
+/// The tables, figures and claims that jobs serve: the words of `--only`.
+pub const FIGURES: [&str; 8] = [
+    "fig2", "table1", "fig3", "fig4", "table2a", "table2b", "resnet18", "claim7",
+];
+
+/// One command of the grid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Also the name of its run folder.
+    pub id: String,
+    /// Without `--out` and `--device`.
+    pub command: Vec<String>,
+    /// The jobs whose files it reads.
+    pub needs: Vec<String>,
+    pub figures: Vec<String>,
+    /// What it computes, to estimate its time and memory by.
+    #[serde(skip)]
+    pub work: Work,
+}
+
+/// A data set as the grid has to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub kind: DataKind,
+    pub dir: Option<PathBuf>,
+    pub name: String,
+    pub pretraining: usize,
+    pub train: usize,
+    pub test: usize,
+    /// Height and width of an image.
+    pub side: usize,
+}
+
+impl Source {
+    pub fn new(kind: DataKind, dir: Option<PathBuf>, dataset: &Dataset) -> Self {
+        Source {
+            kind,
+            dir,
+            name: dataset.name.clone(),
+            pretraining: dataset.pretraining().len(),
+            train: dataset.train.len(),
+            test: dataset.test.len(),
+            side: dataset.test.height,
+        }
+    }
+}
+
+/// What is reproduced, on what.
+#[derive(Clone, Debug)]
+pub struct GridSettings {
+    pub scale: Scale,
+    pub sizes: Sizes,
+    pub protocol: Protocol,
+    /// The value of `--init` for pretraining; the paper's protocol wants one.
+    pub init: Option<String>,
+    pub seeds: Vec<u64>,
+    /// The set that stands for CIFAR-10, and the one that stands for STL-10.
+    pub first: Source,
+    pub second: Source,
+    /// The folder of everything.
+    pub out: PathBuf,
+}
+
+impl GridSettings {
+    /// Where the job of this name leaves its run.
+    pub fn folder(&self, id: &str) -> PathBuf {
+        self.out.join(JOBS).join(id)
+    }
+}
+
+/// `grid.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    pub scale: String,
+    pub protocol: String,
+    pub width: f64,
+    /// Steps that stand for the paper's 5,000.
+    pub full_steps: u64,
+    pub seeds: Vec<u64>,
+    pub data: GridData,
+    /// What is smaller than in the paper, and by how much: a line each.
+    pub shrunk: Vec<String>,
+    pub jobs: Vec<Job>,
+}
+
+/// The names of the two data sets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GridData {
+    pub first: String,
+    pub second: String,
+}
+
+impl Grid {
+    pub fn new(settings: &GridSettings) -> Self {
+        Grid {
+            scale: settings.scale.to_string(),
+            protocol: settings.protocol.to_string(),
+            width: settings.sizes.width,
+            full_steps: settings.sizes.full_steps,
+            seeds: settings.seeds.clone(),
+            data: GridData {
+                first: settings.first.name.clone(),
+                second: settings.second.name.clone(),
+            },
+            shrunk: settings.sizes.shrunk(&settings.first),
+            jobs: jobs(settings),
+        }
+    }
+
+    /// The grid of the folder `dir`; none where there is none.
+    ///
+    /// # Errors
+    /// `Error::Io` where it cannot be read, `Error::Data` where it is damaged.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(GRID);
+        match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::read(&path, e)),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                Error::data(
+                    &path,
+                    format!("{e}; expected the list of jobs that reproduce wrote"),
+                )
+            }),
+        }
+    }
+
+    /// Writes the grid into the folder `dir`, or checks that the one that is there is the same.
+    ///
+    /// # Errors
+    /// `Error::Usage` where another grid is there.
+    pub fn claim(&self, dir: &Path) -> Result<()> {
+        match Grid::read(dir)? {
+            None => {
+                std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+                let text = serde_json::to_string_pretty(self)
+                    .map_err(|e| Error::usage(format!("the grid cannot be written: {e}")))?;
+                crate::experiment::run_folder::write_whole(dir, GRID, text.as_bytes())
+            }
+            Some(theirs) => match self.first_difference(&theirs) {
+                None => Ok(()),
+                Some(what) => Err(Error::usage(format!(
+                    "{} holds another grid ({what}); go on with its own flags or name another folder with --out",
+                    dir.display()
+                ))),
+            },
+        }
+    }
+
+    fn first_difference(&self, theirs: &Grid) -> Option<String> {
+        let settings = [
+            ("scale", &theirs.scale, &self.scale),
+            ("protocol", &theirs.protocol, &self.protocol),
+            ("first data set", &theirs.data.first, &self.data.first),
+            ("second data set", &theirs.data.second, &self.data.second),
+        ];
+        if let Some((name, theirs, ours)) = settings.iter().find(|(_, a, b)| a != b) {
+            return Some(format!("{name}: {theirs}, now {ours}"));
+        }
+        let changed = self
+            .jobs
+            .iter()
+            .zip(&theirs.jobs)
+            .find(|(a, b)| (&a.id, &a.command, &a.needs) != (&b.id, &b.command, &b.needs));
+        match changed {
+            Some((ours, theirs)) => Some(format!(
+                "job {}: {}, now {}",
+                theirs.id,
+                theirs.command.join(" "),
+                ours.command.join(" ")
+            )),
+            None if self.jobs.len() != theirs.jobs.len() => Some(format!(
+                "{} jobs, now {}",
+                theirs.jobs.len(),
+                self.jobs.len()
+            )),
+            None => None,
+        }
+    }
+
+    /// The jobs that `figure` needs, all where it is none, each after those that it needs.
+    pub fn select(&self, figure: Option<&str>) -> Vec<&Job> {
+        let Some(figure) = figure else {
+            return self.jobs.iter().collect();
+        };
+        let mut wanted: Vec<&str> = Vec::new();
+        // Needed jobs stand before those that need them, so that one pass from the end finds all.
+        for job in self.jobs.iter().rev() {
+            if job.figures.iter().any(|f| f == figure) || wanted.contains(&job.id.as_str()) {
+                wanted.push(&job.id);
+                wanted.extend(job.needs.iter().map(String::as_str));
+            }
+        }
+        self.jobs
+            .iter()
+            .filter(|job| wanted.contains(&job.id.as_str()))
+            .collect()
+    }
+}
