@@ -23,6 +23,23 @@ fn classes_are_balanced() {
 }
 
 #[test]
+fn the_inverted_set_is_smaller_balanced_and_another() {
+    let data = load(DataKind::ShapesInverted, None, 0).unwrap();
+    assert_eq!(data.classes, shapes(0).classes);
+    for (split, size) in [(&data.train, 2_000), (&data.test, 500)] {
+        assert_eq!((split.len(), split.height, split.width), (size, 24, 24));
+        let labels = split.labels.as_ref().unwrap();
+        assert!((0..size).all(|i| labels[i] == (i % 10) as u32));
+        let mean =
+            |bytes: &[u8]| bytes.iter().map(|&b| f64::from(b)).sum::<f64>() / bytes.len() as f64;
+        assert!(
+            mean(&split.images) > mean(&shapes(0).test.images) + 40.0,
+            "light ground"
+        );
+    }
+}
+
+#[test]
 fn the_seed_decides_every_byte() {
     let (first, again, other) = (shapes(3), shapes(3), shapes(4));
     assert_eq!(first.train.images, again.train.images);

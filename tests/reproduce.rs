@@ -1,0 +1,151 @@
+//! `reproduce` as a process: the list of jobs, a run of one table from end to end, and what a second call does.
+
+mod process;
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use process::{good, json, parallax, refused};
+use tempfile::TempDir;
+
+const SMOKE: [&str; 7] = [
+    "reproduce",
+    "--scale",
+    "smoke",
+    "--device",
+    "cpu",
+    "--out",
+    "grid",
+];
+
+fn with(words: &[&'static str]) -> Vec<&'static str> {
+    [&SMOKE, words].concat()
+}
+
+/// Pretraining on both sets, the baseline and transfers in both directions; then the same again, and cut.
+#[test]
+fn a_table_is_run_skipped_and_resumed() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    let table = with(&["--only", "table2a"]);
+
+    // Killed in the first job, it goes on with it.
+    let mut child = parallax(folder, &table)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let first = folder.join("grid/jobs/simclr-resnet50-b128-s0");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !first.join("encoder-step1.safetensors").exists() {
+        assert!(Instant::now() < deadline, "the first job saved nothing");
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        !first.join("summary.json").exists(),
+        "the first job ended too early"
+    );
+
+    let said = good(folder, &table);
+    assert!(said.contains("shrunk  pretraining steps: 10"), "{said}");
+    assert!(said.contains("[1/6] simclr-resnet50-b128-s0"), "{said}");
+    let grid = json(&folder.join("grid/grid.json"));
+    assert_eq!(
+        grid["jobs"].as_array().unwrap().len(),
+        132,
+        "the whole grid is listed"
+    );
+    assert_eq!(grid["data"]["second"], "shapes-inverted");
+    for id in [
+        "simclr-resnet50-b128-s0",
+        "simclr-second-resnet50-b128-s0",
+        "supervised-100-s0",
+        "transfer-simclr-resnet50-b128-4-s0",
+        "transfer-simclr-second-resnet50-b128-4-s0",
+        "transfer-supervised-100-4-s0",
+    ] {
+        let summary = folder.join("grid/jobs").join(id).join("summary.json");
+        assert!(summary.is_file(), "{id}");
+    }
+    let back =
+        json(&folder.join("grid/jobs/transfer-simclr-second-resnet50-b128-4-s0/summary.json"));
+    assert_eq!(back["start"]["data"], "shapes-inverted");
+    assert_eq!(
+        (&back["data"], &back["resolution"]),
+        (&"shapes".into(), &32.into())
+    );
+    let forth = json(&folder.join("grid/jobs/transfer-simclr-resnet50-b128-4-s0/summary.json"));
+    assert_eq!(
+        (&forth["data"], &forth["resolution"]),
+        (&"shapes-inverted".into(), &24.into())
+    );
+    assert_eq!(forth["start"]["steps"], 4);
+
+    // What is done is not done again; an evaluation without a summary starts anew.
+    let cut = folder.join("grid/jobs/transfer-supervised-100-4-s0");
+    fs::remove_file(cut.join("summary.json")).unwrap();
+    let said = good(folder, &table);
+    assert_eq!(said.matches("done before").count(), 5, "{said}");
+    assert!(cut.join("summary.json").is_file());
+
+    refused(
+        folder,
+        &with(&["--only", "table2a", "--seed", "1"]),
+        2,
+        &["holds another grid", "--seed 0", "--seed 1", "--out"],
+    );
+    fs::write(folder.join("grid/grid.json"), "{").unwrap();
+    refused(folder, &table, 1, &["grid.json", "reproduce"]);
+}
+
+#[test]
+fn a_dry_run_lists_every_job_and_writes_nothing() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    let said = good(folder, &with(&["--dry-run", "--only", "claim7"]));
+    assert!(
+        said.contains("rotnet-authors-stem-resnet50-b128-s0"),
+        "{said}"
+    );
+    assert!(said.contains("3 jobs, about"), "{said}");
+    assert!(!folder.join("grid").exists());
+}
+
+#[test]
+fn grids_that_cannot_be_are_refused() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    let common = ["reproduce", "--device", "cpu", "--out", "grid"];
+    for (words, expected) in [
+        (&["--scale", "huge"][..], &["--scale", "huge"][..]),
+        (&["--scale", "small"], &["real images", "--data cifar10"]),
+        (
+            &["--scale", "smoke", "--data", "cifar10"],
+            &["smoke", "shapes"],
+        ),
+        (&["--scale", "smoke", "--protocol", "paper"], &["--init"]),
+        (&["--scale", "smoke", "--only", "fig9"], &["--only", "fig9"]),
+        (&["--scale", "smoke", "--seeds", "0"], &["--seeds"]),
+        (
+            &["--scale", "smoke", "--transfer-data", "shapes"],
+            &["both data sets are shapes", "--transfer-data"],
+        ),
+        (
+            &[
+                "--scale",
+                "small",
+                "--data",
+                "cifar10",
+                "--data-dir",
+                "nowhere",
+            ],
+            &["nowhere"],
+        ),
+    ] {
+        let code = if expected == ["nowhere"] { 1 } else { 2 };
+        refused(folder, &[&common, words].concat(), code, expected);
+        assert!(!folder.join("grid").exists(), "a mistake leaves no folder");
+    }
+}
