@@ -8,8 +8,10 @@ use image::Rgb;
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod class_folders;
 mod process;
-use process::{check_refusal, good, json, parallax, refused, text, write_images};
+use class_folders::write_images;
+use process::{check_refusal, good, json, parallax, refused, text};
 
 /// The losses of a run folder's metrics, as written.
 fn losses(run: &Path) -> Vec<String> {

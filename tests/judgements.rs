@@ -1,10 +1,12 @@
 //! The commands that judge and attack an encoder, as processes: good runs and bad input.
 
+mod class_folders;
 mod process;
 
 use std::fs;
 
-use process::{good, json, refused, write_images};
+use class_folders::write_images;
+use process::{good, json, refused};
 use tempfile::TempDir;
 
 /// Every judgement that a pretrained encoder can be given, from one pretraining.

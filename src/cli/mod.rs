@@ -15,6 +15,7 @@ mod knn;
 mod linear;
 mod pretraining;
 mod preview;
+mod report;
 mod reproduce;
 mod rotnet;
 mod sheet;
@@ -53,6 +54,7 @@ enum Command {
     Transfer(Box<transfer::Arguments>),
     Attack(Box<attack::Arguments>),
     Reproduce(Box<reproduce::Arguments>),
+    Report(report::Arguments),
     Knn(knn::Arguments),
     Embed(embed::Arguments),
     Devices(devices::Arguments),
@@ -97,6 +99,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Transfer(arguments) => transfer::run(&arguments),
         Command::Attack(arguments) => attack::run(&arguments),
         Command::Reproduce(arguments) => reproduce::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Knn(arguments) => knn::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),

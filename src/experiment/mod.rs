@@ -8,6 +8,7 @@ pub mod grid;
 pub mod linear;
 pub mod pretraining;
 pub mod progress;
+pub mod report;
 pub mod run_folder;
 pub mod summary;
 pub mod training;

@@ -1,5 +1,6 @@
 //! The jobs of the paper's experiments E1 to E7, in an order in which each follows those that it needs.
 
+use super::scale::images;
 use super::{FIGURES, GridSettings, Job, Network, Source, Work};
 use crate::nn::{Arch, Stem};
 use crate::pretext::Protocol;
@@ -270,8 +271,7 @@ impl<'a> List<'a> {
         figures: &[&str],
     ) {
         let of = self.id(of);
-        let limit = self.settings.sizes.linear_images;
-        let labels = part(limit, source.train);
+        let labels = self.settings.sizes.linear_part;
         let mut arguments = words(&[
             command,
             "--encoder",
@@ -287,7 +287,7 @@ impl<'a> List<'a> {
                 stem: CIFAR,
                 side: source.side,
             },
-            evaluated: (limit.min(source.train) + source.test) as u64,
+            evaluated: (images(labels, source.train) + source.test) as u64,
             ..Work::default()
         };
         self.add(name, arguments, &[of], figures, work);
@@ -428,8 +428,8 @@ impl<'a> List<'a> {
     /// E5: both attacks, on both grids of strengths, on the baseline and on SimCLR's fine-tuned encoders.
     fn attacks(&mut self) {
         let settings = self.settings;
-        let limit = settings.sizes.attack_images;
-        let images = limit.min(settings.first.test) as u64;
+        let part = settings.sizes.attack_part;
+        let attacked = images(part, settings.first.test) as u64;
         let mut models = vec!["supervised-100".to_string()];
         for (fraction, _) in FRACTIONS {
             models.push(tuned_name("simclr", (fraction * 100.0).round()));
@@ -447,13 +447,13 @@ impl<'a> List<'a> {
                         "--eps",
                         grid,
                         "--images",
-                        &part(limit, settings.first.test).to_string(),
+                        &part.to_string(),
                     ]);
                     command.extend(self.data(&settings.first));
                     command.extend(self.protocol(settings.protocol));
                     let work = Work {
-                        evaluated: images * (STRENGTHS + 1),
-                        attacked: images * (STRENGTHS - 1) * iterations,
+                        evaluated: attacked * (STRENGTHS + 1),
+                        attacked: attacked * (STRENGTHS - 1) * iterations,
                         ..Work::default()
                     };
                     let name = format!("attack-{method}-{grid}-{model}");
@@ -526,15 +526,6 @@ fn pretraining_name(method: Method, arch: Arch, batch: usize) -> String {
 
 fn tuned_name(method: &str, percent: f64) -> String {
     format!("finetune-{method}-{percent}")
-}
-
-/// The fraction of `all` images that `limit` is, at most 1.
-fn part(limit: usize, all: usize) -> f64 {
-    if limit >= all {
-        1.0
-    } else {
-        limit as f64 / all as f64
-    }
 }
 
 #[cfg(test)]

@@ -58,10 +58,15 @@ pub struct Sizes {
     pub baseline_steps: Option<[u64; 3]>,
     /// Updates of the baseline on all labels; none for its 60 epochs.
     pub supervised_steps: Option<u64>,
-    /// Training images of a linear evaluation, at most.
-    pub linear_images: usize,
-    /// Test images that are attacked, at most.
-    pub attack_images: usize,
+    /// The part of the training images that a linear evaluation trains on, the same of each class.
+    pub linear_part: f64,
+    /// The part of the test images that is attacked, the same of each class.
+    pub attack_part: f64,
+}
+
+/// The number of `all` images that a part of them is.
+pub fn images(part: f64, all: usize) -> usize {
+    (part * all as f64).round() as usize
 }
 
 impl Sizes {
@@ -73,17 +78,17 @@ impl Sizes {
                 finetune_divisor: 100,
                 baseline_steps: Some([20, 20, 20]),
                 supervised_steps: Some(20),
-                linear_images: 500,
-                attack_images: 50,
+                linear_part: 0.125,
+                attack_part: 0.05,
             },
             Scale::Small => Sizes {
                 width: 0.25,
-                full_steps: 20,
-                finetune_divisor: 40,
-                baseline_steps: Some([100, 150, 200]),
-                supervised_steps: Some(300),
-                linear_images: 10_000,
-                attack_images: 1_000,
+                full_steps: 10,
+                finetune_divisor: 60,
+                baseline_steps: Some([75, 100, 125]),
+                supervised_steps: Some(200),
+                linear_part: 0.2,
+                attack_part: 0.02,
             },
             Scale::Paper => Sizes {
                 width: 1.0,
@@ -91,8 +96,8 @@ impl Sizes {
                 finetune_divisor: 1,
                 baseline_steps: None,
                 supervised_steps: None,
-                linear_images: usize::MAX,
-                attack_images: usize::MAX,
+                linear_part: 1.0,
+                attack_part: 1.0,
             },
         }
     }
@@ -136,17 +141,19 @@ impl Sizes {
                 self.full_steps * 2 / 5
             ));
         }
-        for (limit, all, what) in [
+        for (part, all, what) in [
             (
-                self.linear_images,
+                self.linear_part,
                 first.train,
                 "training images of a linear evaluation",
             ),
-            (self.attack_images, first.test, "attacked test images"),
+            (self.attack_part, first.test, "attacked test images"),
         ] {
-            if limit < all {
+            if part < 1.0 {
                 lines.push(format!(
-                    "{what}: {limit} of {all}, the same number of each class"
+                    "{what}: {part} of them, {} of {}'s, the same part of each class",
+                    images(part, all),
+                    first.name
                 ));
             }
         }

@@ -1,0 +1,128 @@
+//! The report: run folders in; tables, figures and the paper's claims out, as one page, Markdown, CSV and SVG.
+
+mod chart;
+mod claims;
+mod figures;
+mod page;
+mod paper;
+mod runs;
+mod statistics;
+mod tables;
+mod text;
+
+use std::fs;
+use std::path::Path;
+
+use super::run_folder::write_whole;
+use crate::error::{Error, Result};
+use claims::Claim;
+use figures::Figure;
+use runs::{Runs, Scope};
+pub use statistics::Verdict;
+use tables::Table;
+
+/// Everything about the runs that may be compared.
+pub(crate) struct Section {
+    title: String,
+    /// Before the names of this section's files, where there is more than one section.
+    prefix: String,
+    /// What is smaller than in the paper.
+    shrunk: Vec<String>,
+    tables: Vec<Table>,
+    figures: Vec<Figure>,
+    claims: Vec<Claim>,
+}
+
+/// What a report was made of.
+pub struct Written {
+    pub runs: usize,
+    /// The answers to the claims of each section, with its title.
+    pub answers: Vec<(String, Vec<Verdict>)>,
+}
+
+/// Writes the report on the runs below `dir` into the folder `out`.
+///
+/// # Errors
+/// As reading: `Error::Usage` where there is no run, `Error::Data` where a run's file is damaged; `Error::Io` where a file
+/// cannot be written.
+pub fn write(dir: &Path, out: &Path) -> Result<Written> {
+    let runs = Runs::read(dir)?;
+    let scopes = runs.scopes();
+    let several = scopes.len() > 1;
+    let sections: Vec<Section> = scopes.iter().map(|scope| section(scope, several)).collect();
+    fs::create_dir_all(out).map_err(|e| Error::write(out, e))?;
+    for section in &sections {
+        write_section(section, &runs, out)?;
+    }
+    write_whole(out, "report.html", page::html(&runs, &sections).as_bytes())?;
+    Ok(Written {
+        runs: runs.all.len(),
+        answers: sections
+            .into_iter()
+            .map(|s| (s.title, s.claims.iter().map(|c| c.verdict).collect()))
+            .collect(),
+    })
+}
+
+fn section(scope: &Scope<'_>, several: bool) -> Section {
+    let second = scope
+        .second
+        .as_ref()
+        .map_or(String::new(), |name| format!(" and {name}"));
+    Section {
+        title: format!(
+            "{} protocol, width {}, {}{second}",
+            scope.protocol, scope.width, scope.first
+        ),
+        prefix: match several {
+            true => format!("{}-width{}-", scope.protocol, scope.width),
+            false => String::new(),
+        },
+        shrunk: scope
+            .runs
+            .grid
+            .as_ref()
+            .map(|grid| grid.shrunk.clone())
+            .unwrap_or_default(),
+        tables: tables::tables(scope),
+        figures: figures::figures(scope),
+        claims: claims::claims(scope),
+    }
+}
+
+fn write_section(section: &Section, runs: &Runs, out: &Path) -> Result<()> {
+    let named = |name: &str, end: &str| format!("{}{name}.{end}", section.prefix);
+    let note = match section.shrunk.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\nSmaller than in the paper:\n\n- {}\n",
+            section.shrunk.join("\n- ")
+        ),
+    };
+    let drawn = section.figures.iter().filter(|figure| !figure.is_empty());
+    let of_figures: Vec<Table> = drawn.clone().map(Figure::table).collect();
+    let tables = section.tables.iter().filter(|table| !table.is_empty());
+    for table in tables.chain(&of_figures) {
+        let markdown = format!(
+            "# {}\n\n{}; the paper's values in brackets.\n\n{}{note}",
+            table.title,
+            section.title,
+            text::markdown(table)
+        );
+        write_whole(out, &named(table.id, "md"), markdown.as_bytes())?;
+        write_whole(
+            out,
+            &named(table.id, "csv"),
+            text::csv(table, runs).as_bytes(),
+        )?;
+    }
+    for figure in drawn {
+        write_whole(out, &named(figure.id, "svg"), chart::svg(figure).as_bytes())?;
+    }
+    let claims = format!(
+        "# Claims\n\n{}.\n\n{}{note}",
+        section.title,
+        text::claims(&section.claims)
+    );
+    write_whole(out, &named("claims", "md"), claims.as_bytes())
+}

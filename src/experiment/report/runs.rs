@@ -1,0 +1,468 @@
+//! The runs below a folder, and the questions that tables and figures ask of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::statistics::Measured;
+use crate::error::{Error, Result};
+use crate::evaluate::metrics::Metrics;
+use crate::experiment::grid::Grid;
+use crate::experiment::summary::{
+    AttackSummary, ClassificationSummary, LinearSummary, PretrainingSummary,
+};
+
+/// What a run found.
+pub enum Found {
+    Pretraining(Box<PretrainingSummary>),
+    Classification(Box<ClassificationSummary>),
+    Linear(Box<LinearSummary>),
+    Attack(Box<AttackSummary>),
+}
+
+/// One run folder.
+pub struct Run {
+    /// Relative to the report's folder.
+    pub folder: String,
+    pub found: Found,
+    pub protocol: String,
+    pub seed: u64,
+    pub width: f64,
+    pub device: String,
+    pub data: String,
+    /// Of the data set, from config.toml.
+    pub digest: String,
+    /// Where the weights came from, from config.toml.
+    pub init: String,
+    pub pretraining_images: usize,
+}
+
+/// All runs, with the grid that they belong to if there is one.
+pub struct Runs {
+    pub all: Vec<Run>,
+    pub grid: Option<Grid>,
+}
+
+/// Folders below which nothing is looked for.
+const DEEPEST: usize = 8;
+
+impl Runs {
+    /// Reads every folder below `dir` that has `summary.json` and `config.toml`.
+    ///
+    /// # Errors
+    /// `Error::Io` where a file cannot be read, `Error::Data` where one is damaged, `Error::Usage` where there is no run.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let mut folders = Vec::new();
+        collect(dir, DEEPEST, &mut folders)?;
+        let mut all = Vec::new();
+        for folder in &folders {
+            all.extend(read_run(dir, folder)?);
+        }
+        if all.is_empty() {
+            return Err(Error::usage(format!(
+                "{} has no run that has ended (a folder with summary.json and config.toml); name the folder of \
+                 reproduce or of your runs",
+                dir.display()
+            )));
+        }
+        Ok(Runs {
+            all,
+            grid: Grid::read(dir)?,
+        })
+    }
+}
+
+fn collect(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    if dir.join("summary.json").is_file() && dir.join("config.toml").is_file() {
+        found.push(dir.to_path_buf());
+    }
+    if depth == 0 {
+        return Ok(());
+    }
+    let mut below = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| Error::read(dir, e))? {
+        let entry = entry.map_err(|e| Error::read(dir, e))?;
+        // A link may lead back up.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            below.push(entry.path());
+        }
+    }
+    below.sort();
+    below
+        .iter()
+        .try_for_each(|dir| collect(dir, depth - 1, found))
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, value: serde_json::Value) -> Result<Box<T>> {
+    serde_json::from_value(value)
+        .map(Box::new)
+        .map_err(|e| damaged(path, e))
+}
+
+fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
+    Error::data(
+        path,
+        format!(
+            "{error}; expected what this version of the program writes; move the folder away to leave it out"
+        ),
+    )
+}
+
+/// None of commands that the report has no use for.
+fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
+    let path = folder.join("summary.json");
+    let bytes = fs::read(&path).map_err(|e| Error::read(&path, e))?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(&path, e))?;
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
+    let (command, protocol) = (text("command"), text("protocol"));
+    let (device, data) = (text("device"), text("data"));
+    let seed = value["seed"].as_u64().unwrap_or_default();
+    let width = value["width"].as_f64().unwrap_or_default();
+    let found = match command.as_str() {
+        "simclr" | "rotnet" => Found::Pretraining(parse(&path, value)?),
+        "supervised" | "finetune" => Found::Classification(parse(&path, value)?),
+        "linear" | "transfer" => Found::Linear(parse(&path, value)?),
+        "attack" => Found::Attack(parse(&path, value)?),
+        _ => return Ok(None),
+    };
+    let path = folder.join("config.toml");
+    let config = fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+    let config: toml::Table = config.parse().map_err(|e| damaged(&path, e))?;
+    let of_data = |key: &str| config.get("data").and_then(|data| data.get(key));
+    let word = |value: Option<&toml::Value>| {
+        value
+            .and_then(toml::Value::as_str)
+            .unwrap_or("unknown")
+            .to_string()
+    };
+    let images = of_data("pretraining_images").and_then(toml::Value::as_integer);
+    Ok(Some(Run {
+        folder: folder
+            .strip_prefix(dir)
+            .unwrap_or(folder)
+            .display()
+            .to_string(),
+        found,
+        protocol,
+        seed,
+        width,
+        device,
+        data,
+        digest: word(of_data("digest")),
+        init: word(config.get("init")),
+        pretraining_images: images.map_or(0, |n| n.max(0) as usize),
+    }))
+}
+
+/// Runs that may be compared: of one protocol and one width, on one pair of data sets.
+pub struct Scope<'a> {
+    pub runs: &'a Runs,
+    /// `sound` or `paper`.
+    pub protocol: String,
+    pub width: f64,
+    /// The set that stands for CIFAR-10.
+    pub first: String,
+    /// The set that stands for STL-10; none where nothing was transferred.
+    pub second: Option<String>,
+}
+
+/// The protocol without where the encoder started.
+fn base(protocol: &str) -> &str {
+    protocol.split(' ').next().unwrap_or(protocol)
+}
+
+impl Runs {
+    /// One for each protocol and width that a judged run has.
+    pub fn scopes(&self) -> Vec<Scope<'_>> {
+        let mut keys: Vec<(String, f64)> = Vec::new();
+        for run in &self.all {
+            let key = (base(&run.protocol).to_string(), run.width);
+            let judged = !matches!(run.found, Found::Pretraining(_));
+            if judged && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        if keys.is_empty() {
+            keys.extend(
+                self.all
+                    .first()
+                    .map(|run| (base(&run.protocol).to_string(), run.width)),
+            );
+        }
+        // sound before paper, wide before narrow.
+        keys.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
+        keys.into_iter()
+            .map(|(protocol, width)| self.scope(protocol, width))
+            .collect()
+    }
+
+    fn scope(&self, protocol: String, width: f64) -> Scope<'_> {
+        let here = |run: &&Run| base(&run.protocol) == protocol && run.width == width;
+        // Without a grid the first set is the one that is judged without transfer.
+        let first = self
+            .grid
+            .as_ref()
+            .map(|g| g.data.first.clone())
+            .or_else(|| {
+                let own = |run: &&Run| match &run.found {
+                    Found::Linear(s) => s.command == "linear",
+                    Found::Classification(_) => true,
+                    _ => false,
+                };
+                let run = self.all.iter().filter(here).find(own);
+                let run = run.or_else(|| self.all.iter().find(here));
+                run.map(|run| run.data.clone())
+            });
+        let first = first.unwrap_or_default();
+        let second = self
+            .grid
+            .as_ref()
+            .map(|g| g.data.second.clone())
+            .or_else(|| {
+                let other = self.all.iter().filter(here).map(|run| &run.data);
+                other.filter(|data| **data != first).min().cloned()
+            });
+        Scope {
+            runs: self,
+            protocol,
+            width,
+            first,
+            second,
+        }
+    }
+}
+
+/// A linear evaluation that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluation<'a> {
+    /// The command that trained the encoder.
+    pub method: &'a str,
+    pub arch: &'a str,
+    /// None for any.
+    pub batch_size: Option<usize>,
+    /// The set that it was trained on, and the one that it is judged on.
+    pub from: &'a str,
+    pub on: &'a str,
+    pub steps: u64,
+}
+
+impl<'a> Scope<'a> {
+    fn runs(&self) -> impl Iterator<Item = (usize, &'a Run)> {
+        let (protocol, width) = (self.protocol.clone(), self.width);
+        let here = move |run: &Run| base(&run.protocol) == protocol && run.width == width;
+        let all = self.runs.all.iter().enumerate();
+        all.filter(move |(_, run)| here(run))
+    }
+
+    /// One value a seed: where a seed has several runs, the last in the order of folders.
+    fn gather(
+        &self,
+        images: bool,
+        ask: impl Fn(&'a Run) -> Option<(f64, usize)>,
+    ) -> Option<Measured> {
+        let mut by_seed: Vec<(u64, usize, f64, usize)> = Vec::new();
+        for (number, run) in self.runs() {
+            if let Some((value, count)) = ask(run) {
+                by_seed.retain(|(seed, ..)| *seed != run.seed);
+                by_seed.push((run.seed, number, value, count));
+            }
+        }
+        by_seed.sort_by_key(|(seed, ..)| *seed);
+        let smallest = by_seed.iter().map(|(.., count)| *count).min()?;
+        Some(Measured {
+            values: by_seed.iter().map(|(_, _, value, _)| *value).collect(),
+            images: images.then_some(smallest),
+            runs: by_seed.iter().map(|(_, number, ..)| *number).collect(),
+        })
+    }
+
+    /// Steps that stand for the paper's 5,000: the grid's, or the longest training that was judged.
+    pub fn full_steps(&self) -> u64 {
+        if let Some(grid) = &self.runs.grid {
+            return grid.full_steps;
+        }
+        let steps = self.runs().filter_map(|(_, run)| match &run.found {
+            Found::Linear(s) => Some(s.start.steps),
+            Found::Pretraining(s) => Some(s.steps),
+            _ => None,
+        });
+        steps.max().unwrap_or_default()
+    }
+
+    /// The steps at a part of the full training.
+    pub fn steps(&self, part: f64) -> u64 {
+        (self.full_steps() as f64 * part).round() as u64
+    }
+
+    /// A metric of a linear evaluation.
+    pub fn linear(&self, asked: Evaluation<'_>, metric: Metric) -> Option<Measured> {
+        self.gather(metric.is_part(), |run| match &run.found {
+            Found::Linear(s)
+                if s.start.command == asked.method
+                    && s.arch == asked.arch
+                    && asked
+                        .batch_size
+                        .is_none_or(|batch| s.start.batch_size == batch)
+                    && s.start.data == asked.from
+                    && s.data == asked.on
+                    && s.start.steps == asked.steps =>
+            {
+                Some(metric.of(&s.metrics))
+            }
+            _ => None,
+        })
+    }
+
+    /// A metric of a classifier: `method` is `supervised`, or the pretraining of the encoder that was fine-tuned.
+    pub fn classifier(&self, method: &str, fraction: f64, metric: Metric) -> Option<Measured> {
+        self.gather(metric.is_part(), |run| match &run.found {
+            Found::Classification(s)
+                if s.label_fraction == fraction
+                    && s.arch == "resnet50"
+                    && s.data == self.first
+                    && s.start
+                        .as_ref()
+                        .map_or("supervised", |start| &start.command)
+                        == method =>
+            {
+                Some(metric.of(&s.metrics))
+            }
+            _ => None,
+        })
+    }
+
+    /// The accuracies of an attacked model over the strengths of a grid that ends at `last`.
+    pub fn attack(&self, method: &str, model: Attacked, last: f64) -> Option<Vec<(f64, Measured)>> {
+        let fits = |run: &'a Run| match &run.found {
+            Found::Attack(s)
+                if s.method == method
+                    && s.data == self.first
+                    && s.start.label_fraction == Some(model.fraction())
+                    && s.start.pretrained_by.as_deref() == model.pretrained_by()
+                    && s.curve
+                        .last()
+                        .is_some_and(|p| (p.eps - last).abs() < 1e-4 * last) =>
+            {
+                Some(s)
+            }
+            _ => None,
+        };
+        let points = self.runs().find_map(|(_, run)| fits(run))?.curve.len();
+        (0..points)
+            .map(|i| {
+                let eps = self
+                    .runs()
+                    .find_map(|(_, run)| fits(run))?
+                    .curve
+                    .get(i)?
+                    .eps;
+                let values = self.gather(true, |run| {
+                    let summary = fits(run)?;
+                    Some((summary.curve.get(i)?.top1, summary.images))
+                })?;
+                Some((eps, values))
+            })
+            .collect()
+    }
+
+    /// A quantity of pretraining runs with equal batch size; `stem` tells RotNet's two apart. Of any protocol: the
+    /// authors' stem belongs to theirs.
+    pub fn cost(
+        &self,
+        method: &str,
+        authors_stem: bool,
+        batch_size: usize,
+        of: impl Fn(&PretrainingSummary) -> f64,
+    ) -> Option<Measured> {
+        let mut measured = Measured::default();
+        for (number, run) in self.runs.all.iter().enumerate() {
+            if let Found::Pretraining(s) = &run.found
+                && s.command == method
+                && s.width == self.width
+                && s.arch == "resnet50"
+                && s.data == self.first
+                && s.batch_size == batch_size
+                && s.stem.starts_with("cifar") != authors_stem
+            {
+                measured.values.push(of(s));
+                measured.runs.push(number);
+            }
+        }
+        (!measured.values.is_empty()).then_some(measured)
+    }
+
+    /// Images that a set has for pretraining.
+    pub fn pretraining_images(&self, data: &str) -> Option<usize> {
+        let run = self.runs.all.iter().find(|run| run.data == data);
+        run.map(|run| run.pretraining_images)
+    }
+}
+
+/// A model of Figure 3.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Attacked {
+    /// Trained on all labels from scratch.
+    Supervised,
+    /// SimCLR, fine-tuned on a fraction of the labels.
+    FineTuned(f64),
+}
+
+impl Attacked {
+    fn fraction(self) -> f64 {
+        match self {
+            Attacked::Supervised => 1.0,
+            Attacked::FineTuned(fraction) => fraction,
+        }
+    }
+
+    fn pretrained_by(self) -> Option<&'static str> {
+        match self {
+            Attacked::Supervised => None,
+            Attacked::FineTuned(_) => Some("simclr"),
+        }
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    Top1,
+    Top2,
+    Top3,
+    /// One-vs-one, as the paper's.
+    Auc,
+}
+
+impl Metric {
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Top1 => "top-1",
+            Metric::Top2 => "top-2",
+            Metric::Top3 => "top-3",
+            Metric::Auc => "AUC",
+        }
+    }
+
+    /// Whether it is a part of the test images.
+    pub fn is_part(self) -> bool {
+        self != Metric::Auc
+    }
+
+    /// The value, and the images behind it.
+    fn of(self, metrics: &Metrics) -> (f64, usize) {
+        let images = metrics
+            .confusion
+            .iter()
+            .flatten()
+            .map(|&n| n as usize)
+            .sum();
+        let value = match self {
+            Metric::Top1 => metrics.top1,
+            Metric::Top2 => metrics.top2,
+            Metric::Top3 => metrics.top3,
+            Metric::Auc => metrics.auc_ovo,
+        };
+        (value, images)
+    }
+}
