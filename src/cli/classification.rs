@@ -15,6 +15,7 @@ use crate::evaluate::metrics::Metrics;
 use crate::experiment::classification::{
     Beginning, ClassificationRequest, Length, run as run_experiment,
 };
+use crate::experiment::memory::StepSize;
 use crate::experiment::summary::ClassificationSummary;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::pretext::Protocol;
@@ -83,6 +84,14 @@ impl ClassificationArguments {
         labelled(&dataset)?;
         let chosen = open(&run.device)?;
         let beginning = beginning(&chosen.device)?;
+        let step = StepSize {
+            encoder: beginning.encoder(),
+            side: dataset.train.height,
+            views_per_image: 1,
+            batch_size: self.batch_size.min(dataset.train.len()),
+            optimizer: settings.optimization.optimizer,
+        };
+        step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
         let folder = run.start(
             beginning.command(),
             (self.data.data, &dataset),

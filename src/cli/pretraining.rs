@@ -71,6 +71,9 @@ impl PretrainingArguments {
             )));
         }
         let chosen = open(&run.device)?;
+        pretext
+            .step_size(&dataset)
+            .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
         let folder = run.start(
             pretext.command(),
             (self.data.data, &dataset),

@@ -213,6 +213,9 @@ pub trait Kernels: Send + Sync {
     /// Bytes held for tensors, now and at peak.
     fn memory(&self) -> MemoryUse;
 
+    /// Whether tensors live in the host's own memory, as they do on the CPU and on a software or integrated GPU.
+    fn in_host_memory(&self) -> bool;
+
     /// Copies `data` into a new tensor.
     fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor>;
 

@@ -33,6 +33,13 @@ pub enum Beginning {
 }
 
 impl Beginning {
+    pub fn encoder(&self) -> ResNetConfig {
+        match self {
+            Beginning::FromScratch(config) => *config,
+            Beginning::Pretrained(_, loaded) => loaded.origin.encoder,
+        }
+    }
+
     /// The command that asks for it.
     pub fn command(&self) -> &'static str {
         match self {

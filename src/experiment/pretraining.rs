@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
 use super::encoder_file::{Origin, initialize, pack};
+use super::memory::StepSize;
 use super::run_folder::RunFolder;
 use super::summary::{PretrainingSummary, chance_loss, final_mean};
 use super::training::{Plan, Trained, train};
@@ -64,14 +65,26 @@ impl Pretext {
         }
     }
 
-    /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
-    fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
-        let (views, side) = match self {
+    /// A step on `dataset`.
+    pub fn step_size(&self, dataset: &Dataset) -> StepSize {
+        let (views_per_image, side) = match self {
             Pretext::SimClr(settings) => (2, settings.augmentation.size),
             Pretext::RotNet(_) => (ROTATIONS, dataset.pretraining().height),
         };
-        let images = (views * self.batch_size()) as u64;
-        Ok(3 * images * self.encoder().shape()?.flops(side)?)
+        StepSize {
+            encoder: *self.encoder(),
+            side,
+            views_per_image,
+            batch_size: self.batch_size(),
+            optimizer: self.optimization().optimizer,
+        }
+    }
+
+    /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
+    fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
+        let step = self.step_size(dataset);
+        let views = (step.views_per_image * step.batch_size) as u64;
+        Ok(3 * views * step.encoder.shape()?.flops(step.side)?)
     }
 
     /// The loss of a network that says nothing.

@@ -290,23 +290,39 @@ impl ResNetShape {
     /// # Errors
     /// `Error::Shape` where the image is too small for the stem.
     pub fn flops(&self, image_size: usize) -> Result<u64> {
+        let geometries = self.geometries(image_size)?;
+        Ok(geometries.iter().map(ConvGeometry::flops).sum())
+    }
+
+    /// Elements that the convolutions of one image of `image_size` x `image_size` give together.
+    ///
+    /// # Errors
+    /// As [`ResNetShape::flops`].
+    pub fn conv_outputs(&self, image_size: usize) -> Result<u64> {
+        let geometries = self.geometries(image_size)?;
+        let len = |g: &ConvGeometry| g.y_shape().iter().product::<usize>() as u64;
+        Ok(geometries.iter().map(len).sum())
+    }
+
+    /// Of every convolution, for one image.
+    fn geometries(&self, image_size: usize) -> Result<Vec<ConvGeometry>> {
         let stem = self.stem.geometry(image_size)?;
-        let mut total = stem.flops();
         let mut size = stem.oh;
         if self.stem_pool {
             [.., size] = pool2d("max_pool2d", [1, stem.o, size, size], STEM_POOL)?;
         }
+        let mut all = vec![stem];
         for block in &self.blocks {
             if let Some(downsample) = &block.downsample {
-                total += downsample.geometry(size)?.flops();
+                all.push(downsample.geometry(size)?);
             }
             for conv in &block.convs {
                 let geometry = conv.geometry(size)?;
-                total += geometry.flops();
                 size = geometry.oh;
+                all.push(geometry);
             }
         }
-        Ok(total)
+        Ok(all)
     }
 }
 

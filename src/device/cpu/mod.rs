@@ -175,6 +175,10 @@ impl Kernels for CpuDevice {
         self.pool.memory()
     }
 
+    fn in_host_memory(&self) -> bool {
+        true
+    }
+
     fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor> {
         let dtype = shapes::host_slice("upload", data, shape)?;
         let data = match data {

@@ -46,6 +46,8 @@ pub(crate) struct Context {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
+    /// Whether the adapter computes in the host's memory.
+    pub(super) in_host_memory: bool,
     pub(super) name: String,
     /// Bytes of a tensor that a kernel is given at once.
     pub(super) binding_limit: u64,
@@ -115,6 +117,10 @@ impl Context {
             subgroup_size: (!features.is_empty())
                 .then_some([info.subgroup_min_size, info.subgroup_max_size]),
             limits,
+            in_host_memory: matches!(
+                info.device_type,
+                wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu
+            ),
             name: info.name,
             runtime_checks: options.runtime_checks,
             modules: Mutex::default(),

@@ -284,6 +284,10 @@ impl Kernels for GpuDevice {
         self.context.pool.memory.read()
     }
 
+    fn in_host_memory(&self) -> bool {
+        self.context.in_host_memory
+    }
+
     fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor> {
         let dtype = shapes::host_slice("upload", data, shape)?;
         let x = self.allocate(shape, dtype)?;

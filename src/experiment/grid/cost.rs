@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use crate::autograd::{self, Tape};
-use crate::device::{Device, upload_f32, upload_u32};
+use crate::device::Device;
 use crate::error::Result;
-use crate::evaluate::attack::input_gradient;
-use crate::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
+use crate::experiment::probe::Probe;
+use crate::nn::{Arch, ResNetConfig, Stem};
 
 /// A network at an image size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,7 +93,7 @@ impl Rates {
             let started = Instant::now();
             pass(&probe)?;
             let seconds = started.elapsed().as_secs_f64() / images as f64;
-            Ok((seconds, probe.device.memory().peak as f64))
+            Ok((seconds, probe.device().memory().peak as f64))
         };
         let (_, small) = timed(PROBE / 2, &Probe::train)?;
         let (training, large) = timed(PROBE, &Probe::train)?;
@@ -132,64 +131,5 @@ impl Rates {
             seconds,
             peak_bytes: (self.base_bytes + largest) as u64,
         }
-    }
-}
-
-/// A network with a few images on a device.
-struct Probe {
-    device: Device,
-    encoder: ResNet,
-    head: Head,
-    images: crate::tensor::Tensor,
-    labels: crate::tensor::Tensor,
-}
-
-impl Probe {
-    fn new(device: Device, config: &ResNetConfig, side: usize, images: usize) -> Result<Self> {
-        let encoder = ResNet::new(&device, config, 0)?;
-        let head = Head::new(&device, encoder.feature_width(), 10, 0)?;
-        let len = images * 3 * side * side;
-        // Not all the same, so that no statistic is degenerate.
-        let pixels: Vec<f32> = (0..len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
-        let labels: Vec<u32> = (0..images as u32).map(|i| i % 10).collect();
-        Ok(Probe {
-            images: upload_f32(&device, &pixels, &[images, 3, side, side])?,
-            labels: upload_u32(&device, &labels, &[images])?,
-            encoder,
-            head,
-            device,
-        })
-    }
-
-    fn train(&self) -> Result<()> {
-        let tape = Tape::new(&self.device);
-        let x = tape.constant(&self.images);
-        let features = self.encoder.forward(&tape, &x, Mode::Training)?;
-        let logits = self.head.forward(&tape, &features)?;
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &self.labels)?;
-        let gradients = tape.backward(&loss)?;
-        // Waits for every gradient by reading the loss last.
-        drop(gradients);
-        crate::device::read_f32(&self.device, loss.tensor()).map(drop)
-    }
-
-    fn evaluate(&self) -> Result<()> {
-        let tape = Tape::inference(&self.device);
-        let x = tape.constant(&self.images);
-        let features = self.encoder.forward(&tape, &x, Mode::Evaluation)?;
-        crate::device::read_f32(&self.device, features.tensor()).map(drop)
-    }
-
-    fn attack(&self) -> Result<()> {
-        let dx = input_gradient(
-            &self.device,
-            |tape, x| {
-                let features = self.encoder.forward(tape, x, Mode::Evaluation)?;
-                self.head.forward(tape, &features)
-            },
-            &self.images,
-            &self.labels,
-        )?;
-        crate::device::read_f32(&self.device, &dx).map(drop)
     }
 }

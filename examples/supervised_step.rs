@@ -1,0 +1,71 @@
+//! Times supervised training steps on made-up images: forward, backward and Adam, ready for a comparison with another
+//! program. Prints the seconds of each step after the first, one a line.
+//!
+//! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's name]`
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parallax::autograd::{self, Tape};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
+use parallax::device::philox::Philox;
+use parallax::device::{read_f32, upload_f32, upload_u32};
+use parallax::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
+use parallax::optim::{Optimizer, OptimizerOptions};
+use parallax::{Device, Error, Result};
+
+fn open(name: &str) -> Result<Device> {
+    if name == "cpu" {
+        return Ok(Arc::new(CpuDevice::new()));
+    }
+    Ok(Arc::new(GpuDevice::open(GpuOptions {
+        adapter: AdapterChoice::Named(name.to_string()),
+        ..GpuOptions::default()
+    })?))
+}
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let usage =
+        || Error::usage("supervised_step ARCH BATCH STEPS [DEVICE], for example resnet50 32 5 cpu");
+    let [arch, batch, steps, rest @ ..] = words.as_slice() else {
+        return Err(usage());
+    };
+    let arch: Arch = arch.parse()?;
+    let batch: usize = batch.parse().map_err(|_| usage())?;
+    let steps: usize = steps.parse().map_err(|_| usage())?;
+    let device = open(rest.first().map_or("cpu", String::as_str))?;
+
+    let config = ResNetConfig {
+        arch,
+        stem: Stem::Cifar { padding: 1 },
+        width: 1.0,
+    };
+    let encoder = ResNet::new(&device, &config, 0)?;
+    let head = Head::new(&device, encoder.feature_width(), 10, 0)?;
+    let mut parameters = encoder.parameters();
+    parameters.extend(head.parameters());
+    let mut optimizer = Optimizer::new(&device, &parameters, OptimizerOptions::adam(0.0))?;
+    let mut rng = Philox::new(0, [0; 3]);
+    let pixels: Vec<f32> = (0..batch * 3 * 32 * 32).map(|_| rng.normal()).collect();
+    let images = upload_f32(&device, &pixels, &[batch, 3, 32, 32])?;
+    let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
+    let labels = upload_u32(&device, &labels, &[batch])?;
+    for step in 0..=steps {
+        let started = Instant::now();
+        let tape = Tape::new(&device);
+        let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
+        let logits = head.forward(&tape, &features)?;
+        let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;
+        let gradients = tape.backward(&loss)?;
+        optimizer.step(1e-3, &gradients, None)?;
+        read_f32(&device, loss.tensor())?;
+        // The first one also makes buffers and pipelines.
+        if step > 0 {
+            println!("{}", started.elapsed().as_secs_f64());
+        }
+    }
+    eprintln!("peak {} MiB", device.memory().peak >> 20);
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What a training step will take of the memory is told beforehand, within a sixth, and what does not fit is refused.
+
+use std::sync::Arc;
+
+use parallax::Device;
+use parallax::data::{self, DataKind};
+use parallax::device::cpu::CpuDevice;
+use parallax::experiment::memory::StepSize;
+use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::pretext::Protocol;
+use parallax::pretext::rotnet::{RotNet, RotNetSettings};
+use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::train::{Objective, Trainer};
+
+fn device() -> Device {
+    Arc::new(CpuDevice::new())
+}
+
+fn encoder(arch: Arch, width: f64) -> ResNetConfig {
+    ResNetConfig {
+        arch,
+        stem: Stem::Cifar { padding: 1 },
+        width,
+    }
+}
+
+/// The peak of two steps of `objective`.
+fn peak<O: Objective>(
+    device: &Device,
+    objective: O,
+    optimization: parallax::optim::Optimization,
+) -> f64 {
+    let mut trainer = Trainer::new(device, objective, optimization).unwrap();
+    for step in 0..2 {
+        let pending = trainer.step(step).unwrap();
+        trainer.finish(pending).unwrap();
+    }
+    device.memory().peak as f64
+}
+
+fn near(name: &str, told: f64, held: f64) {
+    let ratio = told / held;
+    eprintln!(
+        "{name}: told {:.0} MiB, held {:.0} MiB",
+        told / 1048576.0,
+        held / 1048576.0
+    );
+    assert!((5.0 / 6.0..7.0 / 6.0).contains(&ratio), "{name}: {ratio}");
+}
+
+#[test]
+fn what_is_told_is_what_a_step_takes() {
+    let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
+    for (arch, width, batch_size) in [
+        (Arch::ResNet18, 0.5, 48),
+        (Arch::ResNet50, 0.25, 40),
+        (Arch::ResNet50, 0.5, 12),
+    ] {
+        let encoder = encoder(arch, width);
+        let settings =
+            SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
+        let optimization = settings.optimization;
+        let size = StepSize {
+            encoder,
+            side: 32,
+            views_per_image: 2,
+            batch_size,
+            optimizer: optimization.optimizer,
+        };
+        let memory = size.measure(&|| Ok(device())).unwrap();
+        let training = device();
+        let objective = SimClr::new(&training, settings, dataset.pretraining()).unwrap();
+        let held = peak(&training, objective, optimization);
+        let told = memory.base + memory.per_view * (2 * batch_size) as f64;
+        near(&format!("SimCLR {arch} {width}"), told, held);
+    }
+    let encoder = encoder(Arch::ResNet18, 0.25);
+    let settings = RotNetSettings::of_protocol(Protocol::Sound, encoder, 32, 5e-4, 0);
+    let optimization = settings.optimization;
+    let size = StepSize {
+        encoder,
+        side: 32,
+        views_per_image: 4,
+        batch_size: 32,
+        optimizer: optimization.optimizer,
+    };
+    let memory = size.measure(&|| Ok(device())).unwrap();
+    let training = device();
+    let objective = RotNet::new(&training, settings, dataset.pretraining()).unwrap();
+    let held = peak(&training, objective, optimization);
+    near("RotNet", memory.base + memory.per_view * 128.0, held);
+}
+
+#[test]
+fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
+    let open: &dyn Fn() -> parallax::Result<Device> = &|| Ok(device());
+    let size = |batch_size| StepSize {
+        encoder: encoder(Arch::ResNet18, 0.25),
+        side: 32,
+        views_per_image: 2,
+        batch_size,
+        optimizer: parallax::optim::OptimizerOptions::adam(0.0),
+    };
+    let free = 256.0 * 1048576.0;
+    size(8).check_against(free, open).unwrap();
+    let refused = size(4096)
+        .check_against(free, open)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("--batch-size 4096 needs about"),
+        "{refused}"
+    );
+    assert!(refused.contains("256 MiB are free"), "{refused}");
+    let words: Vec<&str> = refused.split_whitespace().collect();
+    let at = words.iter().rposition(|&w| w == "--batch-size").unwrap();
+    let largest: usize = words[at + 1].parse().unwrap();
+    assert!((8..4096).contains(&largest), "{refused}");
+    size(largest).check_against(free, open).unwrap();
+    assert!(size(largest + 2).check_against(free, open).is_err());
+    let nothing = size(1).check_against(1000.0, open).unwrap_err().to_string();
+    assert!(nothing.contains("use a smaller --width"), "{nothing}");
+}
