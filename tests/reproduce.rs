@@ -108,6 +108,22 @@ fn a_table_is_run_skipped_and_resumed() {
     assert_eq!(said.matches("done before").count(), 5, "{said}");
     assert!(cut.join("summary.json").is_file());
 
+    // A job that fails keeps back what needs it and nothing else; made good, it runs.
+    fs::remove_file(cut.join("summary.json")).unwrap();
+    let encoder = folder.join("grid/jobs/supervised-100-s0/encoder-step4.safetensors");
+    let bytes = fs::read(&encoder).unwrap();
+    fs::write(&encoder, b"damaged").unwrap();
+    let output = parallax(folder, &table).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = process::text(&output.stdout);
+    assert!(
+        said.contains("transfer-supervised-100-4-s0: failed: "),
+        "{said}"
+    );
+    assert!(said.contains("5 of 6 jobs in grid"), "{said}");
+    fs::write(&encoder, bytes).unwrap();
+    good(folder, &table);
+
     refused(
         folder,
         &with(&["--only", "table2a", "--seed", "1"]),

@@ -145,7 +145,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return list(arguments, &settings, &jobs);
     }
     grid.claim(&settings.out)?;
+    run_all(&jobs, &settings, &arguments.device)
+}
+
+/// Runs what is not done. A job that fails keeps back only those that need it.
+fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Result<()> {
     let started = Instant::now();
+    let mut first_error = None;
+    let mut missing: Vec<&str> = Vec::new();
     for (number, job) in jobs.iter().enumerate() {
         let folder = settings.folder(&job.id);
         let place = format!("[{}/{}] {}", number + 1, jobs.len(), job.id);
@@ -153,19 +160,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             println!("{place}: done before");
             continue;
         }
-        println!(
-            "\n{place}, {:.0} s after the start",
-            started.elapsed().as_secs_f64()
-        );
-        super::execute(&words(job, &folder, &arguments.device)?).map_err(|e| e.of_job(&job.id))?;
+        if let Some(need) = job.needs.iter().find(|n| missing.contains(&n.as_str())) {
+            println!("{place}: left out, since {need} is missing");
+            missing.push(&job.id);
+            continue;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        println!("\n{place}, {seconds:.0} s after the start");
+        if let Err(error) = words(job, &folder, device).and_then(|words| super::execute(&words)) {
+            println!("{place}: failed: {error}");
+            missing.push(&job.id);
+            first_error.get_or_insert(error.of_job(&job.id));
+        }
     }
     println!(
-        "\n{} jobs in {}, {:.0} s",
+        "\n{} of {} jobs in {}, {:.0} s",
+        jobs.len() - missing.len(),
         jobs.len(),
         settings.out.display(),
         started.elapsed().as_secs_f64()
     );
-    Ok(())
+    first_error.map_or(Ok(()), Err)
 }
 
 /// The command line of a job, which goes on with a training that was cut. What else was begun starts anew.

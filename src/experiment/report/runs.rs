@@ -283,8 +283,9 @@ impl<'a> Scope<'a> {
             return grid.full_steps;
         }
         let steps = self.runs().filter_map(|(_, run)| match &run.found {
-            Found::Linear(s) => Some(s.start.steps),
             Found::Pretraining(s) => Some(s.steps),
+            // A supervised encoder is trained for as long as it may be, not for a part of this.
+            Found::Linear(s) => (s.start.command != "supervised").then_some(s.start.steps),
             _ => None,
         });
         steps.max().unwrap_or_default()

@@ -90,32 +90,24 @@ fn table1(scope: &Scope<'_>) -> Table {
         ("rotnet", "RotNet, fine-tuned"),
         ("simclr", "SimCLR, fine-tuned"),
     ];
-    let columns = paper::FRACTIONS.iter().flat_map(|fraction| {
-        METRICS.map(|metric| format!("{} %, {}", fraction * 100.0, metric.name()))
-    });
-    let rows = METHODS
-        .iter()
-        .zip(paper::TABLE1)
-        .map(|((method, name), paper)| {
-            let cells = paper::FRACTIONS
-                .iter()
-                .zip(paper)
-                .flat_map(|(&fraction, paper)| {
-                    METRICS.into_iter().zip(paper).map(move |(metric, paper)| {
-                        Cell::new(
-                            scope.classifier(method, fraction, metric),
-                            Some(paper),
-                            metric,
-                        )
-                    })
-                });
-            (name.to_string(), cells.collect())
-        });
+    let mut rows = Vec::new();
+    for (i, fraction) in paper::FRACTIONS.into_iter().enumerate() {
+        for ((method, name), paper) in METHODS.iter().zip(paper::TABLE1) {
+            let cells = METRICS.into_iter().zip(paper[i]).map(|(metric, paper)| {
+                let ours = scope.classifier(method, fraction, metric);
+                Cell::new(ours, Some(paper), metric)
+            });
+            rows.push((format!("{} %: {name}", fraction * 100.0), cells.collect()));
+        }
+    }
     Table {
         id: "table1",
         title: format!("Table 1: few labels of {}, ResNet-50", scope.first),
-        header: header("part of the labels", columns),
-        rows: rows.collect(),
+        header: header(
+            "part of the labels",
+            METRICS.map(|metric| metric.name().to_string()),
+        ),
+        rows,
     }
 }
 
