@@ -144,5 +144,42 @@ fn nt_xent(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, gemm, conv2d, batch_norm, nt_xent);
+/// The largest batch of the literature, 2N = 16,384, beside the three products that it contains (similarities forward, the
+/// same again backward, probabilities times embeddings), in slices of rows so that neither holds a 2N x 2N matrix.
+fn nt_xent_large(c: &mut Criterion) {
+    let device = device();
+    let (n, d, rows) = (16_384, 128, 2_048);
+    let z = device
+        .l2_normalize(&random(&device, &[n, d]), 1e-12)
+        .expect("it fits")
+        .y;
+    let dloss = upload_f32(&device, &[1.0], &[1]).expect("one number");
+    let mut group = c.benchmark_group("nt_xent_large");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(3 * 2 * (n * n * d) as u64));
+    group.bench_function("forward and backward 16384x128", |bench| {
+        bench.iter(|| {
+            let forward = device.nt_xent(&z, 0.5).expect("it fits");
+            let dz = device.nt_xent_backward(&dloss, &z, 0.5, &forward);
+            wait(&device, &dz.expect("it fits"));
+        });
+    });
+    let transposed = Gemm {
+        transpose_b: true,
+        ..Gemm::default()
+    };
+    group.bench_function("its three products", |bench| {
+        bench.iter(|| {
+            for first in (0..n).step_by(rows) {
+                let part = device.slice(&z, first, rows).expect("rows of z");
+                device.gemm(transposed, &part, &z).expect("it fits");
+                let similarities = device.gemm(transposed, &part, &z).expect("it fits");
+                let product = device.gemm(Gemm::default(), &similarities, &z);
+                wait(&device, &product.expect("it fits"));
+            }
+        });
+    });
+}
+
+criterion_group!(benches, gemm, conv2d, batch_norm, nt_xent, nt_xent_large);
 criterion_main!(benches);
