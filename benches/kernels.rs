@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::kernels::Gemm;
+use parallax::device::kernels::{Activation, ChannelNorm, Gemm};
 use parallax::device::philox::Philox;
 use parallax::device::shapes::{self, Conv2d};
 use parallax::device::{read_f32, upload_f32};
@@ -110,13 +110,14 @@ fn batch_norm(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(4 * 4 * x.len() as u64));
     group.bench_function("training forward 64x64x32x32", |bench| {
         bench.iter(|| {
-            let statistics = device.batch_norm_statistics(&x).expect("it fits");
-            wait(
-                &device,
-                &device
-                    .batch_norm(&x, &statistics, &gamma, &beta, 1e-5)
-                    .expect("it fits"),
-            );
+            let norm = ChannelNorm {
+                statistics: device.batch_norm_statistics(&x).expect("it fits"),
+                gamma: gamma.clone(),
+                beta: beta.clone(),
+                eps: 1e-5,
+            };
+            let y = device.batch_norm(&x, &norm, Activation::Relu);
+            wait(&device, &y.expect("it fits"));
         });
     });
 }

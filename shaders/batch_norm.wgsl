@@ -1,10 +1,14 @@
 // Batch norm of images x [N, C, H, W] over N, H, W of each channel c; m = N H W.
 //
 //   statistics         mean_c = sum x / m, variance_c = sum (x - mean_c)^2 / m
-//   normalize          y = (x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c
-//   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat, with xhat = (x - mean_c) / sqrt(variance_c + eps)
+//   normalize          y = (x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c, then max(y, 0) where `rectified` is 1
+//   normalize_add_relu y = max((x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c + shortcut, 0)
+//   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat, with xhat = (x - mean_c) / sqrt(variance_c + eps);
+//                      where `rectified` is 1, dy is 0 wherever xhat gamma_c + beta_c is not above 0
 //   input_gradient     dx = gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m)
-//                      where the statistics are the batch's; where they are constants, the first term alone
+//                      where the statistics are the batch's; where they are constants, the first term alone;
+//                      `rectified` as above
+//   evaluation_dx      the first term from dy alone; where `rectified` is 1, 0 wherever the result y was not above 0
 //   update_running     running = (1 - momentum) running + momentum batch
 //
 // Sums are taken in two steps. A workgroup sums one channel over images_per_split images (statistics_of_split,
@@ -43,11 +47,15 @@ struct Params {
     // update_running; `unbiased` is m / (m - 1).
     momentum: f32,
     unbiased: f32,
+    // 1 where the result is rectified.
+    rectified: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
+// One of the two is bound.
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(2) var<storage, read> shortcut: array<f32>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> gamma: array<f32>;
@@ -64,6 +72,8 @@ struct Params {
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
+// The rectified result of the forward pass, bound in the place of x.
+@group(0) @binding(1) var<storage, read> result: array<f32>;
 
 var<workgroup> scratch: array<vec2f, 256>;
 
@@ -161,19 +171,49 @@ fn merge_statistics(at: Invocation) {
     new_variance[c] = max(merged.y / merged.z, 0.0);
 }
 
+// max(x, 0) that keeps NaN: x < 0 is false for it.
+fn rectify(x: f32) -> f32 {
+    return select(x, 0.0, x < 0.0);
+}
+
+// A channel's y = (x - center) factor + shift.
+struct Line {
+    center: f32,
+    factor: f32,
+    shift: f32,
+}
+
+fn line_of(plane: u32) -> Line {
+    let c = params.first_channel + plane % params.channels;
+    return Line(mean[c], gamma[c] / sqrt(variance[c] + params.eps), beta[c]);
+}
+
 @compute @workgroup_size(256)
 fn normalize(at: Invocation) {
     let pixel_step = 1u << params.lanes_log2;
     let first = workgroup_index(at) * params.planes_per_group;
     let end = min(first + params.planes_per_group, params.images * params.channels);
     for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
-        let c = params.first_channel + plane % params.channels;
-        let center = mean[c];
-        let factor = gamma[c] / sqrt(variance[c] + params.eps);
-        let shift = beta[c];
+        let line = line_of(plane);
         let start = params.offset + plane * params.plane_len;
         for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            y[start + p] = (x[start + p] - center) * factor + shift;
+            let value = (x[start + p] - line.center) * line.factor + line.shift;
+            y[start + p] = select(value, rectify(value), params.rectified == 1u);
+        }
+    }
+}
+
+@compute @workgroup_size(256)
+fn normalize_add_relu(at: Invocation) {
+    let pixel_step = 1u << params.lanes_log2;
+    let first = workgroup_index(at) * params.planes_per_group;
+    let end = min(first + params.planes_per_group, params.images * params.channels);
+    for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
+        let line = line_of(plane);
+        let start = params.offset + plane * params.plane_len;
+        for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
+            let value = (x[start + p] - line.center) * line.factor + line.shift;
+            y[start + p] = rectify(value + shortcut[start + p]);
         }
     }
 }
@@ -182,13 +222,15 @@ fn normalize(at: Invocation) {
 fn gradient_sums_of_split(at: Invocation) {
     let own = walk(at);
     let c = params.first_channel + own.channel;
-    let center = mean[c];
+    let line = line_of(own.channel);
     var sums = vec2f(0.0);
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let d = dy[start + p];
-            sums += vec2f(d, d * (x[start + p] - center));
+            let centered = x[start + p] - line.center;
+            let passes = params.rectified == 0u || centered * line.factor + line.shift > 0.0;
+            let d = select(0.0, dy[start + p], passes);
+            sums += vec2f(d, d * centered);
         }
     }
     sums = workgroup_sum(at.lane, sums);
@@ -223,11 +265,31 @@ fn input_gradient(at: Invocation) {
     let first = workgroup_index(at) * params.planes_per_group;
     let end = min(first + params.planes_per_group, params.images * params.channels);
     for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
-        let of_channel = coefficients[params.first_channel + plane % params.channels];
+        let c = params.first_channel + plane % params.channels;
+        let of_channel = coefficients[c];
+        let shift = beta[c];
         let start = params.offset + plane * params.plane_len;
         for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            let through = of_channel.z + (x[start + p] - of_channel.x) * of_channel.w;
-            y[start + p] = of_channel.y * (dy[start + p] - through);
+            let centered = x[start + p] - of_channel.x;
+            let passes = params.rectified == 0u || centered * of_channel.y + shift > 0.0;
+            let through = of_channel.z + centered * of_channel.w;
+            y[start + p] = of_channel.y * (select(0.0, dy[start + p], passes) - through);
+        }
+    }
+}
+
+@compute @workgroup_size(256)
+fn evaluation_dx(at: Invocation) {
+    let pixel_step = 1u << params.lanes_log2;
+    let first = workgroup_index(at) * params.planes_per_group;
+    let end = min(first + params.planes_per_group, params.images * params.channels);
+    for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
+        let c = params.first_channel + plane % params.channels;
+        let factor = gamma[c] / sqrt(variance[c] + params.eps);
+        let start = params.offset + plane * params.plane_len;
+        for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
+            let passes = params.rectified == 0u || result[start + p] > 0.0;
+            y[start + p] = select(0.0, dy[start + p] * factor, passes);
         }
     }
 }

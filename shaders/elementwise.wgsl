@@ -1,7 +1,6 @@
 // Element-wise kernels over tensors of any shape.
 //
 //   add            y = a + b
-//   add_relu       y = max(a + b, 0)
 //   relu           y = max(a, 0)
 //   relu_backward  y = a where b > 0, else 0         (a = dy, b = the forward pass's result, y = dx)
 //   scale          y = factor a
@@ -35,14 +34,6 @@ fn add(at: Invocation) {
     let i = index256(at);
     if i < params.count {
         y[i] = a[i] + b[i];
-    }
-}
-
-@compute @workgroup_size(256)
-fn add_relu(at: Invocation) {
-    let i = index256(at);
-    if i < params.count {
-        y[i] = rectify(a[i] + b[i]);
     }
 }
 

@@ -6,8 +6,8 @@
 mod devices;
 
 use parallax::autograd::check::{Leaf, relative_errors};
-use parallax::autograd::{self, Tape, Var};
-use parallax::device::kernels::Gemm;
+use parallax::autograd::{self, Affine, Tape, Var};
+use parallax::device::kernels::{Activation, BatchStatistics, ChannelNorm, Gemm};
 use parallax::device::philox::Philox;
 use parallax::device::shapes::{Conv2d, Pool2d};
 use parallax::device::{upload_f32, upload_u32};
@@ -86,15 +86,6 @@ fn a_value_used_several_times_gathers_all_its_gradients() {
         let z = autograd::scale(tape, 0.3, &x[0])?;
         let y = autograd::add(tape, &y, &z)?;
         autograd::add(tape, &y, &x[0])
-    });
-}
-
-#[test]
-fn add_relu() {
-    // The sum stays at least 0.5 from the kink.
-    let leaves = [signed(1, &[4, 6], 1.0, 2.0), signed(2, &[4, 6], 0.1, 0.5)];
-    check("add_relu", &leaves, |_, tape, x| {
-        autograd::add_relu(tape, &x[0], &x[1])
     });
 }
 
@@ -188,33 +179,120 @@ fn conv2d() {
     }
 }
 
+/// Leaves of a batch norm whose result, with or without the shortcut, stays away from the kink: xhat is 1 or -1, and the
+/// shift and the shortcut are smaller than the scale.
+fn batch_norm_leaves() -> [Leaf; 4] {
+    let mut x = signed(1, &[4, 3, 3, 2], 0.9, 1.1);
+    // As many positive as negative ones, so that the mean is close to 0.
+    for (i, x) in x.values.iter_mut().enumerate() {
+        *x = if i % 2 == 0 { x.abs() } else { -x.abs() };
+    }
+    [
+        x,
+        signed(2, &[3], 1.0, 1.5),
+        signed(3, &[3], 0.1, 0.3),
+        signed(4, &[4, 3, 3, 2], 0.1, 0.3),
+    ]
+}
+
+fn batch_norm_activation(number: usize, shortcut: &Var) -> Activation<&Var> {
+    match number {
+        0 => Activation::Identity,
+        1 => Activation::Relu,
+        _ => Activation::AddRelu(shortcut),
+    }
+}
+
 #[test]
 fn batch_norm_training() {
-    let leaves = [
-        normal(1, &[4, 3, 3, 2]),
-        signed(2, &[3], 0.5, 1.5),
-        normal(3, &[3]),
-    ];
-    check("batch_norm in training", &leaves, |_, tape, x| {
-        let (y, _) = autograd::batch_norm_training(tape, &x[0], &x[1], &x[2], 1e-5)?;
-        Ok(y)
+    for i in 0..3 {
+        let name = format!("batch_norm {i} in training");
+        check(&name, &batch_norm_leaves(), |_, tape, x| {
+            let activation = batch_norm_activation(i, &x[3]);
+            let affine = Affine {
+                gamma: &x[1],
+                beta: &x[2],
+                eps: 1e-5,
+            };
+            let (y, _) = autograd::batch_norm_training(tape, &x[0], affine, activation)?;
+            // Every leaf takes part, with a coefficient.
+            autograd::add(tape, &y, &autograd::scale(tape, 0.3, &x[3])?)
+        });
+    }
+}
+#[test]
+fn batch_norm_evaluation() {
+    for i in 0..3 {
+        let name = format!("batch_norm {i} in evaluation");
+        check(&name, &batch_norm_leaves(), |device, tape, x| {
+            let statistics = BatchStatistics {
+                mean: upload_f32(device, &[0.1, -0.1, 0.05], &[3])?,
+                variance: upload_f32(device, &[0.9, 1.5, 2.5], &[3])?,
+            };
+            let affine = Affine {
+                gamma: &x[1],
+                beta: &x[2],
+                eps: 1e-5,
+            };
+            let activation = batch_norm_activation(i, &x[3]);
+            let y = autograd::batch_norm_evaluation(tape, &x[0], &statistics, affine, activation)?;
+            autograd::add(tape, &y, &autograd::scale(tape, 0.3, &x[3])?)
+        });
+    }
+}
+
+/// The weight's gradient needs the activation before it, which is computed again on the way back, as is the first one
+/// for the second.
+#[test]
+fn convolutions_of_activations_that_were_not_kept() {
+    let [x, gamma, beta, shortcut] = batch_norm_leaves();
+    let leaves = [x, gamma, beta, shortcut, normal(5, &[2, 3, 1, 1])];
+    let conv = Conv2d {
+        stride: 1,
+        padding: 0,
+    };
+    check("conv2d of batch_norms", &leaves, |_, tape, x| {
+        let affine = Affine {
+            gamma: &x[1],
+            beta: &x[2],
+            eps: 1e-5,
+        };
+        let first = autograd::add(tape, &x[3], &x[0])?;
+        let (first, _) = autograd::batch_norm_training(tape, &first, affine, Activation::Relu)?;
+        let sum = Activation::AddRelu(&first);
+        let (second, _) = autograd::batch_norm_training(tape, &x[0], affine, sum)?;
+        autograd::conv2d(tape, &second, &x[4], conv)
     });
 }
 
 #[test]
-fn batch_norm_evaluation() {
-    let leaves = [
-        normal(1, &[4, 3, 3, 2]),
-        signed(2, &[3], 0.5, 1.5),
-        normal(3, &[3]),
-    ];
-    check("batch_norm in evaluation", &leaves, |device, tape, x| {
-        let statistics = parallax::device::kernels::BatchStatistics {
-            mean: upload_f32(device, &[0.3, -0.7, 0.1], &[3])?,
-            variance: upload_f32(device, &[0.5, 1.5, 2.5], &[3])?,
-        };
-        autograd::batch_norm_evaluation(tape, &x[0], &statistics, &x[1], &x[2], 1e-5)
-    });
+fn conv2d_batch_norm() {
+    let conv = Conv2d {
+        stride: 1,
+        padding: 0,
+    };
+    for i in 0..3 {
+        let [x, _, _, shortcut] = batch_norm_leaves();
+        let name = format!("conv2d_batch_norm {i}");
+        check(&name, &[x, shortcut], |device, tape, x| {
+            let numbers = |values: [f32; 3]| upload_f32(device, &values, &[3]);
+            let norm = ChannelNorm {
+                statistics: BatchStatistics {
+                    mean: numbers([0.1, -0.1, 0.05])?,
+                    variance: numbers([0.9, 1.5, 2.5])?,
+                },
+                gamma: numbers([1.5, 2.0, -1.7])?,
+                beta: numbers([0.1, -0.2, 0.1])?,
+                eps: 1e-5,
+            };
+            // Each channel from itself and a little of one other, so that no result comes near the kink.
+            let w = [2.0, 0.1, 0.0, 0.0, 2.0, -0.1, 0.1, 0.0, 2.0];
+            let w = upload_f32(device, &w, &[3, 3, 1, 1])?;
+            let activation = batch_norm_activation(i, &x[1]);
+            let y = autograd::conv2d_batch_norm(tape, &x[0], (&w, conv), &norm, activation)?;
+            autograd::add(tape, &y, &autograd::scale(tape, 0.3, &x[1])?)
+        });
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parallax::autograd::{self, Tape};
 use parallax::device::cpu::CpuDevice;
+use parallax::device::kernels::Activation;
 use parallax::device::{read_f32, upload_f32, upload_u32};
 use parallax::nn::state::{self, Matching};
 use parallax::nn::{Arch, BatchNorm, Head, Mode, Parameter, Projector, ResNet, ResNetConfig, Stem};
@@ -152,7 +153,12 @@ fn running_statistics_wait_for_the_commit_and_obey_the_gate() -> Result<()> {
     let pass = |numbers: [f32; 4]| -> Result<()> {
         let x = upload_f32(&device, &numbers, &[2, 1, 1, 2])?;
         let tape = Tape::inference(&device);
-        norm.forward(&tape, &tape.constant(&x), Mode::Training)?;
+        norm.forward(
+            &tape,
+            &tape.constant(&x),
+            Mode::Training,
+            Activation::Identity,
+        )?;
         Ok(())
     };
     pass([1.0, 2.0, 3.0, 4.0])?;

@@ -1,33 +1,56 @@
-//! Batch norm (Ioffe and Szegedy 2015): `y = xhat gamma + beta` with `xhat = (x - mean) / sqrt(variance + eps)`, for each
-//! channel. Saves x, the statistics and gamma. Backward, with m = N H W:
+//! Batch norm (Ioffe and Szegedy 2015) and what follows it: `y = activation(xhat gamma + beta)` with
+//! `xhat = (x - mean) / sqrt(variance + eps)`, for each channel. Saves x, the statistics, gamma and beta; y is not kept
+//! but computed again where an operation asks for it on the way back. Backward, with m = N H W:
 //!
-//! 1. `dbeta = sum dy`
-//! 2. `dgamma = sum dy xhat`
-//! 3. training, where mean and variance depend on x: `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`;
+//! 1. where y was rectified, `dy` counts only where `y > 0`; it is the shortcut's gradient too
+//! 2. `dbeta = sum dy`
+//! 3. `dgamma = sum dy xhat`
+//! 4. training, where mean and variance depend on x: `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`;
 //!    evaluation, where they are constants: `dx = gamma / sqrt(variance + eps) dy`
 
+use super::saved::{Again, Saved};
 use super::{Tape, Var};
-use crate::device::Device;
-use crate::device::kernels::{BatchNormGradients, BatchStatistics};
+use crate::device::kernels::{Activation, BatchNormGradients, BatchStatistics, ChannelNorm};
 use crate::error::Result;
-use crate::tensor::Tensor;
 
-/// Batch norm with the statistics of `x [N, C, H, W]` itself, which are returned too; `gamma` and `beta` are `[C]`.
+/// Scale, shift and the number that is added to a variance before its root; `gamma` and `beta` are `[C]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    pub gamma: &'a Var,
+    pub beta: &'a Var,
+    pub eps: f32,
+}
+
+impl Affine<'_> {
+    fn norm(&self, statistics: &BatchStatistics) -> ChannelNorm {
+        ChannelNorm {
+            statistics: statistics.clone(),
+            gamma: self.gamma.tensor().clone(),
+            beta: self.beta.tensor().clone(),
+            eps: self.eps,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Statistics {
+    OfTheBatch,
+    Constant,
+}
+
+/// Batch norm with the statistics of `x [N, C, H, W]` itself, which are returned too.
 ///
 /// # Errors
 /// `Error::Shape` where these do not fit.
 pub fn batch_norm_training(
     tape: &Tape,
     x: &Var,
-    gamma: &Var,
-    beta: &Var,
-    eps: f32,
+    affine: Affine<'_>,
+    activation: Activation<&Var>,
 ) -> Result<(Var, BatchStatistics)> {
     let statistics = tape.device().batch_norm_statistics(x.tensor())?;
-    let backward = move |device: &Device, dy: &Tensor, saved: Saved| {
-        device.batch_norm_training_backward(dy, &saved.x, &saved.statistics, &saved.gamma, eps)
-    };
-    let y = normalized(tape, x, &statistics, gamma, beta, eps, backward)?;
+    let norm = affine.norm(&statistics);
+    let y = normalized(tape, x, (affine, norm, Statistics::OfTheBatch), activation)?;
     Ok((y, statistics))
 }
 
@@ -39,47 +62,68 @@ pub fn batch_norm_evaluation(
     tape: &Tape,
     x: &Var,
     statistics: &BatchStatistics,
-    gamma: &Var,
-    beta: &Var,
-    eps: f32,
+    affine: Affine<'_>,
+    activation: Activation<&Var>,
 ) -> Result<Var> {
-    let backward = move |device: &Device, dy: &Tensor, saved: Saved| {
-        device.batch_norm_evaluation_backward(dy, &saved.x, &saved.statistics, &saved.gamma, eps)
-    };
-    normalized(tape, x, statistics, gamma, beta, eps, backward)
-}
-
-/// What goes into a batch norm and is needed on the way back.
-struct Saved {
-    x: Tensor,
-    statistics: BatchStatistics,
-    gamma: Tensor,
+    let norm = affine.norm(statistics);
+    normalized(tape, x, (affine, norm, Statistics::Constant), activation)
 }
 
 fn normalized(
     tape: &Tape,
     x: &Var,
-    statistics: &BatchStatistics,
-    gamma: &Var,
-    beta: &Var,
-    eps: f32,
-    backward: impl FnOnce(&Device, &Tensor, Saved) -> Result<BatchNormGradients> + 'static,
+    (affine, norm, statistics): (Affine<'_>, ChannelNorm, Statistics),
+    activation: Activation<&Var>,
 ) -> Result<Var> {
     let y = tape
         .device()
-        .batch_norm(x.tensor(), statistics, gamma.tensor(), beta.tensor(), eps)?;
-    let saved = Saved {
-        x: x.tensor().clone(),
-        statistics: statistics.clone(),
-        gamma: gamma.tensor().clone(),
+        .batch_norm(x.tensor(), &norm, activation.map(Var::tensor))?;
+    let mut inputs = vec![("x", x), ("gamma", affine.gamma), ("beta", affine.beta)];
+    inputs.extend(activation.shortcut().map(|shortcut| ("shortcut", shortcut)));
+    let needs: Vec<bool> = inputs.iter().map(|(_, input)| input.is_tracked()).collect();
+    if !needs.contains(&true) {
+        return tape.record("batch_norm", y, &inputs, |_, _| Ok(Vec::new()));
+    }
+    let saved_x = x.saved();
+    let again = {
+        let (x, norm) = (saved_x.clone(), norm.clone());
+        let activation = activation.map(Var::saved);
+        Again::new(move |device| {
+            let shortcut = match &activation {
+                Activation::AddRelu(shortcut) => Some(shortcut.tensor(device)?),
+                Activation::Identity | Activation::Relu => None,
+            };
+            let activation = match (&activation, &shortcut) {
+                (Activation::AddRelu(_), Some(shortcut)) => Activation::AddRelu(shortcut),
+                (Activation::Relu, _) => Activation::Relu,
+                _ => Activation::Identity,
+            };
+            device.batch_norm(&x.tensor(device)?, &norm, activation)
+        })
     };
-    let needs = [x, gamma, beta].map(Var::is_tracked);
-    let inputs = [("x", x), ("gamma", gamma), ("beta", beta)];
-    tape.record("batch_norm", y, &inputs, move |device, dy| {
-        let BatchNormGradients { dx, dgamma, dbeta } = backward(device, dy, saved)?;
-        let gradients = [dx, dgamma, dbeta].into_iter().zip(needs);
+    // The sum with a shortcut cannot be told from x alone.
+    let y_of_sum = activation.shortcut().map(|_| Saved::Again(again.clone()));
+    let rectified = matches!(activation, Activation::Relu);
+    let var = tape.record("batch_norm", y, &inputs, move |device, dy| {
+        let dsum = match y_of_sum {
+            Some(y) => Some(device.relu_backward(dy, &y.tensor(device)?)?),
+            None => None,
+        };
+        let dy = dsum.as_ref().unwrap_or(dy);
+        let x = saved_x.tensor(device)?;
+        let BatchNormGradients { dx, dgamma, dbeta } = match statistics {
+            Statistics::OfTheBatch => {
+                device.batch_norm_training_backward(dy, &x, &norm, rectified)?
+            }
+            Statistics::Constant => {
+                device.batch_norm_evaluation_backward(dy, &x, &norm, rectified)?
+            }
+        };
+        let gradients = [dx, dgamma, dbeta].into_iter().chain(dsum);
+        let gradients = gradients.zip(needs);
         Ok(gradients
             .map(|(gradient, needed)| needed.then_some(gradient))
             .collect())
-    })
+    })?;
+    Ok(var.computed_again_by(again))
 }

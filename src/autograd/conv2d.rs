@@ -15,10 +15,10 @@ pub fn conv2d(tape: &Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let x_shape = x.tensor().nchw("conv2d", "x")?;
     let w_shape = w.tensor().nchw("conv2d", "w")?;
     let saved_w = x.is_tracked().then(|| w.tensor().clone());
-    let saved_x = w.is_tracked().then(|| x.tensor().clone());
+    let saved_x = w.is_tracked().then(|| x.saved());
     tape.record("conv2d", y, &[("x", x), ("w", w)], move |device, dy| {
         let dx = saved_w.map(|w| device.conv2d_dx(dy, &w, x_shape, conv));
-        let dw = saved_x.map(|x| device.conv2d_dw(dy, &x, w_shape, conv));
+        let dw = saved_x.map(|x| device.conv2d_dw(dy, &x.tensor(device)?, w_shape, conv));
         Ok(vec![dx.transpose()?, dw.transpose()?])
     })
 }

@@ -5,11 +5,11 @@
 //! no gradient for an input that is not tracked.
 
 mod add;
-mod add_relu;
 mod batch_norm;
 pub mod check;
 mod concat;
 mod conv2d;
+mod conv2d_batch_norm;
 mod gemm;
 mod global_average_pool;
 mod l2_normalize;
@@ -19,6 +19,7 @@ mod normalize;
 mod nt_xent;
 mod relu;
 mod reshape;
+mod saved;
 mod scale;
 mod slice;
 mod softmax_cross_entropy;
@@ -26,10 +27,10 @@ mod sum;
 mod tape;
 
 pub use add::add;
-pub use add_relu::add_relu;
-pub use batch_norm::{batch_norm_evaluation, batch_norm_training};
+pub use batch_norm::{Affine, batch_norm_evaluation, batch_norm_training};
 pub use concat::concat;
 pub use conv2d::conv2d;
+pub use conv2d_batch_norm::conv2d_batch_norm;
 pub use gemm::gemm;
 pub use global_average_pool::global_average_pool;
 pub use l2_normalize::l2_normalize;

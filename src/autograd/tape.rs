@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::saved::{Again, Saved};
 use crate::device::{Device, read_u32, upload_f32};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -21,6 +22,8 @@ struct NodeId {
 pub struct Var {
     tensor: Tensor,
     node: Option<NodeId>,
+    /// How operations that save this value get it without keeping it.
+    again: Option<Rc<Again>>,
 }
 
 impl Var {
@@ -30,6 +33,22 @@ impl Var {
 
     pub fn shape(&self) -> &[usize] {
         self.tensor.shape()
+    }
+
+    /// The value as an operation keeps it for its backward pass.
+    pub(super) fn saved(&self) -> Saved {
+        match &self.again {
+            Some(again) => Saved::Again(again.clone()),
+            None => Saved::Tensor(self.tensor.clone()),
+        }
+    }
+
+    /// The same value, which operations that save it compute again by `again`.
+    pub(super) fn computed_again_by(self, again: Rc<Again>) -> Var {
+        Var {
+            again: Some(again),
+            ..self
+        }
     }
 
     /// Whether a gradient flows back through this value.
@@ -146,10 +165,15 @@ impl Tape {
     /// A value whose gradient is wanted. The same tensor asked for twice is the same leaf, so that two forward passes
     /// with the same parameters add up their gradients.
     pub fn leaf(&self, tensor: &Tensor) -> Var {
-        match self.recording {
-            Recording::Nothing | Recording::OfInput => self.constant(tensor),
-            Recording::Operations | Recording::Checked => self.tracked(tensor),
+        match self.tracks_leaves() {
+            true => self.tracked(tensor),
+            false => self.constant(tensor),
         }
+    }
+
+    /// Whether [`Tape::leaf`] gives values whose gradient is computed.
+    pub fn tracks_leaves(&self) -> bool {
+        matches!(self.recording, Recording::Operations | Recording::Checked)
     }
 
     /// An input, such as images, whose gradient is wanted: like a leaf, and on a tape of [`Tape::of_input`] the only one.
@@ -178,6 +202,7 @@ impl Tape {
                 tape: self.id,
                 index,
             }),
+            again: None,
         }
     }
 
@@ -186,6 +211,7 @@ impl Tape {
         Var {
             tensor: tensor.clone(),
             node: None,
+            again: None,
         }
     }
 
@@ -248,6 +274,7 @@ impl Tape {
                 tape: self.id,
                 index: record.nodes.len() - 1,
             }),
+            again: None,
         })
     }
 

@@ -40,6 +40,47 @@ pub struct BatchStatistics {
     pub variance: Tensor,
 }
 
+/// A batch norm of each channel, with a batch's statistics or with running ones: `(x - mean) / sqrt(variance + eps) gamma +
+/// beta`.
+#[derive(Clone, Debug)]
+pub struct ChannelNorm {
+    pub statistics: BatchStatistics,
+    /// `[C]`
+    pub gamma: Tensor,
+    /// `[C]`
+    pub beta: Tensor,
+    pub eps: f32,
+}
+
+/// What is done to the result of a batch norm in the same pass.
+#[derive(Clone, Copy, Debug)]
+pub enum Activation<T> {
+    Identity,
+    /// `max(y, 0)`
+    Relu,
+    /// `max(y + shortcut, 0)`, the end of a residual block; the shortcut has the shape of `y`.
+    AddRelu(T),
+}
+
+impl<T> Activation<T> {
+    /// The same with `f` of the shortcut.
+    pub fn map<S>(self, f: impl FnOnce(T) -> S) -> Activation<S> {
+        match self {
+            Activation::Identity => Activation::Identity,
+            Activation::Relu => Activation::Relu,
+            Activation::AddRelu(shortcut) => Activation::AddRelu(f(shortcut)),
+        }
+    }
+
+    /// The shortcut, where there is one.
+    pub fn shortcut(self) -> Option<T> {
+        match self {
+            Activation::AddRelu(shortcut) => Some(shortcut),
+            _ => None,
+        }
+    }
+}
+
 /// How running statistics follow a batch's: `running = (1 - momentum) running + momentum batch`, the variance first made
 /// unbiased by `count / (count - 1)` (as torch does).
 #[derive(Clone, Copy, Debug)]
@@ -239,9 +280,6 @@ pub trait Kernels: Send + Sync {
     /// `a + b`
     fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor>;
 
-    /// `max(a + b, 0)`; its backward pass is [`Kernels::relu_backward`], for both operands alike.
-    fn add_relu(&self, a: &Tensor, b: &Tensor) -> Result<Tensor>;
-
     /// `max(x, 0)`; NaN stays NaN.
     fn relu(&self, x: &Tensor) -> Result<Tensor>;
 
@@ -312,37 +350,55 @@ pub trait Kernels: Send + Sync {
     /// Mean and biased variance of each channel of `x`.
     fn batch_norm_statistics(&self, x: &Tensor) -> Result<BatchStatistics>;
 
-    /// `y = (x - mean) / sqrt(variance + eps) * gamma + beta`, with a batch's statistics or with running ones.
+    /// `y = (x - mean) / sqrt(variance + eps) gamma + beta`, then `activation`. NaN stays NaN.
     fn batch_norm(
         &self,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        beta: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        activation: Activation<&Tensor>,
     ) -> Result<Tensor>;
 
-    /// Gradients where `statistics` are those of `x` itself (training): with `xhat = (x - mean) / sqrt(variance + eps)`
+    /// Gradients where the statistics are those of `x` itself (training): with `xhat = (x - mean) / sqrt(variance + eps)`
     /// and `m = N H W`, `dbeta = sum dy`, `dgamma = sum dy xhat`,
-    /// `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`.
+    /// `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`. Where the result was `rectified`
+    /// ([`Activation::Relu`]), `dy` counts only where `xhat gamma + beta > 0`, computed again from `x`.
     fn batch_norm_training_backward(
         &self,
         dy: &Tensor,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        rectified: bool,
     ) -> Result<BatchNormGradients>;
 
-    /// Gradients where the statistics are constants (evaluation): `dx = dy gamma / sqrt(variance + eps)`.
+    /// Gradients where the statistics are constants (evaluation): `dx = dy gamma / sqrt(variance + eps)`; otherwise as
+    /// [`Kernels::batch_norm_training_backward`].
     fn batch_norm_evaluation_backward(
         &self,
         dy: &Tensor,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        rectified: bool,
     ) -> Result<BatchNormGradients>;
+
+    /// `dx = dy gamma / sqrt(variance + eps)` alone, where the statistics are constants and `x` was not kept; where the
+    /// rectified result `y` is given, 0 wherever `y` is not above 0.
+    fn batch_norm_evaluation_dx(
+        &self,
+        dy: &Tensor,
+        norm: &ChannelNorm,
+        y: Option<&Tensor>,
+    ) -> Result<Tensor>;
+
+    /// [`Kernels::conv2d`], then [`Kernels::batch_norm`] with `norm` and `activation`, to the same bits: in one pass over
+    /// the result where the device can.
+    fn conv2d_batch_norm(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        conv: Conv2d,
+        norm: &ChannelNorm,
+        activation: Activation<&Tensor>,
+    ) -> Result<Tensor>;
 
     /// Moves `running` towards `batch`, in place, unless the gate (u32 `[1]`) is set.
     fn update_running_statistics(

@@ -508,15 +508,51 @@ pub fn batch_norm_input(operation: &'static str, name: &str, x: &Tensor) -> Resu
     Ok(sizes)
 }
 
-/// Fails unless each tensor holds one float a channel.
-pub fn channels(
+/// The sizes of `x`, which must fit a batch norm and what is done to its result.
+pub fn batch_norm(
+    operation: &'static str,
+    x: &Tensor,
+    norm: &super::kernels::ChannelNorm,
+    activation: super::kernels::Activation<&Tensor>,
+) -> Result<[usize; 4]> {
+    let sizes = batch_norm_input(operation, "x", x)?;
+    channel_norm(operation, sizes[1], norm)?;
+    if let Some(shortcut) = activation.shortcut() {
+        shortcut.expect(operation, "shortcut", x.shape(), DType::F32)?;
+    }
+    Ok(sizes)
+}
+
+/// Fails unless statistics, gamma and beta hold one float a channel.
+pub fn channel_norm(
     operation: &'static str,
     channels: usize,
-    tensors: &[(&str, &Tensor)],
+    norm: &super::kernels::ChannelNorm,
 ) -> Result<()> {
+    let tensors = [
+        ("mean", &norm.statistics.mean),
+        ("variance", &norm.statistics.variance),
+        ("gamma", &norm.gamma),
+        ("beta", &norm.beta),
+    ];
     tensors
         .iter()
         .try_for_each(|(name, x)| x.expect(operation, name, &[channels], DType::F32))
+}
+
+/// The sizes of `dy`, which must fit the norm and the rectified result `y`.
+pub fn batch_norm_evaluation_dx(
+    dy: &Tensor,
+    norm: &super::kernels::ChannelNorm,
+    y: Option<&Tensor>,
+) -> Result<[usize; 4]> {
+    let operation = "batch_norm_evaluation_dx";
+    let sizes = batch_norm_input(operation, "dy", dy)?;
+    channel_norm(operation, sizes[1], norm)?;
+    if let Some(y) = y {
+        same(operation, ("dy", dy), ("y", y))?;
+    }
+    Ok(sizes)
 }
 
 /// Fails unless running statistics can follow a batch's: an unbiased variance needs two elements a channel.

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use super::{Mode, Parameter};
-use crate::autograd::{self, Tape, Var};
+use crate::autograd::{self, Affine, Tape, Var};
 use crate::device::Device;
-use crate::device::kernels::{BatchStatistics, RunningUpdate};
+use crate::device::kernels::{Activation, BatchStatistics, ChannelNorm, RunningUpdate};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -54,15 +54,24 @@ impl BatchNorm {
         })
     }
 
-    /// `[N, C, H, W]` to the same.
-    pub fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
+    /// `[N, C, H, W]` to the same, then `activation`.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        x: &Var,
+        mode: Mode,
+        activation: Activation<&Var>,
+    ) -> Result<Var> {
         tape.enter_layer(&self.name);
-        let gamma = tape.leaf(&self.weight.value);
-        let beta = tape.leaf(&self.bias.value);
+        let affine = Affine {
+            gamma: &tape.leaf(&self.weight.value),
+            beta: &tape.leaf(&self.bias.value),
+            eps: EPS,
+        };
         match mode {
             Mode::Training => {
                 let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
-                let (y, batch) = autograd::batch_norm_training(tape, x, &gamma, &beta, EPS)?;
+                let (y, batch) = autograd::batch_norm_training(tape, x, affine, activation)?;
                 self.pending.borrow_mut().push(Pending {
                     batch,
                     count: n * h * w,
@@ -70,8 +79,19 @@ impl BatchNorm {
                 Ok(y)
             }
             Mode::Evaluation => {
-                autograd::batch_norm_evaluation(tape, x, &self.running(), &gamma, &beta, EPS)
+                let running = self.running();
+                autograd::batch_norm_evaluation(tape, x, &running, affine, activation)
             }
+        }
+    }
+
+    /// What the layer does in evaluation mode.
+    pub(super) fn channel_norm(&self) -> ChannelNorm {
+        ChannelNorm {
+            statistics: self.running(),
+            gamma: self.weight.value.clone(),
+            beta: self.bias.value.clone(),
+            eps: EPS,
         }
     }
 

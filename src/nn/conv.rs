@@ -4,6 +4,7 @@ use super::shape::ConvShape;
 use super::{Parameter, init};
 use crate::autograd::{self, Tape, Var};
 use crate::device::Device;
+use crate::device::kernels::{Activation, ChannelNorm};
 use crate::device::shapes::Conv2d;
 use crate::error::Result;
 
@@ -35,6 +36,19 @@ impl Conv {
     pub fn forward(&self, tape: &Tape, x: &Var) -> Result<Var> {
         tape.enter_layer(&self.name);
         autograd::conv2d(tape, x, &tape.leaf(&self.weight.value), self.conv)
+    }
+
+    /// The same, followed by `norm` and `activation` with every parameter a constant.
+    pub(super) fn forward_normalized(
+        &self,
+        tape: &Tape,
+        x: &Var,
+        norm: &ChannelNorm,
+        activation: Activation<&Var>,
+    ) -> Result<Var> {
+        tape.enter_layer(&self.name);
+        let weight = (&self.weight.value, self.conv);
+        autograd::conv2d_batch_norm(tape, x, weight, norm, activation)
     }
 
     pub fn weight(&self) -> &Parameter {

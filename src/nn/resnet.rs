@@ -5,6 +5,7 @@ use super::shape::{Block, ConvShape, ResNetConfig, ResNetShape, STEM_POOL};
 use super::{BatchNorm, Conv, Mode, Parameter};
 use crate::autograd::{self, Tape, Var};
 use crate::device::Device;
+use crate::device::kernels::Activation;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -23,9 +24,19 @@ impl ConvNorm {
         })
     }
 
-    fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
+    fn forward(
+        &self,
+        tape: &Tape,
+        x: &Var,
+        mode: Mode,
+        activation: Activation<&Var>,
+    ) -> Result<Var> {
+        if mode == Mode::Evaluation && !tape.tracks_leaves() {
+            let norm = self.norm.channel_norm();
+            return self.conv.forward_normalized(tape, x, &norm, activation);
+        }
         let x = self.conv.forward(tape, x)?;
-        self.norm.forward(tape, &x, mode)
+        self.norm.forward(tape, &x, mode, activation)
     }
 }
 
@@ -59,17 +70,19 @@ impl Residual {
 
     fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
         let shortcut = match &self.downsample {
-            Some(downsample) => downsample.forward(tape, x, mode)?,
+            Some(downsample) => downsample.forward(tape, x, mode, Activation::Identity)?,
             None => x.clone(),
         };
         let mut x = x.clone();
+        let last = self.layers.len() - 1;
         for (i, layer) in self.layers.iter().enumerate() {
-            if i > 0 {
-                x = autograd::relu(tape, &x)?;
-            }
-            x = layer.forward(tape, &x, mode)?;
+            let activation = match i {
+                _ if i == last => Activation::AddRelu(&shortcut),
+                _ => Activation::Relu,
+            };
+            x = layer.forward(tape, &x, mode, activation)?;
         }
-        autograd::add_relu(tape, &x, &shortcut)
+        Ok(x)
     }
 }
 
@@ -102,8 +115,7 @@ impl ResNet {
 
     /// Features `[N, F]` of images `x [N, 3, H, W]`.
     pub fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
-        let mut x = self.stem.forward(tape, x, mode)?;
-        x = autograd::relu(tape, &x)?;
+        let mut x = self.stem.forward(tape, x, mode, Activation::Relu)?;
         if self.shape.stem_pool {
             x = autograd::max_pool2d(tape, &x, STEM_POOL)?;
         }

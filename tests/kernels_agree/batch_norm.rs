@@ -1,8 +1,9 @@
 //! Batch norm: statistics, forward, both backward passes, running statistics.
 
 use parallax::device::Device;
-use parallax::device::kernels::{BatchStatistics, RunningUpdate};
+use parallax::device::kernels::{Activation, BatchStatistics, ChannelNorm, RunningUpdate};
 use parallax::device::philox::Philox;
+use parallax::device::shapes::Conv2d;
 
 use crate::compare::{agree, bits, get, narrow, normal, put, put_u32, random, wide};
 use crate::{devices, reference};
@@ -60,6 +61,47 @@ fn put_statistics(device: &Device, mean: &[f32], variance: &[f32]) -> BatchStati
     }
 }
 
+/// A channel's numbers on the host.
+struct Numbers {
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+}
+
+impl Numbers {
+    fn new(rng: &mut Philox, shape: [usize; 4], x: &[f32]) -> Self {
+        let (mean, variance) = statistics(shape, x);
+        let [gamma, beta] = std::array::from_fn(|_| normal(rng, shape[1]));
+        Numbers {
+            mean,
+            variance,
+            gamma,
+            beta,
+        }
+    }
+
+    fn put(&self, device: &Device) -> ChannelNorm {
+        ChannelNorm {
+            statistics: put_statistics(device, &self.mean, &self.variance),
+            gamma: put(device, &self.gamma, &[self.gamma.len()]),
+            beta: put(device, &self.beta, &[self.beta.len()]),
+            eps: EPS,
+        }
+    }
+
+    /// `y = xhat gamma + beta` in float64.
+    fn normalized(&self, shape: [usize; 4], x: &[f32]) -> reference::Expected {
+        reference::batch_norm::batch_norm(
+            shape,
+            &wide(x),
+            (&wide(&self.mean), &wide(&self.variance)),
+            (&wide(&self.gamma), &wide(&self.beta)),
+            f64::from(EPS),
+        )
+    }
+}
+
 #[test]
 fn statistics_of_a_batch() {
     let mut rng = random(40);
@@ -88,33 +130,48 @@ fn statistics_of_a_batch() {
 }
 
 #[test]
-fn normalisation() {
+fn normalisation_and_what_follows() {
     let mut rng = random(41);
     for shape in SHAPES {
         for kind in INPUTS {
             let x = input(&mut rng, kind, shape);
-            let (mean, variance) = statistics(shape, &x);
-            let (gamma, beta) = (normal(&mut rng, shape[1]), normal(&mut rng, shape[1]));
-            let expected = reference::batch_norm::batch_norm(
-                shape,
-                &wide(&x),
-                (&wide(&mean), &wide(&variance)),
-                (&wide(&gamma), &wide(&beta)),
-                f64::from(EPS),
-            );
+            let shortcut = normal(&mut rng, x.len());
+            let numbers = Numbers::new(&mut rng, shape, &x);
+            let identity = numbers.normalized(shape, &x);
+            let relu = reference::batch_norm::activated(&identity, None);
+            let add_relu = reference::batch_norm::activated(&identity, Some(&wide(&shortcut)));
             for (name, device) in devices::all() {
-                let y = device
-                    .batch_norm(
-                        &put(&device, &x, &shape),
-                        &put_statistics(&device, &mean, &variance),
-                        &put(&device, &gamma, &[shape[1]]),
-                        &put(&device, &beta, &[shape[1]]),
-                        EPS,
-                    )
-                    .expect(name);
-                let case = format!("batch_norm {kind:?} {shape:?} on {name}");
-                agree(&case, &device, &y, &shape, &expected);
+                let (x, norm) = (put(&device, &x, &shape), numbers.put(&device));
+                let shortcut = put(&device, &shortcut, &shape);
+                for (activation, expected) in [
+                    (Activation::Identity, &identity),
+                    (Activation::Relu, &relu),
+                    (Activation::AddRelu(&shortcut), &add_relu),
+                ] {
+                    let y = device.batch_norm(&x, &norm, activation).expect(name);
+                    let case = format!("batch_norm, {activation:?}, {kind:?} {shape:?} on {name}");
+                    agree(&case, &device, &y, &shape, expected);
+                }
             }
+        }
+    }
+}
+
+#[test]
+fn a_rectified_result_keeps_nan() {
+    let norm = Numbers {
+        mean: vec![0.0],
+        variance: vec![1.0],
+        gamma: vec![1.0],
+        beta: vec![0.0],
+    };
+    for (name, device) in devices::all() {
+        let x = put(&device, &[f32::NAN, -1.0], &[1, 1, 1, 2]);
+        let zeros = put(&device, &[0.0; 2], &[1, 1, 1, 2]);
+        for activation in [Activation::Relu, Activation::AddRelu(&zeros)] {
+            let y = device.batch_norm(&x, &norm.put(&device), activation);
+            let y = get(&device, &y.expect(name));
+            assert!(y[0].is_nan() && y[1] == 0.0, "{y:?} on {name}");
         }
     }
 }
@@ -125,10 +182,26 @@ fn gradients_in_training_and_in_evaluation() {
     for shape in SHAPES {
         for kind in INPUTS {
             let x = input(&mut rng, kind, shape);
-            let dy = normal(&mut rng, x.len());
-            let (mean, variance) = statistics(shape, &x);
-            let gamma = normal(&mut rng, shape[1]);
-            for training in [true, false] {
+            let numbers = Numbers::new(&mut rng, shape, &x);
+            let y = numbers.normalized(shape, &x);
+            let mut dy = normal(&mut rng, x.len());
+            for (training, rectified) in
+                [(true, false), (true, true), (false, false), (false, true)]
+            {
+                let mut passed = wide(&dy);
+                if rectified {
+                    for (i, dy) in dy.iter_mut().enumerate() {
+                        // Where rounding decides on which side of the kink y lies, nothing may depend on it.
+                        if y.value[i].abs() <= y.bound[i] {
+                            *dy = 0.0;
+                        }
+                        passed[i] = if y.value[i] > 0.0 {
+                            f64::from(*dy)
+                        } else {
+                            0.0
+                        };
+                    }
+                }
                 let backward = if training {
                     reference::batch_norm::training_backward
                 } else {
@@ -136,24 +209,25 @@ fn gradients_in_training_and_in_evaluation() {
                 };
                 let expected = backward(
                     shape,
-                    &wide(&dy),
+                    &passed,
                     &wide(&x),
-                    (&wide(&mean), &wide(&variance)),
-                    &wide(&gamma),
+                    (&wide(&numbers.mean), &wide(&numbers.variance)),
+                    &wide(&numbers.gamma),
                     f64::from(EPS),
                 );
                 for (name, device) in devices::all() {
                     let dy = put(&device, &dy, &shape);
                     let x = put(&device, &x, &shape);
-                    let statistics = put_statistics(&device, &mean, &variance);
-                    let gamma = put(&device, &gamma, &[shape[1]]);
+                    let norm = numbers.put(&device);
                     let gradients = if training {
-                        device.batch_norm_training_backward(&dy, &x, &statistics, &gamma, EPS)
+                        device.batch_norm_training_backward(&dy, &x, &norm, rectified)
                     } else {
-                        device.batch_norm_evaluation_backward(&dy, &x, &statistics, &gamma, EPS)
+                        device.batch_norm_evaluation_backward(&dy, &x, &norm, rectified)
                     }
                     .expect(name);
-                    let case = format!("{kind:?} {shape:?}, training {training}, on {name}");
+                    let case = format!(
+                        "{kind:?} {shape:?}, training {training}, rectified {rectified}, on {name}"
+                    );
                     let c = [shape[1]];
                     let check = |what: &str, actual, shape: &[usize], expected| {
                         agree(
@@ -167,7 +241,59 @@ fn gradients_in_training_and_in_evaluation() {
                     check("dbeta", &gradients.dbeta, &c, &expected.dbeta);
                     check("dgamma", &gradients.dgamma, &c, &expected.dgamma);
                     check("dx", &gradients.dx, &shape, &expected.dx);
+                    if !training {
+                        let y = rectified
+                            .then(|| device.batch_norm(&x, &norm, Activation::Relu).expect(name));
+                        let dx = device.batch_norm_evaluation_dx(&dy, &norm, y.as_ref());
+                        check("dx alone", &dx.expect(name), &shape, &expected.dx);
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// Also those that the CPU device takes by Winograd's method, keeping kernels or inputs, and blocks of several images.
+#[test]
+fn a_convolution_with_its_batch_norm_is_the_two_to_the_bit() {
+    let mut rng = random(44);
+    for ([n, c, h, w], o, kernel, stride) in [
+        ([3, 5, 7, 6], 9, 3, 2),
+        ([2, 4, 33, 33], 7, 1, 1),
+        ([9, 6, 4, 4], 5, 1, 1),
+        ([9, 32, 16, 15], 33, 3, 1),
+        ([3, 32, 4, 4], 40, 3, 1),
+    ] {
+        let conv = Conv2d {
+            stride,
+            padding: kernel / 2,
+        };
+        let x = normal(&mut rng, n * c * h * w);
+        let weight = normal(&mut rng, o * c * kernel * kernel);
+        let (oh, ow) = (h.div_ceil(stride), w.div_ceil(stride));
+        let y_shape = [n, o, oh, ow];
+        let shortcut = normal(&mut rng, y_shape.iter().product());
+        let numbers = Numbers::new(&mut rng, y_shape, &shortcut);
+        for (name, device) in devices::all() {
+            let x = put(&device, &x, &[n, c, h, w]);
+            let weight = put(&device, &weight, &[o, c, kernel, kernel]);
+            let (norm, shortcut) = (numbers.put(&device), put(&device, &shortcut, &y_shape));
+            let between = device.conv2d(&x, &weight, conv).expect(name);
+            for activation in [
+                Activation::Identity,
+                Activation::Relu,
+                Activation::AddRelu(&shortcut),
+            ] {
+                let two = device.batch_norm(&between, &norm, activation).expect(name);
+                let one = device.conv2d_batch_norm(&x, &weight, conv, &norm, activation);
+                let one = one.expect(name);
+                assert_eq!(one.shape(), y_shape);
+                let case = format!("{activation:?} {y_shape:?} on {name}");
+                assert_eq!(
+                    bits(&get(&device, &one)),
+                    bits(&get(&device, &two)),
+                    "{case}"
+                );
             }
         }
     }

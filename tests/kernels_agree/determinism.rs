@@ -1,7 +1,7 @@
 //! The same call gives the same bits, on every device, and on the CPU with any number of threads.
 
 use parallax::device::Device;
-use parallax::device::kernels::Gemm;
+use parallax::device::kernels::{Activation, ChannelNorm, Gemm};
 use parallax::device::shapes::{Conv2d, Pool2d};
 
 use crate::compare::{bits, get, normal, put, put_u32, random};
@@ -61,11 +61,15 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     }
 
     let statistics = device.batch_norm_statistics(&x).unwrap();
-    let y = device
-        .batch_norm(&x, &statistics, &gamma, &beta, 1e-5)
-        .unwrap();
+    let norm = ChannelNorm {
+        statistics: statistics.clone(),
+        gamma: gamma.clone(),
+        beta: beta.clone(),
+        eps: 1e-5,
+    };
+    let y = device.batch_norm(&x, &norm, Activation::Relu).unwrap();
     let gradients = device
-        .batch_norm_training_backward(&y, &x, &statistics, &gamma, 1e-5)
+        .batch_norm_training_backward(&y, &x, &norm, true)
         .unwrap();
     tensors.push(("batch_norm", y));
     tensors.push(("mean", statistics.mean));

@@ -2,7 +2,8 @@
 
 use parallax::device::Device;
 use parallax::device::kernels::{
-    AdamStep, BatchStatistics, Gemm, HostSlice, Normalized, RowLoss, RunningUpdate, SgdStep,
+    Activation, AdamStep, BatchStatistics, ChannelNorm, Gemm, HostSlice, Normalized, RowLoss,
+    RunningUpdate, SgdStep,
 };
 use parallax::device::shapes::{Conv2d, Pool2d};
 use parallax::error::{Error, Result};
@@ -89,8 +90,6 @@ fn elementwise() {
         refuse("add: shapes", d.add(&a, &b).map(drop));
         refuse("add: type of b", d.add(&a, &integers).map(drop));
         refuse("add: type of both", d.add(&integers, &integers).map(drop));
-        refuse("add_relu: shapes", d.add_relu(&a, &b).map(drop));
-        refuse("add_relu: type", d.add_relu(&integers, &integers).map(drop));
         refuse("relu: type", d.relu(&integers).map(drop));
         refuse("relu_backward: shapes", d.relu_backward(&a, &b).map(drop));
         refuse(
@@ -272,34 +271,53 @@ fn batch_norm() {
             "statistics: type",
             d.batch_norm_statistics(&z.u(&[2, 3, 4, 5])).map(drop),
         );
-        let eps = 1e-5;
-        let forward = |x: &Tensor, s: &BatchStatistics, gamma: &Tensor, beta: &Tensor| {
-            d.batch_norm(x, s, gamma, beta, eps).map(drop)
+        let norm = |statistics: &BatchStatistics, gamma: &Tensor, beta: &Tensor| ChannelNorm {
+            statistics: statistics.clone(),
+            gamma: gamma.clone(),
+            beta: beta.clone(),
+            eps: 1e-5,
         };
-        refuse("batch_norm: x", forward(&z.f(&[2, 3]), &good, &c, &c));
-        refuse("batch_norm: variance", forward(&x, &bad, &c, &c));
-        refuse("batch_norm: gamma", forward(&x, &good, &z.f(&[2]), &c));
-        refuse("batch_norm: beta", forward(&x, &good, &c, &z.f(&[4])));
+        let (fits, other) = (norm(&good, &c, &c), z.f(&[2, 3, 5, 4]));
+        let conv = Conv2d {
+            stride: 1,
+            padding: 0,
+        };
+        let weight = z.f(&[3, 3, 1, 1]);
+        for (what, norm) in [
+            ("variance", norm(&bad, &c, &c)),
+            ("gamma", norm(&good, &z.f(&[2]), &c)),
+            ("beta", norm(&good, &c, &z.f(&[4]))),
+            ("type of gamma", norm(&good, &z.u(&[3]), &c)),
+        ] {
+            let forward = d.batch_norm(&x, &norm, Activation::Identity);
+            refuse(&format!("batch_norm: {what}"), forward.map(drop));
+            let training = d.batch_norm_training_backward(&x, &x, &norm, false);
+            refuse(&format!("training: {what}"), training.map(drop));
+            let evaluation = d.batch_norm_evaluation_backward(&x, &x, &norm, false);
+            refuse(&format!("evaluation: {what}"), evaluation.map(drop));
+            let dx = d.batch_norm_evaluation_dx(&x, &norm, None);
+            refuse(&format!("evaluation dx: {what}"), dx.map(drop));
+            let fused = d.conv2d_batch_norm(&x, &weight, conv, &norm, Activation::Relu);
+            refuse(&format!("conv2d_batch_norm: {what}"), fused.map(drop));
+        }
+        let forward = |x: &Tensor, activation: Activation<&Tensor>| {
+            d.batch_norm(x, &fits, activation).map(drop)
+        };
         refuse(
-            "batch_norm: type of gamma",
-            forward(&x, &good, &z.u(&[3]), &c),
+            "batch_norm: x",
+            forward(&z.f(&[2, 3]), Activation::Identity),
         );
-        for training in [true, false] {
-            let backward = |dy: &Tensor, x: &Tensor, s: &BatchStatistics, gamma: &Tensor| {
-                if training {
-                    d.batch_norm_training_backward(dy, x, s, gamma, eps)
-                } else {
-                    d.batch_norm_evaluation_backward(dy, x, s, gamma, eps)
-                }
-                .map(drop)
-            };
-            refuse("backward: dy", backward(&z.f(&[2, 3, 5, 4]), &x, &good, &c));
-            refuse("backward: statistics", backward(&x, &x, &bad, &c));
-            refuse("backward: gamma", backward(&x, &x, &good, &z.f(&[1])));
-            refuse(
-                "backward: type",
-                backward(&z.u(&[2, 3, 4, 5]), &x, &good, &c),
-            );
+        let add_other = Activation::AddRelu(&other);
+        refuse("batch_norm: shortcut", forward(&x, add_other));
+        let fused = d.conv2d_batch_norm(&x, &weight, conv, &fits, add_other);
+        refuse("conv2d_batch_norm: shortcut", fused.map(drop));
+        for dy in [&other, &z.u(&[2, 3, 4, 5])] {
+            let training = d.batch_norm_training_backward(dy, &x, &fits, true);
+            refuse("training: dy", training.map(drop));
+            let evaluation = d.batch_norm_evaluation_backward(dy, &x, &fits, true);
+            refuse("evaluation: dy", evaluation.map(drop));
+            let dx = d.batch_norm_evaluation_dx(dy, &fits, Some(&x));
+            refuse("evaluation dx: dy", dx.map(drop));
         }
         let update = RunningUpdate {
             count: 40,

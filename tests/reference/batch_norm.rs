@@ -1,6 +1,7 @@
 //! Batch norm over N, H, W of each channel.
 
 use super::accuracy::{DIVISION, ONE_OVER_SQRT, U};
+use super::elementwise::rectified;
 use super::{Expected, Sum};
 
 /// The elements of channel `c`, image by image.
@@ -69,6 +70,20 @@ pub fn batch_norm(
         );
     }
     y
+}
+
+/// max(y, 0), or max(y + shortcut, 0): a maximum is no further off than what it is taken of, and a sum adds a rounding.
+pub fn activated(y: &Expected, shortcut: Option<&[f64]>) -> Expected {
+    let mut activated = Expected::default();
+    for (i, (&value, &bound)) in y.value.iter().zip(&y.bound).enumerate() {
+        let Some(shortcut) = shortcut else {
+            activated.push(rectified(value), bound);
+            continue;
+        };
+        let sum = Sum::of([value, shortcut[i]]);
+        activated.push(rectified(sum.value), bound + sum.bound());
+    }
+    activated
 }
 
 /// What both backward passes share.

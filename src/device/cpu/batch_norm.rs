@@ -1,97 +1,242 @@
-//! Batch norm: a channel is one task. Sums are taken over its planes in order, in float64 lanes; the variance in a
-//! second pass about the mean.
+//! Batch norm. Sums of a channel are taken over fixed groups of whole images, in float64 lanes that follow one another
+//! through the group, then over the groups in order.
 
-use super::parallel;
-use super::{CpuDevice, read_f32, read_u32, write_f32};
-use crate::device::kernels::{BatchNormGradients, BatchStatistics, RunningUpdate};
+use super::vectorised::vectorised;
+use super::{CpuDevice, parallel, read_f32, read_u32, write_f32};
+use crate::device::kernels::{
+    Activation, BatchNormGradients, BatchStatistics, ChannelNorm, RunningUpdate,
+};
 use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The sum of `f(a, b)` over two planes of equal length, in eight lanes.
-fn sum_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f64) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    let whole = a.len() / 8 * 8;
-    for (a, b) in a[..whole].chunks_exact(8).zip(b[..whole].chunks_exact(8)) {
-        for i in 0..8 {
-            lanes[i] += f(a[i], b[i]);
+/// Groups of images whose sums are taken apart.
+const GROUPS: usize = 16;
+/// Partial sums that the compiler keeps in vector registers.
+const LANES: usize = 8;
+
+/// Two sums that run beside each other.
+#[derive(Clone, Copy, Default)]
+struct Sums([[f64; LANES]; 2]);
+
+impl Sums {
+    /// Adds `terms(a, b)` of each pair of two planes.
+    #[inline(always)]
+    fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(f32, f32) -> [f64; 2]) {
+        let Sums([first, second]) = self;
+        let (pairs_a, pairs_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let rest = pairs_a.remainder().iter().zip(pairs_b.remainder());
+        for (lane, (&a, &b)) in rest.enumerate() {
+            let [x, y] = terms(a, b);
+            first[lane] += x;
+            second[lane] += y;
         }
+        let (mut x, mut y) = (*first, *second);
+        for (a, b) in pairs_a.zip(pairs_b) {
+            for lane in 0..LANES {
+                let [s, t] = terms(a[lane], b[lane]);
+                x[lane] += s;
+                y[lane] += t;
+            }
+        }
+        (*first, *second) = (x, y);
     }
-    let rest: f64 = a[whole..]
-        .iter()
-        .zip(&b[whole..])
-        .map(|(&a, &b)| f(a, b))
-        .sum();
-    lanes.iter().sum::<f64>() + rest
+
+    fn totals(&self) -> [f64; 2] {
+        self.0.map(|lanes| lanes.iter().sum())
+    }
 }
 
-/// `1 / sqrt(variance + eps)`
-fn inverse_deviation(variance: f32, eps: f32) -> f32 {
-    (1.0 / (f64::from(variance) + f64::from(eps)).sqrt()) as f32
+/// Images `[n, c, plane]`.
+#[derive(Clone, Copy)]
+struct Batch {
+    n: usize,
+    c: usize,
+    plane: usize,
+}
+
+impl Batch {
+    fn new([n, c, h, w]: [usize; 4]) -> Self {
+        Batch { n, c, plane: h * w }
+    }
+
+    /// Elements a channel.
+    fn count(self) -> f64 {
+        (self.n * self.plane) as f64
+    }
+
+    /// Both sums of every channel, where `add` adds a plane of a channel, whose elements it is given.
+    fn sums(
+        self,
+        add: impl Fn(&mut Sums, usize, std::ops::Range<usize>) + Sync + Send,
+    ) -> Vec<[f64; 2]> {
+        let per_group = self.n.div_ceil(GROUPS);
+        let groups = parallel::map(self.n.div_ceil(per_group), |group| {
+            let mut sums = vec![Sums::default(); self.c];
+            let end = ((group + 1) * per_group).min(self.n);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for image in group * per_group..end {
+                        for (channel, sums) in sums.iter_mut().enumerate() {
+                            let start = (image * self.c + channel) * self.plane;
+                            add(sums, channel, start..start + self.plane);
+                        }
+                    }
+                },
+            );
+            sums
+        });
+        let of_channel = |channel: usize| {
+            groups.iter().fold([0.0, 0.0], |[a, b], group| {
+                let [x, y] = group[channel].totals();
+                [a + x, b + y]
+            })
+        };
+        (0..self.c).map(of_channel).collect()
+    }
 }
 
 pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<BatchStatistics> {
-    let [n, c, h, w] = shapes::batch_norm_input("batch_norm_statistics", "x", x)?;
-    let (plane, count) = (h * w, (n * h * w) as f64);
-    let values = read_f32("batch_norm_statistics", "x", x)?;
-    let planes = |channel: usize| {
-        let values = &values;
-        (0..n).map(move |image| {
-            let start = (image * c + channel) * plane;
-            &values[start..start + plane]
-        })
-    };
-    let found = parallel::map(c, |channel| {
-        let mean = planes(channel).map(super::reduce::sum_f64).sum::<f64>() / count;
-        let variance = planes(channel)
-            .map(|p| sum_pairs(p, p, |x, _| (f64::from(x) - mean).powi(2)))
-            .sum::<f64>()
-            / count;
-        (mean as f32, variance as f32)
-    });
-    let (mut mean, mut variance) = (device.take(c), device.take(c));
-    for (i, (m, v)) in found.into_iter().enumerate() {
-        (mean[i], variance[i]) = (m, v);
+    let shape = shapes::batch_norm_input("batch_norm_statistics", "x", x)?;
+    let batch = Batch::new(shape);
+    let x = read_f32("batch_norm_statistics", "x", x)?;
+    // About the channel's first element, so that a mean far from zero costs no digits of the variance.
+    let about = |channel: usize| x[channel * batch.plane];
+    let sums = batch.sums(
+        #[inline(always)]
+        |sums, channel, range| {
+            let (plane, about) = (&x[range], f64::from(about(channel)));
+            sums.add(plane, plane, |x, _| {
+                let d = f64::from(x) - about;
+                [d, d * d]
+            });
+        },
+    );
+    let (mut mean, mut variance) = (device.take(batch.c), device.take(batch.c));
+    for (channel, [sum, squares]) in sums.into_iter().enumerate() {
+        let d = sum / batch.count();
+        mean[channel] = (f64::from(about(channel)) + d) as f32;
+        // NaN stays NaN.
+        let found = squares / batch.count() - d * d;
+        variance[channel] = if found < 0.0 { 0.0 } else { found as f32 };
     }
     Ok(BatchStatistics {
-        mean: device.floats(&[c], mean),
-        variance: device.floats(&[c], variance),
+        mean: device.floats(&[batch.c], mean),
+        variance: device.floats(&[batch.c], variance),
     })
+}
+
+/// What a batch norm does to a channel: `y = (x - mean) factor + shift`, where `factor` is `gamma deviation`.
+#[derive(Clone, Copy)]
+struct Line {
+    mean: f32,
+    /// `1 / sqrt(variance + eps)`
+    deviation: f32,
+    factor: f32,
+    shift: f32,
+}
+
+impl Line {
+    #[inline(always)]
+    fn at(self, x: f32) -> f32 {
+        (x - self.mean) * self.factor + self.shift
+    }
+}
+
+fn lines(operation: &'static str, norm: &ChannelNorm) -> Result<Vec<Line>> {
+    let mean = read_f32(operation, "mean", &norm.statistics.mean)?;
+    let variance = read_f32(operation, "variance", &norm.statistics.variance)?;
+    let gamma = read_f32(operation, "gamma", &norm.gamma)?;
+    let beta = read_f32(operation, "beta", &norm.beta)?;
+    let line = |channel: usize| {
+        let variance = f64::from(variance[channel]) + f64::from(norm.eps);
+        let deviation = (1.0 / variance.sqrt()) as f32;
+        Line {
+            mean: mean[channel],
+            deviation,
+            factor: deviation * gamma[channel],
+            shift: beta[channel],
+        }
+    };
+    Ok((0..mean.len()).map(line).collect())
+}
+
+/// max(x, 0) that keeps NaN.
+#[inline(always)]
+fn rectify(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// A batch norm of evaluation or training, and what follows it, as changes of a buffer in place.
+pub(super) struct Normalization<'a> {
+    lines: Vec<Line>,
+    plane: usize,
+    activation: Activation<&'a [f32]>,
+}
+
+impl<'a> Normalization<'a> {
+    /// Of images with planes of `plane` elements; `shortcut` is the activation's, read.
+    pub(super) fn new(
+        operation: &'static str,
+        norm: &ChannelNorm,
+        plane: usize,
+        activation: Activation<&'a [f32]>,
+    ) -> Result<Self> {
+        Ok(Normalization {
+            lines: lines(operation, norm)?,
+            plane,
+            activation,
+        })
+    }
+
+    /// Replaces `y`, whole planes that begin at element `start` of the batch, by their result.
+    pub(super) fn apply(&self, start: usize, y: &mut [f32]) {
+        let channels = self.lines.iter().cycle();
+        let channels = channels.skip(start / self.plane % self.lines.len());
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, (y, &line)) in y.chunks_mut(self.plane).zip(channels).enumerate() {
+                    match self.activation {
+                        Activation::Identity => y.iter_mut().for_each(|y| *y = line.at(*y)),
+                        Activation::Relu => y.iter_mut().for_each(|y| *y = rectify(line.at(*y))),
+                        Activation::AddRelu(shortcut) => {
+                            let shortcut = &shortcut[start + i * self.plane..][..y.len()];
+                            let pairs = y.iter_mut().zip(shortcut);
+                            pairs.for_each(|(y, &s)| *y = rectify(line.at(*y) + s));
+                        }
+                    }
+                }
+            },
+        );
+    }
 }
 
 pub(super) fn batch_norm(
     device: &CpuDevice,
     x: &Tensor,
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
-    beta: &Tensor,
-    eps: f32,
+    norm: &ChannelNorm,
+    activation: Activation<&Tensor>,
 ) -> Result<Tensor> {
-    let op = "batch_norm";
-    let [_, c, h, w] = shapes::batch_norm_input(op, "x", x)?;
-    shapes::channels(
-        op,
-        c,
-        &[
-            ("mean", &statistics.mean),
-            ("variance", &statistics.variance),
-        ],
-    )?;
-    shapes::channels(op, c, &[("gamma", gamma), ("beta", beta)])?;
-    let mean = read_f32(op, "mean", &statistics.mean)?;
-    let variance = read_f32(op, "variance", &statistics.variance)?;
-    let (gamma, beta) = (read_f32(op, "gamma", gamma)?, read_f32(op, "beta", beta)?);
-    let values = read_f32(op, "x", x)?;
+    let operation = "batch_norm";
+    let shape = shapes::batch_norm(operation, x, norm, activation)?;
+    let Batch { c, plane, .. } = Batch::new(shape);
+    let shortcut = activation.shortcut();
+    let shortcut = shortcut
+        .map(|s| read_f32(operation, "shortcut", s))
+        .transpose()?;
+    let activation = activation.map(|_| shortcut.as_deref().map_or(&[][..], Vec::as_slice));
+    let normalization = Normalization::new(operation, norm, plane, activation)?;
+    let values = read_f32(operation, "x", x)?;
     let mut y = device.take(x.len());
-    let plane = h * w;
     parallel::for_chunks(&mut y, c * plane, |image, part| {
-        let values = &values[image * c * plane..][..part.len()];
-        for (channel, (y, x)) in part.chunks_mut(plane).zip(values.chunks(plane)).enumerate() {
-            let factor = inverse_deviation(variance[channel], eps) * gamma[channel];
-            let (mean, beta) = (mean[channel], beta[channel]);
-            y.iter_mut()
-                .zip(x)
-                .for_each(|(y, &x)| *y = (x - mean) * factor + beta);
+        let start = image * c * plane;
+        // A piece at a time, which is still in the nearest cache when it is changed.
+        for (i, y) in part.chunks_mut(plane).enumerate() {
+            let start = start + i * plane;
+            y.copy_from_slice(&values[start..][..plane]);
+            normalization.apply(start, y);
         }
     });
     Ok(device.floats(x.shape(), y))
@@ -99,110 +244,114 @@ pub(super) fn batch_norm(
 
 /// Whether the statistics depend on the input.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Statistics {
+pub(super) enum Statistics {
     OfTheBatch,
     Constant,
 }
 
-pub(super) fn batch_norm_training_backward(
+pub(super) fn backward(
     device: &CpuDevice,
     dy: &Tensor,
     x: &Tensor,
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
-    eps: f32,
-) -> Result<BatchNormGradients> {
-    backward(
-        device,
-        dy,
-        x,
-        statistics,
-        gamma,
-        eps,
-        Statistics::OfTheBatch,
-    )
-}
-
-pub(super) fn batch_norm_evaluation_backward(
-    device: &CpuDevice,
-    dy: &Tensor,
-    x: &Tensor,
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
-    eps: f32,
-) -> Result<BatchNormGradients> {
-    backward(device, dy, x, statistics, gamma, eps, Statistics::Constant)
-}
-
-fn backward(
-    device: &CpuDevice,
-    dy: &Tensor,
-    x: &Tensor,
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
-    eps: f32,
+    norm: &ChannelNorm,
+    rectified: bool,
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
-    let op = "batch_norm_backward";
-    let [n, c, h, w] = shapes::batch_norm_input(op, "x", x)?;
-    shapes::same(op, ("x", x), ("dy", dy))?;
-    shapes::channels(
-        op,
-        c,
-        &[
-            ("mean", &statistics.mean),
-            ("variance", &statistics.variance),
-        ],
-    )?;
-    shapes::channels(op, c, &[("gamma", gamma)])?;
-    let mean = read_f32(op, "mean", &statistics.mean)?;
-    let variance = read_f32(op, "variance", &statistics.variance)?;
-    let gamma = read_f32(op, "gamma", gamma)?;
-    let (values, dy) = (read_f32(op, "x", x)?, read_f32(op, "dy", dy)?);
-    let plane = h * w;
-    let sums = parallel::map(c, |channel| {
-        let deviation = inverse_deviation(variance[channel], eps);
-        let (mut sum_dy, mut sum_dy_xhat) = (0.0, 0.0);
-        for image in 0..n {
-            let start = (image * c + channel) * plane;
-            let (dy, x) = (&dy[start..start + plane], &values[start..start + plane]);
-            sum_dy += super::reduce::sum_f64(dy);
-            sum_dy_xhat += sum_pairs(dy, x, |dy, x| {
-                f64::from(dy) * f64::from((x - mean[channel]) * deviation)
+    let operation = "batch_norm_backward";
+    let shape = shapes::batch_norm(operation, x, norm, Activation::Identity)?;
+    shapes::same(operation, ("x", x), ("dy", dy))?;
+    let batch = Batch::new(shape);
+    let lines = lines(operation, norm)?;
+    let (dy, values) = (read_f32(operation, "dy", dy)?, read_f32(operation, "x", x)?);
+    let passed = |line: Line, dy: f32, x: f32| {
+        let passes = !rectified || line.at(x) > 0.0;
+        if passes { dy } else { 0.0 }
+    };
+    let sums = batch.sums(
+        #[inline(always)]
+        |sums, channel, range| {
+            let line = lines[channel];
+            sums.add(&dy[range.clone()], &values[range], |dy, x| {
+                let dy = f64::from(passed(line, dy, x));
+                [dy, dy * f64::from((x - line.mean) * line.deviation)]
             });
-        }
-        (sum_dy as f32, sum_dy_xhat as f32)
-    });
-    let count = (n * plane) as f32;
+        },
+    );
+    let count = batch.count();
     let mut dx = device.take(x.len());
-    parallel::for_chunks(&mut dx, c * plane, |image, part| {
-        let start = image * c * plane;
+    parallel::for_chunks(&mut dx, batch.c * batch.plane, |image, part| {
+        let start = image * batch.c * batch.plane;
         let (dy, x) = (&dy[start..][..part.len()], &values[start..][..part.len()]);
-        let rows = part
-            .chunks_mut(plane)
-            .zip(dy.chunks(plane).zip(x.chunks(plane)));
-        for (channel, (dx, (dy, x))) in rows.enumerate() {
-            let deviation = inverse_deviation(variance[channel], eps);
-            let factor = gamma[channel] * deviation;
-            let mean = mean[channel];
-            let (a, b) = match kind {
-                Statistics::OfTheBatch => (sums[channel].0 / count, sums[channel].1 / count),
-                Statistics::Constant => (0.0, 0.0),
-            };
-            for (dx, (&dy, &x)) in dx.iter_mut().zip(dy.iter().zip(x)) {
-                *dx = factor * (dy - a - (x - mean) * deviation * b);
-            }
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                let planes = dy.chunks(batch.plane).zip(x.chunks(batch.plane));
+                let planes = part.chunks_mut(batch.plane).zip(planes);
+                for (channel, (dx, (dy, x))) in planes.enumerate() {
+                    let line = lines[channel];
+                    // dbeta / m, and dgamma / m / sqrt(variance + eps).
+                    let (a, b) = match kind {
+                        Statistics::OfTheBatch => {
+                            let [a, b] = sums[channel].map(|sum| (sum / count) as f32);
+                            (a, b * line.deviation)
+                        }
+                        Statistics::Constant => (0.0, 0.0),
+                    };
+                    for (dx, (&dy, &x)) in dx.iter_mut().zip(dy.iter().zip(x)) {
+                        *dx = line.factor * (passed(line, dy, x) - a - (x - line.mean) * b);
+                    }
+                }
+            },
+        );
     });
-    let (mut dgamma, mut dbeta) = (device.take(c), device.take(c));
-    for (i, (sum_dy, sum_dy_xhat)) in sums.into_iter().enumerate() {
-        (dbeta[i], dgamma[i]) = (sum_dy, sum_dy_xhat);
+    let (mut dgamma, mut dbeta) = (device.take(batch.c), device.take(batch.c));
+    for (channel, [sum_dy, sum_dy_xhat]) in sums.into_iter().enumerate() {
+        (dbeta[channel], dgamma[channel]) = (sum_dy as f32, sum_dy_xhat as f32);
     }
     Ok(BatchNormGradients {
         dx: device.floats(x.shape(), dx),
-        dgamma: device.floats(&[c], dgamma),
-        dbeta: device.floats(&[c], dbeta),
+        dgamma: device.floats(&[batch.c], dgamma),
+        dbeta: device.floats(&[batch.c], dbeta),
     })
+}
+
+pub(super) fn batch_norm_evaluation_dx(
+    device: &CpuDevice,
+    dy: &Tensor,
+    norm: &ChannelNorm,
+    y: Option<&Tensor>,
+) -> Result<Tensor> {
+    let operation = "batch_norm_evaluation_dx";
+    let batch = Batch::new(shapes::batch_norm_evaluation_dx(dy, norm, y)?);
+    let lines = lines(operation, norm)?;
+    let values = read_f32(operation, "dy", dy)?;
+    let result = y.map(|y| read_f32(operation, "y", y)).transpose()?;
+    let mut dx = device.take(dy.len());
+    parallel::for_chunks(&mut dx, batch.c * batch.plane, |image, part| {
+        let first = image * batch.c * batch.plane;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (channel, dx) in part.chunks_mut(batch.plane).enumerate() {
+                    let start = first + channel * batch.plane;
+                    let (factor, dy) = (lines[channel].factor, &values[start..][..dx.len()]);
+                    match &result {
+                        None => dx
+                            .iter_mut()
+                            .zip(dy)
+                            .for_each(|(dx, &dy)| *dx = dy * factor),
+                        Some(y) => {
+                            let pairs = dy.iter().zip(&y[start..][..dx.len()]);
+                            for (dx, (&dy, &y)) in dx.iter_mut().zip(pairs) {
+                                *dx = if y > 0.0 { dy * factor } else { 0.0 };
+                            }
+                        }
+                    }
+                }
+            },
+        );
+    });
+    Ok(device.floats(dy.shape(), dx))
 }
 
 pub(super) fn update_running_statistics(

@@ -5,12 +5,14 @@
 //! - dx: `columns [K, pixels] = w^T dy`, each column then added to the pixels that it came from
 //! - dw: `dw [O, K] = dy [O, pixels] columns^T`, fixed groups of images each into a partial of its own, summed in order
 
+use super::batch_norm::Normalization;
 use super::parallel;
 use super::product::{Into, View, product};
 use super::{CpuDevice, read_f32, winograd};
+use crate::device::kernels::{Activation, ChannelNorm};
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Columns of a block at least, where the batch has them: fewer would leave the product's inner loops short.
 const COLUMNS: usize = 256;
@@ -132,24 +134,65 @@ fn with_scratch<R>(lens: [usize; 2], body: impl FnOnce(&mut [f32], &mut [f32]) -
 }
 
 pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
-    let g = shapes::conv2d(
-        "conv2d",
-        x.nchw("conv2d", "x")?,
-        w.nchw("conv2d", "w")?,
-        conv,
-    )?;
+    let g = geometry("conv2d", x, w, conv)?;
     let (x, w) = (read_f32("conv2d", "x", x)?, read_f32("conv2d", "w", w)?);
-    if !device.without_winograd && winograd::applies(&g) {
-        return Ok(device.floats(&g.y_shape(), winograd::conv2d(device, &g, &x, &w)));
+    Ok(device.floats(&g.y_shape(), convolve(device, &g, &x, &w, None)))
+}
+
+/// The batch norm and its activation change each block of images while it is in a core's cache.
+pub(super) fn conv2d_batch_norm(
+    device: &CpuDevice,
+    x: &Tensor,
+    w: &Tensor,
+    conv: Conv2d,
+    norm: &ChannelNorm,
+    activation: Activation<&Tensor>,
+) -> Result<Tensor> {
+    let operation = "conv2d_batch_norm";
+    let g = geometry(operation, x, w, conv)?;
+    shapes::channel_norm(operation, g.o, norm)?;
+    if let Some(shortcut) = activation.shortcut() {
+        shortcut.expect(operation, "shortcut", &g.y_shape(), DType::F32)?;
+    }
+    let (x, w) = (read_f32(operation, "x", x)?, read_f32(operation, "w", w)?);
+    let shortcut = activation.shortcut();
+    let shortcut = shortcut
+        .map(|s| read_f32(operation, "shortcut", s))
+        .transpose()?;
+    let activation = activation.map(|_| shortcut.as_deref().map_or(&[][..], Vec::as_slice));
+    let normalization = Normalization::new(operation, norm, g.oh * g.ow, activation)?;
+    let y = convolve(device, &g, &x, &w, Some(&normalization));
+    Ok(device.floats(&g.y_shape(), y))
+}
+
+fn geometry(operation: &'static str, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<ConvGeometry> {
+    shapes::conv2d(
+        operation,
+        x.nchw(operation, "x")?,
+        w.nchw(operation, "w")?,
+        conv,
+    )
+}
+
+fn convolve(
+    device: &CpuDevice,
+    g: &ConvGeometry,
+    x: &[f32],
+    w: &[f32],
+    normalization: Option<&Normalization<'_>>,
+) -> Vec<f32> {
+    if !device.without_winograd && winograd::applies(g) {
+        return winograd::conv2d(device, g, x, w, normalization);
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
-    let images = images_per_block(&g);
+    let images = images_per_block(g);
     let mut y = device.take(g.n * g.o * pixels);
-    parallel::for_chunks(&mut y, images * g.o * pixels, |block, y| {
+    let block_len = images * g.o * pixels;
+    parallel::for_chunks(&mut y, block_len, |block, y| {
         let images = y.len() / (g.o * pixels);
-        let x = &x[block * images_per_block(&g) * input..][..images * input];
+        let x = &x[block * images_per_block(g) * input..][..images * input];
         let width = images * pixels;
-        let direct = is_pointwise(&g) && images == 1;
+        let direct = is_pointwise(g) && images == 1;
         let rows = if images == 1 { 0 } else { g.o * width };
         with_scratch(
             [if direct { 0 } else { k * width }, rows],
@@ -157,10 +200,10 @@ pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
                 let columns: &[f32] = if direct {
                     x
                 } else {
-                    im2col(&g, x, columns);
+                    im2col(g, x, columns);
                     columns
                 };
-                let (w, columns) = (View::rows(&w, k), View::rows(columns, width));
+                let (w, columns) = (View::rows(w, k), View::rows(columns, width));
                 if images == 1 {
                     product([g.o, width, k], w, columns, Into::Replace, y, width);
                 } else {
@@ -169,8 +212,11 @@ pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
                 }
             },
         );
+        if let Some(normalization) = normalization {
+            normalization.apply(block * block_len, y);
+        }
     });
-    Ok(device.floats(&g.y_shape(), y))
+    y
 }
 
 pub(super) fn conv2d_dx(
@@ -181,7 +227,7 @@ pub(super) fn conv2d_dx(
     conv: Conv2d,
 ) -> Result<Tensor> {
     let g = shapes::conv2d("conv2d_dx", x_shape, w.nchw("conv2d_dx", "w")?, conv)?;
-    dy.expect("conv2d_dx", "dy", &g.y_shape(), crate::tensor::DType::F32)?;
+    dy.expect("conv2d_dx", "dy", &g.y_shape(), DType::F32)?;
     let (dy, w) = (
         read_f32("conv2d_dx", "dy", dy)?,
         read_f32("conv2d_dx", "w", w)?,
@@ -229,7 +275,7 @@ pub(super) fn conv2d_dw(
     conv: Conv2d,
 ) -> Result<Tensor> {
     let g = shapes::conv2d("conv2d_dw", x.nchw("conv2d_dw", "x")?, w_shape, conv)?;
-    dy.expect("conv2d_dw", "dy", &g.y_shape(), crate::tensor::DType::F32)?;
+    dy.expect("conv2d_dw", "dy", &g.y_shape(), DType::F32)?;
     let (dy, x) = (
         read_f32("conv2d_dw", "dy", dy)?,
         read_f32("conv2d_dw", "x", x)?,

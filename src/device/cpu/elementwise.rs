@@ -56,12 +56,6 @@ pub(super) fn add(device: &CpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> 
     zip(device, "add", ("a", a), ("b", b), |a, b| a + b)
 }
 
-pub(super) fn add_relu(device: &CpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    zip(device, "add_relu", ("a", a), ("b", b), |a, b| {
-        rectify(a + b)
-    })
-}
-
 pub(super) fn relu(device: &CpuDevice, x: &Tensor) -> Result<Tensor> {
     map(device, "relu", x, rectify)
 }

@@ -28,8 +28,10 @@ mod resized_crop;
 mod softmax_cross_entropy;
 mod storage;
 mod uniform;
+mod vectorised;
 mod winograd;
 
+use batch_norm::Statistics;
 pub(crate) use storage::CpuStorage;
 use storage::{CpuData, CpuPool, read, write};
 
@@ -243,10 +245,6 @@ impl Kernels for CpuDevice {
         elementwise::add(self, a, b)
     }
 
-    fn add_relu(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        elementwise::add_relu(self, a, b)
-    }
-
     fn relu(&self, x: &Tensor) -> Result<Tensor> {
         elementwise::relu(self, x)
     }
@@ -330,34 +328,50 @@ impl Kernels for CpuDevice {
     fn batch_norm(
         &self,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        beta: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        activation: Activation<&Tensor>,
     ) -> Result<Tensor> {
-        batch_norm::batch_norm(self, x, statistics, gamma, beta, eps)
+        batch_norm::batch_norm(self, x, norm, activation)
     }
 
     fn batch_norm_training_backward(
         &self,
         dy: &Tensor,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        rectified: bool,
     ) -> Result<BatchNormGradients> {
-        batch_norm::batch_norm_training_backward(self, dy, x, statistics, gamma, eps)
+        batch_norm::backward(self, dy, x, norm, rectified, Statistics::OfTheBatch)
     }
 
     fn batch_norm_evaluation_backward(
         &self,
         dy: &Tensor,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        rectified: bool,
     ) -> Result<BatchNormGradients> {
-        batch_norm::batch_norm_evaluation_backward(self, dy, x, statistics, gamma, eps)
+        batch_norm::backward(self, dy, x, norm, rectified, Statistics::Constant)
+    }
+
+    fn batch_norm_evaluation_dx(
+        &self,
+        dy: &Tensor,
+        norm: &ChannelNorm,
+        y: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        batch_norm::batch_norm_evaluation_dx(self, dy, norm, y)
+    }
+
+    fn conv2d_batch_norm(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        conv: Conv2d,
+        norm: &ChannelNorm,
+        activation: Activation<&Tensor>,
+    ) -> Result<Tensor> {
+        conv2d::conv2d_batch_norm(self, x, w, conv, norm, activation)
     }
 
     fn update_running_statistics(

@@ -268,7 +268,7 @@ mod tests {
         };
         assert_eq!(
             read(device.conv2d(&xt, &wt, conv)),
-            conv2d(&memory, &g, &x, &w)
+            conv2d(&memory, &g, &x, &w, None)
         );
         assert_eq!(
             read(device.conv2d_dx(&dyt, &wt, x_shape, conv)),

@@ -2,7 +2,9 @@
 
 use super::shaders::batch_norm::{self as kernels, Params};
 use super::{EntryPoint, GpuDevice, Part};
-use crate::device::kernels::{BatchNormGradients, BatchStatistics, Kernels, RunningUpdate};
+use crate::device::kernels::{
+    Activation, BatchNormGradients, BatchStatistics, ChannelNorm, Kernels, RunningUpdate,
+};
 use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -84,6 +86,13 @@ impl Batch {
         })
     }
 
+    /// Says whether the forward pass's result is rectified.
+    fn rectify(&mut self, rectified: bool) {
+        for slab in &mut self.slabs {
+            slab.params.rectified = u32::from(rectified);
+        }
+    }
+
     /// Room for four numbers of each split and channel.
     fn partials(&self, device: &GpuDevice) -> Result<Tensor> {
         device.floats(&[self.params.splits as usize, self.channels, 4])
@@ -140,22 +149,6 @@ impl Batch {
     }
 }
 
-/// Fails unless statistics, gamma and beta hold one float a channel.
-fn check_channels(
-    operation: &'static str,
-    channels: usize,
-    statistics: &BatchStatistics,
-    parameters: &[(&str, &Tensor)],
-) -> Result<()> {
-    let (mean, variance) = (&statistics.mean, &statistics.variance);
-    shapes::channels(
-        operation,
-        channels,
-        &[("mean", mean), ("variance", variance)],
-    )?;
-    shapes::channels(operation, channels, parameters)
-}
-
 pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<BatchStatistics> {
     let operation = "batch_norm_statistics";
     let shape = shapes::batch_norm_input(operation, "x", x)?;
@@ -178,19 +171,30 @@ pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<Ba
 pub(super) fn batch_norm(
     device: &GpuDevice,
     x: &Tensor,
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
-    beta: &Tensor,
-    eps: f32,
+    norm: &ChannelNorm,
+    activation: Activation<&Tensor>,
 ) -> Result<Tensor> {
     let operation = "batch_norm";
-    let shape = shapes::batch_norm_input(operation, "x", x)?;
-    let parameters = [("gamma", gamma), ("beta", beta)];
-    check_channels(operation, shape[1], statistics, &parameters)?;
+    let shape = shapes::batch_norm(operation, x, norm, activation)?;
     let y = device.floats(x.shape())?;
-    let of_channels = [&statistics.mean, &statistics.variance, gamma, beta];
-    let batch = Batch::new(device, operation, shape, eps)?;
-    batch.launch(device, &kernels::NORMALIZE, &[x], &of_channels, Some(&y))?;
+    let ChannelNorm {
+        statistics: BatchStatistics { mean, variance },
+        gamma,
+        beta,
+        eps,
+    } = norm;
+    let of_channels = [mean, variance, gamma, beta];
+    let mut batch = Batch::new(device, operation, shape, *eps)?;
+    match activation {
+        Activation::AddRelu(shortcut) => {
+            let entry = &kernels::NORMALIZE_ADD_RELU;
+            batch.launch(device, entry, &[x, shortcut], &of_channels, Some(&y))?;
+        }
+        Activation::Identity | Activation::Relu => {
+            batch.rectify(matches!(activation, Activation::Relu));
+            batch.launch(device, &kernels::NORMALIZE, &[x], &of_channels, Some(&y))?;
+        }
+    }
     Ok(y)
 }
 
@@ -201,27 +205,26 @@ pub(super) enum Statistics {
     Constant,
 }
 
-pub(super) fn batch_norm_backward(
+pub(super) fn backward(
     device: &GpuDevice,
     dy: &Tensor,
     x: &Tensor,
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
-    eps: f32,
+    norm: &ChannelNorm,
+    rectified: bool,
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
     let operation = "batch_norm_backward";
-    let shape = shapes::batch_norm_input(operation, "x", x)?;
+    let shape = shapes::batch_norm(operation, x, norm, Activation::Identity)?;
     shapes::same(operation, ("x", x), ("dy", dy))?;
-    check_channels(operation, shape[1], statistics, &[("gamma", gamma)])?;
-    let batch = Batch::new(device, operation, shape, eps)?;
+    let mut batch = Batch::new(device, operation, shape, norm.eps)?;
+    batch.rectify(rectified);
     let partials = batch.partials(device)?;
-    let (mean, variance) = (&statistics.mean, &statistics.variance);
+    let BatchStatistics { mean, variance } = &norm.statistics;
     batch.launch(
         device,
         &kernels::GRADIENT_SUMS_OF_SPLIT,
         &[x, dy],
-        &[mean, variance, &partials],
+        &[mean, variance, &norm.gamma, &norm.beta, &partials],
         None,
     )?;
     let coefficients = device.floats(&[batch.channels, 4])?;
@@ -234,7 +237,7 @@ pub(super) fn batch_norm_backward(
     let tensors = [
         mean,
         variance,
-        gamma,
+        &norm.gamma,
         &partials,
         &coefficients,
         &dbeta,
@@ -243,8 +246,28 @@ pub(super) fn batch_norm_backward(
     batch.launch_channels(device, &kernels::MERGE_GRADIENT_SUMS, params, &tensors)?;
     let dx = device.floats(x.shape())?;
     let entry = &kernels::INPUT_GRADIENT;
-    batch.launch(device, entry, &[x, dy], &[&coefficients], Some(&dx))?;
+    let of_channels = [&norm.beta, &coefficients];
+    batch.launch(device, entry, &[x, dy], &of_channels, Some(&dx))?;
     Ok(BatchNormGradients { dx, dgamma, dbeta })
+}
+
+pub(super) fn batch_norm_evaluation_dx(
+    device: &GpuDevice,
+    dy: &Tensor,
+    norm: &ChannelNorm,
+    y: Option<&Tensor>,
+) -> Result<Tensor> {
+    let operation = "batch_norm_evaluation_dx";
+    let shape = shapes::batch_norm_evaluation_dx(dy, norm, y)?;
+    let dx = device.floats(dy.shape())?;
+    let mut batch = Batch::new(device, operation, shape, norm.eps)?;
+    batch.rectify(y.is_some());
+    let entry = &kernels::EVALUATION_DX;
+    // Where nothing was rectified, the kernel does not look at what stands in y's place.
+    let inputs = [y.unwrap_or(dy), dy];
+    let of_channels = [&norm.statistics.variance, &norm.gamma];
+    batch.launch(device, entry, &inputs, &of_channels, Some(&dx))?;
+    Ok(dx)
 }
 
 pub(super) fn update_running_statistics(

@@ -43,22 +43,6 @@ pub(super) fn add(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> 
     Ok(y)
 }
 
-pub(super) fn add_relu(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    shapes::floats("add_relu", "a", a)?;
-    shapes::same("add_relu", ("a", a), ("b", b))?;
-    let y = device.floats(a.shape())?;
-    launch(
-        device,
-        "add_relu",
-        &kernels::ADD_RELU,
-        0.0,
-        &[a, b],
-        None,
-        &y,
-    )?;
-    Ok(y)
-}
-
 pub(super) fn relu(device: &GpuDevice, x: &Tensor) -> Result<Tensor> {
     shapes::floats("relu", "x", x)?;
     let y = device.floats(x.shape())?;

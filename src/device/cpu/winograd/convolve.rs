@@ -1,5 +1,6 @@
 //! The forward pass and the input gradient, which is a forward pass on dy.
 
+use super::super::batch_norm::Normalization;
 use super::super::product::{Into, View, product};
 use super::super::{CpuDevice, parallel};
 use super::layout::{Kernel, Matrices, transform_inputs, transform_outputs};
@@ -26,14 +27,16 @@ fn multiply(
     }
 }
 
-/// `y [n, O, OH, OW]`.
+/// `y [n, O, OH, OW]`, changed by the normalization where there is one.
 pub(in crate::device::cpu) fn conv2d(
     device: &CpuDevice,
     g: &ConvGeometry,
     x: &[f32],
     w: &[f32],
+    normalization: Option<&Normalization<'_>>,
 ) -> Vec<f32> {
-    convolve(device, Layer::forward(g), x, kernel(g, w, false))
+    let kernel = kernel(g, w, false);
+    convolve(device, Layer::forward(g), x, kernel, normalization)
 }
 
 /// `dx [n, C, H, W]`.
@@ -43,7 +46,8 @@ pub(in crate::device::cpu) fn conv2d_dx(
     dy: &[f32],
     w: &[f32],
 ) -> Vec<f32> {
-    convolve(device, Layer::input_gradient(g), dy, kernel(g, w, true))
+    let kernel = kernel(g, w, true);
+    convolve(device, Layer::input_gradient(g), dy, kernel, None)
 }
 
 fn kernel<'a>(g: &ConvGeometry, w: &'a [f32], turned: bool) -> Kernel<'a> {
@@ -55,12 +59,24 @@ fn kernel<'a>(g: &ConvGeometry, w: &'a [f32], turned: bool) -> Kernel<'a> {
     }
 }
 
-fn convolve(device: &CpuDevice, layer: Layer, x: &[f32], kernel: Kernel<'_>) -> Vec<f32> {
+fn convolve(
+    device: &CpuDevice,
+    layer: Layer,
+    x: &[f32],
+    kernel: Kernel<'_>,
+    normalization: Option<&Normalization<'_>>,
+) -> Vec<f32> {
     let mut y = device.take(layer.n * layer.output_len());
+    // Called with images that are done, and the first element of the first.
+    let finish = |start: usize, y: &mut [f32]| {
+        if let Some(normalization) = normalization {
+            normalization.apply(start, y);
+        }
+    };
     if layer.keeps_kernels() {
-        with_kernels_kept(device, layer, x, kernel, &mut y);
+        with_kernels_kept(device, layer, x, kernel, &mut y, finish);
     } else {
-        with_inputs_kept(device, layer, x, kernel, &mut y);
+        with_inputs_kept(device, layer, x, kernel, &mut y, finish);
     }
     y
 }
@@ -72,6 +88,7 @@ fn with_kernels_kept(
     x: &[f32],
     kernel: Kernel<'_>,
     y: &mut [f32],
+    finish: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
     let tiles = layer.tiles();
     let kernels = Matrices::new(layer.c, layer.o);
@@ -102,6 +119,7 @@ fn with_kernels_kept(
                 }
             },
         );
+        finish(block * block_len, y);
     });
     device.pool.give_back(u);
 }
@@ -113,6 +131,7 @@ fn with_inputs_kept(
     x: &[f32],
     kernel: Kernel<'_>,
     y: &mut [f32],
+    finish: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
     let inputs = all_inputs(device, layer, x);
@@ -145,6 +164,7 @@ fn with_inputs_kept(
             let from = part * part_len + image * CHANNELS * pixels;
             y.copy_from_slice(&parts[from..][..y.len()]);
         }
+        finish(image * layer.output_len(), y);
     });
     device.pool.give_back(inputs.values);
     device.pool.give_back(parts);

@@ -3,27 +3,11 @@
 //!
 //! A transformed thing is 36 matrices, one a point.
 
+use super::super::vectorised::vectorised;
 use super::transforms::{
     KERNEL, LANES, Lanes, OUTPUTS, POINTS, PRODUCTS, input, kernel, kernel_gradient, output,
     output_gradient, square, turned,
 };
-
-/// Runs `body`, which must be inlined, as AVX2 code where the processor has it: a plain x86-64 build has only SSE2.
-#[inline(always)]
-pub(super) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn avx2<R>(body: impl FnOnce() -> R) -> R {
-            body()
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2, as the line above found.
-            return unsafe { avx2(body) };
-        }
-    }
-    body()
-}
 
 /// 36 matrices of `rows` x `columns`, a row's elements next to one another.
 #[derive(Clone, Copy)]
