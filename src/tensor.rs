@@ -95,6 +95,14 @@ impl Tensor {
         }
     }
 
+    /// Whether no other tensor shares these elements, so that changing them in place changes nothing else.
+    pub(crate) fn is_unshared(&self) -> bool {
+        match &self.storage {
+            Storage::Cpu(s) => Arc::strong_count(s) == 1,
+            Storage::Gpu(s) => Arc::strong_count(s) == 1,
+        }
+    }
+
     /// The shape as four numbers N, C, H, W.
     pub(crate) fn nchw(&self, operation: &'static str, name: &str) -> Result<[usize; 4]> {
         <[usize; 4]>::try_from(self.shape.as_slice()).map_err(|_| {

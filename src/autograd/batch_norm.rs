@@ -88,14 +88,13 @@ fn normalized(
     let again = {
         let (x, norm) = (saved_x.clone(), norm.clone());
         let activation = activation.map(Var::saved);
-        Again::new(move |device| {
-            let shortcut = match &activation {
-                Activation::AddRelu(shortcut) => Some(shortcut.tensor(device)?),
-                Activation::Identity | Activation::Relu => None,
-            };
+        let shortcut = activation.as_ref().shortcut().cloned();
+        Again::new(shortcut.as_ref(), move |device| {
+            let shortcut = activation.as_ref().shortcut();
+            let shortcut = shortcut.map(|s| s.tensor_between(device)).transpose()?;
             let activation = match (&activation, &shortcut) {
-                (Activation::AddRelu(_), Some(shortcut)) => Activation::AddRelu(shortcut),
-                (Activation::Relu, _) => Activation::Relu,
+                (_, Some(shortcut)) => Activation::AddRelu(shortcut),
+                (Activation::Relu, None) => Activation::Relu,
                 _ => Activation::Identity,
             };
             device.batch_norm(&x.tensor(device)?, &norm, activation)

@@ -20,7 +20,23 @@ impl Saved {
     pub(super) fn tensor(&self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor.clone()),
-            Saved::Again(again) => again.tensor(device),
+            Saved::Again(again) => again.tensor(device, true),
+        }
+    }
+
+    /// As [`Saved::tensor`], for a value that is only needed to compute another one again.
+    pub(super) fn tensor_between(&self, device: &Device) -> Result<Tensor> {
+        match self {
+            Saved::Tensor(tensor) => Ok(tensor.clone()),
+            Saved::Again(again) => again.tensor(device, again.depth % 2 == 0),
+        }
+    }
+
+    /// How many values are computed again, one from the other, to get this one.
+    fn depth(&self) -> usize {
+        match self {
+            Saved::Tensor(_) => 0,
+            Saved::Again(again) => again.depth,
         }
     }
 }
@@ -31,25 +47,36 @@ type Compute = Box<dyn Fn(&Device) -> Result<Tensor>>;
 /// A value that is cheap to compute from others that are kept anyway: a normalised and rectified activation, from the
 /// result of its convolution. It takes no memory between its last use on the way forward and the first on the way back;
 /// from there on it is kept until every operation that saved it has gone back.
+///
+/// The last activation of a stage needs that of the block before, and so on to the first. Every second one on this way is
+/// kept: each of the others is then one step away when its turn comes, for half the memory of keeping all.
 pub(super) struct Again {
     compute: Compute,
+    depth: usize,
     found: RefCell<Option<Tensor>>,
 }
 
 impl Again {
-    pub(super) fn new(compute: impl Fn(&Device) -> Result<Tensor> + 'static) -> Rc<Self> {
+    /// A value that `compute` makes, from `before` where that may have to be computed again too.
+    pub(super) fn new(
+        before: Option<&Saved>,
+        compute: impl Fn(&Device) -> Result<Tensor> + 'static,
+    ) -> Rc<Self> {
         Rc::new(Again {
             compute: Box::new(compute),
+            depth: before.map_or(0, Saved::depth) + 1,
             found: RefCell::default(),
         })
     }
 
-    pub(super) fn tensor(&self, device: &Device) -> Result<Tensor> {
+    fn tensor(&self, device: &Device, keep: bool) -> Result<Tensor> {
         if let Some(found) = &*self.found.borrow() {
             return Ok(found.clone());
         }
         let found = (self.compute)(device)?;
-        self.found.replace(Some(found.clone()));
+        if keep {
+            self.found.replace(Some(found.clone()));
+        }
         Ok(found)
     }
 }

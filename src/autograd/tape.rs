@@ -313,12 +313,8 @@ impl Tape {
         let Record {
             mut nodes, leaves, ..
         } = self.record.take();
-        let mut slots: Vec<Option<Slot>> = Vec::new();
-        slots.resize_with(nodes.len(), || None);
-        slots[last.index] = Some(Slot {
-            gradient: dy.clone(),
-            owned: false,
-        });
+        let mut slots: Vec<Option<Tensor>> = vec![None; nodes.len()];
+        slots[last.index] = Some(dy.clone());
         // An operation's inputs are older than it is: when its turn comes, all of its gradient has arrived. Nodes are
         // dropped on the way, those that the loss does not depend on too.
         while let Some(node) = nodes.pop() {
@@ -326,10 +322,11 @@ impl Tape {
             let Some(backward) = node.backward else {
                 continue;
             };
-            let Some(slot) = slots[index].take() else {
+            let Some(dy) = slots[index].take() else {
                 continue;
             };
-            let gradients = backward(&self.device, &slot.gradient)?;
+            let gradients = backward(&self.device, &dy)?;
+            drop(dy);
             if gradients.len() != node.inputs.len() {
                 return Err(Error::shape(
                     node.operation,
@@ -358,7 +355,7 @@ impl Tape {
         }
         let by_leaf = leaves
             .into_iter()
-            .filter_map(|(key, index)| Some((key, slots[index].take()?.gradient)))
+            .filter_map(|(key, index)| Some((key, slots[index].take()?)))
             .collect();
         Ok(Gradients { by_leaf })
     }
@@ -390,36 +387,17 @@ impl Tape {
     }
 }
 
-/// A gradient that is being added up.
-struct Slot {
-    gradient: Tensor,
-    /// Whether the tape made this tensor itself. One that an operation returned may be another node's gradient too (an
-    /// addition hands its own to both operands), so nothing is added into it.
-    owned: bool,
-}
-
-fn accumulate(device: &Device, slot: &mut Option<Slot>, gradient: Tensor) -> Result<()> {
-    match slot {
-        None => {
-            *slot = Some(Slot {
-                gradient,
-                owned: false,
-            });
+/// Adds `gradient` to what is in `slot`. A tensor that an operation returned may be another node's gradient too (an
+/// addition hands its own to both operands): only one that nothing else shares is changed.
+fn accumulate(device: &Device, slot: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    *slot = Some(match slot.take() {
+        None => gradient,
+        Some(sum) if sum.is_unshared() => {
+            device.axpy(1.0, &gradient, &sum)?;
+            sum
         }
-        Some(Slot {
-            gradient: sum,
-            owned: true,
-        }) => device.axpy(1.0, &gradient, sum)?,
-        Some(Slot {
-            gradient: first,
-            owned: false,
-        }) => {
-            *slot = Some(Slot {
-                gradient: device.add(first, &gradient)?,
-                owned: true,
-            });
-        }
-    }
+        Some(sum) => device.add(&sum, &gradient)?,
+    });
     Ok(())
 }
 

@@ -63,6 +63,15 @@ pub enum Activation<T> {
 }
 
 impl<T> Activation<T> {
+    /// The same with a reference to the shortcut.
+    pub fn as_ref(&self) -> Activation<&T> {
+        match self {
+            Activation::Identity => Activation::Identity,
+            Activation::Relu => Activation::Relu,
+            Activation::AddRelu(shortcut) => Activation::AddRelu(shortcut),
+        }
+    }
+
     /// The same with `f` of the shortcut.
     pub fn map<S>(self, f: impl FnOnce(T) -> S) -> Activation<S> {
         match self {

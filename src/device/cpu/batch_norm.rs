@@ -226,7 +226,7 @@ pub(super) fn batch_norm(
     let shortcut = shortcut
         .map(|s| read_f32(operation, "shortcut", s))
         .transpose()?;
-    let activation = activation.map(|_| shortcut.as_deref().map_or(&[][..], Vec::as_slice));
+    let activation = activation.map(|_| shortcut.as_ref().map_or(&[][..], |s| &s[..]));
     let normalization = Normalization::new(operation, norm, plane, activation)?;
     let values = read_f32(operation, "x", x)?;
     let mut y = device.take(x.len());

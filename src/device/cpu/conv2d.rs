@@ -5,6 +5,7 @@
 //! - dx: `columns [K, pixels] = w^T dy`, each column then added to the pixels that it came from
 //! - dw: `dw [O, K] = dy [O, pixels] columns^T`, fixed groups of images each into a partial of its own, summed in order
 
+use super::arena::Buffer;
 use super::batch_norm::Normalization;
 use super::parallel;
 use super::product::{Into, View, product};
@@ -16,8 +17,6 @@ use crate::tensor::{DType, Tensor};
 
 /// Columns of a block at least, where the batch has them: fewer would leave the product's inner loops short.
 const COLUMNS: usize = 256;
-/// Groups of images whose weight gradients are summed apart.
-const GROUPS: usize = 8;
 
 /// Images of one block.
 fn images_per_block(g: &ConvGeometry) -> usize {
@@ -159,7 +158,7 @@ pub(super) fn conv2d_batch_norm(
     let shortcut = shortcut
         .map(|s| read_f32(operation, "shortcut", s))
         .transpose()?;
-    let activation = activation.map(|_| shortcut.as_deref().map_or(&[][..], Vec::as_slice));
+    let activation = activation.map(|_| shortcut.as_ref().map_or(&[][..], |s| &s[..]));
     let normalization = Normalization::new(operation, norm, g.oh * g.ow, activation)?;
     let y = convolve(device, &g, &x, &w, Some(&normalization));
     Ok(device.floats(&g.y_shape(), y))
@@ -180,7 +179,7 @@ fn convolve(
     x: &[f32],
     w: &[f32],
     normalization: Option<&Normalization<'_>>,
-) -> Vec<f32> {
+) -> Buffer {
     if !device.without_winograd && winograd::applies(g) {
         return winograd::conv2d(device, g, x, w, normalization);
     }
@@ -284,7 +283,7 @@ pub(super) fn conv2d_dw(
         return Ok(device.floats(&w_shape, winograd::conv2d_dw(device, &g, &dy, &x)));
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
-    let group = g.n.div_ceil(GROUPS).max(1);
+    let group = parallel::images_per_group(g.n, g.o * k);
     let groups = g.n.div_ceil(group).max(1);
     let mut partials = device.take(groups * g.o * k);
     parallel::for_chunks(&mut partials, g.o * k, |i, dw| {
@@ -334,6 +333,5 @@ pub(super) fn conv2d_dw(
             part.iter_mut().zip(partial).for_each(|(sum, &p)| *sum += p);
         }
     });
-    device.pool.give_back(partials);
     Ok(device.floats(&w_shape, dw))
 }

@@ -10,6 +10,7 @@ use crate::device::shapes::{self, Conv2d, Pool2d};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
+mod arena;
 mod attack;
 mod batch_norm;
 mod color;
@@ -31,14 +32,15 @@ mod uniform;
 mod vectorised;
 mod winograd;
 
+use arena::{Arena, Buffer};
 use batch_norm::Statistics;
 pub(crate) use storage::CpuStorage;
-use storage::{CpuData, CpuPool, read, write};
+use storage::{CpuData, read, write};
 
 /// The processor as a device.
 #[derive(Default)]
 pub struct CpuDevice {
-    pool: Arc<CpuPool>,
+    arena: Arc<Arena>,
     without_winograd: bool,
 }
 
@@ -56,12 +58,12 @@ impl CpuDevice {
     }
 
     /// A buffer of `len` floats to fill; its content is not defined. Hand it to [`CpuDevice::floats`].
-    fn take(&self, len: usize) -> Vec<f32> {
-        self.pool.take(len)
+    fn take(&self, len: usize) -> Buffer {
+        self.arena.take(len)
     }
 
     /// The filled `buffer` as a tensor.
-    fn floats(&self, shape: &[usize], buffer: Vec<f32>) -> Tensor {
+    fn floats(&self, shape: &[usize], buffer: Buffer) -> Tensor {
         debug_assert_eq!(shape.iter().product::<usize>(), buffer.len());
         self.tensor(shape, DType::F32, CpuData::F32(RwLock::new(buffer)))
     }
@@ -73,7 +75,7 @@ impl CpuDevice {
     }
 
     fn tensor(&self, shape: &[usize], dtype: DType, data: CpuData) -> Tensor {
-        let storage = CpuStorage::new(data, self.pool.clone());
+        let storage = CpuStorage::new(data, self.arena.clone());
         Tensor::new(shape, dtype, Storage::Cpu(Arc::new(storage)))
     }
 }
@@ -101,7 +103,7 @@ fn read_f32<'a>(
     operation: &'static str,
     name: &str,
     x: &'a Tensor,
-) -> Result<RwLockReadGuard<'a, Vec<f32>>> {
+) -> Result<RwLockReadGuard<'a, Buffer>> {
     match data(operation, name, x)? {
         CpuData::F32(lock) => Ok(read(lock)),
         _ => Err(wrong_type(operation, name, x, DType::F32)),
@@ -113,7 +115,7 @@ fn write_f32<'a>(
     operation: &'static str,
     name: &str,
     x: &'a Tensor,
-) -> Result<RwLockWriteGuard<'a, Vec<f32>>> {
+) -> Result<RwLockWriteGuard<'a, Buffer>> {
     match data(operation, name, x)? {
         CpuData::F32(lock) => Ok(write(lock)),
         _ => Err(wrong_type(operation, name, x, DType::F32)),
@@ -174,7 +176,7 @@ impl Kernels for CpuDevice {
     }
 
     fn memory(&self) -> MemoryUse {
-        self.pool.memory()
+        self.arena.memory()
     }
 
     fn in_host_memory(&self) -> bool {
@@ -185,7 +187,7 @@ impl Kernels for CpuDevice {
         let dtype = shapes::host_slice("upload", data, shape)?;
         let data = match data {
             HostSlice::F32(values) => {
-                let mut buffer = self.pool.take(values.len());
+                let mut buffer = self.arena.take(values.len());
                 buffer.copy_from_slice(values);
                 CpuData::F32(RwLock::new(buffer))
             }
@@ -210,7 +212,7 @@ impl Kernels for CpuDevice {
         let len = shapes::check_elements("zeros", shape)?;
         let data = match dtype {
             DType::F32 => {
-                let mut buffer = self.pool.take(len);
+                let mut buffer = self.arena.take(len);
                 buffer.fill(0.0);
                 CpuData::F32(RwLock::new(buffer))
             }

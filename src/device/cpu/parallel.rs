@@ -31,3 +31,15 @@ pub(super) fn map<T: Send>(count: usize, body: impl Fn(usize) -> T + Sync + Send
 /// Elements a thread takes at a time in element-wise loops: small enough for the second-level cache, large enough to
 /// hide the hand-over.
 pub(super) const CHUNK: usize = 16 * 1024;
+
+/// Groups of images whose partial sums are added up apart, at most.
+const GROUPS: usize = 8;
+/// Floats of all partial sums together, where two groups do not need more.
+const PARTIAL_SUMS: usize = 4 << 20;
+
+/// Images of a group where each group of `n` images makes partial sums of `len` floats. The larger these are, the fewer
+/// groups: they take memory at the fullest moment of a step.
+pub(super) fn images_per_group(n: usize, len: usize) -> usize {
+    let groups = (PARTIAL_SUMS / len.max(1)).clamp(2, GROUPS);
+    n.div_ceil(groups).max(1)
+}

@@ -22,7 +22,7 @@ pub(super) fn softmax_cross_entropy(
     let mut total = 0.0;
     for ((row, lse), &label) in logits
         .chunks(classes)
-        .zip(&mut log_sum_exp)
+        .zip(log_sum_exp.iter_mut())
         .zip(labels.iter())
     {
         let shift = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

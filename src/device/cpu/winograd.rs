@@ -19,6 +19,7 @@ mod weight_gradient;
 pub(super) use convolve::{conv2d, conv2d_dx};
 pub(super) use weight_gradient::conv2d_dw;
 
+use super::arena::Buffer;
 use super::{CpuDevice, parallel};
 use crate::device::shapes::ConvGeometry;
 use layout::{Images, Matrices, Tiles, transform_inputs};
@@ -168,7 +169,7 @@ fn ranges(count: usize) -> impl Iterator<Item = (usize, usize)> {
 /// The transformed tiles of all inputs: a chunk of matrices for each block of images.
 struct Transformed {
     chunk: usize,
-    values: Vec<f32>,
+    values: Buffer,
 }
 
 impl Transformed {
@@ -268,15 +269,15 @@ mod tests {
         };
         assert_eq!(
             read(device.conv2d(&xt, &wt, conv)),
-            conv2d(&memory, &g, &x, &w, None)
+            conv2d(&memory, &g, &x, &w, None).to_vec()
         );
         assert_eq!(
             read(device.conv2d_dx(&dyt, &wt, x_shape, conv)),
-            conv2d_dx(&memory, &g, &dy, &w)
+            conv2d_dx(&memory, &g, &dy, &w).to_vec()
         );
         assert_eq!(
             read(device.conv2d_dw(&dyt, &xt, w_shape, conv)),
-            conv2d_dw(&memory, &g, &dy, &x)
+            conv2d_dw(&memory, &g, &dy, &x).to_vec()
         );
     }
 }

@@ -1,5 +1,6 @@
 //! The forward pass and the input gradient, which is a forward pass on dy.
 
+use super::super::arena::Buffer;
 use super::super::batch_norm::Normalization;
 use super::super::product::{Into, View, product};
 use super::super::{CpuDevice, parallel};
@@ -34,7 +35,7 @@ pub(in crate::device::cpu) fn conv2d(
     x: &[f32],
     w: &[f32],
     normalization: Option<&Normalization<'_>>,
-) -> Vec<f32> {
+) -> Buffer {
     let kernel = kernel(g, w, false);
     convolve(device, Layer::forward(g), x, kernel, normalization)
 }
@@ -45,7 +46,7 @@ pub(in crate::device::cpu) fn conv2d_dx(
     g: &ConvGeometry,
     dy: &[f32],
     w: &[f32],
-) -> Vec<f32> {
+) -> Buffer {
     let kernel = kernel(g, w, true);
     convolve(device, Layer::input_gradient(g), dy, kernel, None)
 }
@@ -65,7 +66,7 @@ fn convolve(
     x: &[f32],
     kernel: Kernel<'_>,
     normalization: Option<&Normalization<'_>>,
-) -> Vec<f32> {
+) -> Buffer {
     let mut y = device.take(layer.n * layer.output_len());
     // Called with images that are done, and the first element of the first.
     let finish = |start: usize, y: &mut [f32]| {
@@ -121,7 +122,6 @@ fn with_kernels_kept(
         );
         finish(block * block_len, y);
     });
-    device.pool.give_back(u);
 }
 
 /// Transforms the inputs once, then takes block after block of output channels.
@@ -166,6 +166,4 @@ fn with_inputs_kept(
         }
         finish(image * layer.output_len(), y);
     });
-    device.pool.give_back(inputs.values);
-    device.pool.give_back(parts);
 }

@@ -1,5 +1,6 @@
 //! The weight gradient: the transpose of every step of the forward pass.
 
+use super::super::arena::Buffer;
 use super::super::product::{Into, View, product};
 use super::super::{CpuDevice, parallel};
 use super::layout::{
@@ -8,9 +9,6 @@ use super::layout::{
 use super::transforms::{KERNEL, LANES, PRODUCTS};
 use super::{CHANNELS, Layer, TILES, Transformed, all_inputs, ranges, with_scratch};
 use crate::device::shapes::ConvGeometry;
-
-/// Groups of images whose weight gradients are summed apart.
-const GROUPS: usize = 4;
 
 /// `dU (+)= V^T dM` at every point, for the columns `first .. first + kernels.columns` of dM.
 fn multiply_transposed(
@@ -40,7 +38,7 @@ pub(in crate::device::cpu) fn conv2d_dw(
     g: &ConvGeometry,
     dy: &[f32],
     x: &[f32],
-) -> Vec<f32> {
+) -> Buffer {
     let layer = Layer::forward(g);
     let mut dw = device.take(g.o * g.c * KERNEL * KERNEL);
     if layer.keeps_kernels() {
@@ -61,7 +59,7 @@ fn gradient_with_kernels_kept(
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
     let kernels = Matrices::new(layer.c, layer.o);
-    let group = layer.n.div_ceil(GROUPS).next_multiple_of(per_block);
+    let group = parallel::images_per_group(layer.n, kernels.len()).next_multiple_of(per_block);
     let groups = layer.n.div_ceil(group);
     let mut partials = device.take(groups * kernels.len());
     parallel::for_chunks(&mut partials, kernels.len(), |i, du| {
@@ -97,7 +95,6 @@ fn gradient_with_kernels_kept(
     parallel::for_chunks(dw, row, |i, dw| {
         transform_kernel_gradient((kernels, &partials), i * LANES, dw);
     });
-    device.pool.give_back(partials);
 }
 
 /// V and dM are made once; blocks of output channels follow one another, each with a dU that stays in the cache.
@@ -138,6 +135,4 @@ fn gradient_with_inputs_kept(
             transform_kernel_gradient((kernels, du), 0, dw);
         });
     });
-    device.pool.give_back(inputs.values);
-    device.pool.give_back(gradients.values);
 }
