@@ -73,8 +73,8 @@ impl Context {
         let info = adapter.get_info();
         let limits = adapter.limits();
         check_limits(&info.name, &limits)?;
-        let timestamps = wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let timestamps =
+            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         let wanted = match options.subgroups {
             true => timestamps | wgpu::Features::SUBGROUP,
             false => timestamps,

@@ -136,13 +136,13 @@ impl Stream {
             .as_mut()
             .map(|timing| timing.next(&context.device, name));
         let timestamp_writes =
-            timed
-                .as_ref()
-                .map(|(query_set, [start, end])| wgpu::ComputePassTimestampWrites {
+            timed.as_ref().map(
+                |(query_set, [start, end])| wgpu::ComputePassTimestampWrites {
                     query_set,
                     beginning_of_pass_write_index: Some(*start),
                     end_of_pass_write_index: Some(*end),
-                });
+                },
+            );
         let pass = self
             .encoder(context)
             .begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -305,13 +305,7 @@ impl Context {
     }
 
     /// Records the transfer of the first `count` timestamps of `set` to a buffer.
-    pub(super) fn resolve(
-        &self,
-        set: &wgpu::QuerySet,
-        count: u32,
-        to: &wgpu::Buffer,
-        offset: u64,
-    ) {
+    pub(super) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
         lock(&self.stream).copy(self, "timestamps", |encoder| {
             encoder.resolve_query_set(set, 0..count, to, offset);
         });
