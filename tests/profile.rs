@@ -73,9 +73,11 @@ fn a_profiled_run_sums_to_its_step_leaves_a_trace_and_computes_the_same() {
     let folder = base.path();
     write_images(&folder.join("images"), 32, 32);
     let simclr = ["--no-knn", "--steps", "9"];
+    let rotnet = ["--no-knn", "--steps", "4"];
     let supervised = ["--steps", "5"];
     for (command, more, weights, recorded) in [
         ("simclr", &simclr[..], "encoder.safetensors", 6..=8),
+        ("rotnet", &rotnet, "encoder.safetensors", 4..=4),
         ("supervised", &supervised, "model.safetensors", 4..=4),
     ] {
         let [plain, profiled] = ["plain", "profiled"].map(|kind| format!("{command}-{kind}"));
@@ -104,13 +106,22 @@ fn a_profiled_run_sums_to_its_step_leaves_a_trace_and_computes_the_same() {
         let rounding = 0.0005 * table.len() as f64;
         assert!((sum - table[step].1).abs() <= rounding, "{sum}: {said}");
         let shares: f64 = table[..step].iter().map(|row| row.2).sum();
-        assert!((shares - 100.0).abs() <= 0.05 * table.len() as f64, "{said}");
+        assert!(
+            (shares - 100.0).abs() <= 0.05 * table.len() as f64,
+            "{said}"
+        );
         if table[step - 1].2 > 5.0 {
             assert!(said.contains("\nnot in a kernel: "), "{said}");
         }
 
         check_trace(&json(&profiled.join("profile.json")), recorded);
     }
+    let encoder = "simclr-plain/encoder.safetensors";
+    let finetune = "finetune --data folder --data-dir images --batch-size 8 --steps 4 --profile";
+    let mut finetune: Vec<&str> = finetune.split(' ').collect();
+    finetune.extend(["--encoder", encoder, "--out", "finetune"]);
+    assert!(!table(&good(folder, &finetune)).is_empty());
+    check_trace(&json(&folder.join("finetune/profile.json")), 4..=4);
 }
 
 /// Checks that a trace of the CPU device has the fields that its readers want, and kernels one after the other.
@@ -123,7 +134,10 @@ fn check_trace(trace: &Value, recorded: std::ops::RangeInclusive<u64>) {
         let number = |field: &str| event[field].as_f64().unwrap_or_else(|| panic!("{event}"));
         let (start, length) = (number("ts"), number("dur"));
         assert!(start >= 0.0 && length >= 0.0, "{event}");
-        assert!(event["name"].is_string() && event["pid"].is_u64(), "{event}");
+        assert!(
+            event["name"].is_string() && event["pid"].is_u64(),
+            "{event}"
+        );
         match event["cat"].as_str() {
             Some("step") => steps.push(event["name"].as_str().unwrap().to_string()),
             Some("kernel") => {
@@ -149,7 +163,12 @@ fn a_training_that_is_too_short_to_measure_is_refused() {
     write_images(&base.path().join("images"), 32, 32);
     for command in ["simclr", "rotnet", "supervised"] {
         let short = small(command, "run", &["--profile", "--steps", "3"]);
-        refused(base.path(), &short, 2, &["--profile", "3 steps", "4 or more"]);
+        refused(
+            base.path(),
+            &short,
+            2,
+            &["--profile", "3 steps", "4 or more"],
+        );
         assert!(!base.path().join("run").exists(), "{command} left a folder");
     }
     let phases = Phases::new(10, 14).unwrap();

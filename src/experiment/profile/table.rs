@@ -83,6 +83,10 @@ impl Profile {
         let [ms, share] = self.time(self.plain_seconds);
         self.row(f, "a step, not recorded", ["", &ms, &share, "", ""])?;
         match self.clock {
+            _ if kernels > self.recorded_seconds => writeln!(
+                f,
+                "kernels ran at the same time: their rows sum to more than the step"
+            ),
             Clock::Host if kernels < ACCOUNTED * self.recorded_seconds => writeln!(
                 f,
                 "not in a kernel: the draw of the views, the tape, memory that is freed, metrics"
