@@ -103,23 +103,20 @@ impl Profile {
         let Some((first, later)) = self.counts.split_first() else {
             return Ok(());
         };
-        let most = |count: fn(&StreamCounts) -> u64| later.iter().map(count).max().unwrap_or(0);
         writeln!(
             f,
             "{:<40} {:>10} {:>22}",
             "a step on the GPU", "the first", "a later one, at most"
         )?;
-        let rows: [(&str, fn(&StreamCounts) -> u64); 5] = [
-            ("dispatches", |c| c.dispatches),
-            ("submissions", |c| c.submissions),
-            ("new bind groups", |c| c.bind_groups),
-            ("new buffers", |c| c.allocations),
-            ("waits of the host inside the step", |c| c.waits),
-        ];
-        for (name, count) in rows {
-            writeln!(f, "{name:<40} {:>10} {:>22}", count(first), most(count))?;
-        }
-        Ok(())
+        let mut row = |name: &str, count: fn(&StreamCounts) -> u64| {
+            let most = later.iter().map(count).max().unwrap_or(0);
+            writeln!(f, "{name:<40} {:>10} {most:>22}", count(first))
+        };
+        row("dispatches", |c| c.dispatches)?;
+        row("submissions", |c| c.submissions)?;
+        row("new bind groups", |c| c.bind_groups)?;
+        row("new buffers", |c| c.allocations)?;
+        row("waits of the host inside the step", |c| c.waits)
     }
 }
 
