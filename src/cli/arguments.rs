@@ -9,6 +9,7 @@ use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
 use crate::data::{DataKind, Dataset};
 use crate::error::{Error, Result};
+use crate::experiment::profile::Phases;
 use crate::experiment::run_folder::RunFolder;
 use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::pretext::Protocol;
@@ -139,11 +140,24 @@ pub struct CheckpointArguments {
     /// Save the network after every so many steps
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
+
+    /// Measure where the time of a step goes: prints a table of the kernels after the first eight steps, and leaves
+    /// profile.json, a Chrome trace, in the run folder
+    #[arg(long)]
+    pub profile: bool,
 }
 
 impl CheckpointArguments {
     pub fn checkpoint_every(&self) -> Duration {
         Duration::from_secs(self.checkpoint_every)
+    }
+
+    /// Fails where a training of `steps` steps is too short for the profile that was asked for, so that no folder is made.
+    pub fn check_steps(&self, steps: u64) -> Result<()> {
+        match self.profile {
+            true => Phases::new(0, steps).map(|_| ()),
+            false => Ok(()),
+        }
     }
 }
 

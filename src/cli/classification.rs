@@ -5,7 +5,7 @@ use clap::Args;
 use super::arguments::{
     CheckpointArguments, DataArguments, RunArguments, fraction, not_negative, positive,
 };
-use super::device_choice::open;
+use super::device_choice::{open, open_for};
 use crate::augment::PaddedCropAugmentation;
 use crate::data::Dataset;
 use crate::device::Device;
@@ -80,9 +80,12 @@ impl ClassificationArguments {
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
         let (length, settings) = (self.length(epochs)?, self.settings()?);
+        if let Length::Steps(steps) = length {
+            checkpoints.check_steps(steps)?;
+        }
         let dataset = self.data.load(run.seed)?;
         labelled(&dataset)?;
-        let chosen = open(&run.device)?;
+        let chosen = open_for(&run.device, checkpoints.profile)?;
         let beginning = beginning(&chosen.device)?;
         let step = StepSize {
             encoder: beginning.encoder(),
@@ -108,6 +111,7 @@ impl ClassificationArguments {
             save_every: checkpoints.save_every,
             stop_when_flat: self.stop_when_flat,
             checkpoint_every: checkpoints.checkpoint_every(),
+            profiler: chosen.profiler.clone(),
             data: self.data.data,
             dataset,
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::device::cpu::CpuDevice;
 use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuDevice, GpuOptions};
+use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
 
 /// What `--device` asks for.
@@ -50,6 +51,8 @@ impl fmt::Display for DeviceRequest {
 pub struct ChosenDevice {
     pub device: Device,
     pub reason: String,
+    /// The device itself, where it can record what it does.
+    pub profiler: Option<Arc<ProfiledDevice>>,
 }
 
 /// Every adapter that this machine has.
@@ -77,6 +80,14 @@ pub fn auto_takes_gpu(adapters: &[AdapterDescription]) -> (bool, &'static str) {
 /// `Error::Usage` where a name fits none of the adapters; `Error::Device` where there is no adapter of the kind asked
 /// for, or it cannot be opened.
 pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
+    open_for(request, false)
+}
+
+/// Opens the device of `request`, with `profile` one that can record what it does.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(request: &DeviceRequest, profile: bool) -> Result<ChosenDevice> {
     let (choice, reason) = match request {
         DeviceRequest::Cpu => (None, "it was asked for"),
         DeviceRequest::Auto => {
@@ -89,16 +100,29 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
             (Some(AdapterChoice::Named(part.clone())), "it was named")
         }
     };
-    let device: Device = match choice {
-        None => Arc::new(CpuDevice::new()),
-        Some(adapter) => Arc::new(GpuDevice::open(GpuOptions {
-            adapter,
-            ..GpuOptions::default()
-        })?),
+    let gpu = choice
+        .map(|adapter| {
+            GpuDevice::open(GpuOptions {
+                adapter,
+                ..GpuOptions::default()
+            })
+        })
+        .transpose()?;
+    let (device, profiler): (Device, _) = match (gpu, profile) {
+        (None, false) => (Arc::new(CpuDevice::new()), None),
+        (Some(gpu), false) => (Arc::new(gpu), None),
+        (gpu, true) => {
+            let profiler = Arc::new(match gpu {
+                None => ProfiledDevice::cpu(CpuDevice::new()),
+                Some(gpu) => ProfiledDevice::gpu(Arc::new(gpu)),
+            });
+            (profiler.clone(), Some(profiler))
+        }
     };
     Ok(ChosenDevice {
         device,
         reason: reason.to_string(),
+        profiler,
     })
 }
 

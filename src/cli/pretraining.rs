@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::arguments::{CheckpointArguments, DataArguments, NetworkArguments, RunArguments};
-use super::device_choice::open;
+use super::device_choice::{open, open_for};
 use crate::data::DataKind;
 use crate::error::{Error, Result};
 use crate::experiment::pretraining::{Pretext, PretrainingRequest, run as run_experiment};
@@ -59,6 +59,7 @@ impl PretrainingArguments {
         if steps == 0 {
             return Err(Error::usage("--steps is 0; train for 1 step or more"));
         }
+        checkpoints.check_steps(steps)?;
         let init = init(run.protocol, self.init.as_deref())?;
         // Said before any data is read.
         let pretext = pretext(self.network.config(self.data.data)?);
@@ -70,7 +71,7 @@ impl PretrainingArguments {
                 dataset.name
             )));
         }
-        let chosen = open(&run.device)?;
+        let chosen = open_for(&run.device, checkpoints.profile)?;
         pretext
             .step_size(&dataset)
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
@@ -86,6 +87,7 @@ impl PretrainingArguments {
             steps,
             save_every: checkpoints.save_every,
             checkpoint_every: checkpoints.checkpoint_every(),
+            profiler: chosen.profiler.clone(),
             init,
             knn: !self.no_knn,
             data: self.data.data,

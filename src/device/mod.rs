@@ -7,6 +7,7 @@ pub mod gpu;
 pub mod kernels;
 mod memory;
 pub mod philox;
+pub mod profile;
 mod readback;
 pub mod shapes;
 

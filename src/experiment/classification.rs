@@ -1,6 +1,7 @@
 //! A supervised run, from scratch or from a pretrained encoder, from its request to its summary.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
@@ -10,6 +11,7 @@ use super::summary::{ClassificationSummary, Start, final_mean};
 use super::training::{CHECKPOINT, Plan, train};
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
+use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
 use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
 use crate::evaluate::metrics::{Metrics, check_labels};
@@ -61,6 +63,8 @@ pub struct ClassificationRequest {
     /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
     pub stop_when_flat: Option<u64>,
     pub checkpoint_every: Duration,
+    /// The run's device where its first steps are to be measured.
+    pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
     pub dataset: Dataset,
 }
@@ -85,6 +89,7 @@ pub fn run(
         save_every,
         stop_when_flat,
         checkpoint_every,
+        profiler,
         data,
         dataset,
     } = request;
@@ -164,7 +169,14 @@ pub fn run(
     let mut trainer = Trainer::new(device, objective, settings.optimization)?;
     let save =
         |model: &Classifier, step| pack(device, &model.encoder, Some(&model.head), &origin(step));
-    let trained = train(device, &mut trainer, &plan, &mut folder, save)?;
+    let trained = train(
+        device,
+        &mut trainer,
+        &plan,
+        &mut folder,
+        save,
+        profiler.as_deref(),
+    )?;
     let steps = trained.losses.len() as u64;
     let model = trainer.objective;
     folder.write("model.safetensors", &save(&model, steps)?)?;

@@ -9,6 +9,7 @@ pub mod linear;
 pub mod memory;
 pub mod pretraining;
 mod probe;
+pub mod profile;
 pub mod progress;
 pub mod report;
 pub mod run_folder;

@@ -1,6 +1,7 @@
 //! A pretraining run, SimCLR's or RotNet's, from its request to its summary.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
@@ -11,6 +12,7 @@ use super::summary::{PretrainingSummary, chance_loss, final_mean};
 use super::training::{Plan, Trained, train};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
+use crate::device::profile::ProfiledDevice;
 use crate::error::Result;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::evaluate::{features, knn};
@@ -109,6 +111,8 @@ pub struct PretrainingRequest {
     pub init: Option<PathBuf>,
     /// Whether the encoder, and the untrained one, are judged by their nearest neighbours in the end.
     pub knn: bool,
+    /// The run's device where its first steps are to be measured.
+    pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
     pub dataset: Dataset,
 }
@@ -231,7 +235,14 @@ fn pretrain<O: Objective>(
     let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?;
     let encoder =
         |objective: &O, step| pack(device, objective.encoder(), None, &request.origin(step));
-    let trained = train(device, &mut trainer, &plan(request), folder, encoder)?;
+    let trained = train(
+        device,
+        &mut trainer,
+        &plan(request),
+        folder,
+        encoder,
+        request.profiler.as_deref(),
+    )?;
     let bytes = encoder(&trainer.objective, request.steps)?;
     folder.write("encoder.safetensors", &bytes)?;
     Ok((trained, trainer.objective))

@@ -71,6 +71,14 @@ impl Progress {
         }
     }
 
+    /// Prints `words` on stdout, above the bar if there is one.
+    pub fn say(&self, words: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| println!("{words}")),
+            None => println!("{words}"),
+        }
+    }
+
     /// Takes the bar away.
     pub fn finish(self) {
         if let Some(bar) = self.bar {

@@ -1,12 +1,16 @@
 //! The loop of a training run: steps, metrics, checkpoints, and the way back into a run that was cut.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::run_folder::{RunFolder, StepMetrics};
 use crate::device::Device;
+use crate::device::gpu::StreamCounts;
+use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
 use crate::nn::state::{Matching, load, metadata, save};
 use crate::train::{Objective, PendingStep, Trainer};
@@ -62,7 +66,8 @@ impl Trained {
 }
 
 /// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after each
-/// `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`.
+/// `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`. Where
+/// `profiler` is `device` itself, the first steps are measured: a table is printed and a trace left in the folder.
 ///
 /// A run that was cut and goes on has the losses and weights, to the bit, of one that was not: a step depends on the
 /// weights, the optimiser's state, the seed and its number alone.
@@ -72,53 +77,33 @@ pub fn train<O: Objective>(
     plan: &Plan,
     folder: &mut RunFolder,
     save_network: impl Fn(&O, u64) -> Result<Vec<u8>>,
+    profiler: Option<&ProfiledDevice>,
 ) -> Result<Trained> {
+    let first_step = restore(device, trainer, folder)?;
     let mut run = Run {
-        first_step: restore(device, trainer, folder)?,
+        device,
+        trainer,
+        plan,
+        folder,
+        save_network,
         losses: Vec::new(),
         seconds_before: 0.0,
         started: Instant::now(),
         progress: Progress::new(plan.steps, plan.images_per_step, plan.chance_loss),
+        last_checkpoint: Instant::now(),
+        next: first_step,
+        is_flat: false,
+        measured: None,
     };
-    for metrics in folder.keep_metrics(run.first_step)? {
+    for metrics in run.folder.keep_metrics(first_step)? {
         run.losses.push(metrics.loss);
         run.seconds_before = metrics.seconds;
     }
-    run.progress.start_at(run.first_step, run.seconds_before);
-    let mut last_checkpoint = Instant::now();
-    let mut pending = VecDeque::new();
-    for step in run.first_step..plan.steps {
-        pending.push_back(trainer.step(step)?);
-        let done = step + 1;
-        let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
-        let checkpoint = done < plan.steps && last_checkpoint.elapsed() >= plan.checkpoint_every;
-        let judged = plan
-            .stop_when_flat
-            .filter(|&window| done.is_multiple_of(window));
-        // A checkpoint is of a state in which no step is under way, and a judgement needs every loss.
-        let waits = saves || checkpoint || judged.is_some();
-        let ahead = if waits { 0 } else { STEPS_AHEAD };
-        while pending.len() > ahead
-            && let Some(oldest) = pending.pop_front()
-        {
-            run.finish(trainer, oldest, folder)?;
-        }
-        if saves {
-            let bytes = save_network(&trainer.objective, done)?;
-            folder.write(&format!("encoder-step{done}.safetensors"), &bytes)?;
-        }
-        if checkpoint {
-            write_checkpoint(device, trainer, done, folder)?;
-            last_checkpoint = Instant::now();
-        }
-        if judged.is_some_and(|window| is_flat(&run.losses, window)) {
-            println!("the loss no longer falls; training ends after {done} steps");
-            break;
-        }
+    run.progress.start_at(first_step, run.seconds_before);
+    if let Some(profiler) = profiler {
+        run.profile(profiler)?;
     }
-    for step in pending {
-        run.finish(trainer, step, folder)?;
-    }
+    run.steps(run.next..plan.steps)?;
     let seconds = run.seconds();
     run.progress.finish();
     Ok(Trained {
@@ -128,36 +113,143 @@ pub fn train<O: Objective>(
     })
 }
 
-struct Run {
-    /// Steps that were taken before this process.
-    first_step: u64,
+struct Run<'a, O, S> {
+    device: &'a Device,
+    trainer: &'a mut Trainer<O>,
+    plan: &'a Plan,
+    folder: &'a mut RunFolder,
+    save_network: S,
     losses: Vec<f32>,
     seconds_before: f64,
     started: Instant,
     progress: Progress,
+    last_checkpoint: Instant,
+    /// The step that comes next.
+    next: u64,
+    /// Whether the training has ended because its loss no longer falls.
+    is_flat: bool,
+    /// While steps are measured: by what, and what a GPU counted in each.
+    measured: Option<(&'a ProfiledDevice, Vec<StreamCounts>)>,
 }
 
-impl Run {
+impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
     fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
-    fn finish<O: Objective>(
-        &mut self,
-        trainer: &mut Trainer<O>,
-        pending: PendingStep,
-        folder: &mut RunFolder,
-    ) -> Result<()> {
+    /// Takes these steps, unless the training has ended, and waits for their losses.
+    fn steps(&mut self, steps: Range<u64>) -> Result<()> {
+        let plan = self.plan;
+        let mut pending = VecDeque::new();
+        for step in steps {
+            if self.is_flat {
+                break;
+            }
+            pending.push_back(self.begin(step)?);
+            let done = step + 1;
+            self.next = done;
+            let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
+            let checkpoint =
+                done < plan.steps && self.last_checkpoint.elapsed() >= plan.checkpoint_every;
+            let judged = plan
+                .stop_when_flat
+                .filter(|&window| done.is_multiple_of(window));
+            // A checkpoint is of a state in which no step is under way, and a judgement needs every loss.
+            let waits = saves || checkpoint || judged.is_some();
+            let ahead = if waits { 0 } else { STEPS_AHEAD };
+            while pending.len() > ahead
+                && let Some(oldest) = pending.pop_front()
+            {
+                self.finish(oldest)?;
+            }
+            if saves {
+                let bytes = (self.save_network)(&self.trainer.objective, done)?;
+                self.folder
+                    .write(&format!("encoder-step{done}.safetensors"), &bytes)?;
+            }
+            if checkpoint {
+                write_checkpoint(self.device, self.trainer, done, self.folder)?;
+                self.last_checkpoint = Instant::now();
+            }
+            if judged.is_some_and(|window| is_flat(&self.losses, window)) {
+                println!("the loss no longer falls; training ends after {done} steps");
+                self.is_flat = true;
+            }
+        }
+        for step in pending {
+            self.finish(step)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, step: u64) -> Result<PendingStep> {
+        let Some((profiler, counts)) = &mut self.measured else {
+            return self.trainer.step(step);
+        };
+        profiler.begin_step(step);
+        let before = profiler.counts();
+        let pending = self.trainer.step(step)?;
+        if let (Some(before), Some(after)) = (before, profiler.counts()) {
+            counts.push(after.since(before));
+        }
+        Ok(pending)
+    }
+
+    fn finish(&mut self, pending: PendingStep) -> Result<()> {
         let (step, learning_rate) = (pending.step + 1, pending.learning_rate);
-        let loss = trainer.finish(pending)?;
+        let loss = self.trainer.finish(pending)?;
         self.losses.push(loss);
         self.progress.step(step, loss);
-        folder.append(&StepMetrics {
+        let seconds = self.seconds();
+        self.folder.append(&StepMetrics {
             step,
             loss,
             learning_rate,
-            seconds: self.seconds(),
+            seconds,
         })
+    }
+
+    /// Seconds that each of these steps takes.
+    fn seconds_a_step(&mut self, steps: &Range<u64>) -> Result<f64> {
+        let started = Instant::now();
+        self.steps(steps.clone())?;
+        Ok(started.elapsed().as_secs_f64() / (steps.end - steps.start) as f64)
+    }
+
+    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the steps
+    /// that the training would have taken in any case.
+    fn profile(&mut self, profiler: &'a ProfiledDevice) -> Result<()> {
+        let phases = Phases::new(self.next, self.plan.steps)?;
+        self.measured = Some((profiler, Vec::new()));
+        self.steps(phases.warm_up.clone())?;
+        let plain_seconds = self.seconds_a_step(&phases.plain)?;
+        profiler.start();
+        let recorded_seconds = self.seconds_a_step(&phases.recorded);
+        let recording = profiler.stop()?;
+        let recorded_seconds = recorded_seconds?;
+        let counts = self
+            .measured
+            .take()
+            .map_or(Vec::new(), |(_, counts)| counts);
+        if self.is_flat {
+            println!("the training ended before its profile did; there is none");
+            return Ok(());
+        }
+        let profile = Profile {
+            device: self.device.name(),
+            phases,
+            clock: recording.clock,
+            rows: profile::rows(&recording),
+            plain_seconds,
+            recorded_seconds,
+            counts,
+        };
+        let trace = profile::trace(&profile.device, &recording).to_string();
+        self.folder.write(profile::TRACE, trace.as_bytes())?;
+        let path = self.folder.path().join(profile::TRACE);
+        self.progress
+            .say(&format!("{profile}trace   {}", path.display()));
+        Ok(())
     }
 }
 

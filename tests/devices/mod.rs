@@ -77,6 +77,11 @@ pub fn all_variants() -> Vec<(&'static str, Device)> {
 }
 
 fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> Device {
+    Arc::new(open_gpu(runtime_checks, binding_limit, subgroups))
+}
+
+/// A GPU device of the caller's own. An adapter may not give back all that an opened device took: open few.
+pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> GpuDevice {
     let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
     let device = GpuDevice::open(GpuOptions {
         adapter: AdapterChoice::Named(adapter.clone()),
@@ -85,7 +90,7 @@ fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> De
         subgroups,
     });
     match device {
-        Ok(device) => Arc::new(device),
+        Ok(device) => device,
         Err(error) => panic!(
             "the tests need a GPU adapter whose name contains '{adapter}': {error}\n\
              Run scripts/test.sh, which installs a software adapter where none is found."

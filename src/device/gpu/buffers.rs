@@ -1,6 +1,6 @@
 //! GPU memory: tensors' buffers, the pool that they go back to, and the staging buffers of readbacks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use super::context::{Context, lock};
@@ -49,10 +49,19 @@ impl Drop for GpuStorage {
     }
 }
 
-/// Free buffers by size.
+/// Staging buffers of a size that are made together: readbacks of several steps are under way at once, and only the first
+/// step is to make buffers.
+const STAGING_AT_ONCE: usize = 8;
+/// The largest staging buffer that is made with others.
+const SMALL_STAGING: u64 = 1024;
+
+/// Free buffers by size, and by number.
+///
+/// The free buffer with the lowest number is always taken, so that the same requests in the same order get the same
+/// buffers, step after step, and find their bind groups in the cache.
 #[derive(Default)]
 pub(super) struct Pool {
-    free: Mutex<HashMap<u64, Vec<Buffer>>>,
+    free: Mutex<HashMap<u64, BTreeMap<u64, Buffer>>>,
     staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
     pub(super) memory: MemoryCounter,
 }
@@ -63,7 +72,10 @@ impl Pool {
         // an adapter may ask for.
         let words = size_class(bytes.div_ceil(4).max(1)).next_multiple_of(64);
         let size = 4 * words as u64;
-        if let Some(buffer) = lock(&self.free).get_mut(&size).and_then(Vec::pop) {
+        if let Some((_, buffer)) = lock(&self.free)
+            .get_mut(&size)
+            .and_then(BTreeMap::pop_first)
+        {
             return Ok(buffer);
         }
         let limit = context.limits.max_buffer_size;
@@ -93,7 +105,7 @@ impl Pool {
         lock(&self.free)
             .entry(buffer.raw.size())
             .or_default()
-            .push(buffer);
+            .insert(buffer.number, buffer);
     }
 
     /// A buffer that the host can map, of `bytes` bytes or more.
@@ -102,10 +114,13 @@ impl Pool {
         if let Some(buffer) = lock(&self.staging).get_mut(&size).and_then(Vec::pop) {
             return Ok(buffer);
         }
-        context.create_buffer(
-            size,
-            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        )
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        if size <= SMALL_STAGING {
+            for _ in 1..STAGING_AT_ONCE {
+                self.give_back_staging(context.create_buffer(size, usage)?);
+            }
+        }
+        context.create_buffer(size, usage)
     }
 
     /// Keeps a small staging buffer for the next readback; a large one is freed, since whole tensors are rarely read.

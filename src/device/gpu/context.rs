@@ -73,10 +73,13 @@ impl Context {
         let info = adapter.get_info();
         let limits = adapter.limits();
         check_limits(&info.name, &limits)?;
-        let features = match options.subgroups {
-            true => adapter.features() & wgpu::Features::SUBGROUP,
-            false => wgpu::Features::empty(),
+        let timestamps =
+            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let wanted = match options.subgroups {
+            true => timestamps | wgpu::Features::SUBGROUP,
+            false => timestamps,
         };
+        let features = adapter.features() & wanted;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("parallax"),
@@ -114,7 +117,8 @@ impl Context {
             queue,
             // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
             binding_limit: (binding_limit / 256 * 256).max(256),
-            subgroup_size: (!features.is_empty())
+            subgroup_size: features
+                .contains(wgpu::Features::SUBGROUP)
                 .then_some([info.subgroup_min_size, info.subgroup_max_size]),
             limits,
             in_host_memory: matches!(
@@ -154,7 +158,10 @@ impl Context {
         });
         // On every native backend the scope's future is ready at once.
         match pollster::block_on(scope.pop()) {
-            None => Ok(buffer),
+            None => {
+                lock(&self.stream).counts.allocations += 1;
+                Ok(buffer)
+            }
             Some(error) => Err(Error::device(
                 &self.name,
                 format!(

@@ -15,6 +15,7 @@ mod context;
 mod readback;
 pub mod shaders;
 mod stream;
+mod timing;
 
 mod attack;
 mod batch_norm;
@@ -42,6 +43,7 @@ pub(crate) use readback::GpuReadback;
 use shaders::EntryPoint;
 use stream::Part;
 pub use stream::StreamCounts;
+pub use timing::TimedKernel;
 
 /// A graphics processor as a device.
 pub struct GpuDevice {
@@ -67,7 +69,7 @@ impl GpuDevice {
         })
     }
 
-    /// What was recorded since the device was opened.
+    /// What was done since the device was opened.
     pub fn counts(&self) -> StreamCounts {
         lock(&self.context.stream).counts
     }

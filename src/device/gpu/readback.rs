@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use super::buffers::Buffer;
-use super::context::Context;
+use super::context::{Context, lock};
 use crate::error::{Error, Result};
 
 /// A transfer to the host.
@@ -42,6 +42,7 @@ impl GpuReadback {
     }
 
     pub(crate) fn wait(self) -> Result<Vec<u8>> {
+        lock(&self.context.stream).counts.waits += 1;
         loop {
             match self.mapped.try_recv() {
                 Ok(Ok(())) => break,

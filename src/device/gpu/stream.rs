@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::buffers::Buffer;
 use super::context::{Context, Pipeline, lock};
-use super::shaders::EntryPoint;
+use super::shaders::{EntryPoint, SHADERS};
+use super::timing::Timing;
 use crate::error::{Error, Result};
 
 /// Bytes of the uniform buffer: one slot a dispatch of a submission.
@@ -24,12 +25,30 @@ pub(super) struct Part {
 /// A bind group is made for a kernel and the parts of buffers that it is given.
 type BindGroupKey = (usize, &'static str, Vec<(u64, u64, u64)>);
 
-/// Counts of what was recorded since the device was opened.
+/// Counts of what was done since the device was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
     pub dispatches: u64,
     pub submissions: u64,
+    /// Bind groups that were made; those found in the cache are not counted.
     pub bind_groups: u64,
+    /// Buffers that were made, for tensors and for readbacks; those found in a pool are not counted.
+    pub allocations: u64,
+    /// Times that the host waited for a readback.
+    pub waits: u64,
+}
+
+impl StreamCounts {
+    /// What was done since `before`.
+    pub fn since(self, before: StreamCounts) -> StreamCounts {
+        StreamCounts {
+            dispatches: self.dispatches - before.dispatches,
+            submissions: self.submissions - before.submissions,
+            bind_groups: self.bind_groups - before.bind_groups,
+            allocations: self.allocations - before.allocations,
+            waits: self.waits - before.waits,
+        }
+    }
 }
 
 pub(super) struct Stream {
@@ -41,6 +60,8 @@ pub(super) struct Stream {
     uniform_buffer: wgpu::Buffer,
     uniform_slot: usize,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
+    /// Where kernels are timed, each is a pass of its own.
+    timing: Option<Timing>,
     pub(super) counts: StreamCounts,
 }
 
@@ -58,6 +79,7 @@ impl Stream {
             }),
             uniform_slot: (limits.min_uniform_buffer_offset_alignment as usize).max(128),
             bind_groups: HashMap::new(),
+            timing: None,
             counts: StreamCounts::default(),
         }
     }
@@ -70,10 +92,65 @@ impl Stream {
         })
     }
 
-    /// The encoder between passes, for copies.
-    fn copies(&mut self, context: &Context) -> &mut wgpu::CommandEncoder {
+    /// Begins or ends the timing of kernels, and returns the timing before.
+    pub(super) fn set_timing(&mut self, timing: Option<Timing>) -> Option<Timing> {
         self.pass = None;
-        self.encoder(context)
+        std::mem::replace(&mut self.timing, timing)
+    }
+
+    pub(super) fn timing(&mut self) -> Option<&mut Timing> {
+        self.timing.as_mut()
+    }
+
+    /// Records a copy between passes; `name` is what timings call it.
+    fn copy(
+        &mut self,
+        context: &Context,
+        name: &'static str,
+        record: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) {
+        self.pass = None;
+        let timed = self
+            .timing
+            .as_mut()
+            .and_then(|timing| timing.next_copy(&context.device, name));
+        let encoder = self.encoder(context);
+        if let Some((set, [start, _])) = &timed {
+            encoder.write_timestamp(set, *start);
+        }
+        record(encoder);
+        if let Some((set, [_, end])) = &timed {
+            encoder.write_timestamp(set, *end);
+        }
+    }
+
+    /// Opens a pass for a kernel, unless one is open that it can join.
+    fn open_pass(&mut self, context: &Context, entry: &'static EntryPoint) {
+        if self.pass.is_some() && self.timing.is_none() {
+            return;
+        }
+        self.pass = None;
+        let name = [SHADERS[entry.shader].name, entry.name];
+        let timed = self
+            .timing
+            .as_mut()
+            .map(|timing| timing.next(&context.device, name));
+        let timestamp_writes =
+            timed.as_ref().map(
+                |(query_set, [start, end])| wgpu::ComputePassTimestampWrites {
+                    query_set,
+                    beginning_of_pass_write_index: Some(*start),
+                    end_of_pass_write_index: Some(*end),
+                },
+            );
+        let pass = self
+            .encoder(context)
+            .begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes,
+            })
+            .forget_lifetime();
+        self.pass = Some(pass);
     }
 
     fn submit(&mut self, context: &Context) {
@@ -199,13 +276,7 @@ impl Context {
             &[]
         };
         let group = stream.bind_group(self, entry, &pipeline, parts);
-        if stream.pass.is_none() {
-            let pass = stream
-                .encoder(self)
-                .begin_compute_pass(&wgpu::ComputePassDescriptor::default())
-                .forget_lifetime();
-            stream.pass = Some(pass);
-        }
+        stream.open_pass(self, entry);
         let pass = stream.pass.as_mut().expect("it was opened above");
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, &group, offsets);
@@ -221,16 +292,23 @@ impl Context {
         to: (&wgpu::Buffer, u64),
         bytes: u64,
     ) {
-        lock(&self.stream)
-            .copies(self)
-            .copy_buffer_to_buffer(from.0, from.1, to.0, to.1, bytes);
+        lock(&self.stream).copy(self, "copy", |encoder| {
+            encoder.copy_buffer_to_buffer(from.0, from.1, to.0, to.1, bytes);
+        });
     }
 
     /// Records the filling of a buffer with zeros.
     pub(super) fn clear(&self, buffer: &wgpu::Buffer) {
-        lock(&self.stream)
-            .copies(self)
-            .clear_buffer(buffer, 0, None);
+        lock(&self.stream).copy(self, "clear", |encoder| {
+            encoder.clear_buffer(buffer, 0, None);
+        });
+    }
+
+    /// Records the transfer of the first `count` timestamps of `set` to a buffer.
+    pub(super) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
+        lock(&self.stream).copy(self, "timestamps", |encoder| {
+            encoder.resolve_query_set(set, 0..count, to, offset);
+        });
     }
 
     /// Hands what was recorded to the queue.

@@ -1,0 +1,148 @@
+//! Where a step's time goes: which steps of a training are measured, and their kernels added up.
+
+mod table;
+mod trace;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::device::gpu::StreamCounts;
+use crate::device::profile::{Clock, Recording};
+use crate::error::{Error, Result};
+
+pub use trace::trace;
+
+/// The trace's file in the run folder.
+pub const TRACE: &str = "profile.json";
+
+/// Steps before anything is timed: the first compiles and allocates, the second shows whether it still does.
+const WARM_UP: u64 = 2;
+/// Steps timed without a recording, and as many with one.
+const TIMED: u64 = 3;
+
+/// The steps of a training that a profile measures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phases {
+    pub warm_up: Range<u64>,
+    pub plain: Range<u64>,
+    pub recorded: Range<u64>,
+}
+
+impl Phases {
+    /// The phases of a training that goes from step `first` (counted from 0) to `end`.
+    ///
+    /// # Errors
+    /// `Error::Usage` where it has fewer than four steps.
+    pub fn new(first: u64, end: u64) -> Result<Self> {
+        let left = end.saturating_sub(first);
+        let timed = TIMED.min(left.saturating_sub(WARM_UP) / 2);
+        if timed == 0 {
+            return Err(Error::usage(format!(
+                "--profile measures {WARM_UP} steps of warm-up, one without a recording and one with it, and the training \
+                 has {left} steps to go; train for {} or more, or leave --profile out",
+                WARM_UP + 2
+            )));
+        }
+        let plain = first + WARM_UP;
+        let recorded = plain + timed;
+        Ok(Phases {
+            warm_up: first..plain,
+            plain: plain..recorded,
+            recorded: recorded..recorded + timed,
+        })
+    }
+}
+
+/// A kernel of the table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// The vocabulary's method, with the window and stride of a convolution.
+    pub kernel: String,
+    /// In all recorded steps.
+    pub calls: u64,
+    /// Times it ran, in all recorded steps.
+    pub launches: u64,
+    pub seconds: f64,
+    pub flops: u64,
+    pub bytes: u64,
+    /// On a GPU: what it launched, where that is more than one kernel.
+    pub parts: Vec<Row>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub device: String,
+    pub phases: Phases,
+    pub clock: Clock,
+    /// The longest first.
+    pub rows: Vec<Row>,
+    /// Of a step without a recording.
+    pub plain_seconds: f64,
+    /// Of a recorded step.
+    pub recorded_seconds: f64,
+    /// On a GPU: what each step from the first on counted until it was recorded.
+    pub counts: Vec<StreamCounts>,
+}
+
+impl Profile {
+    /// The seconds of a recorded step that kernels ran.
+    pub fn kernel_seconds(&self) -> f64 {
+        self.rows.iter().map(|row| row.seconds).sum::<f64>() / self.recorded_steps()
+    }
+
+    fn recorded_steps(&self) -> f64 {
+        (self.phases.recorded.end - self.phases.recorded.start) as f64
+    }
+}
+
+/// Adds the kernels of a recording up, the longest first.
+pub fn rows(recording: &Recording) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut known = HashMap::new();
+    // The row of each call.
+    let mut of_call = Vec::with_capacity(recording.calls.len());
+    for call in &recording.calls {
+        let key = (call.kernel, call.work.variant.as_deref());
+        let row = *known.entry(key).or_insert_with(|| {
+            rows.push(Row {
+                kernel: match key {
+                    (kernel, Some(variant)) => format!("{kernel} {variant}"),
+                    (kernel, None) => kernel.to_string(),
+                },
+                ..Row::default()
+            });
+            rows.len() - 1
+        });
+        of_call.push(row);
+        rows[row].calls += 1;
+        rows[row].flops += call.work.flops;
+        rows[row].bytes += call.work.bytes;
+    }
+    for span in &recording.spans {
+        let Some(row) = of_call.get(span.call).map(|&row| &mut rows[row]) else {
+            continue;
+        };
+        let seconds = span.end - span.start;
+        row.launches += 1;
+        row.seconds += seconds;
+        let Some(launched) = &span.launched else {
+            continue;
+        };
+        let known = row.parts.iter().position(|part| part.kernel == *launched);
+        let at = known.unwrap_or(row.parts.len());
+        if known.is_none() {
+            row.parts.push(Row {
+                kernel: launched.clone(),
+                ..Row::default()
+            });
+        }
+        row.parts[at].launches += 1;
+        row.parts[at].seconds += seconds;
+    }
+    for row in &mut rows {
+        row.parts.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    }
+    rows.sort_by(|a, b| (b.seconds.total_cmp(&a.seconds)).then_with(|| b.calls.cmp(&a.calls)));
+    rows
+}

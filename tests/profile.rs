@@ -1,0 +1,371 @@
+//! What `--profile` says is so, and it changes nothing that is computed.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parallax::Device;
+use parallax::data::{self, DataKind};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::StreamCounts;
+use parallax::device::kernels::Gemm;
+use parallax::device::profile::{Clock, ProfiledDevice, Recording};
+use parallax::device::shapes::Conv2d;
+use parallax::device::upload_f32;
+use parallax::experiment::profile::{Phases, rows};
+use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::pretext::Protocol;
+use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::train::Trainer;
+use serde_json::Value;
+use tempfile::TempDir;
+
+mod class_folders;
+mod devices;
+mod process;
+use class_folders::write_images;
+use process::{good, json, refused};
+
+/// The arguments of a small training on the folder set that leaves its run in `out`.
+fn small<'a>(command: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let common = [
+        command,
+        "--data",
+        "folder",
+        "--data-dir",
+        "images",
+        "--width",
+        "0.125",
+        "--batch-size",
+        "8",
+        "--out",
+        out,
+    ];
+    common.iter().chain(more).copied().collect()
+}
+
+/// Losses and learning rates of a run, as written.
+fn metrics(run: &Path) -> Vec<[String; 2]> {
+    let lines = fs::read_to_string(run.join("metrics.jsonl")).expect("it was written");
+    let values = lines.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).expect("a line is JSON");
+        ["loss", "learning_rate"].map(|name| line[name].to_string())
+    });
+    values.collect()
+}
+
+/// The table's cells: a kernel's name, and its milliseconds and share.
+fn table(said: &str) -> Vec<(String, f64, f64)> {
+    let lines = said.lines().skip_while(|line| !line.starts_with("kernel "));
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let percent = words.iter().position(|&word| word == "%")?;
+        let numbers = [percent - 2, percent - 1].map(|at| words[at].parse().expect(line));
+        Some((line[..40].trim().to_string(), numbers[0], numbers[1]))
+    };
+    lines.skip(1).map_while(row).collect()
+}
+
+#[test]
+fn a_profiled_run_sums_to_its_step_leaves_a_trace_and_computes_the_same() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    write_images(&folder.join("images"), 32, 32);
+    let simclr = ["--no-knn", "--steps", "9"];
+    let rotnet = ["--no-knn", "--steps", "4"];
+    let supervised = ["--steps", "5"];
+    for (command, more, weights, recorded) in [
+        ("simclr", &simclr[..], "encoder.safetensors", 6..=8),
+        ("rotnet", &rotnet, "encoder.safetensors", 4..=4),
+        ("supervised", &supervised, "model.safetensors", 4..=4),
+    ] {
+        let [plain, profiled] = ["plain", "profiled"].map(|kind| format!("{command}-{kind}"));
+        good(folder, &small(command, &plain, more));
+        let profile = [more, &["--profile"]].concat();
+        let said = good(folder, &small(command, &profiled, &profile));
+        let [plain, profiled] = [plain, profiled].map(|run| folder.join(run));
+
+        // The same losses and weights.
+        assert_eq!(metrics(&plain), metrics(&profiled), "{command}");
+        let [before, after] = [&plain, &profiled].map(|run| fs::read(run.join(weights)).unwrap());
+        assert!(before == after, "{command}: profiling changed the weights");
+        assert!(!plain.join("profile.json").exists());
+
+        // The rows sum to the step, with one of what is in no kernel.
+        let table = table(&said);
+        let named = |name: &str| table.iter().position(|row| row.0 == name).expect(name);
+        let step = named("a step, recorded");
+        assert_eq!(named("a step, not recorded"), step + 1, "{said}");
+        assert_eq!(named("not in a kernel"), step - 1, "{said}");
+        for kernel in ["conv2d 3x3/1", "conv2d_dw 3x3/2", "batch_norm_statistics"] {
+            assert!(named(kernel) < step - 1);
+        }
+        let sum: f64 = table[..step].iter().map(|row| row.1).sum();
+        // Every row is rounded to half a microsecond.
+        let rounding = 0.0005 * table.len() as f64;
+        assert!((sum - table[step].1).abs() <= rounding, "{sum}: {said}");
+        let shares: f64 = table[..step].iter().map(|row| row.2).sum();
+        assert!(
+            (shares - 100.0).abs() <= 0.05 * table.len() as f64,
+            "{said}"
+        );
+        if table[step - 1].2 > 5.0 {
+            assert!(said.contains("\nnot in a kernel: "), "{said}");
+        }
+
+        check_trace(&json(&profiled.join("profile.json")), recorded);
+    }
+    let encoder = "simclr-plain/encoder.safetensors";
+    let finetune = "finetune --data folder --data-dir images --batch-size 8 --steps 4 --profile";
+    let mut finetune: Vec<&str> = finetune.split(' ').collect();
+    finetune.extend(["--encoder", encoder, "--out", "finetune"]);
+    assert!(!table(&good(folder, &finetune)).is_empty());
+    check_trace(&json(&folder.join("finetune/profile.json")), 4..=4);
+}
+
+/// Checks that a trace of the CPU device has the fields that its readers want, and kernels one after the other.
+fn check_trace(trace: &Value, recorded: std::ops::RangeInclusive<u64>) {
+    let events = trace["traceEvents"].as_array().expect("a list of events");
+    let complete: Vec<&Value> = events.iter().filter(|event| event["ph"] == "X").collect();
+    let mut steps = Vec::new();
+    let mut before = 0.0;
+    for event in &complete {
+        let number = |field: &str| event[field].as_f64().unwrap_or_else(|| panic!("{event}"));
+        let (start, length) = (number("ts"), number("dur"));
+        assert!(start >= 0.0 && length >= 0.0, "{event}");
+        assert!(
+            event["name"].is_string() && event["pid"].is_u64(),
+            "{event}"
+        );
+        match event["cat"].as_str() {
+            Some("step") => steps.push(event["name"].as_str().unwrap().to_string()),
+            Some("kernel") => {
+                // A thousandth of a nanosecond for the arithmetic.
+                assert!(start >= before - 1e-6, "{event} begins before {before}");
+                before = start + length;
+                let arguments = &event["args"];
+                let step = arguments["step"].as_u64().expect("the step");
+                assert!(recorded.contains(&step), "{event}");
+                assert!(arguments["flops"].is_u64() && arguments["bytes"].is_u64());
+                assert!(arguments["reads"].is_array() && arguments["writes"].is_array());
+            }
+            other => panic!("{other:?}: {event}"),
+        }
+    }
+    let expected: Vec<String> = recorded.map(|step| format!("step {step}")).collect();
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_training_that_is_too_short_to_measure_is_refused() {
+    let base = TempDir::new().unwrap();
+    write_images(&base.path().join("images"), 32, 32);
+    for command in ["simclr", "rotnet", "supervised"] {
+        let short = small(command, "run", &["--profile", "--steps", "3"]);
+        refused(
+            base.path(),
+            &short,
+            2,
+            &["--profile", "3 steps", "4 or more"],
+        );
+        assert!(!base.path().join("run").exists(), "{command} left a folder");
+    }
+    let phases = Phases::new(10, 14).unwrap();
+    assert_eq!(
+        [phases.warm_up, phases.plain, phases.recorded],
+        [10..12, 12..13, 13..14]
+    );
+    let phases = Phases::new(0, 1000).unwrap();
+    assert_eq!([phases.plain, phases.recorded], [2..5, 5..8]);
+}
+
+/// A GPU that records, opened once a process.
+fn gpu() -> Arc<ProfiledDevice> {
+    static GPU: OnceLock<Arc<ProfiledDevice>> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let device = devices::open_gpu(false, None, true);
+        Arc::new(ProfiledDevice::gpu(Arc::new(device)))
+    })
+    .clone()
+}
+
+fn trainer(device: &Device) -> Trainer<SimClr> {
+    let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
+    let encoder = ResNetConfig {
+        arch: Arch::ResNet18,
+        stem: Stem::Cifar { padding: 1 },
+        width: 0.0625,
+    };
+    let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, 8, 1e-6, 0);
+    let optimization = settings.optimization;
+    let objective = SimClr::new(device, settings, dataset.pretraining()).unwrap();
+    Trainer::new(device, objective, optimization).unwrap()
+}
+
+/// The bits of the losses of six steps, two of them under way at a time, and what each step counted. The last two are
+/// recorded where there is a `profiler`.
+fn six_steps(
+    device: &Device,
+    profiler: Option<&ProfiledDevice>,
+) -> (Vec<u32>, Vec<StreamCounts>, Option<(Recording, f64)>) {
+    let mut trainer = trainer(device);
+    let (mut pending, mut counts, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    let mut started = Instant::now();
+    for step in 0..6 {
+        if let (4, Some(profiler)) = (step, profiler) {
+            for step in pending.drain(..) {
+                losses.push(trainer.finish(step).unwrap().to_bits());
+            }
+            started = Instant::now();
+            profiler.start();
+        }
+        let before = profiler.and_then(|p| p.counts()).unwrap_or_default();
+        pending.push(trainer.step(step).unwrap());
+        let after = profiler.and_then(|p| p.counts()).unwrap_or_default();
+        counts.push(after.since(before));
+        if pending.len() > 2 {
+            losses.push(trainer.finish(pending.remove(0)).unwrap().to_bits());
+        }
+    }
+    for step in pending {
+        losses.push(trainer.finish(step).unwrap().to_bits());
+    }
+    let recorded = profiler.map(|profiler| {
+        let recording = profiler.stop().unwrap();
+        (recording, started.elapsed().as_secs_f64())
+    });
+    (losses, counts, recorded)
+}
+
+#[test]
+fn after_the_first_step_a_gpu_allocates_nothing_makes_no_bind_group_and_never_waits() {
+    let profiler = gpu();
+    let device: Device = profiler.clone();
+    let (losses, counts, recorded) = six_steps(&device, Some(&profiler));
+    assert!(counts[0].allocations > 0 && counts[0].bind_groups > 0);
+    for (step, count) in counts.iter().enumerate() {
+        assert!(count.dispatches > 100 && count.submissions > 0, "{count:?}");
+        assert_eq!(count.waits, 0, "step {step}: {count:?}");
+        if step > 0 {
+            assert_eq!(count.dispatches, counts[0].dispatches, "step {step}");
+            assert_eq!(
+                [count.allocations, count.bind_groups],
+                [0, 0],
+                "step {step}: {count:?}"
+            );
+        }
+    }
+
+    let (recording, seconds) = recorded.expect("it was recorded");
+    check_gpu_recording(&recording, seconds, &counts[4..]);
+
+    // The same losses without.
+    let (plain, ..) = six_steps(&devices::gpu(false), None);
+    assert_eq!(losses, plain);
+}
+
+/// Checks a recording of two steps that took `seconds` in all.
+fn check_gpu_recording(recording: &Recording, seconds: f64, counts: &[StreamCounts]) {
+    if recording.clock == Clock::Missing {
+        assert!(recording.spans.is_empty() && !recording.calls.is_empty());
+        return;
+    }
+    let launched: Vec<&str> = recording
+        .spans
+        .iter()
+        .filter_map(|span| span.launched.as_deref())
+        .filter(|kernel| kernel.contains('/'))
+        .collect();
+    let dispatches: u64 = counts.iter().map(|count| count.dispatches).sum();
+    assert_eq!(launched.len() as u64, dispatches, "every dispatch is timed");
+    let rows = rows(recording);
+    let sum: f64 = rows.iter().map(|row| row.seconds).sum();
+    assert!(sum > 0.0 && sum <= seconds, "{sum} s of {seconds} s");
+    let dw = rows.iter().find(|row| row.kernel == "conv2d_dw 3x3/1");
+    let dw = dw.expect("the network has such a convolution");
+    for part in ["pack/pack", "/partial", "/reduce"] {
+        assert!(
+            dw.parts.iter().any(|row| row.kernel.ends_with(part)),
+            "{part} is not in {:?}",
+            dw.parts
+        );
+    }
+}
+
+#[test]
+fn operations_and_bytes_are_those_worked_out_by_hand() {
+    let profiler = Arc::new(ProfiledDevice::cpu(CpuDevice::new()));
+    let device: Device = profiler.clone();
+    let tensor = |shape: &[usize]| {
+        let len = shape.iter().product();
+        upload_f32(&device, &vec![0.5; len], shape).unwrap()
+    };
+    let (x, w) = (tensor(&[2, 3, 8, 8]), tensor(&[4, 3, 3, 3]));
+    let (a, b) = (tensor(&[7, 5]), tensor(&[7, 3]));
+    let (rows, weight, bias) = (tensor(&[4, 6]), tensor(&[3, 6]), tensor(&[3]));
+    profiler.start();
+    let conv = Conv2d {
+        stride: 2,
+        padding: 1,
+    };
+    let y = device.conv2d(&x, &w, conv).unwrap();
+    device.conv2d_dx(&y, &w, [2, 3, 8, 8], conv).unwrap();
+    device.conv2d_dw(&y, &x, [4, 3, 3, 3], conv).unwrap();
+    let transposed = Gemm {
+        transpose_a: true,
+        transpose_b: false,
+    };
+    device.gemm(transposed, &a, &b).unwrap();
+    device.linear(&rows, &weight, &bias).unwrap();
+    device.add(&a, &a).unwrap();
+    let recording = profiler.stop().unwrap();
+    device.add(&a, &a).unwrap();
+
+    let told: Vec<_> = recording
+        .calls
+        .iter()
+        .map(|call| (call.kernel, call.work.flops, call.work.bytes))
+        .collect();
+    // x 384, w 108 and y 128 elements of four bytes; each y is 27 multiply-adds.
+    let convolution = (128 * 27 * 2, 4 * (384 + 108 + 128));
+    let expected = [
+        ("conv2d", convolution.0, convolution.1),
+        ("conv2d_dx", convolution.0, convolution.1),
+        ("conv2d_dw", convolution.0, convolution.1),
+        // 5 x 3 sums of 7 multiply-adds, of 35 and 21 elements.
+        ("gemm", 5 * 3 * 7 * 2, 4 * (35 + 21 + 15)),
+        // 4 x 3 sums of 6 multiply-adds and a bias.
+        ("linear", 4 * 3 * (6 * 2 + 1), 4 * (24 + 18 + 3 + 12)),
+        ("add", 35, 4 * 3 * 35),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(
+        recording.calls[0].work.variant.as_deref(),
+        Some("3x3/2"),
+        "the window and the stride"
+    );
+    assert_eq!(recording.spans.len(), told.len());
+    assert!(profiler.stop().unwrap().calls.is_empty(), "it was over");
+}
+
+#[test]
+fn every_method_of_the_vocabulary_is_handed_on() {
+    let vocabulary = include_str!("../src/device/kernels.rs");
+    let delegation = include_str!("../src/device/profile/delegation.rs");
+    let (_, methods) = vocabulary
+        .split_once("pub trait Kernels")
+        .expect("the trait");
+    let names = methods
+        .lines()
+        .filter_map(|line| line.strip_prefix("    fn "));
+    let mut count = 0;
+    for name in names.map(|line| line.split('(').next().unwrap_or(line)) {
+        count += 1;
+        assert!(
+            delegation.contains(&format!("inner.{name}(")),
+            "{name} is not handed on: a default of the trait would run in its place"
+        );
+    }
+    assert!(count > 40, "{count} methods were found");
+}
