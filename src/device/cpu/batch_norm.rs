@@ -13,17 +13,23 @@ use crate::tensor::Tensor;
 /// Groups of images whose sums are taken apart.
 const GROUPS: usize = 16;
 /// Partial sums that the compiler keeps in vector registers.
-const LANES: usize = 8;
+const LANES: usize = 16;
+/// Elements of a channel after which its lanes go into the float64 totals: 64 a lane, so that rounding stays far below
+/// that of the terms' own sum.
+const FLUSH: usize = 64 * LANES;
 
 /// Two sums that run beside each other.
 #[derive(Clone, Copy, Default)]
-struct Sums([[f64; LANES]; 2]);
+struct Sums {
+    lanes: [[f32; LANES]; 2],
+    totals: [f64; 2],
+}
 
 impl Sums {
-    /// Adds `terms(a, b)` of each pair of two planes.
+    /// Adds `terms(a, b)` of each pair of two planes, of at most [`FLUSH`] elements.
     #[inline(always)]
-    fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(f32, f32) -> [f64; 2]) {
-        let Sums([first, second]) = self;
+    fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(f32, f32) -> [f32; 2]) {
+        let [mut first, mut second] = self.lanes;
         let (pairs_a, pairs_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
         let rest = pairs_a.remainder().iter().zip(pairs_b.remainder());
         for (lane, (&a, &b)) in rest.enumerate() {
@@ -31,19 +37,22 @@ impl Sums {
             first[lane] += x;
             second[lane] += y;
         }
-        let (mut x, mut y) = (*first, *second);
         for (a, b) in pairs_a.zip(pairs_b) {
             for lane in 0..LANES {
-                let [s, t] = terms(a[lane], b[lane]);
-                x[lane] += s;
-                y[lane] += t;
+                let [x, y] = terms(a[lane], b[lane]);
+                first[lane] += x;
+                second[lane] += y;
             }
         }
-        (*first, *second) = (x, y);
+        self.lanes = [first, second];
     }
 
-    fn totals(&self) -> [f64; 2] {
-        self.0.map(|lanes| lanes.iter().sum())
+    #[inline(always)]
+    fn flush(&mut self) {
+        for (total, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
+            *total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+            *lanes = [0.0; LANES];
+        }
     }
 }
 
@@ -65,12 +74,13 @@ impl Batch {
         (self.n * self.plane) as f64
     }
 
-    /// Both sums of every channel, where `add` adds a plane of a channel, whose elements it is given.
+    /// Both sums of every channel, where `add` adds a part of a channel's plane, whose elements it is given.
     fn sums(
         self,
         add: impl Fn(&mut Sums, usize, std::ops::Range<usize>) + Sync + Send,
     ) -> Vec<[f64; 2]> {
         let per_group = self.n.div_ceil(GROUPS);
+        let images_to_flush = (FLUSH / self.plane).max(1);
         let groups = parallel::map(self.n.div_ceil(per_group), |group| {
             let mut sums = vec![Sums::default(); self.c];
             let end = ((group + 1) * per_group).min(self.n);
@@ -78,9 +88,16 @@ impl Batch {
                 #[inline(always)]
                 || {
                     for image in group * per_group..end {
+                        let last = image + 1 == end || (image + 1) % images_to_flush == 0;
                         for (channel, sums) in sums.iter_mut().enumerate() {
                             let start = (image * self.c + channel) * self.plane;
-                            add(sums, channel, start..start + self.plane);
+                            for part in (0..self.plane).step_by(FLUSH) {
+                                let len = FLUSH.min(self.plane - part);
+                                add(sums, channel, start + part..start + part + len);
+                                if last || len == FLUSH {
+                                    sums.flush();
+                                }
+                            }
                         }
                     }
                 },
@@ -89,7 +106,7 @@ impl Batch {
         });
         let of_channel = |channel: usize| {
             groups.iter().fold([0.0, 0.0], |[a, b], group| {
-                let [x, y] = group[channel].totals();
+                let [x, y] = group[channel].totals;
                 [a + x, b + y]
             })
         };
@@ -106,11 +123,13 @@ pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<Ba
     let sums = batch.sums(
         #[inline(always)]
         |sums, channel, range| {
-            let (plane, about) = (&x[range], f64::from(about(channel)));
-            sums.add(plane, plane, |x, _| {
-                let d = f64::from(x) - about;
-                [d, d * d]
-            });
+            let (plane, about) = (&x[range], about(channel));
+            sums.add(
+                plane,
+                plane,
+                #[inline(always)]
+                |x, _| [x - about, (x - about) * (x - about)],
+            );
         },
     );
     let (mut mean, mut variance) = (device.take(batch.c), device.take(batch.c));
@@ -141,6 +160,14 @@ impl Line {
     #[inline(always)]
     fn at(self, x: f32) -> f32 {
         (x - self.mean) * self.factor + self.shift
+    }
+
+    /// What of `dy` passes the rectifier, where there is one.
+    #[inline(always)]
+    fn passed(self, rectified: bool, dy: f32, x: f32) -> f32 {
+        // Without a short cut, so that there is no jump.
+        let passes = !rectified | (self.at(x) > 0.0);
+        if passes { dy } else { 0.0 }
     }
 }
 
@@ -263,18 +290,19 @@ pub(super) fn backward(
     let batch = Batch::new(shape);
     let lines = lines(operation, norm)?;
     let (dy, values) = (read_f32(operation, "dy", dy)?, read_f32(operation, "x", x)?);
-    let passed = |line: Line, dy: f32, x: f32| {
-        let passes = !rectified || line.at(x) > 0.0;
-        if passes { dy } else { 0.0 }
-    };
     let sums = batch.sums(
         #[inline(always)]
         |sums, channel, range| {
             let line = lines[channel];
-            sums.add(&dy[range.clone()], &values[range], |dy, x| {
-                let dy = f64::from(passed(line, dy, x));
-                [dy, dy * f64::from((x - line.mean) * line.deviation)]
-            });
+            sums.add(
+                &dy[range.clone()],
+                &values[range],
+                #[inline(always)]
+                |dy, x| {
+                    let dy = line.passed(rectified, dy, x);
+                    [dy, dy * ((x - line.mean) * line.deviation)]
+                },
+            );
         },
     );
     let count = batch.count();
@@ -298,7 +326,8 @@ pub(super) fn backward(
                         Statistics::Constant => (0.0, 0.0),
                     };
                     for (dx, (&dy, &x)) in dx.iter_mut().zip(dy.iter().zip(x)) {
-                        *dx = line.factor * (passed(line, dy, x) - a - (x - line.mean) * b);
+                        *dx =
+                            line.factor * (line.passed(rectified, dy, x) - a - (x - line.mean) * b);
                     }
                 }
             },

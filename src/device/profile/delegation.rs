@@ -8,15 +8,33 @@ use crate::device::shapes::{self, Conv2d, Pool2d};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
+/// The work of a batch norm of `reads`, and what follows it.
+fn normalization<'a>(
+    mut reads: Vec<&'a Tensor>,
+    norm: &'a ChannelNorm,
+    activation: Activation<&'a Tensor>,
+    y: &Tensor,
+) -> Work {
+    let BatchStatistics { mean, variance } = &norm.statistics;
+    reads.extend([mean, variance, &norm.gamma, &norm.beta]);
+    reads.extend(activation.shortcut());
+    let per_element = match activation {
+        Activation::Identity => 3,
+        Activation::Relu => 4,
+        Activation::AddRelu(_) => 5,
+    };
+    Work::each(per_element, &reads, y)
+}
+
 /// The work of a batch norm's gradients, at `per_element` operations.
 fn batch_norm_backward(
     per_element: usize,
     [dy, x]: [&Tensor; 2],
-    statistics: &BatchStatistics,
-    gamma: &Tensor,
+    norm: &ChannelNorm,
     gradients: &BatchNormGradients,
 ) -> Work {
-    let reads = [dy, x, &statistics.mean, &statistics.variance, gamma];
+    let BatchStatistics { mean, variance } = &norm.statistics;
+    let reads = [dy, x, mean, variance, &norm.gamma, &norm.beta];
     let writes = [&gradients.dx, &gradients.dgamma, &gradients.dbeta];
     Work::new(per_element * x.len(), &reads, &writes)
 }
@@ -88,14 +106,6 @@ impl Kernels for ProfiledDevice {
             "add",
             |inner| inner.add(a, b),
             |y| Work::each(1, &[a, b], y),
-        )
-    }
-
-    fn add_relu(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        self.call(
-            "add_relu",
-            |inner| inner.add_relu(a, b),
-            |y| Work::each(2, &[a, b], y),
         )
     }
 
@@ -254,21 +264,13 @@ impl Kernels for ProfiledDevice {
     fn batch_norm(
         &self,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        beta: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        activation: Activation<&Tensor>,
     ) -> Result<Tensor> {
         self.call(
             "batch_norm",
-            |inner| inner.batch_norm(x, statistics, gamma, beta, eps),
-            |y| {
-                Work::each(
-                    3,
-                    &[x, &statistics.mean, &statistics.variance, gamma, beta],
-                    y,
-                )
-            },
+            |inner| inner.batch_norm(x, norm, activation),
+            |y| normalization(vec![x], norm, activation, y),
         )
     }
 
@@ -276,14 +278,13 @@ impl Kernels for ProfiledDevice {
         &self,
         dy: &Tensor,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        rectified: bool,
     ) -> Result<BatchNormGradients> {
         self.call(
             "batch_norm_training_backward",
-            |inner| inner.batch_norm_training_backward(dy, x, statistics, gamma, eps),
-            |d| batch_norm_backward(9, [dy, x], statistics, gamma, d),
+            |inner| inner.batch_norm_training_backward(dy, x, norm, rectified),
+            |d| batch_norm_backward(9, [dy, x], norm, d),
         )
     }
 
@@ -291,14 +292,53 @@ impl Kernels for ProfiledDevice {
         &self,
         dy: &Tensor,
         x: &Tensor,
-        statistics: &BatchStatistics,
-        gamma: &Tensor,
-        eps: f32,
+        norm: &ChannelNorm,
+        rectified: bool,
     ) -> Result<BatchNormGradients> {
         self.call(
             "batch_norm_evaluation_backward",
-            |inner| inner.batch_norm_evaluation_backward(dy, x, statistics, gamma, eps),
-            |d| batch_norm_backward(6, [dy, x], statistics, gamma, d),
+            |inner| inner.batch_norm_evaluation_backward(dy, x, norm, rectified),
+            |d| batch_norm_backward(6, [dy, x], norm, d),
+        )
+    }
+
+    fn batch_norm_evaluation_dx(
+        &self,
+        dy: &Tensor,
+        norm: &ChannelNorm,
+        y: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        self.call(
+            "batch_norm_evaluation_dx",
+            |inner| inner.batch_norm_evaluation_dx(dy, norm, y),
+            |dx| {
+                let mut reads = vec![dy, &norm.statistics.variance, &norm.gamma];
+                reads.extend(y);
+                Work::each(1, &reads, dx)
+            },
+        )
+    }
+
+    fn conv2d_batch_norm(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        conv: Conv2d,
+        norm: &ChannelNorm,
+        activation: Activation<&Tensor>,
+    ) -> Result<Tensor> {
+        self.call(
+            "conv2d_batch_norm",
+            |inner| inner.conv2d_batch_norm(x, w, conv, norm, activation),
+            |y| {
+                let product = convolution(x.shape(), w.shape(), conv, [x, w], y);
+                let after = normalization(vec![x, w], norm, activation, y);
+                Work {
+                    flops: product.flops + after.flops,
+                    variant: product.variant,
+                    ..after
+                }
+            },
         )
     }
 
