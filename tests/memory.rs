@@ -65,6 +65,7 @@ fn what_is_told_is_what_a_step_takes() {
             side: 32,
             views_per_image: 2,
             batch_size,
+            micro_batch: None,
             optimizer: optimization.optimizer,
         };
         let memory = size.measure(&|| Ok(device())).unwrap();
@@ -82,6 +83,7 @@ fn what_is_told_is_what_a_step_takes() {
         side: 32,
         views_per_image: 4,
         batch_size: 32,
+        micro_batch: None,
         optimizer: optimization.optimizer,
     };
     let memory = size.measure(&|| Ok(device())).unwrap();
@@ -99,6 +101,7 @@ fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
         side: 32,
         views_per_image: 2,
         batch_size,
+        micro_batch: None,
         optimizer: parallax::optim::OptimizerOptions::adam(0.0),
     };
     let free = 256.0 * 1048576.0;

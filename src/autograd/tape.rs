@@ -331,7 +331,7 @@ impl Tape {
         }
         let by_leaf = leaves
             .into_iter()
-            .filter_map(|(key, index)| Some((key, slots[index].take()?.gradient)))
+            .filter_map(|(key, index)| Some((key, slots[index].take()?)))
             .collect();
         Ok(Gradients { by_leaf })
     }
@@ -364,6 +364,7 @@ impl Tape {
 }
 
 /// A gradient that is being added up.
+#[derive(Debug)]
 struct Slot {
     gradient: Tensor,
     /// Whether the tape made this tensor itself. One that an operation returned may be another node's gradient too (an
@@ -399,17 +400,38 @@ fn accumulate(device: &Device, slot: &mut Option<Slot>, gradient: Tensor) -> Res
 /// What a backward pass found: one gradient a leaf.
 #[derive(Debug)]
 pub struct Gradients {
-    by_leaf: HashMap<LeafKey, Tensor>,
+    by_leaf: HashMap<LeafKey, Slot>,
 }
 
 impl Gradients {
     /// The gradient of a leaf, by the tensor that was made one; `None` if the loss does not depend on it.
     pub fn of(&self, leaf: &Tensor) -> Option<&Tensor> {
-        self.by_leaf.get(&leaf_key(leaf))
+        self.by_leaf.get(&leaf_key(leaf)).map(|slot| &slot.gradient)
     }
 
     /// All gradients, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
-        self.by_leaf.values()
+        self.by_leaf.values().map(|slot| &slot.gradient)
+    }
+
+    /// Adds the gradients of another backward pass, leaf by leaf: those of a sum of two losses that were recorded on two
+    /// tapes. A leaf that one of them alone depends on keeps its gradient.
+    ///
+    /// # Errors
+    /// `Error::Device` where memory is short.
+    pub fn add(&mut self, device: &Device, other: Gradients) -> Result<()> {
+        for (key, Slot { gradient, owned }) in other.by_leaf {
+            match self.by_leaf.remove(&key) {
+                None => {
+                    self.by_leaf.insert(key, Slot { gradient, owned });
+                }
+                Some(slot) => {
+                    let mut slot = Some(slot);
+                    accumulate(device, &mut slot, gradient)?;
+                    self.by_leaf.extend(slot.map(|slot| (key, slot)));
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -34,6 +34,11 @@ pub struct PretrainingArguments {
     #[arg(long)]
     no_knn: bool,
 
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory and more
+    /// time; the statistics of batch norm are each chunk's own [default: the batch size]
+    #[arg(long, value_name = "IMAGES")]
+    pub micro_batch: Option<usize>,
+
     #[command(flatten)]
     pub run: RunArguments,
 
@@ -70,6 +75,7 @@ impl PretrainingArguments {
                 dataset.name
             )));
         }
+        pretext.check_micro_batch(&dataset)?;
         let chosen = open(&run.device)?;
         pretext
             .step_size(&dataset)
