@@ -190,6 +190,44 @@ fn a_seed_is_a_run_and_an_encoder_starts_another() {
 }
 
 #[test]
+fn a_batch_passes_in_chunks() {
+    let base = TempDir::new().unwrap();
+    write_folder(&base.path().join("images"));
+    let config = |run: &str| -> toml::Table {
+        let path = base.path().join(run).join("config.toml");
+        toml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let of = |run: &str| losses(&base.path().join(run));
+    good_small(base.path(), "whole", &["--no-knn"]);
+    assert!(!config("whole")["training"].to_string().contains("micro"));
+    good_small(base.path(), "same", &["--no-knn", "--micro-batch", "8"]);
+    assert_eq!(of("whole"), of("same"));
+    good_small(base.path(), "parts", &["--no-knn", "--micro-batch", "3"]);
+    let training = &config("parts")["training"];
+    assert_eq!(training["micro_batch"].as_integer(), Some(3));
+    assert_ne!(of("whole"), of("parts"));
+    // The commands whose loss is a mean over images.
+    for command in ["rotnet", "supervised"] {
+        let arguments = [
+            command,
+            "--width",
+            "0.0625",
+            "--batch-size",
+            "8",
+            "--micro-batch",
+            "3",
+            "--steps",
+            "2",
+            "--out",
+            command,
+        ];
+        good(base.path(), &arguments);
+        let training = &config(command)["training"];
+        assert_eq!(training["micro_batch"].as_integer(), Some(3));
+    }
+}
+
+#[test]
 fn simclr_takes_cifar10_with_the_name_beside_it() {
     let base = TempDir::new().unwrap();
     write_cifar(&base.path().join("cifar"));
@@ -325,6 +363,22 @@ fn arguments_that_cannot_be_used_end_with_2() {
     refused(&["--learning-rate", "0"], &["--learning-rate", "above 0"]);
     refused(&["--learning-rate", "inf"], &["--learning-rate", "finite"]);
     refused(&["--temperature", "-1"], &["-1"]);
+    refused(
+        &["--micro-batch", "0"],
+        &["--micro-batch is 0", "use 1 to 8"],
+    );
+    refused(
+        &["--micro-batch", "9"],
+        &["--micro-batch 9 is larger", "use 8 or less"],
+    );
+    refused(&["--micro-batch", "-2"], &["-2"]);
+    refused(&["--micro-batch", "half"], &["--micro-batch", "half"]);
+    for command in ["rotnet", "supervised"] {
+        full(
+            &[command, "--batch-size", "8", "--micro-batch", "9"],
+            &["--micro-batch 9 is larger"],
+        );
+    }
     refused(&["--temperature", "0"], &["--temperature", "above 0"]);
     refused(&["--weight-decay", "nan"], &["--weight-decay"]);
     refused(&["--seed", "-3"], &["-3"]);

@@ -132,6 +132,7 @@ fn images_are_resized_to_the_resolution() {
 
 fn classifier(device: &Device, dataset: &Dataset, frozen: bool) -> Trainer<Classifier> {
     let settings = ClassifierSettings {
+        micro_batch: None,
         batch_size: 8,
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),

@@ -12,6 +12,13 @@ use parallax::pretext::rotnet::{RotNet, RotNetSettings};
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
 use parallax::train::{Objective, Trainer};
 
+fn simclr(encoder: ResNetConfig, batch_size: usize, micro_batch: Option<usize>) -> SimClrSettings {
+    SimClrSettings {
+        micro_batch,
+        ..SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0)
+    }
+}
+
 fn device() -> Device {
     Arc::new(CpuDevice::new())
 }
@@ -51,28 +58,35 @@ fn near(name: &str, told: f64, held: f64) {
 #[test]
 fn what_is_told_is_what_a_step_takes() {
     let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
-    for (arch, width, batch_size) in [
-        (Arch::ResNet18, 0.5, 48),
-        (Arch::ResNet50, 0.25, 40),
-        (Arch::ResNet50, 0.5, 12),
+    for (arch, width, batch_size, micro_batch) in [
+        (Arch::ResNet18, 0.5, 48, None),
+        (Arch::ResNet50, 0.25, 40, None),
+        (Arch::ResNet50, 0.5, 12, None),
+        (Arch::ResNet18, 0.5, 48, Some(16)),
+        (Arch::ResNet18, 0.5, 48, Some(20)),
+        (Arch::ResNet50, 0.5, 24, Some(4)),
     ] {
         let encoder = encoder(arch, width);
-        let settings =
-            SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
+        let settings = simclr(encoder, batch_size, micro_batch);
         let optimization = settings.optimization;
         let size = StepSize {
             encoder,
             side: 32,
             views_per_image: 2,
             batch_size,
+            micro_batch,
             optimizer: optimization.optimizer,
         };
         let memory = size.measure(&|| Ok(device())).unwrap();
         let training = device();
         let objective = SimClr::new(&training, settings, dataset.pretraining()).unwrap();
         let held = peak(&training, objective, optimization);
-        let told = memory.base + memory.per_view * (2 * batch_size) as f64;
-        near(&format!("SimCLR {arch} {width}"), told, held);
+        let told = size.needed(memory).unwrap();
+        near(
+            &format!("SimCLR {arch} {width}, {batch_size} in {micro_batch:?}"),
+            told,
+            held,
+        );
     }
     let encoder = encoder(Arch::ResNet18, 0.25);
     let settings = RotNetSettings::of_protocol(Protocol::Sound, encoder, 32, 5e-4, 0);
@@ -82,25 +96,28 @@ fn what_is_told_is_what_a_step_takes() {
         side: 32,
         views_per_image: 4,
         batch_size: 32,
+        micro_batch: None,
         optimizer: optimization.optimizer,
     };
     let memory = size.measure(&|| Ok(device())).unwrap();
     let training = device();
     let objective = RotNet::new(&training, settings, dataset.pretraining()).unwrap();
     let held = peak(&training, objective, optimization);
-    near("RotNet", memory.base + memory.per_view * 128.0, held);
+    near("RotNet", size.needed(memory).unwrap(), held);
 }
 
 #[test]
 fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
     let open: &dyn Fn() -> parallax::Result<Device> = &|| Ok(device());
-    let size = |batch_size| StepSize {
+    let cut = |batch_size, micro_batch| StepSize {
         encoder: encoder(Arch::ResNet18, 0.25),
         side: 32,
         views_per_image: 2,
         batch_size,
+        micro_batch,
         optimizer: parallax::optim::OptimizerOptions::adam(0.0),
     };
+    let size = |batch_size| cut(batch_size, None);
     let free = 256.0 * 1048576.0;
     size(8).check_against(free, open).unwrap();
     let refused = size(4096)
@@ -112,12 +129,24 @@ fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
         "{refused}"
     );
     assert!(refused.contains("256 MiB are free"), "{refused}");
-    let words: Vec<&str> = refused.split_whitespace().collect();
-    let at = words.iter().rposition(|&w| w == "--batch-size").unwrap();
-    let largest: usize = words[at + 1].parse().unwrap();
+    // The number that follows a flag where it is named last.
+    let named = |said: &str, flag: &str| -> Option<usize> {
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let at = words.iter().rposition(|&word| word == flag)?;
+        words[at + 1].trim_end_matches(',').parse().ok()
+    };
+    let largest = named(&refused, "--batch-size").unwrap();
     assert!((8..4096).contains(&largest), "{refused}");
     size(largest).check_against(free, open).unwrap();
     assert!(size(largest + 2).check_against(free, open).is_err());
+    let chunk = named(&refused, "--micro-batch").expect("chunks of this batch fit");
+    assert!((1..4096).contains(&chunk), "{refused}");
+    cut(4096, Some(chunk)).check_against(free, open).unwrap();
+    let larger = cut(4096, Some(chunk + 2)).check_against(free, open);
+    let larger = larger.unwrap_err().to_string();
+    let both = format!("--batch-size 4096 and --micro-batch {} needs", chunk + 2);
+    assert!(larger.contains(&both), "{larger}");
+    assert_eq!(named(&larger, "--micro-batch"), Some(chunk), "{larger}");
     let nothing = size(1).check_against(1000.0, open).unwrap_err().to_string();
     assert!(nothing.contains("use a smaller --width"), "{nothing}");
 }

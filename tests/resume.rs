@@ -133,6 +133,18 @@ fn simclr_goes_on_where_it_was_cut() {
 }
 
 #[test]
+fn a_batch_in_chunks_goes_on_where_it_was_cut() {
+    let base = tempfile::tempdir().unwrap();
+    write_images(&base.path().join("images"));
+    let cut = ["simclr", "--batch-size", "8", "--micro-batch", "3"];
+    check(
+        base.path(),
+        &[&cut[..], &SMALL].concat(),
+        "encoder.safetensors",
+    );
+}
+
+#[test]
 fn rotnet_goes_on_where_it_was_cut() {
     let base = tempfile::tempdir().unwrap();
     write_images(&base.path().join("images"));
@@ -177,6 +189,10 @@ fn a_run_goes_on_with_its_own_settings_only() {
         &["training.temperature: 0.5, now 0.25"],
     );
     refused(&["--resume", "--seed", "1"], &["seed: 0, now 1"]);
+    refused(
+        &["--resume", "--micro-batch", "4"],
+        &["training.micro_batch: none, now 4"],
+    );
     // Without --resume a folder that holds a run is not touched.
     refused(&[], &["not empty"]);
     // A damaged checkpoint is named.

@@ -52,6 +52,28 @@ fn gradients_that_share_a_tensor_stay_apart() -> Result<()> {
     Ok(())
 }
 
+/// Gradients of two tapes add up; that of one leaf does not reach another's by a tensor that they share.
+#[test]
+fn gradients_of_two_tapes_add_up() -> Result<()> {
+    let device = cpu();
+    let (a, b, c) = (ones(&device, 2), ones(&device, 2), ones(&device, 2));
+    let dy = upload_f32(&device, &[1.0, 2.0], &[2])?;
+    let of_sum = |x: &Tensor, y: &Tensor| {
+        let tape = Tape::new(&device);
+        let sum = autograd::add(&tape, &tape.leaf(x), &tape.leaf(y))?;
+        tape.backward_from(&sum, &dy)
+    };
+    let mut gradients = of_sum(&a, &b)?;
+    gradients.add(&device, of_sum(&a, &c)?)?;
+    gradients.add(&device, of_sum(&a, &c)?)?;
+    let read = |leaf| read_f32(&device, gradients.of(leaf).unwrap());
+    assert_eq!(read(&a)?, [3.0, 6.0]);
+    assert_eq!(read(&b)?, [1.0, 2.0]);
+    assert_eq!(read(&c)?, [2.0, 4.0]);
+    assert_eq!(read_f32(&device, &dy)?, [1.0, 2.0]);
+    Ok(())
+}
+
 #[test]
 fn constants_get_no_gradient_and_their_operations_are_not_recorded() -> Result<()> {
     let device = cpu();

@@ -417,4 +417,18 @@ impl Gradients {
     pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
         self.by_leaf.values()
     }
+
+    /// Adds the gradients of another backward pass, leaf by leaf: those of a sum of two losses that were recorded on two
+    /// tapes. A leaf that one of them alone depends on keeps its gradient.
+    ///
+    /// # Errors
+    /// `Error::Device` where memory is short.
+    pub fn add(&mut self, device: &Device, other: Gradients) -> Result<()> {
+        for (key, gradient) in other.by_leaf {
+            let mut sum = self.by_leaf.remove(&key);
+            accumulate(device, &mut sum, gradient)?;
+            self.by_leaf.extend(sum.map(|sum| (key, sum)));
+        }
+        Ok(())
+    }
 }

@@ -19,6 +19,7 @@ use crate::experiment::memory::StepSize;
 use crate::experiment::summary::ClassificationSummary;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::pretext::Protocol;
+use crate::train::micro_batch;
 
 /// How an encoder and a linear layer are trained together.
 #[derive(Args)]
@@ -33,6 +34,11 @@ pub struct ClassificationArguments {
     /// Images a step; all labelled ones where there are fewer
     #[arg(long, default_value = "64")]
     batch_size: usize,
+
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory; the
+    /// statistics of batch norm are each chunk's own [default: the batch size]
+    #[arg(long, value_name = "IMAGES")]
+    micro_batch: Option<usize>,
 
     /// Passes over the labelled images
     #[arg(long, conflicts_with = "steps")]
@@ -87,11 +93,19 @@ impl ClassificationArguments {
         labelled(&dataset)?;
         let chosen = open_for(&run.device, checkpoints.profile)?;
         let beginning = beginning(&chosen.device)?;
+        micro_batch::check(
+            self.batch_size,
+            self.micro_batch,
+            &beginning.encoder().shape()?,
+            dataset.train.height,
+            1,
+        )?;
         let step = StepSize {
             encoder: beginning.encoder(),
             side: dataset.train.height,
             views_per_image: 1,
             batch_size: self.batch_size.min(dataset.train.len()),
+            micro_batch: self.micro_batch,
             optimizer: settings.optimization.optimizer,
         };
         step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
@@ -126,6 +140,7 @@ impl ClassificationArguments {
         }
         Ok(ClassifierSettings {
             batch_size: self.batch_size,
+            micro_batch: self.micro_batch,
             optimization: Optimization {
                 optimizer: OptimizerOptions::nesterov(self.weight_decay as f32),
                 learning_rate: self

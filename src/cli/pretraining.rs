@@ -34,6 +34,11 @@ pub struct PretrainingArguments {
     #[arg(long)]
     no_knn: bool,
 
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory and more
+    /// time; the statistics of batch norm are each chunk's own [default: the batch size]
+    #[arg(long, value_name = "IMAGES")]
+    pub micro_batch: Option<usize>,
+
     #[command(flatten)]
     pub run: RunArguments,
 
@@ -71,6 +76,7 @@ impl PretrainingArguments {
                 dataset.name
             )));
         }
+        pretext.check_micro_batch(&dataset)?;
         let chosen = open_for(&run.device, checkpoints.profile)?;
         pretext
             .step_size(&dataset)

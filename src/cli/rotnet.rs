@@ -43,6 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             pretraining.run.seed,
         );
         settings.optimization.learning_rate = arguments.learning_rate;
+        settings.micro_batch = pretraining.micro_batch;
         Pretext::RotNet(settings)
     })
 }

@@ -47,6 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             pretraining.run.seed,
         );
         settings.optimization.learning_rate = arguments.learning_rate;
+        settings.micro_batch = pretraining.micro_batch;
         settings.temperature = arguments.temperature as f32;
         Pretext::SimClr(settings)
     })

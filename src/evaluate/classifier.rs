@@ -2,13 +2,14 @@
 //! pretrained encoder on a fraction of the labels.
 
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
-use crate::autograd::{self, Tape, Var};
+use crate::autograd::{self, Gradients, Tape, Var};
 use crate::data::{EpochSampler, Split};
 use crate::device::{Device, read_f32, upload_u32};
 use crate::error::{Error, Result};
 use crate::nn::{Head, Mode, Parameter, ResNet};
 use crate::optim::Optimization;
-use crate::train::Objective;
+use crate::tensor::Tensor;
+use crate::train::{Objective, Tapes, micro_batch, whole_batch};
 
 use super::features::for_each_batch;
 
@@ -17,6 +18,9 @@ use super::features::for_each_batch;
 pub struct ClassifierSettings {
     /// Images a step, at most as many as there are labelled ones.
     pub batch_size: usize,
+    /// Images that pass the encoder at a time, where the batch does not fit in memory. See [`micro_batch`] for what stays
+    /// exact.
+    pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub augmentation: PaddedCropAugmentation,
     /// Whether batch norm is in evaluation mode from the second epoch on, as in the evaluated paper's code, where a
@@ -42,7 +46,8 @@ impl Classifier {
     /// A head of `classes` classes on `encoder`, to be trained with it on `members` of `split`.
     ///
     /// # Errors
-    /// `Error::Usage` where the split has no labels, or the batch is empty or larger than the members.
+    /// `Error::Usage` where the split has no labels, or the batch is empty, larger than the members or cannot be cut into
+    /// its chunks.
     pub fn new(
         device: &Device,
         settings: ClassifierSettings,
@@ -56,6 +61,13 @@ impl Classifier {
                 "the training images have no labels; a classifier needs them",
             ));
         };
+        micro_batch::check(
+            settings.batch_size,
+            settings.micro_batch,
+            encoder.shape(),
+            split.height,
+            1,
+        )?;
         let head = Head::new(device, encoder.feature_width(), classes, settings.seed)?;
         Ok(Classifier {
             images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
@@ -73,17 +85,18 @@ impl Classifier {
     pub fn steps_per_epoch(&self) -> u64 {
         self.sampler.batches_per_epoch() as u64
     }
-}
 
-impl Objective for Classifier {
-    /// The mean cross-entropy over the batch.
-    fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var> {
-        let samples: Vec<u32> = self
-            .sampler
-            .batch(step)
+    /// The images of step `step`, as indices into the split.
+    fn samples(&mut self, step: u64) -> Vec<u32> {
+        let places = self.sampler.batch(step);
+        places
             .into_iter()
             .map(|place| self.members[place as usize])
-            .collect();
+            .collect()
+    }
+
+    /// The mean cross-entropy over `samples`, which belong to step `step`.
+    fn loss_of(&self, tape: &Tape, samples: &[u32], step: u64) -> Result<Var> {
         let labels: Vec<u32> = samples.iter().map(|&i| self.labels[i as usize]).collect();
         let key = ViewKey {
             seed: self.settings.seed,
@@ -91,8 +104,8 @@ impl Objective for Classifier {
             view: 0,
         };
         let augmentation = &self.settings.augmentation;
-        let images = self.images.gather(&samples)?;
-        let crops = augmentation.draw(key, &samples);
+        let images = self.images.gather(samples)?;
+        let crops = augmentation.draw(key, samples);
         let images = augmentation.apply(&self.device, &images, &crops)?;
         let (mean, std) = CIFAR10_STATISTICS;
         let images = self.device.normalize(&images, mean, std)?;
@@ -106,6 +119,29 @@ impl Objective for Classifier {
         let logits = self.head.forward(tape, &features)?;
         let labels = upload_u32(&self.device, &labels, &[labels.len()])?;
         autograd::softmax_cross_entropy(tape, &logits, &labels)
+    }
+}
+
+impl Objective for Classifier {
+    /// The mean cross-entropy over the batch.
+    fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var> {
+        let samples = self.samples(step);
+        self.loss_of(tape, &samples, step)
+    }
+
+    fn gradients(&mut self, tapes: &Tapes, step: u64) -> Result<(Tensor, Gradients)> {
+        let ClassifierSettings {
+            batch_size,
+            micro_batch,
+            ..
+        } = self.settings;
+        let Some(images) = micro_batch::in_parts(batch_size, micro_batch) else {
+            return whole_batch(self, tapes, step);
+        };
+        let samples = self.samples(step);
+        micro_batch::accumulated(tapes, batch_size, images, |tape, chunk| {
+            self.loss_of(tape, &samples[chunk], step)
+        })
     }
 
     fn encoder(&self) -> &ResNet {

@@ -101,6 +101,9 @@ pub fn run(
     let members = label_fraction(train_labels, classes, labels, settings.seed)?;
     let labelled_images = members.len();
     settings.batch_size = settings.batch_size.min(labelled_images);
+    settings.micro_batch = settings
+        .micro_batch
+        .map(|images| images.min(labelled_images));
     let (encoder, network, start) = match beginning {
         Beginning::FromScratch(network) => {
             (ResNet::new(device, &network, settings.seed)?, network, None)
@@ -135,6 +138,7 @@ pub fn run(
         device: device.name(),
         encoder: network.into(),
         training: Some(TrainingConfig {
+            micro_batch: settings.micro_batch,
             labelled_images: Some(labelled_images),
             stop_when_flat,
             frozen_after_first_epoch: Some(settings.frozen_after_first_epoch),

@@ -50,6 +50,9 @@ impl From<ResNetConfig> for EncoderConfig {
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainingConfig {
     pub batch_size: usize,
+    /// Images that pass the network at a time, where the batch is cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
     pub steps: u64,
     pub optimizer: String,
     pub learning_rate: f64,
@@ -80,6 +83,7 @@ impl TrainingConfig {
     pub fn new(batch_size: usize, steps: u64, optimization: &Optimization) -> Self {
         TrainingConfig {
             batch_size,
+            micro_batch: None,
             steps,
             optimizer: optimization.optimizer.name().to_string(),
             learning_rate: optimization.learning_rate,

@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::OptimizerOptions;
+use crate::train::micro_batch::in_parts;
 
 /// A training step.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct StepSize {
     pub side: usize,
     pub views_per_image: usize,
     pub batch_size: usize,
+    /// Images that pass the network at a time, where the batch is cut.
+    pub micro_batch: Option<usize>,
     pub optimizer: OptimizerOptions,
 }
 
@@ -28,12 +31,46 @@ pub struct StepMemory {
 
 /// Views of the two steps that are taken to measure; enough that activations outweigh gradients.
 const PROBED: [usize; 2] = [8, 16];
+/// Bytes of a view whose embedding is kept while the batch passes in chunks: 128 numbers, and as many in each of the tensors
+/// that the loss makes of them. Where nothing is kept, as in RotNet, it is little beside the rest.
+const CACHED: f64 = 8.0 * 4.0 * 128.0;
 /// No step holds so many times the convolutions' outputs, nor so many times the weights.
 const BOUND: f64 = 6.0;
 
 impl StepSize {
+    /// Views of the batch.
     fn views(&self) -> usize {
         self.batch_size * self.views_per_image
+    }
+
+    /// Views whose activations are held at a time. A device keeps buffers for tensors of the same size, so that a last chunk
+    /// of another size has its own beside those of the others.
+    fn views_held(&self) -> usize {
+        match in_parts(self.batch_size, self.micro_batch) {
+            Some(images) => (images + self.batch_size % images) * self.views_per_image,
+            None => self.views(),
+        }
+    }
+
+    /// The same step in chunks of `images` images.
+    fn in_chunks_of(&self, images: usize) -> Self {
+        StepSize {
+            micro_batch: Some(images),
+            ..*self
+        }
+    }
+
+    /// Bytes of the step, `memory` being what was measured.
+    ///
+    /// # Errors
+    /// `Error::Usage` where the network cannot be.
+    pub fn needed(&self, memory: StepMemory) -> Result<f64> {
+        let held = memory.base + memory.per_view * self.views_held() as f64;
+        Ok(match in_parts(self.batch_size, self.micro_batch) {
+            // The gradients of the chunks so far, beside those of the chunk at hand.
+            Some(_) => held + self.weights()? + CACHED * self.views() as f64,
+            None => held,
+        })
     }
 
     /// Copies of the weights that the optimiser keeps.
@@ -51,7 +88,10 @@ impl StepSize {
     /// More than the step takes, without a measurement.
     fn bound(&self) -> Result<f64> {
         let outputs = 4.0 * self.encoder.shape()?.conv_outputs(self.side)? as f64;
-        Ok(BOUND * (outputs * self.views() as f64 + self.weights()?))
+        Ok(
+            BOUND * (outputs * self.views_held() as f64 + self.weights()?)
+                + CACHED * self.views() as f64,
+        )
     }
 
     /// Measures two small steps, each on a device that `open` gives anew, since a device keeps buffers for the next step.
@@ -76,7 +116,7 @@ impl StepSize {
     /// card's own memory is not, and allocations on it fail with an error of their own. `open` gives such a device anew.
     ///
     /// # Errors
-    /// `Error::Usage` with what is needed and the largest batch that fits.
+    /// `Error::Usage` with what is needed and the largest chunk and the largest batch that fit.
     pub fn check(&self, device: &Device, open: &dyn Fn() -> Result<Device>) -> Result<()> {
         if !device.in_host_memory() {
             return Ok(());
@@ -99,21 +139,40 @@ impl StepSize {
             return Ok(());
         }
         let memory = self.measure(open)?;
-        let needed = memory.base + memory.per_view * self.views() as f64;
+        let needed = self.needed(memory)?;
         if needed <= free {
             return Ok(());
         }
+        let mut advice = Vec::new();
+        if let Some(images) = self.largest_chunk(memory, free)? {
+            advice.push(format!("--micro-batch {images}"));
+        }
         let largest = (free - memory.base) / (memory.per_view * self.views_per_image as f64);
         let mib = |bytes: f64| (bytes / f64::from(1 << 20)).round();
-        let advice = match largest.floor() {
-            n if n >= 1.0 => format!("use --batch-size {n} or less, or a smaller --width"),
-            _ => "use a smaller --width".to_string(),
+        if largest >= 1.0 && self.micro_batch.is_none() {
+            advice.push(format!("--batch-size {} or less", largest.floor()));
+        }
+        advice.push("a smaller --width".to_string());
+        let chunks = match self.micro_batch {
+            Some(images) => format!(" and --micro-batch {images}"),
+            None => String::new(),
         };
         Err(Error::usage(format!(
-            "a step of --batch-size {} needs about {} MiB and {} MiB are free; {advice}",
+            "a step of --batch-size {}{chunks} needs about {} MiB and {} MiB are free; use {}",
             self.batch_size,
             mib(needed),
-            mib(free)
+            mib(free),
+            advice.join(", or ")
         )))
+    }
+
+    /// The most images that can pass at a time in `free` bytes, fewer than the batch; `None` where not even one can.
+    fn largest_chunk(&self, memory: StepMemory, free: f64) -> Result<Option<usize>> {
+        for images in (1..self.batch_size).rev() {
+            if self.in_chunks_of(images).needed(memory)? <= free {
+                return Ok(Some(images));
+            }
+        }
+        Ok(None)
     }
 }

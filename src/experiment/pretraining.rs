@@ -53,6 +53,13 @@ impl Pretext {
         }
     }
 
+    fn micro_batch(&self) -> Option<usize> {
+        match self {
+            Pretext::SimClr(settings) => settings.micro_batch,
+            Pretext::RotNet(settings) => settings.micro_batch,
+        }
+    }
+
     fn optimization(&self) -> Optimization {
         match self {
             Pretext::SimClr(settings) => settings.optimization,
@@ -78,7 +85,19 @@ impl Pretext {
             side,
             views_per_image,
             batch_size: self.batch_size(),
+            micro_batch: self.micro_batch(),
             optimizer: self.optimization().optimizer,
+        }
+    }
+
+    /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
+    ///
+    /// # Errors
+    /// As [`crate::train::micro_batch::check`].
+    pub fn check_micro_batch(&self, dataset: &Dataset) -> Result<()> {
+        match self {
+            Pretext::SimClr(settings) => settings.check_micro_batch(),
+            Pretext::RotNet(settings) => settings.check_micro_batch(dataset.pretraining().height),
         }
     }
 
@@ -143,8 +162,10 @@ impl PretrainingRequest {
 
     fn config(&self, device: &Device) -> RunConfig {
         let pretext = &self.pretext;
-        let training =
-            TrainingConfig::new(pretext.batch_size(), self.steps, &pretext.optimization());
+        let training = TrainingConfig {
+            micro_batch: pretext.micro_batch(),
+            ..TrainingConfig::new(pretext.batch_size(), self.steps, &pretext.optimization())
+        };
         let (training, augmentation) = match pretext {
             Pretext::SimClr(settings) => (
                 TrainingConfig {

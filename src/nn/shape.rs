@@ -304,6 +304,15 @@ impl ResNetShape {
         Ok(geometries.iter().map(len).sum())
     }
 
+    /// Elements of one channel of the last convolution's result, for an image of `image_size` x `image_size`.
+    ///
+    /// # Errors
+    /// As [`ResNetShape::flops`].
+    pub fn last_plane(&self, image_size: usize) -> Result<usize> {
+        let geometries = self.geometries(image_size)?;
+        Ok(geometries.last().map_or(0, |last| last.oh * last.ow))
+    }
+
     /// Of every convolution, for one image.
     fn geometries(&self, image_size: usize) -> Result<Vec<ConvGeometry>> {
         let stem = self.stem.geometry(image_size)?;

@@ -1,7 +1,6 @@
 //! One training under way: steps that are recorded without waiting, and the replay of a step that went wrong.
 
-use super::Objective;
-use crate::autograd::{Gradients, Tape};
+use super::{Objective, Tapes};
 use crate::device::{Device, Readback};
 use crate::error::{Error, Result};
 use crate::nn::Parameter;
@@ -44,15 +43,9 @@ impl<O: Objective> Trainer<O> {
         })
     }
 
-    fn gradients(&mut self, tape: Tape, step: u64) -> Result<(Tensor, Gradients)> {
-        let loss = self.objective.loss(&tape, step)?;
-        let gradients = tape.backward(&loss)?;
-        Ok((loss.tensor().clone(), gradients))
-    }
-
     /// Records step `step` (counted from 0) without waiting for it.
     pub fn step(&mut self, step: u64) -> Result<PendingStep> {
-        let (loss, gradients) = self.gradients(Tape::new(&self.device), step)?;
+        let (loss, gradients) = self.objective.gradients(&Tapes::new(&self.device), step)?;
         self.device.check_finite(&loss, &self.flag)?;
         for gradient in gradients.iter() {
             self.device.check_finite(gradient, &self.flag)?;
@@ -91,8 +84,8 @@ impl<O: Objective> Trainer<O> {
     fn diagnose(&mut self, step: u64) -> Error {
         let advice = "the weights are those of the step before; try a lower learning rate, or for SimCLR a higher temperature";
         self.objective.encoder().discard_running_statistics();
-        let tape = Tape::checked(&self.device);
-        match self.gradients(tape, step) {
+        let tapes = Tapes::checked(&self.device);
+        match self.objective.gradients(&tapes, step) {
             Err(Error::NonFinite(what)) => {
                 Error::NonFinite(format!("step {}: {what}; {advice}", step + 1))
             }

@@ -1,0 +1,51 @@
+//! The tapes that a step is recorded on.
+
+use crate::autograd::Tape;
+use crate::device::Device;
+
+/// Gives the tapes of a step: those that it is trained with, or those of its replay, which check each operation.
+#[derive(Clone)]
+pub struct Tapes {
+    device: Device,
+    checked: bool,
+}
+
+impl Tapes {
+    /// Tapes as training uses them.
+    pub fn new(device: &Device) -> Self {
+        Tapes {
+            device: device.clone(),
+            checked: false,
+        }
+    }
+
+    /// Tapes that wait for each operation and fail where its result is not finite: see [`Tape::checked`].
+    pub fn checked(device: &Device) -> Self {
+        Tapes {
+            device: device.clone(),
+            checked: true,
+        }
+    }
+
+    /// The device of every tape.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// A tape that records, so that a backward pass can follow.
+    pub fn recording(&self) -> Tape {
+        match self.checked {
+            true => Tape::checked(&self.device),
+            false => Tape::new(&self.device),
+        }
+    }
+
+    /// A tape for a forward pass alone. A checked one records none the less, since only then does it check; what it saved
+    /// goes with it.
+    pub fn forward_only(&self) -> Tape {
+        match self.checked {
+            true => Tape::checked(&self.device),
+            false => Tape::inference(&self.device),
+        }
+    }
+}
