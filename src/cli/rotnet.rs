@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::arguments::{not_negative, positive};
+use super::arguments::{fraction, not_negative, positive};
 use super::pretraining::PretrainingArguments;
 use crate::error::Result;
 use crate::experiment::pretraining::Pretext;
@@ -28,13 +28,17 @@ pub struct Arguments {
     /// L2, added to the gradient
     #[arg(long, default_value = "0.0005", value_parser = not_negative)]
     weight_decay: f64,
+
+    /// The part of the test images on which rotations are told in the end, the same of each class
+    #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
+    rotation_images: f64,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let pretraining = &arguments.pretraining;
     let default = if pretraining.on_shapes() { 32 } else { 128 };
     let batch_size = arguments.batch_size.unwrap_or(default);
-    pretraining.train(batch_size, |encoder| {
+    pretraining.train(batch_size, arguments.rotation_images, |encoder| {
         let mut settings = RotNetSettings::of_protocol(
             pretraining.run.protocol,
             encoder,

@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let pretraining = &arguments.pretraining;
     let default = if pretraining.on_shapes() { 64 } else { 128 };
     let batch_size = arguments.batch_size.unwrap_or(default);
-    pretraining.train(batch_size, |encoder| {
+    pretraining.train(batch_size, 1.0, |encoder| {
         let mut settings = SimClrSettings::of_protocol(
             pretraining.run.protocol,
             encoder,

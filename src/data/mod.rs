@@ -120,6 +120,16 @@ impl Dataset {
         self.unlabelled.as_ref().unwrap_or(&self.train)
     }
 
+    /// The part `fraction` of the test images, the same of each class, drawn by `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the test images have no labels, or as [`label_fraction`].
+    pub fn test_part(&self, fraction: f64, seed: u64) -> Result<Split> {
+        let labels = self.labels_of(&self.test, "test")?;
+        let members = label_fraction(labels, self.classes.len(), fraction, seed)?;
+        Ok(self.test.subset(&members))
+    }
+
     /// The labels of `split`, one of this set's own, which messages call `name`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::run_folder::RunFolder;
 use super::summary::{AttackPoint, AttackSummary, PicturedImage, Start};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
-use crate::data::{DataKind, Dataset, batches, label_fraction};
+use crate::data::{DataKind, Dataset, batches};
 use crate::device::kernels::NoiseKey;
 use crate::device::{Device, read_f32, upload_f32, upload_u32};
 use crate::error::{Error, Result};
@@ -82,9 +82,7 @@ pub fn run(
     } = request;
     let (encoder, classes) = (&loaded.encoder, dataset.classes.len());
     let head = head(&request.path, loaded, dataset)?;
-    let all_labels = dataset.labels_of(&dataset.test, "test")?;
-    let members = label_fraction(all_labels, classes, request.images, request.seed)?;
-    let split = dataset.test.subset(&members);
+    let split = dataset.test_part(request.images, request.seed)?;
     let labels = dataset.labels_of(&split, "test")?.to_vec();
     let (method, iterations) = match request.method {
         Method::Fgsm => ("fgsm", None),
@@ -102,7 +100,7 @@ pub fn run(
             method: method.to_string(),
             iterations,
             eps: request.eps.iter().copied().map(shortest).collect(),
-            images: members.len(),
+            images: split.len(),
         }),
         data: DataConfig::new(request.data, dataset),
         augmentation: None,

@@ -130,6 +130,8 @@ pub struct PretrainingRequest {
     pub init: Option<PathBuf>,
     /// Whether the encoder, and the untrained one, are judged by their nearest neighbours in the end.
     pub knn: bool,
+    /// The part of the test images on which RotNet's accuracy is told, the same of each class.
+    pub rotation_images: f64,
     /// The run's device where its first steps are to be measured.
     pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
@@ -219,7 +221,12 @@ pub fn run(
         Pretext::RotNet(settings) => {
             let objective = RotNet::new(device, settings.clone(), split)?;
             let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
-            let accuracy = rotation_accuracy(device, &objective, &request.dataset.test)?;
+            let told = match request.rotation_images {
+                1.0 => None,
+                part => Some(request.dataset.test_part(part, settings.seed)?),
+            };
+            let told = told.as_ref().unwrap_or(&request.dataset.test);
+            let accuracy = rotation_accuracy(device, &objective, told)?;
             judge(
                 device,
                 request,

@@ -180,11 +180,15 @@ impl<'a> List<'a> {
             (Method::RotNet, Protocol::Paper) => Stem::ImageNet,
             _ => CIFAR,
         };
-        // RotNet ends with all rotations of the test images.
+        // RotNet ends with all rotations of some test images.
+        let part = self.settings.sizes.rotation_part;
         let told = match run.method {
             Method::SimClr => 0,
-            Method::RotNet => 4 * run.source.test,
+            Method::RotNet => 4 * images(part, run.source.test),
         };
+        if run.method == Method::RotNet {
+            command.extend(words(&["--rotation-images", &part.to_string()]));
+        }
         let work = Work {
             network: Network {
                 arch: run.arch,

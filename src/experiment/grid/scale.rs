@@ -62,6 +62,8 @@ pub struct Sizes {
     pub linear_part: f64,
     /// The part of the test images that is attacked, the same of each class.
     pub attack_part: f64,
+    /// The part of the test images on which RotNet's rotations are told, the same of each class.
+    pub rotation_part: f64,
 }
 
 /// The number of `all` images that a part of them is.
@@ -80,6 +82,7 @@ impl Sizes {
                 supervised_steps: Some(20),
                 linear_part: 0.125,
                 attack_part: 0.05,
+                rotation_part: 0.05,
             },
             Scale::Small => Sizes {
                 width: 0.25,
@@ -88,7 +91,8 @@ impl Sizes {
                 baseline_steps: Some([75, 100, 125]),
                 supervised_steps: Some(200),
                 linear_part: 0.2,
-                attack_part: 0.02,
+                attack_part: 0.1,
+                rotation_part: 0.1,
             },
             Scale::Paper => Sizes {
                 width: 1.0,
@@ -98,6 +102,7 @@ impl Sizes {
                 supervised_steps: None,
                 linear_part: 1.0,
                 attack_part: 1.0,
+                rotation_part: 1.0,
             },
         }
     }
@@ -148,6 +153,11 @@ impl Sizes {
                 "training images of a linear evaluation",
             ),
             (self.attack_part, first.test, "attacked test images"),
+            (
+                self.rotation_part,
+                first.test,
+                "test images whose rotations RotNet tells in the end",
+            ),
         ] {
             if part < 1.0 {
                 lines.push(format!(
