@@ -177,35 +177,40 @@ fn conv2d(
     }
 
     let output_plane = params.output_h * params.output_w;
+#for v in 0..VECTORS
+    let write_at${v} = params.output_offset + (image${v} * params.output_channels + first_channel) * output_plane
+        + (i${v} * params.out_step + params.out_row) * params.output_w + j${v} * params.out_step + params.out_column;
+#end
 #if SUBGROUP
-    // By pixel, then channel.
     var sums: array<f32, ${ROWS * VECTORS * 4}>;
+#for q in 0..ROWS
 #for v in 0..VECTORS
 #for k in 0..4
-#for q in 0..ROWS
-    sums[${(v * 4 + k) * ROWS + q}] = sum${q}_${v}[${k}];
+    sums[${(q * VECTORS + v) * 4 + k}] = sum${q}_${v}[${k}];
 #end
 #end
 #end
     let channels = min(params.output_channels - first_channel, ${ROWS}u);
-#end
+    for (var q = 0u; q < channels; q++) {
 #for v in 0..VECTORS
-    let write_at${v} = params.output_offset + (image${v} * params.output_channels + first_channel) * output_plane
-        + (i${v} * params.out_step + params.out_row) * params.output_w + j${v} * params.out_step + params.out_column;
+#for k in 0..4
+        if own${v}[${k}] < params.pixels {
+            output[write_at${v}[${k}] + q * output_plane] = sums[q * ${4 * VECTORS}u + ${4 * v + k}u];
+        }
+#end
+#end
+    }
+#else
+#for v in 0..VECTORS
 #for k in 0..4
     if own${v}[${k}] < params.pixels {
-#if SUBGROUP
-        for (var q = 0u; q < channels; q++) {
-            output[write_at${v}[${k}] + q * output_plane] = sums[${(v * 4 + k) * ROWS}u + q];
-        }
-#else
 #for q in 0..ROWS
         if first_channel + ${q}u < params.output_channels {
             output[write_at${v}[${k}] + ${q}u * output_plane] = sum${q}_${v}[${k}];
         }
 #end
-#end
     }
+#end
 #end
 #end
 }

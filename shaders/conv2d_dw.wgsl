@@ -19,7 +19,7 @@
 //   elements of dy are the same for the whole workgroup. Invocations behind the last column repeat it and store nothing.
 //   One workgroup a tile, channel tiles fastest, splits slowest.
 // reduce: one invocation an element of partials adds the splits in their order, to dw where it follows an earlier slice of
-//   the batch. Workgroups of 256.
+//   the batch. Workgroups of 256. A single split of subgroup8 is dw itself.
 //
 // Both orders are fixed, so the same call gives the same bits; there are no atomics.
 //
@@ -184,26 +184,27 @@ fn partial(
         }
     }
 #if SUBGROUP
-    // By column, then channel.
     var results: array<f32, ${ROWS * VECTORS * 4}>;
-#for v in 0..VECTORS
-#for k in 0..4
 #for q in 0..ROWS
-    results[${(v * 4 + k) * ROWS + q}] = sum${q}_${v}[${k}];
-#end
-#end
-#end
-    let channels = min(params.o - first_channel, ${ROWS}u);
-    let to = (split * params.o + first_channel) * columns();
 #for v in 0..VECTORS
 #for k in 0..4
-    if column${v}[${k}] < columns() && split < params.splits {
-        for (var q = 0u; q < channels; q++) {
-            partials[to + q * columns() + column${v}[${k}]] = results[${(v * 4 + k) * ROWS}u + q];
+    results[${(q * VECTORS + v) * 4 + k}] = sum${q}_${v}[${k}];
+#end
+#end
+#end
+    // None behind the last split.
+    let channels = select(0u, min(params.o - first_channel, ${ROWS}u), split < params.splits);
+    var to = (split * params.o + first_channel) * columns();
+    for (var q = 0u; q < channels; q++) {
+#for v in 0..VECTORS
+#for k in 0..4
+        if column${v}[${k}] < columns() {
+            partials[to + column${v}[${k}]] = results[q * ${4 * VECTORS}u + ${4 * v + k}u];
         }
+#end
+#end
+        to += columns();
     }
-#end
-#end
 #else
 #for v in 0..VECTORS
     if column + ${v * WORKGROUP}u < columns() && split < params.splits {
@@ -227,7 +228,10 @@ fn reduce(at: Invocation) {
     for (var split = 0u; split < params.splits; split++) {
         sum += sums[split * params.o * columns() + index];
     }
-    dw[index] = select(0.0, dw[index], params.accumulate != 0u) + sum;
+    if params.accumulate != 0u {
+        sum += dw[index];
+    }
+    dw[index] = sum;
 #else
     let o = index / columns();
     let column = index - o * columns();

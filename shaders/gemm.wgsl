@@ -17,19 +17,21 @@
 //   - subgroup8, only for adapters whose subgroups are all of 8: a and b are single elements with any strides, since every
 //     load there is made lane by lane, so that nothing is packed. An invocation loads one element in eight of A, and
 //     subgroupBroadcast hands it round. UNROLL terms are loaded, then added up; the sums are stored by loops. large has the
-//     fewest loads for each multiply-add, small loses less at the edges of C.
+//     fewest loads for each multiply-add, small loses less at the edges of C. contiguous, for a B whose columns lie side by
+//     side in whole vec4s (b_offset and b_term count them; b_column is 1), finds a lane's address once for four elements.
 //
 // One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B. Where K is sliced,
 // `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element.
 //
 // Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where they
 // are packed.
-#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BIAS=0
-#variant plain_bias ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BIAS=1
-#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 BIAS=0
-#variant subgroup8_large_bias ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 BIAS=1
-#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 BIAS=0
-#variant subgroup8_small_bias ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 BIAS=1
+#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=0
+#variant plain_bias ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=1
+#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 STRIDED=1 BIAS=0
+#variant subgroup8_large_bias ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 STRIDED=1 BIAS=1
+#variant subgroup8_contiguous ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 STRIDED=0 BIAS=0
+#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 STRIDED=1 BIAS=0
+#variant subgroup8_small_bias ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 STRIDED=1 BIAS=1
 
 #import grid
 
@@ -54,9 +56,12 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 #if SUBGROUP
 @group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
 #else
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;
+#end
+#if STRIDED
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+#else
 @group(0) @binding(2) var<storage, read> b: array<vec4f>;
 #end
 #if BIAS
@@ -88,14 +93,14 @@ fn gemm(
 #for q in 0..ROWS/8
     var a_at${q} = params.a_offset + min(first_row + ${8 * q}u + subgroup_lane, params.m - 1u) * params.a_row;
 #end
-#for v in 0..VECTORS
-    var b_at${v} = params.b_offset + min(vec4u(n${v}) + vec4u(0u, 1u, 2u, 3u), vec4u(params.n - 1u)) * params.b_column;
-#end
 #else
     var a_at = params.a_offset + first_row / 4u;
-    let last_vector = (params.n - 1u) / 4u;
+#end
 #for v in 0..VECTORS
-    var b_at${v} = params.b_offset + min(vector + ${v * WORKGROUP}u, last_vector);
+#if STRIDED
+    var b_at${v} = params.b_offset + min(vec4u(n${v}) + vec4u(0u, 1u, 2u, 3u), vec4u(params.n - 1u)) * params.b_column;
+#else
+    var b_at${v} = params.b_offset + min(vector + ${v * WORKGROUP}u, (params.n - 1u) / 4u);
 #end
 #end
     for (var k = 0u; k < params.k; k += ${UNROLL}u) {
@@ -106,12 +111,16 @@ fn gemm(
         let a_on${u} = select(0u, ${u}u * params.a_term, there${u});
         let b_on${u} = select(0u, ${u}u * params.b_term, there${u});
 #for v in 0..VECTORS
+#if STRIDED
         let loaded${u}_${v} = vec4f(
             b[b_at${v}.x + b_on${u}],
             b[b_at${v}.y + b_on${u}],
             b[b_at${v}.z + b_on${u}],
             b[b_at${v}.w + b_on${u}],
         );
+#else
+        let loaded${u}_${v} = b[b_at${v} + b_on${u}];
+#end
         let right${u}_${v} = select(vec4f(0.0), loaded${u}_${v}, there${u});
 #end
 #for q in 0..ROWS/8

@@ -323,6 +323,7 @@ pub(super) fn conv2d_dw(
         false => (0, usize::MAX),
     };
     let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, packed], most)?;
+    let whole = ranges.len() == 1;
     for (start, count) in ranges {
         let (mut x, mut x_offset) =
             device.part_from("conv2d_dw", "x", x, start * x_row, count * x_row)?;
@@ -343,7 +344,12 @@ pub(super) fn conv2d_dw(
         }
 
         let [rows_per_split, splits] = kernels.splits(device, &g, count);
-        let partials = device.floats(&[splits, result])?;
+        // A single split has no other to be added to.
+        let direct = whole && splits == 1 && !tile.packed;
+        let partials = match direct {
+            true => dw.clone(),
+            false => device.floats(&[splits, result])?,
+        };
         let params = conv2d_dw_plain::Params {
             rows: (count * g.oh) as u32,
             rows_per_split: rows_per_split as u32,
@@ -367,6 +373,9 @@ pub(super) fn conv2d_dw(
         let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
         let workgroups = tile.workgroups(g.o, columns) * splits;
         device.launch(tile.entry, params, &[x, dy, partials.clone()], workgroups)?;
+        if direct {
+            continue;
+        }
         let parts = [partials, device.whole("conv2d_dw", "dw", &dw)?];
         let workgroups = (g.o * columns).div_ceil(256);
         device.launch(kernels.reduce, params, &parts, workgroups)?;
