@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use parallax::device::cpu::CpuDevice;
@@ -12,6 +13,8 @@ use parallax::device::philox::Philox;
 use parallax::device::shapes::{self, Conv2d};
 use parallax::device::{read_f32, upload_f32};
 use parallax::{Device, Tensor};
+
+mod textbook;
 
 fn device() -> Device {
     match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
@@ -56,6 +59,54 @@ fn gemm(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter, in turn, so that what else the machine
+/// does meets both; prints the medians and their ratio.
+fn gemm_beside_a_textbook(_: &mut Criterion) {
+    let Ok(name) = std::env::var("PARALLAX_BENCH_DEVICE") else {
+        return;
+    };
+    if name.starts_with("cpu") {
+        return;
+    }
+    const ROUNDS: usize = 9;
+    let device = device();
+    let n = 512;
+    let (a, b) = (random(&device, &[n, n]), random(&device, &[n, n]));
+    let own = || {
+        let product = device.gemm(Gemm::default(), &a, &b).expect("it fits");
+        wait(&device, &product);
+        product
+    };
+    let [left, right] = [&a, &b].map(|x| read_f32(&device, x).expect("it was uploaded"));
+    let textbook = textbook::Textbook::new(&name, n, &left, &right);
+    // The first run compiles.
+    textbook.run();
+    let product = read_f32(&device, &own()).expect("the kernel ran");
+    for (x, y) in product.iter().zip(textbook.first_row()) {
+        assert!(
+            (x - y).abs() < 1e-3,
+            "{x} by the library, {y} by the textbook"
+        );
+    }
+    let mut seconds = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        textbook.run();
+        seconds[0].push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        own();
+        seconds[1].push(start.elapsed().as_secs_f64());
+    }
+    let [theirs, own] = seconds.map(|mut all| {
+        all.sort_by(f64::total_cmp);
+        2e-9 * (n * n * n) as f64 / all[ROUNDS / 2]
+    });
+    println!(
+        "gemm/512 beside a textbook's kernel: {own:.1} and {theirs:.1} GFLOP/s, {:.1} times as fast",
+        own / theirs
+    );
 }
 
 fn conv2d(c: &mut Criterion) {
@@ -182,5 +233,13 @@ fn nt_xent_large(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, gemm, conv2d, batch_norm, nt_xent, nt_xent_large);
+criterion_group!(
+    benches,
+    gemm,
+    gemm_beside_a_textbook,
+    conv2d,
+    batch_norm,
+    nt_xent,
+    nt_xent_large
+);
 criterion_main!(benches);

@@ -2,13 +2,13 @@
 //
 //   output[n, q, out_step i + out_row, out_step j + out_column]
 //     = sum over channels p, taps u < taps_h, v < taps_w of
-//       input[n, p, step i + row + direction u, step j + column + direction v] w[tap(u, v), p, q]
+//       input[n, p, step i + row + direction u, step j + column + direction v] w[q, p, tap(u, v)]
 //
 // for i < grid_h, j < grid_w; input is 0 outside its planes.
 //
 //   input  [N, P, input_h, input_w]   x, or dy for dx
-//   w       [KH KW, P, 4 w_stride]       weights with the output's channels last, padded to a whole tile (pack.wgsl)
-//   output  [N, Q, output_h, output_w]   y, or dx
+//   w       [KH KW, P, Q]               w[tap w_tap + p w_term + q w_row]
+//   output  [N, Q, output_h, output_w]  y, or dx
 //
 //   forward: step = stride, direction = 1, row = column = -padding, out_step = 1; all taps.
 //   dx: an input pixel meets only those taps that land on the stride's grid, the same ones for all pixels with the same
@@ -19,17 +19,22 @@
 // Tile: an invocation holds ROWS output channels x 4 VECTORS pixels in registers, a workgroup ROWS channels x
 // 4 VECTORS WORKGROUP pixels, which run through rows, planes and images, so that small planes fill it too. A pixel is
 // taken apart into image, row and column once. For each tap and channel an invocation loads its pixels (neighbours load
-// neighbours); the ROWS weights are the same for the whole workgroup and come as the elements of A do in gemm.wgsl. The sum
-// runs over blocks of channels, then taps, then the channels of a block, so that a block's pixels stay in the cache from
-// tap to tap. Invocations behind the last pixel repeat it and store nothing, so that control flow stays uniform. The narrow
-// variant is for up to four output channels, the images of a stem's dx.
+// neighbours); the ROWS weights are the same for the whole workgroup. The sum runs over blocks of channels, then taps, then
+// the channels of a block, so that a block's pixels stay in the cache from tap to tap. Invocations behind the last pixel
+// repeat it and store nothing, so that control flow stays uniform.
+//
+// The variants are those of gemm.wgsl, with its reasons:
+//   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded to
+//     whole tiles (w_tap and w_term count vec4s; w_row is 1).
+//   - subgroup8: w is single elements, where they lie in their tensor.
 //
 // One workgroup a tile, channel tiles fastest: the workgroups that run together share pixels.
 //
 // Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (input + w + output) bytes over the bandwidth.
-#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 SUBGROUP=0
-#variant narrow ROWS=4 VECTORS=2 WORKGROUP=64 SUBGROUP=0
-#variant subgroup8 ROWS=16 VECTORS=1 WORKGROUP=8 SUBGROUP=1
+#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
+#variant narrow ROWS=4 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
+#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 BLOCK=64
+#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 BLOCK=64
 
 #import grid
 
@@ -58,8 +63,9 @@ struct Params {
     out_step: u32,
     out_row: u32,
     out_column: u32,
-    // vec4s of a row of w
-    w_stride: u32,
+    w_tap: u32,
+    w_term: u32,
+    w_row: u32,
     // elements before image 0
     input_offset: u32,
     output_offset: u32,
@@ -75,15 +81,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> output: array<f32>;
 
 // Channels between two changes of the tap.
-const BLOCK: u32 = 16u;
-
-#if SUBGROUP
-fn load_left(i: u32) -> f32 {
-#else
-fn load_left(i: u32) -> vec4f {
-#end
-    return w[i];
-}
+const BLOCK: u32 = ${BLOCK}u;
 
 @compute @workgroup_size(${WORKGROUP})
 fn conv2d(
@@ -112,11 +110,11 @@ fn conv2d(
     let column${v} = vec4i(j${v} * params.step) + params.column;
 #end
 #if SUBGROUP
-    let w_offset = first_channel + subgroup_lane;
-    let w_step = params.w_stride * 4u;
+#for q in 0..ROWS/8
+    let w_offset${q} = min(first_channel + ${8 * q}u + subgroup_lane, params.output_channels - 1u) * params.w_row;
+#end
 #else
     let w_offset = first_channel / 4u;
-    let w_step = params.w_stride;
 #end
 #for r in 0..ROWS
 #for v in 0..VECTORS
@@ -139,20 +137,40 @@ fn conv2d(
                 var read_at${v} = base${v} + block * plane
                     + select(vec4u(0u), input_row${v} * params.input_w + input_column${v}, inside${v});
 #end
-                var left_at = ((tap_row + v * params.tap_step) * params.input_channels + block) * w_step + w_offset;
-                for (var p = block; p < block_end; p++) {
+                var left_at = (tap_row + v * params.tap_step) * params.w_tap + block * params.w_term;
+                for (var p = block; p < block_end; p += ${UNROLL}u) {
+#for u in 0..UNROLL
+#if SUBGROUP
+                    // Behind the last channel the first is loaded again and taken as zero, on both sides, since 0 times
+                    // infinity is not 0.
+                    let there${u} = p + ${u}u < block_end;
+                    let input_on${u} = select(0u, ${u}u * plane, there${u});
+                    let w_on${u} = left_at + select(0u, ${u}u * params.w_term, there${u});
+#for q in 0..ROWS/8
+                    let left${u}_${q} = select(0.0, w[w_offset${q} + w_on${u}], there${u});
+#end
+#else
+                    let there${u} = true;
+                    let input_on${u} = 0u;
+#for q in 0..ROWS/4
+                    let left${u}_${q} = w[w_offset + left_at + ${q}u];
+#end
+#end
 #for v in 0..VECTORS
-                    let loaded${v} = vec4f(
-                        input[read_at${v}.x],
-                        input[read_at${v}.y],
-                        input[read_at${v}.z],
-                        input[read_at${v}.w],
+                    let loaded${u}_${v} = vec4f(
+                        input[read_at${v}.x + input_on${u}],
+                        input[read_at${v}.y + input_on${u}],
+                        input[read_at${v}.z + input_on${u}],
+                        input[read_at${v}.w + input_on${u}],
                     );
-                    let right${v} = select(vec4f(0.0), loaded${v}, inside${v});
-                    read_at${v} += plane;
+                    let right${u}_${v} = select(vec4f(0.0), loaded${u}_${v}, inside${v} & vec4<bool>(there${u}));
+#end
 #end
 #import outer_product
-                    left_at += w_step;
+#for v in 0..VECTORS
+                    read_at${v} += ${UNROLL}u * plane;
+#end
+                    left_at += ${UNROLL}u * params.w_term;
                 }
             }
         }
@@ -162,6 +180,28 @@ fn conv2d(
 #for v in 0..VECTORS
     let write_at${v} = params.output_offset + (image${v} * params.output_channels + first_channel) * output_plane
         + (i${v} * params.out_step + params.out_row) * params.output_w + j${v} * params.out_step + params.out_column;
+#end
+#if SUBGROUP
+    var sums: array<f32, ${ROWS * VECTORS * 4}>;
+#for q in 0..ROWS
+#for v in 0..VECTORS
+#for k in 0..4
+    sums[${(q * VECTORS + v) * 4 + k}] = sum${q}_${v}[${k}];
+#end
+#end
+#end
+    let channels = min(params.output_channels - first_channel, ${ROWS}u);
+    for (var q = 0u; q < channels; q++) {
+#for v in 0..VECTORS
+#for k in 0..4
+        if own${v}[${k}] < params.pixels {
+            output[write_at${v}[${k}] + q * output_plane] = sums[q * ${4 * VECTORS}u + ${4 * v + k}u];
+        }
+#end
+#end
+    }
+#else
+#for v in 0..VECTORS
 #for k in 0..4
     if own${v}[${k}] < params.pixels {
 #for q in 0..ROWS
@@ -170,6 +210,7 @@ fn conv2d(
         }
 #end
     }
+#end
 #end
 #end
 }

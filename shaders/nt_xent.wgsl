@@ -13,7 +13,7 @@
 //
 // A large z comes as ranges of rows and of columns, packed by pack.wgsl; `accumulate` adds to what an earlier range of
 // columns left.
-#variant rows8 ROWS=8 VECTORS=1 LANES=32 SUBGROUP=0
+#variant rows8 ROWS=8 VECTORS=1 LANES=32 UNROLL=1 SUBGROUP=0
 
 #import grid
 
@@ -55,10 +55,6 @@ var<workgroup> lanes: array<vec2f, ${ROWS * LANES}>;
 var<workgroup> positives: array<f32, ${ROWS}>;
 var<workgroup> weights: array<vec4f, ${ROWS * LANES}>;
 
-fn load_left(i: u32) -> vec4f {
-    return left[i];
-}
-
 // Of ROWS rows from `first` on with four columns: element i of vec4 r belongs to row r and column i.
 fn similarities(first: u32, column_vector: u32) -> array<vec4f, ${ROWS}> {
     var left_at = first / 4u;
@@ -67,7 +63,10 @@ fn similarities(first: u32, column_vector: u32) -> array<vec4f, ${ROWS}> {
     var sum${r}_0 = vec4f(0.0);
 #end
     for (var k = 0u; k < params.d; k++) {
-        let right0 = right[right_at];
+        let right0_0 = right[right_at];
+#for q in 0..ROWS/4
+        let left0_${q} = left[left_at + ${q}u];
+#end
 #import outer_product
         left_at += params.left_stride;
         right_at += params.right_stride;

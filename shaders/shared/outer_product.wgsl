@@ -1,23 +1,18 @@
-// The inner step of the tiled products: sum{r}_{v} += left[r] right{v}, for ROWS x VECTORS sums of four elements each. The
-// left factors are the same for the whole workgroup. `load_left` of the importing shader loads four of them from
-// `left_at` on, or, with SUBGROUP, one for each invocation of a subgroup of eight, which is handed round.
+// The inner step of the tiled products: sum{r}_{v} += left[r] right{u}_{v} for UNROLL terms u of the sum, one after the
+// other, and ROWS x VECTORS sums of four elements each. The left factors are the same for the whole workgroup: left{u}_{q}
+// has four of them, or, with SUBGROUP, one for each invocation of a subgroup of eight, which is handed round.
+//
+// The importing shader loads all factors before: on a processor each load is a dozen branches, and a compiler that finds
+// sums between them keeps the products in memory.
+#for r in 0..ROWS
+#for u in 0..UNROLL
 #if SUBGROUP
-#for q in 0..ROWS/8
-    let left${q} = load_left(left_at + ${8 * q}u);
-#for r in 0..8
-    let factor${8 * q + r} = vec4f(subgroupBroadcast(left${q}, ${r}u));
-#for v in 0..VECTORS
-    sum${8 * q + r}_${v} = fma(factor${8 * q + r}, right${v}, sum${8 * q + r}_${v});
-#end
-#end
-#end
+    let factor${u}_${r} = vec4f(subgroupBroadcast(left${u}_${r / 8}, ${r % 8}u));
 #else
-#for q in 0..ROWS/4
-    let left${q} = load_left(left_at + ${q}u);
-#for r in 0..4
-#for v in 0..VECTORS
-    sum${4 * q + r}_${v} = fma(vec4f(left${q}[${r}]), right${v}, sum${4 * q + r}_${v});
+    let factor${u}_${r} = vec4f(left${u}_${r / 4}[${r % 4}]);
 #end
+#for v in 0..VECTORS
+    sum${r}_${v} = fma(factor${u}_${r}, right${u}_${v}, sum${r}_${v});
 #end
 #end
 #end

@@ -124,6 +124,9 @@ fn across_tile_borders() {
             ([8, 64, 4, 4], [17, 64, 3, 3], 1, 1),
             ([1, 1, 64, 65], [1, 1, 3, 3], 1, 1),
             ([129, 3, 4, 4], [3, 3, 3, 3], 1, 1),
+            // The ragged edges of the largest tiles, and odd numbers of terms.
+            ([3, 61, 9, 7], [59, 61, 3, 3], 1, 1),
+            ([3, 61, 9, 7], [59, 61, 3, 3], 2, 1),
             // Larger than a small binding.
             ([17, 16, 17, 17], [17, 16, 3, 3], 1, 1),
         ],

@@ -63,6 +63,9 @@ fn gemm_across_tile_borders() {
         [129, 130, 33],
         [128, 128, 16],
         [257, 129, 65],
+        // The ragged edges of the largest tile, and an odd number of terms.
+        [250, 123, 37],
+        [250, 124, 37],
     ];
     gemm_agrees(21, &sizes);
 }

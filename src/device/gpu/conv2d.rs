@@ -1,61 +1,94 @@
 //! Launches of `shaders/conv2d.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two gradients.
 
+use super::gemm::Tile;
 use super::pack::{Layout, pack};
 use super::shaders::{
-    conv2d_dw_plain, conv2d_dw_subgroup8, conv2d_narrow, conv2d_plain, conv2d_subgroup8,
+    conv2d_dw_plain, conv2d_dw_subgroup8_large, conv2d_dw_subgroup8_small, conv2d_narrow,
+    conv2d_plain, conv2d_subgroup8_large, conv2d_subgroup8_small,
 };
 use super::{EntryPoint, GpuDevice};
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// The weight gradient's sum is split until there are about this many workgroups: enough to fill a large GPU.
+/// The weight gradient's sum is split until there are about this many workgroups: enough to fill a large GPU, and for
+/// workgroups of one small subgroup on a processor, enough for its threads.
 const DW_WORKGROUPS: usize = 1024;
+const DW_WORKGROUPS_ON_PROCESSOR: usize = 64;
 /// Pixels that one split adds up: at least, so that partial sums cost little beside them, and at most.
 const DW_PIXELS: [usize; 2] = [512, 32 * 1024];
 /// Elements of each scratch tensor of the weight gradient, where one image fits: 64 MiB.
 const DW_SCRATCH: usize = 16 << 20;
 
-/// One variant of the forward kernel or of the weight gradient's: its `ROWS` and `VECTORS`.
-struct Tile {
-    entry: &'static EntryPoint,
-    /// Output channels.
-    rows: usize,
-    vectors: usize,
+/// The fastest variant of the forward kernel on this adapter, for output channels x pixels.
+fn forward_tile(device: &GpuDevice, output_channels: usize, pixels: usize) -> Tile {
+    if !device.has_subgroups_of(8) {
+        let (entry, rows) = match output_channels <= 4 {
+            true => (&conv2d_narrow::CONV2D, 4),
+            false => (&conv2d_plain::CONV2D, 8),
+        };
+        return Tile::plain(entry, rows, 512);
+    }
+    let tiles = Tile::for_subgroups_of_8(
+        &conv2d_subgroup8_large::CONV2D,
+        &conv2d_subgroup8_small::CONV2D,
+    );
+    Tile::fastest(tiles, output_channels, pixels)
 }
 
-impl Tile {
-    /// The fastest variant of the forward kernel on this adapter.
-    fn forward(device: &GpuDevice, output_channels: usize) -> Tile {
-        let (entry, rows, vectors) = match device.has_subgroups_of(8) {
-            _ if output_channels <= 4 => (&conv2d_narrow::CONV2D, 4, 2),
-            false => (&conv2d_plain::CONV2D, 8, 2),
-            true => (&conv2d_subgroup8::CONV2D, 16, 1),
-        };
-        Tile {
-            entry,
-            rows,
-            vectors,
-        }
-    }
+/// The weight as the forward kernel reads it, in vec4s where it is packed and in elements otherwise.
+struct Weight {
+    /// Packed, or the weight itself.
+    x: Tensor,
+    /// From a tap, a term of the sum and an output channel to the next.
+    tap: usize,
+    term: usize,
+    row: usize,
+}
 
-    /// The fastest variant of the weight gradient on this adapter.
-    fn dw(device: &GpuDevice) -> Tile {
-        let (entry, rows, vectors) = match device.has_subgroups_of(8) {
-            false => (&conv2d_dw_plain::PARTIAL, 8, 2),
-            true => (&conv2d_dw_subgroup8::PARTIAL, 16, 1),
+impl Weight {
+    /// The weight `[O, C, KH, KW]` for `tile`, whose rows run along C where `transposed` and along O otherwise.
+    fn bind(
+        device: &GpuDevice,
+        operation: &'static str,
+        w: &Tensor,
+        g: &ConvGeometry,
+        transposed: bool,
+        tile: &Tile,
+    ) -> Result<Weight> {
+        let taps = g.kh * g.kw;
+        let by_o = (g.o, g.c * taps);
+        let by_c = (g.c, taps);
+        let ((rows, row), (terms, term)) = match transposed {
+            false => (by_o, by_c),
+            true => (by_c, by_o),
         };
-        Tile {
-            entry,
-            rows,
-            vectors,
+        if !tile.packed {
+            return Ok(Weight {
+                x: w.clone(),
+                tap: 1,
+                term,
+                row,
+            });
         }
-    }
-
-    /// The workgroups for these output channels and vec4s of the other index.
-    fn workgroups(&self, channels: usize, vectors: usize) -> usize {
-        let columns = self.vectors * self.entry.workgroup_size[0] as usize;
-        channels.div_ceil(self.rows) * vectors.div_ceil(columns)
+        let layout = Layout {
+            rows: taps * terms,
+            columns: rows,
+            inner: terms,
+            offset: 0,
+            outer_stride: 1,
+            inner_stride: term,
+            column_stride: row,
+        };
+        let whole = device.whole(operation, "w", w)?;
+        let x = pack(device, operation, whole, layout, tile.rows)?;
+        let vectors = x.shape()[1] / 4;
+        Ok(Weight {
+            x,
+            tap: terms * vectors,
+            term: vectors,
+            row: 1,
+        })
     }
 }
 
@@ -69,19 +102,8 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     shapes::floats("conv2d", "x", x)?;
     shapes::floats("conv2d", "w", w)?;
     let y = device.floats(&g.y_shape())?;
-    let taps = g.kh * g.kw;
-    let tile = Tile::forward(device, g.o);
-    let layout = Layout {
-        rows: taps * g.c,
-        columns: g.o,
-        inner: g.c,
-        offset: 0,
-        outer_stride: 1,
-        inner_stride: taps,
-        column_stride: g.c * taps,
-    };
-    let whole = device.whole("conv2d", "w", w)?;
-    let w = pack(device, "conv2d", whole, layout, tile.rows)?;
+    let tile = forward_tile(device, g.o, g.n * g.oh * g.ow);
+    let w = Weight::bind(device, "conv2d", w, &g, false, &tile)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
         let (x, x_offset) = device.part_from("conv2d", "x", x, start * x_row, count * x_row)?;
@@ -110,12 +132,14 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
             out_step: 1,
             out_row: 0,
             out_column: 0,
-            w_stride: (w.shape()[1] / 4) as u32,
+            w_tap: w.tap as u32,
+            w_term: w.term as u32,
+            w_row: w.row as u32,
             input_offset: x_offset as u32,
             output_offset: y_offset as u32,
         };
-        let parts = [x, device.whole("conv2d", "w", &w)?, y];
-        let workgroups = tile.workgroups(g.o, pixels.div_ceil(4));
+        let parts = [x, device.whole("conv2d", "w", &w.x)?, y];
+        let workgroups = tile.workgroups(g.o, pixels);
         device.launch(tile.entry, params, &parts, workgroups)?;
     }
     Ok(y)
@@ -158,26 +182,15 @@ pub(super) fn conv2d_dx(
     dy.expect("conv2d_dx", "dy", &g.y_shape(), DType::F32)?;
     shapes::floats("conv2d_dx", "w", w)?;
     let dx = device.floats(&g.x_shape())?;
-    let taps = g.kh * g.kw;
-    let tile = Tile::forward(device, g.c);
-    let layout = Layout {
-        rows: taps * g.o,
-        columns: g.c,
-        inner: g.o,
-        offset: 0,
-        outer_stride: 1,
-        inner_stride: g.c * taps,
-        column_stride: taps,
-    };
-    let whole = device.whole("conv2d_dx", "w", w)?;
-    let w = pack(device, "conv2d_dx", whole, layout, tile.rows)?;
+    let tile = forward_tile(device, g.c, g.n * g.h * g.w);
+    let w = Weight::bind(device, "conv2d_dx", w, &g, true, &tile)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
         let (dy, dy_offset) =
             device.part_from("conv2d_dx", "dy", dy, start * dy_row, count * dy_row)?;
         let (dx, dx_offset) =
             device.part_from("conv2d_dx", "dx", &dx, start * dx_row, count * dx_row)?;
-        let parts = [dy, device.whole("conv2d_dx", "w", &w)?, dx];
+        let parts = [dy, device.whole("conv2d_dx", "w", &w.x)?, dx];
         for rows in phases(g.h, g.kh, conv) {
             for columns in phases(g.w, g.kw, conv) {
                 let pixels = count * rows.count * columns.count;
@@ -204,11 +217,13 @@ pub(super) fn conv2d_dx(
                     out_step: g.stride as u32,
                     out_row: rows.first as u32,
                     out_column: columns.first as u32,
-                    w_stride: (w.shape()[1] / 4) as u32,
+                    w_tap: w.tap as u32,
+                    w_term: w.term as u32,
+                    w_row: w.row as u32,
                     input_offset: dy_offset as u32,
                     output_offset: dx_offset as u32,
                 };
-                let workgroups = tile.workgroups(g.c, pixels.div_ceil(4));
+                let workgroups = tile.workgroups(g.c, pixels);
                 device.launch(tile.entry, params, &parts, workgroups)?;
             }
         }
@@ -229,21 +244,58 @@ fn channels_last(offset: usize, [n, channels, pixels]: [usize; 3]) -> Layout {
     }
 }
 
-/// How the rows `(n, i)` of dy are split between workgroups: the rows of a split, and the splits.
-fn splits(
-    device: &GpuDevice,
-    g: &ConvGeometry,
-    images: usize,
-    tiles: usize,
-    result: usize,
-) -> [usize; 2] {
-    let limit = (device.context.binding_limit / 4) as usize;
-    let most = (limit.min(DW_SCRATCH) / result).max(1);
-    let rows = images * g.oh;
-    let wanted = rows.div_ceil(DW_WORKGROUPS.div_ceil(tiles));
-    let [least, longest] = DW_PIXELS.map(|pixels| pixels.div_ceil(g.ow));
-    let rows_per_split = wanted.clamp(least, longest).max(rows.div_ceil(most));
-    [rows_per_split, rows.div_ceil(rows_per_split)]
+/// One variant of the weight gradient's two kernels, whose tile counts columns as the shader does.
+struct Dw {
+    tile: Tile,
+    reduce: &'static EntryPoint,
+    workgroups: usize,
+}
+
+impl Dw {
+    /// The fastest variant on this adapter.
+    fn of(device: &GpuDevice, g: &ConvGeometry) -> Dw {
+        if !device.has_subgroups_of(8) {
+            return Dw {
+                tile: Tile::plain(&conv2d_dw_plain::PARTIAL, 8, 128),
+                reduce: &conv2d_dw_plain::REDUCE,
+                workgroups: DW_WORKGROUPS,
+            };
+        }
+        let tiles = Tile::for_subgroups_of_8(
+            &conv2d_dw_subgroup8_large::PARTIAL,
+            &conv2d_dw_subgroup8_small::PARTIAL,
+        );
+        Dw {
+            tile: Tile::fastest(tiles, g.o, g.c * g.kh * g.kw),
+            reduce: &conv2d_dw_subgroup8_large::REDUCE,
+            workgroups: DW_WORKGROUPS_ON_PROCESSOR,
+        }
+    }
+
+    /// The result's columns, and the elements of one split's partial sums.
+    fn sizes(&self, g: &ConvGeometry) -> [usize; 2] {
+        let taps = g.kh * g.kw;
+        match self.tile.packed {
+            true => {
+                let columns = taps * g.c.div_ceil(4);
+                [columns, g.o.next_multiple_of(self.tile.rows) * columns * 4]
+            }
+            false => [taps * g.c, g.o * taps * g.c],
+        }
+    }
+
+    /// How the rows `(n, i)` of dy are split between workgroups: the rows of a split, and the splits.
+    fn splits(&self, device: &GpuDevice, g: &ConvGeometry, images: usize) -> [usize; 2] {
+        let [columns, result] = self.sizes(g);
+        let limit = (device.context.binding_limit / 4) as usize;
+        let most = (limit.min(DW_SCRATCH) / result).max(1);
+        let rows = images * g.oh;
+        let tiles = self.tile.workgroups(g.o, columns);
+        let wanted = rows.div_ceil(self.workgroups.div_ceil(tiles));
+        let [least, longest] = DW_PIXELS.map(|pixels| pixels.div_ceil(g.ow));
+        let rows_per_split = wanted.clamp(least, longest).max(rows.div_ceil(most));
+        [rows_per_split, rows.div_ceil(rows_per_split)]
+    }
 }
 
 pub(super) fn conv2d_dw(
@@ -257,36 +309,47 @@ pub(super) fn conv2d_dw(
     dy.expect("conv2d_dw", "dy", &g.y_shape(), DType::F32)?;
     shapes::floats("conv2d_dw", "x", x)?;
     let dw = device.floats(&w_shape)?;
-    let tile = Tile::dw(device);
+    let kernels = Dw::of(device, &g);
+    let tile = &kernels.tile;
     let (pixels, input) = (g.oh * g.ow, g.h * g.w);
     let (x_row, dy_row) = (g.c * input, g.o * pixels);
-    let packed = [
-        g.c.next_multiple_of(4) * input,
-        g.o.next_multiple_of(tile.rows) * pixels,
-    ];
-    let largest = packed[0].max(packed[1]);
-    let channel_vectors = g.c.div_ceil(4);
-    let columns = g.kh * g.kw * channel_vectors;
-    let result = g.o.next_multiple_of(tile.rows) * columns * 4;
-    let tiles = tile.workgroups(g.o, columns);
-    let ranges = device.row_ranges(
-        "conv2d_dw",
-        g.n,
-        &[x_row, dy_row, largest],
-        (DW_SCRATCH / largest).max(1),
-    )?;
+    let [columns, result] = kernels.sizes(&g);
+    let (packed, most) = match tile.packed {
+        true => {
+            let x = g.c.next_multiple_of(4) * input;
+            let largest = x.max(g.o.next_multiple_of(tile.rows) * pixels);
+            (largest, (DW_SCRATCH / largest).max(1))
+        }
+        false => (0, usize::MAX),
+    };
+    let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, packed], most)?;
+    let whole = ranges.len() == 1;
     for (start, count) in ranges {
-        let (x, offset) = device.part_from("conv2d_dw", "x", x, start * x_row, count * x_row)?;
-        let layout = channels_last(offset, [count, g.c, input]);
-        let x = pack(device, "conv2d_dw", x, layout, 4)?;
-        let (dy, offset) =
+        let (mut x, mut x_offset) =
+            device.part_from("conv2d_dw", "x", x, start * x_row, count * x_row)?;
+        let (mut dy, mut dy_offset) =
             device.part_from("conv2d_dw", "dy", dy, start * dy_row, count * dy_row)?;
-        let layout = channels_last(offset, [count, g.o, pixels]);
-        let dy = pack(device, "conv2d_dw", dy, layout, tile.rows)?;
+        let mut dy_stride = 0;
+        // Kept until the kernel is recorded: the pool would hand its buffers out again.
+        let mut copies = Vec::new();
+        if tile.packed {
+            let layout = channels_last(x_offset, [count, g.c, input]);
+            let packed_x = pack(device, "conv2d_dw", x, layout, 4)?;
+            let layout = channels_last(dy_offset, [count, g.o, pixels]);
+            let packed_dy = pack(device, "conv2d_dw", dy, layout, tile.rows)?;
+            (x, x_offset) = (device.whole("conv2d_dw", "x", &packed_x)?, 0);
+            (dy, dy_offset) = (device.whole("conv2d_dw", "dy", &packed_dy)?, 0);
+            dy_stride = packed_dy.shape()[1] / 4;
+            copies.extend([packed_x, packed_dy]);
+        }
 
-        let [rows_per_split, splits] = splits(device, &g, count, tiles, result);
-        let partials = device.floats(&[splits, result])?;
-        let dy_stride = dy.shape()[1] / 4;
+        let [rows_per_split, splits] = kernels.splits(device, &g, count);
+        // A single split has no other to be added to.
+        let direct = whole && splits == 1 && !tile.packed;
+        let partials = match direct {
+            true => dw.clone(),
+            false => device.floats(&[splits, result])?,
+        };
         let params = conv2d_dw_plain::Params {
             rows: (count * g.oh) as u32,
             rows_per_split: rows_per_split as u32,
@@ -296,7 +359,7 @@ pub(super) fn conv2d_dw(
             h: g.h as u32,
             w: g.w as u32,
             c: g.c as u32,
-            channel_vectors: channel_vectors as u32,
+            channel_vectors: g.c.div_ceil(4) as u32,
             o: g.o as u32,
             dy_stride: dy_stride as u32,
             kernel_h: g.kh as u32,
@@ -304,19 +367,18 @@ pub(super) fn conv2d_dw(
             stride: g.stride as u32,
             padding: g.padding as u32,
             accumulate: u32::from(start > 0),
+            x_offset: x_offset as u32,
+            dy_offset: dy_offset as u32,
         };
-        let parts = [
-            device.whole("conv2d_dw", "x", &x)?,
-            device.whole("conv2d_dw", "dy", &dy)?,
-            device.whole("conv2d_dw", "the partial sums", &partials)?,
-        ];
-        device.launch(tile.entry, params, &parts, tiles * splits)?;
-        let parts = [
-            device.whole("conv2d_dw", "the partial sums", &partials)?,
-            device.whole("conv2d_dw", "dw", &dw)?,
-        ];
+        let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
+        let workgroups = tile.workgroups(g.o, columns) * splits;
+        device.launch(tile.entry, params, &[x, dy, partials.clone()], workgroups)?;
+        if direct {
+            continue;
+        }
+        let parts = [partials, device.whole("conv2d_dw", "dw", &dw)?];
         let workgroups = (g.o * columns).div_ceil(256);
-        device.launch(&conv2d_dw_plain::REDUCE, params, &parts, workgroups)?;
+        device.launch(kernels.reduce, params, &parts, workgroups)?;
     }
     Ok(dw)
 }

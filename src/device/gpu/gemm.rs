@@ -1,7 +1,10 @@
 //! Launches of `shaders/gemm.wgsl`: matrix products and the linear layer.
 
 use super::pack::{Layout, pack};
-use super::shaders::{gemm_plain, gemm_plain_bias, gemm_subgroup8, gemm_subgroup8_bias};
+use super::shaders::{
+    gemm_plain, gemm_plain_bias, gemm_subgroup8_contiguous, gemm_subgroup8_large,
+    gemm_subgroup8_large_bias, gemm_subgroup8_small, gemm_subgroup8_small_bias,
+};
 use super::stream::Part;
 use super::{EntryPoint, GpuDevice};
 use crate::device::kernels::Gemm;
@@ -14,32 +17,95 @@ const VECTOR: usize = 4;
 /// Terms of the sum that one dispatch adds up: a dispatch stays short on a small device.
 const MAX_TERMS: usize = 32 * 1024;
 
-/// One variant of the shader: its `ROWS` and `VECTORS`.
-struct Tile {
-    entry: &'static EntryPoint,
-    rows: usize,
-    vectors: usize,
+/// One variant of a tiled product: its `ROWS` and columns, and how it reads its factors.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) entry: &'static EntryPoint,
+    pub(super) rows: usize,
+    /// Of a workgroup.
+    pub(super) columns: usize,
+    /// Whether the factors must be packed, padded to whole tiles; where they lie in their tensors otherwise.
+    pub(super) packed: bool,
+    /// The same tile for a right factor whose vec4s lie as the kernel reads them.
+    contiguous: Option<&'static EntryPoint>,
+    /// Time for each element of a tile, beside that of the other variants for the same adapter.
+    pub(super) cost: usize,
 }
 
 impl Tile {
-    /// The fastest variant on this adapter.
-    fn of(device: &GpuDevice, bias: bool) -> Tile {
-        let (entry, rows, vectors) = match (device.has_subgroups_of(8), bias) {
-            (false, false) => (&gemm_plain::GEMM, 8, 2),
-            (false, true) => (&gemm_plain_bias::GEMM, 8, 2),
-            (true, false) => (&gemm_subgroup8::GEMM, 16, 1),
-            (true, true) => (&gemm_subgroup8_bias::GEMM, 16, 1),
-        };
+    pub(super) fn plain(entry: &'static EntryPoint, rows: usize, columns: usize) -> Tile {
         Tile {
             entry,
             rows,
-            vectors,
+            columns,
+            packed: true,
+            contiguous: None,
+            cost: 1,
         }
     }
 
-    fn workgroups(&self, m: usize, n: usize) -> usize {
-        let columns = VECTOR * self.vectors * self.entry.workgroup_size[0] as usize;
-        m.div_ceil(self.rows) * n.div_ceil(columns)
+    /// The two variants for subgroups of 8; their costs are those of llvmpipe.
+    pub(super) fn for_subgroups_of_8(
+        large: &'static EntryPoint,
+        small: &'static EntryPoint,
+    ) -> [Tile; 2] {
+        [
+            Tile {
+                entry: large,
+                rows: 64,
+                columns: 64,
+                packed: false,
+                contiguous: None,
+                cost: 3,
+            },
+            Tile {
+                entry: small,
+                rows: 16,
+                columns: 32,
+                packed: false,
+                contiguous: None,
+                cost: 4,
+            },
+        ]
+    }
+
+    /// The variant, of those for one adapter, that takes the least time for a result of `rows` x `columns`.
+    pub(super) fn fastest<const N: usize>(tiles: [Tile; N], rows: usize, columns: usize) -> Tile {
+        tiles
+            .into_iter()
+            .min_by_key(|tile| {
+                tile.cost
+                    * rows.next_multiple_of(tile.rows)
+                    * columns.next_multiple_of(tile.columns)
+            })
+            .expect("there are variants for every adapter")
+    }
+
+    pub(super) fn workgroups(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
+    }
+
+    fn of(device: &GpuDevice, bias: bool, m: usize, n: usize) -> Tile {
+        let [plain, large, small] = match bias {
+            false => [
+                &gemm_plain::GEMM,
+                &gemm_subgroup8_large::GEMM,
+                &gemm_subgroup8_small::GEMM,
+            ],
+            true => [
+                &gemm_plain_bias::GEMM,
+                &gemm_subgroup8_large_bias::GEMM,
+                &gemm_subgroup8_small_bias::GEMM,
+            ],
+        };
+        if !device.has_subgroups_of(8) {
+            return Tile::plain(plain, 8, 512);
+        }
+        let [mut large, small] = Tile::for_subgroups_of_8(large, small);
+        if !bias {
+            large.contiguous = Some(&gemm_subgroup8_contiguous::GEMM);
+        }
+        Tile::fastest([large, small], m, n)
     }
 }
 
@@ -53,21 +119,44 @@ struct Factor<'a> {
     terms: usize,
     /// Length of the other index: M or N.
     len: usize,
-    /// What a packed row is padded to.
-    tile: usize,
+    /// What a packed row is padded to; none where the kernel reads the tensor itself.
+    tile: Option<usize>,
 }
 
 /// A range `(start, count)` of an index.
 type Range = (usize, usize);
 
-/// A factor as the kernel reads it.
+/// A factor as the kernel reads it, in vec4s where it is packed and in elements otherwise.
 struct Bound {
     part: Part,
-    /// vec4s before the first one, and of a row.
+    /// Before the first element.
     offset: usize,
-    stride: usize,
+    /// From a term of the sum to the next.
+    term: usize,
+    /// From a row of A, or a column of B, to the next; 1 where packed.
+    step: usize,
     /// Kept until the kernel is recorded: the pool would hand its buffer to the other factor.
     _packed: Option<Tensor>,
+}
+
+impl Bound {
+    /// The right factor with the entry point that reads it, in vec4s where that is quicker.
+    fn for_tile(self, tile: &Tile) -> (&'static EntryPoint, Bound) {
+        let in_vectors = self.step == 1
+            && self.offset.is_multiple_of(VECTOR)
+            && self.term.is_multiple_of(VECTOR);
+        match tile.contiguous {
+            Some(entry) if in_vectors => {
+                let bound = Bound {
+                    offset: self.offset / VECTOR,
+                    term: self.term / VECTOR,
+                    ..self
+                };
+                (entry, bound)
+            }
+            _ => (tile.entry, self),
+        }
+    }
 }
 
 impl Factor<'_> {
@@ -85,32 +174,43 @@ impl Factor<'_> {
         };
         let (part, skipped) =
             device.part_from(operation, self.name, self.x, first.0 * len, first.1 * len)?;
-        if self.sum_first && self.len.is_multiple_of(self.tile) && range == (0, self.len) {
-            return Ok(Bound {
-                part,
-                offset: skipped / 4,
-                stride: self.len / 4,
-                _packed: None,
-            });
-        }
-        let (start, outer_stride, column_stride) = match self.sum_first {
+        let (start, term, step) = match self.sum_first {
             true => (range.0, self.len, 1),
             false => (terms.0, 1, self.terms),
         };
+        let Some(tile) = self.tile else {
+            return Ok(Bound {
+                part,
+                offset: skipped + start,
+                term,
+                step,
+                _packed: None,
+            });
+        };
+        if self.sum_first && self.len.is_multiple_of(tile) && range == (0, self.len) {
+            return Ok(Bound {
+                part,
+                offset: skipped / 4,
+                term: self.len / 4,
+                step: 1,
+                _packed: None,
+            });
+        }
         let layout = Layout {
             rows: terms.1,
             columns: range.1,
             inner: 1,
             offset: skipped + start,
-            outer_stride,
+            outer_stride: term,
             inner_stride: 0,
-            column_stride,
+            column_stride: step,
         };
-        let packed = pack(device, operation, part, layout, self.tile)?;
+        let packed = pack(device, operation, part, layout, tile)?;
         Ok(Bound {
             part: device.whole(operation, self.name, &packed)?,
             offset: 0,
-            stride: packed.shape()[1] / 4,
+            term: packed.shape()[1] / 4,
+            step: 1,
             _packed: Some(packed),
         })
     }
@@ -130,7 +230,8 @@ impl Factor<'_> {
     /// Elements bound for each term of the sum, where `count` of the other index are taken: stored and packed.
     fn term(&self, count: usize) -> [usize; 2] {
         let own = if self.sum_first { self.len } else { 1 };
-        [own, count.next_multiple_of(self.tile)]
+        let packed = self.tile.map_or(0, |tile| count.next_multiple_of(tile));
+        [own, packed]
     }
 }
 
@@ -161,14 +262,17 @@ fn product(
                 let right = b.bind(device, operation, term, column)?;
                 let (c_part, c_offset) =
                     device.part_from(operation, "c", &c, range.0 * n, range.1 * n)?;
+                let (entry, right) = right.for_tile(tile);
                 let params = gemm_plain::Params {
                     m: range.1 as u32,
                     n: column.1 as u32,
                     k: term.1 as u32,
                     a_offset: left.offset as u32,
-                    a_stride: left.stride as u32,
+                    a_term: left.term as u32,
+                    a_row: left.step as u32,
                     b_offset: right.offset as u32,
-                    b_stride: right.stride as u32,
+                    b_term: right.term as u32,
+                    b_column: right.step as u32,
                     c_offset: c_offset as u32,
                     c_stride: n as u32,
                     column: column.0 as u32,
@@ -180,7 +284,7 @@ fn product(
                 }
                 parts.push(c_part);
                 let workgroups = tile.workgroups(range.1, column.1);
-                device.launch(tile.entry, params, &parts, workgroups)?;
+                device.launch(entry, params, &parts, workgroups)?;
             }
         }
     }
@@ -201,7 +305,7 @@ fn factors<'a>(
             sum_first: options.transpose_a,
             terms: g.k,
             len: g.m,
-            tile: tile.rows,
+            tile: tile.packed.then_some(tile.rows),
         },
         Factor {
             name: b.0,
@@ -209,7 +313,7 @@ fn factors<'a>(
             sum_first: !options.transpose_b,
             terms: g.k,
             len: g.n,
-            tile: VECTOR,
+            tile: tile.packed.then_some(VECTOR),
         },
     ]
 }
@@ -218,7 +322,7 @@ pub(super) fn gemm(device: &GpuDevice, options: Gemm, a: &Tensor, b: &Tensor) ->
     shapes::floats("gemm", "a", a)?;
     shapes::floats("gemm", "b", b)?;
     let g = shapes::gemm(options, a, b)?;
-    let tile = Tile::of(device, false);
+    let tile = Tile::of(device, false, g.m, g.n);
     let factors = factors(&tile, options, g, ("a", a), ("b", b));
     product(device, "gemm", &tile, &factors, None)
 }
@@ -233,7 +337,7 @@ pub(super) fn linear(device: &GpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) 
         transpose_b: true,
     };
     let g = shapes::gemm(options, x, w)?;
-    let tile = Tile::of(device, true);
+    let tile = Tile::of(device, true, g.m, g.n);
     let factors = factors(&tile, options, g, ("x", x), ("w", w));
     product(device, "linear", &tile, &factors, Some(bias))
 }
