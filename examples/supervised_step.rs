@@ -1,7 +1,9 @@
 //! Times supervised training steps on made-up images: forward, backward and Adam, ready for a comparison with another
 //! program. Prints the seconds of each step after the first, one a line.
 //!
-//! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's name]`
+//! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's name]
+//! [recompute]`; with the last word blocks are computed again on the way back. Ends with the peak of the tensors' memory and,
+//! on Linux, of the process's resident set, on stderr.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,8 +29,11 @@ fn open(name: &str) -> Result<Device> {
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let usage =
-        || Error::usage("supervised_step ARCH BATCH STEPS [DEVICE], for example resnet50 32 5 cpu");
+    let usage = || {
+        Error::usage(
+            "supervised_step ARCH BATCH STEPS [DEVICE [recompute]], for example resnet50 32 5 cpu",
+        )
+    };
     let [arch, batch, steps, rest @ ..] = words.as_slice() else {
         return Err(usage());
     };
@@ -36,6 +41,12 @@ fn main() -> Result<()> {
     let batch: usize = batch.parse().map_err(|_| usage())?;
     let steps: usize = steps.parse().map_err(|_| usage())?;
     let device = open(rest.first().map_or("cpu", String::as_str))?;
+    let recompute = match rest.get(1).map(String::as_str) {
+        None => false,
+        Some("recompute") => true,
+        Some(_) => return Err(usage()),
+    };
+    let before = resident();
 
     let config = ResNetConfig {
         arch,
@@ -54,7 +65,10 @@ fn main() -> Result<()> {
     let labels = upload_u32(&device, &labels, &[batch])?;
     for step in 0..=steps {
         let started = Instant::now();
-        let tape = Tape::new(&device);
+        let tape = match recompute {
+            true => Tape::recomputing(&device),
+            false => Tape::new(&device),
+        };
         let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
         let logits = head.forward(&tape, &features)?;
         let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;
@@ -67,5 +81,18 @@ fn main() -> Result<()> {
         }
     }
     eprintln!("peak {} MiB", device.memory().peak >> 20);
+    if let (Some([before, _]), Some([_, most])) = (before, resident()) {
+        eprintln!("resident set {} MiB over the start", (most - before) >> 10);
+    }
     Ok(())
+}
+
+/// KiB of the process's memory that is resident now, and that was at most, where Linux tells.
+fn resident() -> Option<[u64; 2]> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = |name: &str| -> Option<u64> {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    Some([kib("VmRSS:")?, kib("VmHWM:")?])
 }

@@ -6,7 +6,7 @@ use parallax::Device;
 use parallax::data::{self, DataKind};
 use parallax::device::cpu::CpuDevice;
 use parallax::experiment::memory::StepSize;
-use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::nn::{Arch, Head, Projector, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
 use parallax::pretext::rotnet::{RotNet, RotNetSettings};
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
@@ -45,6 +45,10 @@ fn peak<O: Objective>(
     device.memory().peak as f64
 }
 
+fn width_of(encoder: ResNetConfig) -> usize {
+    encoder.shape().unwrap().feature_width
+}
+
 fn near(name: &str, told: f64, held: f64) {
     let ratio = told / held;
     eprintln!(
@@ -75,7 +79,10 @@ fn what_is_told_is_what_a_step_takes() {
             views_per_image: 2,
             batch_size,
             micro_batch,
+            recompute: false,
             optimizer: optimization.optimizer,
+            head_parameters: Projector::parameter_count(width_of(encoder)),
+            image_bytes: dataset.pretraining().images.len(),
         };
         let memory = size.measure(&|| Ok(device())).unwrap();
         let training = device();
@@ -97,7 +104,10 @@ fn what_is_told_is_what_a_step_takes() {
         views_per_image: 4,
         batch_size: 32,
         micro_batch: None,
+        recompute: false,
         optimizer: optimization.optimizer,
+        head_parameters: Head::parameter_count(width_of(encoder), 4),
+        image_bytes: dataset.pretraining().images.len(),
     };
     let memory = size.measure(&|| Ok(device())).unwrap();
     let training = device();
@@ -115,7 +125,10 @@ fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
         views_per_image: 2,
         batch_size,
         micro_batch,
+        recompute: false,
         optimizer: parallax::optim::OptimizerOptions::adam(0.0),
+        head_parameters: 0,
+        image_bytes: 0,
     };
     let size = |batch_size| cut(batch_size, None);
     let free = 256.0 * 1048576.0;

@@ -7,6 +7,7 @@
 mod add;
 mod batch_norm;
 pub mod check;
+mod checkpoint;
 mod concat;
 mod conv2d;
 mod conv2d_batch_norm;
@@ -28,6 +29,7 @@ mod tape;
 
 pub use add::add;
 pub use batch_norm::{Affine, batch_norm_evaluation, batch_norm_training};
+pub use checkpoint::{Run, checkpoint};
 pub use concat::concat;
 pub use conv2d::conv2d;
 pub use conv2d_batch_norm::conv2d_batch_norm;

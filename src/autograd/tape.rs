@@ -43,6 +43,13 @@ impl Var {
         }
     }
 
+    /// Keeps the value for operations that would compute it again.
+    pub(super) fn keep(&self) {
+        if let Some(again) = &self.again {
+            again.keep(&self.tensor);
+        }
+    }
+
     /// The same value, which operations that save it compute again by `again`.
     pub(super) fn computed_again_by(self, again: Rc<Again>) -> Var {
         Var {
@@ -121,6 +128,7 @@ pub struct Tape {
     id: u64,
     device: Device,
     recording: Recording,
+    recomputes: bool,
     record: RefCell<Record>,
 }
 
@@ -128,6 +136,15 @@ impl Tape {
     /// A tape that records, so that [`Tape::backward`] can follow.
     pub fn new(device: &Device) -> Self {
         Tape::with(device, Recording::Operations)
+    }
+
+    /// As [`Tape::new`], for networks that then save the inputs of their blocks alone and compute the rest once more on the
+    /// way back ([`super::checkpoint`]): the same bits, with less memory and another forward pass.
+    pub fn recomputing(device: &Device) -> Self {
+        Tape {
+            recomputes: true,
+            ..Tape::new(device)
+        }
     }
 
     /// A tape that records nothing: operations compute their result and save nothing, and there is no backward pass.
@@ -153,6 +170,7 @@ impl Tape {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             device: device.clone(),
             recording,
+            recomputes: false,
             record: RefCell::default(),
         }
     }
@@ -174,6 +192,16 @@ impl Tape {
     /// Whether [`Tape::leaf`] gives values whose gradient is computed.
     pub fn tracks_leaves(&self) -> bool {
         matches!(self.recording, Recording::Operations | Recording::Checked)
+    }
+
+    /// Whether it is a tape of [`Tape::checked`].
+    pub(super) fn is_checked(&self) -> bool {
+        self.recording == Recording::Checked
+    }
+
+    /// Whether it is a tape of [`Tape::recomputing`].
+    pub fn recomputes(&self) -> bool {
+        self.recomputes
     }
 
     /// An input, such as images, whose gradient is wanted: like a leaf, and on a tape of [`Tape::of_input`] the only one.

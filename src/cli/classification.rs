@@ -17,6 +17,7 @@ use crate::experiment::classification::{
 };
 use crate::experiment::memory::StepSize;
 use crate::experiment::summary::ClassificationSummary;
+use crate::nn::Head;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::pretext::Protocol;
 use crate::train::micro_batch;
@@ -100,13 +101,18 @@ impl ClassificationArguments {
             dataset.train.height,
             1,
         )?;
+        let encoder = beginning.encoder();
+        let width = encoder.shape()?.feature_width;
         let step = StepSize {
-            encoder: beginning.encoder(),
+            encoder,
             side: dataset.train.height,
             views_per_image: 1,
             batch_size: self.batch_size.min(dataset.train.len()),
             micro_batch: self.micro_batch,
+            recompute: checkpoints.recompute,
             optimizer: settings.optimization.optimizer,
+            head_parameters: Head::parameter_count(width, dataset.classes.len()),
+            image_bytes: dataset.train.images.len(),
         };
         step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
         let folder = run.start(
@@ -125,6 +131,7 @@ impl ClassificationArguments {
             save_every: checkpoints.save_every,
             stop_when_flat: self.stop_when_flat,
             checkpoint_every: checkpoints.checkpoint_every(),
+            recompute: checkpoints.recompute,
             profiler: chosen.profiler.clone(),
             data: self.data.data,
             dataset,

@@ -81,7 +81,7 @@ impl PretrainingArguments {
         pretext.check_micro_batch(&dataset)?;
         let chosen = open_for(&run.device, checkpoints.profile)?;
         pretext
-            .step_size(&dataset)
+            .step_size(&dataset, checkpoints.recompute)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
         let folder = run.start(
             pretext.command(),
@@ -95,6 +95,7 @@ impl PretrainingArguments {
             steps,
             save_every: checkpoints.save_every,
             checkpoint_every: checkpoints.checkpoint_every(),
+            recompute: checkpoints.recompute,
             profiler: chosen.profiler.clone(),
             init,
             knn: !self.no_knn,

@@ -63,6 +63,8 @@ pub struct ClassificationRequest {
     /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
     pub stop_when_flat: Option<u64>,
     pub checkpoint_every: Duration,
+    /// Whether blocks are computed again on the way back.
+    pub recompute: bool,
     /// The run's device where its first steps are to be measured.
     pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
@@ -89,6 +91,7 @@ pub fn run(
         save_every,
         stop_when_flat,
         checkpoint_every,
+        recompute,
         profiler,
         data,
         dataset,
@@ -170,7 +173,8 @@ pub fn run(
         label_fraction: Some(labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
     };
-    let mut trainer = Trainer::new(device, objective, settings.optimization)?;
+    let mut trainer =
+        Trainer::new(device, objective, settings.optimization)?.recomputing(recompute);
     let save =
         |model: &Classifier, step| pack(device, &model.encoder, Some(&model.head), &origin(step));
     let trained = train(

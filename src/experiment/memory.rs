@@ -19,7 +19,13 @@ pub struct StepSize {
     pub batch_size: usize,
     /// Images that pass the network at a time, where the batch is cut.
     pub micro_batch: Option<usize>,
+    /// Whether blocks are computed again on the way back.
+    pub recompute: bool,
     pub optimizer: OptimizerOptions,
+    /// Learned numbers of what stands on the encoder.
+    pub head_parameters: usize,
+    /// Bytes of the images that the device holds from the first step to the last.
+    pub image_bytes: usize,
 }
 
 /// Bytes of a step of no view, and of each view more.
@@ -65,7 +71,10 @@ impl StepSize {
     /// # Errors
     /// `Error::Usage` where the network cannot be.
     pub fn needed(&self, memory: StepMemory) -> Result<f64> {
-        let held = memory.base + memory.per_view * self.views_held() as f64;
+        // Values, gradients and moments.
+        let head = 4.0 * (2.0 + self.moments()) * self.head_parameters as f64;
+        let beside = head + self.image_bytes as f64;
+        let held = memory.base + beside + memory.per_view * self.views_held() as f64;
         Ok(match in_parts(self.batch_size, self.micro_batch) {
             // The gradients of the chunks so far, beside those of the chunk at hand.
             Some(_) => held + self.weights()? + CACHED * self.views() as f64,
@@ -90,7 +99,9 @@ impl StepSize {
         let outputs = 4.0 * self.encoder.shape()?.conv_outputs(self.side)? as f64;
         Ok(
             BOUND * (outputs * self.views_held() as f64 + self.weights()?)
-                + CACHED * self.views() as f64,
+                + CACHED * self.views() as f64
+                + BOUND * 4.0 * self.head_parameters as f64
+                + self.image_bytes as f64,
         )
     }
 
@@ -101,7 +112,7 @@ impl StepSize {
     pub fn measure(&self, open: &dyn Fn() -> Result<Device>) -> Result<StepMemory> {
         let peak = |views: usize| -> Result<f64> {
             let probe = Probe::new(open()?, &self.encoder, self.side, views)?;
-            probe.train()?;
+            probe.train(self.recompute)?;
             Ok(probe.device().memory().peak as f64)
         };
         let [small, large] = [peak(PROBED[0])?, peak(PROBED[1])?];
@@ -144,10 +155,23 @@ impl StepSize {
             return Ok(());
         }
         let mut advice = Vec::new();
+        let recomputing = StepSize {
+            recompute: true,
+            ..*self
+        };
+        if !self.recompute && recomputing.needed(recomputing.measure(open)?)? <= free {
+            advice.push("--recompute".to_string());
+        }
         if let Some(images) = self.largest_chunk(memory, free)? {
             advice.push(format!("--micro-batch {images}"));
         }
-        let largest = (free - memory.base) / (memory.per_view * self.views_per_image as f64);
+        let none = StepSize {
+            batch_size: 0,
+            micro_batch: None,
+            ..*self
+        };
+        let of_an_image = memory.per_view * self.views_per_image as f64;
+        let largest = (free - none.needed(memory)?) / of_an_image;
         let mib = |bytes: f64| (bytes / f64::from(1 << 20)).round();
         if largest >= 1.0 && self.micro_batch.is_none() {
             advice.push(format!("--batch-size {} or less", largest.floor()));

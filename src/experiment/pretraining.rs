@@ -16,7 +16,7 @@ use crate::device::profile::ProfiledDevice;
 use crate::error::Result;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::evaluate::{features, knn};
-use crate::nn::{ResNet, ResNetConfig};
+use crate::nn::{Head, Projector, ResNet, ResNetConfig};
 use crate::optim::Optimization;
 use crate::pretext::Protocol;
 use crate::pretext::rotnet::{ROTATIONS, RotNet, RotNetSettings};
@@ -74,20 +74,34 @@ impl Pretext {
         }
     }
 
-    /// A step on `dataset`.
-    pub fn step_size(&self, dataset: &Dataset) -> StepSize {
-        let (views_per_image, side) = match self {
-            Pretext::SimClr(settings) => (2, settings.augmentation.size),
-            Pretext::RotNet(_) => (ROTATIONS, dataset.pretraining().height),
+    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so.
+    ///
+    /// # Errors
+    /// `Error::Usage` where the network cannot be.
+    pub fn step_size(&self, dataset: &Dataset, recompute: bool) -> Result<StepSize> {
+        let width = self.encoder().shape()?.feature_width;
+        let images = dataset.pretraining();
+        let (views_per_image, side, head_parameters) = match self {
+            Pretext::SimClr(settings) => {
+                let parameters = Projector::parameter_count(width);
+                (2, settings.augmentation.size, parameters)
+            }
+            Pretext::RotNet(_) => {
+                let parameters = Head::parameter_count(width, ROTATIONS);
+                (ROTATIONS, images.height, parameters)
+            }
         };
-        StepSize {
+        Ok(StepSize {
             encoder: *self.encoder(),
             side,
             views_per_image,
             batch_size: self.batch_size(),
             micro_batch: self.micro_batch(),
+            recompute,
             optimizer: self.optimization().optimizer,
-        }
+            head_parameters,
+            image_bytes: images.images.len(),
+        })
     }
 
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
@@ -103,7 +117,7 @@ impl Pretext {
 
     /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
     fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
-        let step = self.step_size(dataset);
+        let step = self.step_size(dataset, false)?;
         let views = (step.views_per_image * step.batch_size) as u64;
         Ok(3 * views * step.encoder.shape()?.flops(step.side)?)
     }
@@ -132,6 +146,8 @@ pub struct PretrainingRequest {
     pub knn: bool,
     /// The part of the test images on which RotNet's accuracy is told, the same of each class.
     pub rotation_images: f64,
+    /// Whether blocks are computed again on the way back.
+    pub recompute: bool,
     /// The run's device where its first steps are to be measured.
     pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
@@ -260,7 +276,8 @@ fn pretrain<O: Objective>(
     if let Some(path) = &request.init {
         initialize(device, objective.encoder(), path)?;
     }
-    let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?;
+    let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?
+        .recomputing(request.recompute);
     let encoder =
         |objective: &O, step| pack(device, objective.encoder(), None, &request.origin(step));
     let trained = train(

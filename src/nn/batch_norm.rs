@@ -69,13 +69,13 @@ impl BatchNorm {
             eps: EPS,
         };
         match mode {
-            Mode::Training => {
+            Mode::Training | Mode::TrainingAgain => {
                 let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
                 let (y, batch) = autograd::batch_norm_training(tape, x, affine, activation)?;
-                self.pending.borrow_mut().push(Pending {
-                    batch,
-                    count: n * h * w,
-                });
+                if mode == Mode::Training {
+                    let count = n * h * w;
+                    self.pending.borrow_mut().push(Pending { batch, count });
+                }
                 Ok(y)
             }
             Mode::Evaluation => {

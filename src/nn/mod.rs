@@ -25,6 +25,8 @@ pub use shape::{Arch, Block, BlockKind, ConvShape, ResNetConfig, ResNetShape, St
 pub enum Mode {
     /// Normalise with the batch's statistics, and keep them for the running ones.
     Training,
+    /// As in training, for a pass whose statistics an earlier one has kept already.
+    TrainingAgain,
     /// Normalise with the running statistics.
     Evaluation,
 }

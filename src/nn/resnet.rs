@@ -1,9 +1,11 @@
 //! The ResNets (He et al. 2016) without their classifier: images in, features out.
 
+use std::rc::Rc;
+
 use super::batch_norm::MOMENTUM;
 use super::shape::{Block, ConvShape, ResNetConfig, ResNetShape, STEM_POOL};
 use super::{BatchNorm, Conv, Mode, Parameter};
-use crate::autograd::{self, Tape, Var};
+use crate::autograd::{self, Run, Tape, Var};
 use crate::device::Device;
 use crate::device::kernels::Activation;
 use crate::error::Result;
@@ -37,6 +39,12 @@ impl ConvNorm {
         }
         let x = self.conv.forward(tape, x)?;
         self.norm.forward(tape, &x, mode, activation)
+    }
+}
+
+impl ConvNorm {
+    fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        std::iter::once(self.conv.weight()).chain(self.norm.parameters())
     }
 }
 
@@ -84,13 +92,34 @@ impl Residual {
         }
         Ok(x)
     }
+
+    /// The same, of which the input alone is kept for the way back.
+    fn checkpointed(self: &Rc<Self>, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
+        let parameters: Vec<&Tensor> = self.parameters().map(|p| &p.value).collect();
+        let block = self.clone();
+        autograd::checkpoint(tape, x, &parameters, move |tape, x, run| {
+            let mode = match (mode, run) {
+                (Mode::Training, Run::Again) => Mode::TrainingAgain,
+                _ => mode,
+            };
+            block.forward(tape, x, mode)
+        })
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
+        self.layers.iter().chain(&self.downsample)
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        self.layers().flat_map(ConvNorm::parameters)
+    }
 }
 
 /// An encoder: `[N, 3, H, W]` to features `[N, F]`.
 pub struct ResNet {
     shape: ResNetShape,
     stem: ConvNorm,
-    blocks: Vec<Residual>,
+    blocks: Vec<Rc<Residual>>,
     device: Device,
 }
 
@@ -106,7 +135,7 @@ impl ResNet {
             blocks: shape
                 .blocks
                 .iter()
-                .map(|block| Residual::new(device, block, seed))
+                .map(|block| Residual::new(device, block, seed).map(Rc::new))
                 .collect::<Result<_>>()?,
             shape,
             device: device.clone(),
@@ -120,7 +149,10 @@ impl ResNet {
             x = autograd::max_pool2d(tape, &x, STEM_POOL)?;
         }
         for block in &self.blocks {
-            x = block.forward(tape, &x, mode)?;
+            x = match tape.recomputes() {
+                true => block.checkpointed(tape, &x, mode)?,
+                false => block.forward(tape, &x, mode)?,
+            };
         }
         autograd::global_average_pool(tape, &x)
     }
@@ -142,9 +174,7 @@ impl ResNet {
 
     /// What is learned, in the order of the layers.
     pub fn parameters(&self) -> Vec<&Parameter> {
-        self.layers()
-            .flat_map(|layer| std::iter::once(layer.conv.weight()).chain(layer.norm.parameters()))
-            .collect()
+        self.layers().flat_map(ConvNorm::parameters).collect()
     }
 
     /// The running statistics, in the order of the layers.
@@ -181,10 +211,7 @@ impl ResNet {
     }
 
     fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
-        let in_blocks = self
-            .blocks
-            .iter()
-            .flat_map(|block| block.layers.iter().chain(&block.downsample));
+        let in_blocks = self.blocks.iter().flat_map(|block| block.layers());
         std::iter::once(&self.stem).chain(in_blocks)
     }
 }

@@ -8,6 +8,7 @@ use crate::device::Device;
 pub struct Tapes {
     device: Device,
     checked: bool,
+    recompute: bool,
 }
 
 impl Tapes {
@@ -16,6 +17,15 @@ impl Tapes {
         Tapes {
             device: device.clone(),
             checked: false,
+            recompute: false,
+        }
+    }
+
+    /// Tapes on which a network's blocks are computed again on the way back: see [`Tape::recomputing`].
+    pub fn recomputing(device: &Device) -> Self {
+        Tapes {
+            recompute: true,
+            ..Tapes::new(device)
         }
     }
 
@@ -24,6 +34,7 @@ impl Tapes {
         Tapes {
             device: device.clone(),
             checked: true,
+            recompute: false,
         }
     }
 
@@ -36,6 +47,7 @@ impl Tapes {
     pub fn recording(&self) -> Tape {
         match self.checked {
             true => Tape::checked(&self.device),
+            false if self.recompute => Tape::recomputing(&self.device),
             false => Tape::new(&self.device),
         }
     }

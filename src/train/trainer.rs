@@ -16,6 +16,8 @@ pub struct Trainer<O> {
     /// u32 `[1]`: set by the first loss or gradient that is not finite. It shuts the optimiser and the running statistics
     /// from then on, so that the state stays that of the step before.
     flag: Tensor,
+    /// Whether blocks are computed again on the way back, for memory.
+    recompute: bool,
 }
 
 /// A step that was recorded, whose loss may not have been computed yet.
@@ -40,12 +42,23 @@ impl<O: Objective> Trainer<O> {
             optimization,
             optimizer,
             flag: device.zeros(&[1], DType::U32)?,
+            recompute: false,
         })
+    }
+
+    /// The same training, whose network's blocks are computed again on the way back where `recompute` says so: the same
+    /// bits with less memory and another forward pass.
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Trainer { recompute, ..self }
     }
 
     /// Records step `step` (counted from 0) without waiting for it.
     pub fn step(&mut self, step: u64) -> Result<PendingStep> {
-        let (loss, gradients) = self.objective.gradients(&Tapes::new(&self.device), step)?;
+        let tapes = match self.recompute {
+            true => Tapes::recomputing(&self.device),
+            false => Tapes::new(&self.device),
+        };
+        let (loss, gradients) = self.objective.gradients(&tapes, step)?;
         self.device.check_finite(&loss, &self.flag)?;
         for gradient in gradients.iter() {
             self.device.check_finite(gradient, &self.flag)?;

@@ -219,12 +219,10 @@ impl<'a> Normalization<'a> {
 
     /// Replaces `y`, whole planes that begin at element `start` of the batch, by their result.
     pub(super) fn apply(&self, start: usize, y: &mut [f32]) {
-        let channels = self.lines.iter().cycle();
-        let channels = channels.skip(start / self.plane % self.lines.len());
         vectorised(
             #[inline(always)]
             || {
-                for (i, (y, &line)) in y.chunks_mut(self.plane).zip(channels).enumerate() {
+                for (i, (line, y)) in self.planes(start, y).enumerate() {
                     match self.activation {
                         Activation::Identity => y.iter_mut().for_each(|y| *y = line.at(*y)),
                         Activation::Relu => y.iter_mut().for_each(|y| *y = rectify(line.at(*y))),
@@ -237,6 +235,40 @@ impl<'a> Normalization<'a> {
                 }
             },
         );
+    }
+
+    /// The same of `x`, into `y`.
+    fn apply_to(&self, start: usize, x: &[f32], y: &mut [f32]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                let planes = self.planes(start, y).zip(x.chunks(self.plane));
+                for (i, ((line, y), x)) in planes.enumerate() {
+                    let pairs = y.iter_mut().zip(x);
+                    match self.activation {
+                        Activation::Identity => pairs.for_each(|(y, &x)| *y = line.at(x)),
+                        Activation::Relu => pairs.for_each(|(y, &x)| *y = rectify(line.at(x))),
+                        Activation::AddRelu(shortcut) => {
+                            let shortcut = &shortcut[start + i * self.plane..][..x.len()];
+                            let pairs = pairs.zip(shortcut);
+                            pairs.for_each(|((y, &x), &s)| *y = rectify(line.at(x) + s));
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// The planes of `y`, which begins at element `start` of the batch, each with its channel's line.
+    #[inline(always)]
+    fn planes<'y>(
+        &self,
+        start: usize,
+        y: &'y mut [f32],
+    ) -> impl Iterator<Item = (Line, &'y mut [f32])> {
+        let first = start / self.plane % self.lines.len();
+        let channels = self.lines[first..].iter().chain(self.lines.iter().cycle());
+        channels.copied().zip(y.chunks_mut(self.plane))
     }
 }
 
@@ -259,12 +291,7 @@ pub(super) fn batch_norm(
     let mut y = device.take(x.len());
     parallel::for_chunks(&mut y, c * plane, |image, part| {
         let start = image * c * plane;
-        // A piece at a time, which is still in the nearest cache when it is changed.
-        for (i, y) in part.chunks_mut(plane).enumerate() {
-            let start = start + i * plane;
-            y.copy_from_slice(&values[start..][..plane]);
-            normalization.apply(start, y);
-        }
+        normalization.apply_to(start, &values[start..][..part.len()], part);
     });
     Ok(device.floats(x.shape(), y))
 }

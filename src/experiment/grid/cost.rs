@@ -95,8 +95,9 @@ impl Rates {
             let seconds = started.elapsed().as_secs_f64() / images as f64;
             Ok((seconds, probe.device().memory().peak as f64))
         };
-        let (_, small) = timed(PROBE / 2, &Probe::train)?;
-        let (training, large) = timed(PROBE, &Probe::train)?;
+        let train = |probe: &Probe| probe.train(false);
+        let (_, small) = timed(PROBE / 2, &train)?;
+        let (training, large) = timed(PROBE, &train)?;
         let (evaluation, evaluation_bytes) = timed(PROBE, &Probe::evaluate)?;
         let (gradient, gradient_bytes) = timed(PROBE, &Probe::attack)?;
         let bytes_per_image = ((large - small) / (PROBE / 2) as f64).max(0.0);
