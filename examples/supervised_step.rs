@@ -65,10 +65,7 @@ fn main() -> Result<()> {
     let labels = upload_u32(&device, &labels, &[batch])?;
     for step in 0..=steps {
         let started = Instant::now();
-        let tape = match recompute {
-            true => Tape::recomputing(&device),
-            false => Tape::new(&device),
-        };
+        let tape = Tape::new(&device).recomputing(recompute);
         let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
         let logits = head.forward(&tape, &features)?;
         let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;

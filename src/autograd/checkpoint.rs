@@ -14,7 +14,7 @@ pub enum Run {
 }
 
 /// `forward(x)`, of which nothing but `x` is kept for the way back. `parameters` are the tensors that `forward` makes leaves
-/// of. On a checked tape its operations are recorded as they are, so that messages name them.
+/// of. On a checked tape both runs are checked.
 ///
 /// # Errors
 /// Those of `forward`; on the way back `Error::Shape` where it does not depend on one of the parameters.
@@ -24,10 +24,14 @@ pub fn checkpoint(
     parameters: &[&Tensor],
     forward: impl Fn(&Tape, &Var, Run) -> Result<Var> + 'static,
 ) -> Result<Var> {
-    if tape.is_checked() || !tape.tracks_leaves() {
+    if !tape.tracks_leaves() {
         return forward(tape, x, Run::First);
     }
-    let first = Tape::inference(tape.device());
+    let checked = tape.is_checked();
+    let first = match checked {
+        true => Tape::checked(tape.device()),
+        false => Tape::inference(tape.device()),
+    };
     let y = forward(&first, &first.constant(x.tensor()), Run::First)?;
     let leaves: Vec<Var> = parameters.iter().map(|p| tape.leaf(p)).collect();
     let mut inputs = vec![("x", x)];
@@ -39,7 +43,10 @@ pub fn checkpoint(
         y.tensor().clone(),
         &inputs,
         move |device, dy| {
-            let again = Tape::new(device);
+            let again = match checked {
+                true => Tape::checked(device),
+                false => Tape::new(device),
+            };
             let x = saved_x.tensor(device)?;
             let input = match needs_dx {
                 true => again.input(&x),

@@ -138,13 +138,10 @@ impl Tape {
         Tape::with(device, Recording::Operations)
     }
 
-    /// As [`Tape::new`], for networks that then save the inputs of their blocks alone and compute the rest once more on the
-    /// way back ([`super::checkpoint`]): the same bits, with less memory and another forward pass.
-    pub fn recomputing(device: &Device) -> Self {
-        Tape {
-            recomputes: true,
-            ..Tape::new(device)
-        }
+    /// The same tape; where `recomputes` says so, networks save the inputs of their blocks alone on it and compute the rest
+    /// once more on the way back ([`super::checkpoint`]): the same bits, with less memory and another forward pass.
+    pub fn recomputing(self, recomputes: bool) -> Self {
+        Tape { recomputes, ..self }
     }
 
     /// A tape that records nothing: operations compute their result and save nothing, and there is no backward pass.
@@ -199,7 +196,7 @@ impl Tape {
         self.recording == Recording::Checked
     }
 
-    /// Whether it is a tape of [`Tape::recomputing`].
+    /// Whether blocks are computed again: see [`Tape::recomputing`].
     pub fn recomputes(&self) -> bool {
         self.recomputes
     }

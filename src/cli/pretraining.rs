@@ -79,6 +79,12 @@ impl PretrainingArguments {
             )));
         }
         pretext.check_micro_batch(&dataset)?;
+        let rotation_test = match rotation_images {
+            1.0 => None,
+            part => Some(dataset.test_part(part, run.seed).map_err(|error| {
+                Error::usage(format!("--rotation-images {part} cannot be drawn: {error}"))
+            })?),
+        };
         let chosen = open_for(&run.device, checkpoints.profile)?;
         pretext
             .step_size(&dataset, checkpoints.recompute)?
@@ -99,7 +105,7 @@ impl PretrainingArguments {
             profiler: chosen.profiler.clone(),
             init,
             knn: !self.no_knn,
-            rotation_images,
+            rotation_test,
             data: self.data.data,
             dataset,
         };
@@ -125,9 +131,9 @@ fn print(summary: &PretrainingSummary) {
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
         summary.final_loss, summary.first_loss, summary.chance_loss
     );
-    if let Some(accuracy) = summary.rotation_accuracy {
+    if let (Some(accuracy), Some(images)) = (summary.rotation_accuracy, summary.rotation_images) {
         println!(
-            "rotation accuracy on the test images: {:.1} %, 25 % by chance",
+            "rotation accuracy on {images} test images: {:.1} %, 25 % by chance",
             100.0 * accuracy
         );
     }

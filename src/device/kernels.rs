@@ -19,7 +19,7 @@ pub enum HostSlice<'a> {
     U8(&'a [u8]),
 }
 
-/// Bytes that a device holds for tensors: now (free buffers kept by the pool counted in), and at most so far.
+/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
     pub current: u64,

@@ -1,4 +1,4 @@
-//! What the two devices' buffer pools share: size classes, the count of bytes, and storage numbers.
+//! What the devices' memory is counted by: bytes, storage numbers, and the size classes of the GPU's pool.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

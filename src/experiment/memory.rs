@@ -40,6 +40,9 @@ const PROBED: [usize; 2] = [8, 16];
 /// Bytes of a view whose embedding is kept while the batch passes in chunks: 128 numbers, and as many in each of the tensors
 /// that the loss makes of them. Where nothing is kept, as in RotNet, it is little beside the rest.
 const CACHED: f64 = 8.0 * 4.0 * 128.0;
+/// A step must fit so many times: what is told is up to an eighth less than what is held, and memory of the system's and of
+/// the program's threads comes on top.
+const MARGIN: f64 = 1.15;
 /// No step holds so many times the convolutions' outputs, nor so many times the weights.
 const BOUND: f64 = 6.0;
 
@@ -49,8 +52,8 @@ impl StepSize {
         self.batch_size * self.views_per_image
     }
 
-    /// Views whose activations are held at a time. A device keeps buffers for tensors of the same size, so that a last chunk
-    /// of another size has its own beside those of the others.
+    /// Views whose activations are held at a time, at most. A GPU's pool keeps buffers for tensors of the same size, so that a
+    /// last chunk of another size has its own beside those of the others.
     fn views_held(&self) -> usize {
         match in_parts(self.batch_size, self.micro_batch) {
             Some(images) => (images + self.batch_size % images) * self.views_per_image,
@@ -149,9 +152,10 @@ impl StepSize {
         if self.bound()? <= free {
             return Ok(());
         }
+        let usable = free / MARGIN;
         let memory = self.measure(open)?;
         let needed = self.needed(memory)?;
-        if needed <= free {
+        if needed <= usable {
             return Ok(());
         }
         let mut advice = Vec::new();
@@ -159,10 +163,10 @@ impl StepSize {
             recompute: true,
             ..*self
         };
-        if !self.recompute && recomputing.needed(recomputing.measure(open)?)? <= free {
+        if !self.recompute && recomputing.needed(recomputing.measure(open)?)? <= usable {
             advice.push("--recompute".to_string());
         }
-        if let Some(images) = self.largest_chunk(memory, free)? {
+        if let Some(images) = self.largest_chunk(memory, usable)? {
             advice.push(format!("--micro-batch {images}"));
         }
         let none = StepSize {
@@ -171,7 +175,7 @@ impl StepSize {
             ..*self
         };
         let of_an_image = memory.per_view * self.views_per_image as f64;
-        let largest = (free - none.needed(memory)?) / of_an_image;
+        let largest = (usable - none.needed(memory)?) / of_an_image;
         let mib = |bytes: f64| (bytes / f64::from(1 << 20)).round();
         if largest >= 1.0 && self.micro_batch.is_none() {
             advice.push(format!("--batch-size {} or less", largest.floor()));
@@ -182,7 +186,7 @@ impl StepSize {
             None => String::new(),
         };
         Err(Error::usage(format!(
-            "a step of --batch-size {}{chunks} needs about {} MiB and {} MiB are free; use {}",
+            "a step of --batch-size {}{chunks} needs about {} MiB, with a seventh to spare, and {} MiB are free; use {}",
             self.batch_size,
             mib(needed),
             mib(free),

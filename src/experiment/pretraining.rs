@@ -10,7 +10,7 @@ use super::memory::StepSize;
 use super::run_folder::RunFolder;
 use super::summary::{PretrainingSummary, chance_loss, final_mean};
 use super::training::{Plan, Trained, train};
-use crate::data::{DataKind, Dataset};
+use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
 use crate::error::Result;
@@ -144,8 +144,8 @@ pub struct PretrainingRequest {
     pub init: Option<PathBuf>,
     /// Whether the encoder, and the untrained one, are judged by their nearest neighbours in the end.
     pub knn: bool,
-    /// The part of the test images on which RotNet's accuracy is told, the same of each class.
-    pub rotation_images: f64,
+    /// The images on which RotNet's accuracy is told; none for all test images.
+    pub rotation_test: Option<Split>,
     /// Whether blocks are computed again on the way back.
     pub recompute: bool,
     /// The run's device where its first steps are to be measured.
@@ -237,18 +237,15 @@ pub fn run(
         Pretext::RotNet(settings) => {
             let objective = RotNet::new(device, settings.clone(), split)?;
             let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
-            let told = match request.rotation_images {
-                1.0 => None,
-                part => Some(request.dataset.test_part(part, settings.seed)?),
-            };
-            let told = told.as_ref().unwrap_or(&request.dataset.test);
+            let told = request.rotation_test.as_ref();
+            let told = told.unwrap_or(&request.dataset.test);
             let accuracy = rotation_accuracy(device, &objective, told)?;
             judge(
                 device,
                 request,
                 &trained,
                 &objective,
-                Some(accuracy),
+                Some((accuracy, told.len())),
                 &folder,
                 started,
             )
@@ -298,7 +295,7 @@ fn judge<O: Objective>(
     request: &PretrainingRequest,
     trained: &Trained,
     objective: &O,
-    rotation_accuracy: Option<f64>,
+    rotation: Option<(f64, usize)>,
     folder: &RunFolder,
     started: Instant,
 ) -> Result<PretrainingSummary> {
@@ -330,7 +327,8 @@ fn judge<O: Objective>(
         first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
         final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
         final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
-        rotation_accuracy,
+        rotation_accuracy: rotation.map(|(accuracy, _)| accuracy),
+        rotation_images: rotation.map(|(_, images)| images),
         knn_k: neighbours.as_ref().map(|n| n.k),
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,

@@ -41,10 +41,7 @@ impl Probe {
     /// A supervised step without its optimiser, whose blocks are computed again on the way back where `recompute` says so;
     /// waits for it.
     pub fn train(&self, recompute: bool) -> Result<()> {
-        let tape = match recompute {
-            true => Tape::recomputing(&self.device),
-            false => Tape::new(&self.device),
-        };
+        let tape = Tape::new(&self.device).recomputing(recompute);
         let x = tape.constant(&self.images);
         let features = self.encoder.forward(&tape, &x, Mode::Training)?;
         let logits = self.head.forward(&tape, &features)?;

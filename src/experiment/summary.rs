@@ -34,6 +34,9 @@ pub struct PretrainingSummary {
     /// RotNet's: the part of the held-out images, under all four rotations, whose rotation is told right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_accuracy: Option<f64>,
+    /// How many images that are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation_images: Option<usize>,
     /// The judgement by nearest neighbours; none of these three where it was left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_k: Option<usize>,

@@ -40,9 +40,7 @@ impl ConvNorm {
         let x = self.conv.forward(tape, x)?;
         self.norm.forward(tape, &x, mode, activation)
     }
-}
 
-impl ConvNorm {
     fn parameters(&self) -> impl Iterator<Item = &Parameter> {
         std::iter::once(self.conv.weight()).chain(self.norm.parameters())
     }

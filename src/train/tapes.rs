@@ -21,21 +21,18 @@ impl Tapes {
         }
     }
 
-    /// Tapes on which a network's blocks are computed again on the way back: see [`Tape::recomputing`].
-    pub fn recomputing(device: &Device) -> Self {
+    /// Tapes that wait for each operation and fail where its result is not finite: see [`Tape::checked`].
+    pub fn checked(device: &Device) -> Self {
         Tapes {
-            recompute: true,
+            checked: true,
             ..Tapes::new(device)
         }
     }
 
-    /// Tapes that wait for each operation and fail where its result is not finite: see [`Tape::checked`].
-    pub fn checked(device: &Device) -> Self {
-        Tapes {
-            device: device.clone(),
-            checked: true,
-            recompute: false,
-        }
+    /// The same tapes, on which a network's blocks are computed again on the way back where `recompute` says so: see
+    /// [`Tape::recomputing`].
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Tapes { recompute, ..self }
     }
 
     /// The device of every tape.
@@ -45,11 +42,11 @@ impl Tapes {
 
     /// A tape that records, so that a backward pass can follow.
     pub fn recording(&self) -> Tape {
-        match self.checked {
+        let tape = match self.checked {
             true => Tape::checked(&self.device),
-            false if self.recompute => Tape::recomputing(&self.device),
             false => Tape::new(&self.device),
-        }
+        };
+        tape.recomputing(self.recompute)
     }
 
     /// A tape for a forward pass alone. A checked one records none the less, since only then does it check; what it saved

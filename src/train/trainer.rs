@@ -54,10 +54,7 @@ impl<O: Objective> Trainer<O> {
 
     /// Records step `step` (counted from 0) without waiting for it.
     pub fn step(&mut self, step: u64) -> Result<PendingStep> {
-        let tapes = match self.recompute {
-            true => Tapes::recomputing(&self.device),
-            false => Tapes::new(&self.device),
-        };
+        let tapes = Tapes::new(&self.device).recomputing(self.recompute);
         let (loss, gradients) = self.objective.gradients(&tapes, step)?;
         self.device.check_finite(&loss, &self.flag)?;
         for gradient in gradients.iter() {
@@ -97,7 +94,7 @@ impl<O: Objective> Trainer<O> {
     fn diagnose(&mut self, step: u64) -> Error {
         let advice = "the weights are those of the step before; try a lower learning rate, or for SimCLR a higher temperature";
         self.objective.encoder().discard_running_statistics();
-        let tapes = Tapes::checked(&self.device);
+        let tapes = Tapes::checked(&self.device).recomputing(self.recompute);
         match self.objective.gradients(&tapes, step) {
             Err(Error::NonFinite(what)) => {
                 Error::NonFinite(format!("step {}: {what}; {advice}", step + 1))

@@ -2,6 +2,7 @@
 //! spans beside it, so that the memory of many small tensors serves one large tensor later: what a training step holds is
 //! close to what it uses at its fullest moment, and from the second step on nothing is asked of the system.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +12,8 @@ use crate::device::memory::MemoryCounter;
 
 /// Spans are multiples of this many floats: a cache line.
 const UNIT: usize = 16;
-/// Floats of a block, or more for a larger tensor. It is long, so that large spans find room in it, and costs addresses
-/// only: the system gives pages where they are touched.
+/// Floats of a block, or more for a larger tensor. It is long, so that large spans find room in it; most systems give pages
+/// only where they are touched. Where one refuses so long a block, it is as long as the tensor that asks.
 const BLOCK: usize = if usize::BITS < 64 {
     16 << 20
 } else {
@@ -34,9 +35,9 @@ struct Span {
 }
 
 struct Block {
-    /// From a boxed slice of zeros, which `Drop` makes again.
+    /// Zeros at first, from the allocator, which `Drop` gives them back to.
     floats: NonNull<f32>,
-    len: usize,
+    layout: Layout,
     /// By their start, no two touching.
     free: Vec<Span>,
     /// Floats from the start on that were ever in use.
@@ -47,15 +48,28 @@ struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
-    fn new(len: usize) -> Self {
-        // Zeros that the system gives as untouched pages.
-        let floats: &mut [f32] = Box::leak(vec![0.0; len].into_boxed_slice());
-        Block {
-            floats: NonNull::from(floats).cast(),
-            len,
+    /// A block for a span of `span` floats, which is not 0, and for others.
+    fn for_span(span: usize) -> Self {
+        Self::new(BLOCK.max(span)).unwrap_or_else(|| {
+            let layout = Layout::array::<f32>(span);
+            Self::new(span).unwrap_or_else(|| match layout {
+                Ok(layout) => handle_alloc_error(layout),
+                Err(_) => panic!("a tensor of {span} floats is larger than any memory"),
+            })
+        })
+    }
+
+    /// None where the system refuses `len` floats.
+    fn new(len: usize) -> Option<Self> {
+        let layout = Layout::array::<f32>(len).ok()?;
+        // SAFETY: the layout has a size, since no block is empty.
+        let floats = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Block {
+            floats: floats.cast(),
+            layout,
             free: vec![Span { start: 0, len }],
             touched: 0,
-        }
+        })
     }
 
     /// The smallest free span that holds `len` floats, the first of them where several are equal.
@@ -103,10 +117,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let floats = NonNull::slice_from_raw_parts(self.floats, self.len);
-        // SAFETY: the pointer came from a box of this length, and every buffer that pointed into it holds the arena and so
-        // this block: none is left.
-        drop(unsafe { Box::from_raw(floats.as_ptr()) });
+        // SAFETY: the floats came from the allocator with this layout, and every buffer that pointed into them holds the
+        // arena and so this block: none is left.
+        unsafe { dealloc(self.floats.as_ptr().cast(), self.layout) };
     }
 }
 
@@ -131,7 +144,7 @@ impl Arena {
             .enumerate()
             .find_map(|(number, block)| block.take(span).map(|start| (number, start)));
         let (number, start) = found.unwrap_or_else(|| {
-            let mut block = Block::new(BLOCK.max(span));
+            let mut block = Block::for_span(span);
             let start = block.take(span).expect("the block is as large as the span");
             blocks.push(block);
             (blocks.len() - 1, start)
@@ -240,7 +253,7 @@ mod tests {
         for block in arena.blocks().iter() {
             let whole = Span {
                 start: 0,
-                len: block.len,
+                len: block.layout.size() / 4,
             };
             assert_eq!(block.free, [whole]);
         }

@@ -1,6 +1,9 @@
 //! Batch norm. Sums of a channel are taken over fixed groups of whole images, in float64 lanes that follow one another
 //! through the group, then over the groups in order.
 
+use std::sync::RwLockReadGuard;
+
+use super::arena::Buffer;
 use super::vectorised::vectorised;
 use super::{CpuDevice, parallel, read_f32, read_u32, write_f32};
 use crate::device::kernels::{
@@ -118,12 +121,16 @@ pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<Ba
     let shape = shapes::batch_norm_input("batch_norm_statistics", "x", x)?;
     let batch = Batch::new(shape);
     let x = read_f32("batch_norm_statistics", "x", x)?;
-    // About the channel's first element, so that a mean far from zero costs no digits of the variance.
-    let about = |channel: usize| x[channel * batch.plane];
+    // About the mean of the channel's first plane, so that a mean far from zero, or one element far from the others, costs
+    // no digits of the variance.
+    let first = x.chunks(batch.plane).take(batch.c);
+    let about: Vec<f32> = first
+        .map(|plane| (super::reduce::sum_f64(plane) / batch.plane as f64) as f32)
+        .collect();
     let sums = batch.sums(
         #[inline(always)]
         |sums, channel, range| {
-            let (plane, about) = (&x[range], about(channel));
+            let (plane, about) = (&x[range], about[channel]);
             sums.add(
                 plane,
                 plane,
@@ -135,7 +142,7 @@ pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<Ba
     let (mut mean, mut variance) = (device.take(batch.c), device.take(batch.c));
     for (channel, [sum, squares]) in sums.into_iter().enumerate() {
         let d = sum / batch.count();
-        mean[channel] = (f64::from(about(channel)) + d) as f32;
+        mean[channel] = (f64::from(about[channel]) + d) as f32;
         // NaN stays NaN.
         let found = squares / batch.count() - d * d;
         variance[channel] = if found < 0.0 { 0.0 } else { found as f32 };
@@ -193,6 +200,20 @@ fn lines(operation: &'static str, norm: &ChannelNorm) -> Result<Vec<Line>> {
 #[inline(always)]
 fn rectify(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
+}
+
+/// The activation with its shortcut read.
+pub(super) fn read_activation<'a>(
+    operation: &'static str,
+    activation: Activation<&'a Tensor>,
+) -> Result<Activation<RwLockReadGuard<'a, Buffer>>> {
+    Ok(match activation {
+        Activation::Identity => Activation::Identity,
+        Activation::Relu => Activation::Relu,
+        Activation::AddRelu(shortcut) => {
+            Activation::AddRelu(read_f32(operation, "shortcut", shortcut)?)
+        }
+    })
 }
 
 /// A batch norm of evaluation or training, and what follows it, as changes of a buffer in place.
@@ -281,11 +302,8 @@ pub(super) fn batch_norm(
     let operation = "batch_norm";
     let shape = shapes::batch_norm(operation, x, norm, activation)?;
     let Batch { c, plane, .. } = Batch::new(shape);
-    let shortcut = activation.shortcut();
-    let shortcut = shortcut
-        .map(|s| read_f32(operation, "shortcut", s))
-        .transpose()?;
-    let activation = activation.map(|_| shortcut.as_ref().map_or(&[][..], |s| &s[..]));
+    let activation = read_activation(operation, activation)?;
+    let activation = activation.as_ref().map(|shortcut| &shortcut[..]);
     let normalization = Normalization::new(operation, norm, plane, activation)?;
     let values = read_f32(operation, "x", x)?;
     let mut y = device.take(x.len());

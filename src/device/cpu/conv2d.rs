@@ -6,7 +6,7 @@
 //! - dw: `dw [O, K] = dy [O, pixels] columns^T`, fixed groups of images each into a partial of its own, summed in order
 
 use super::arena::Buffer;
-use super::batch_norm::Normalization;
+use super::batch_norm::{Normalization, read_activation};
 use super::parallel;
 use super::product::{Into, View, product};
 use super::{CpuDevice, read_f32, winograd};
@@ -154,11 +154,8 @@ pub(super) fn conv2d_batch_norm(
         shortcut.expect(operation, "shortcut", &g.y_shape(), DType::F32)?;
     }
     let (x, w) = (read_f32(operation, "x", x)?, read_f32(operation, "w", w)?);
-    let shortcut = activation.shortcut();
-    let shortcut = shortcut
-        .map(|s| read_f32(operation, "shortcut", s))
-        .transpose()?;
-    let activation = activation.map(|_| shortcut.as_ref().map_or(&[][..], |s| &s[..]));
+    let activation = read_activation(operation, activation)?;
+    let activation = activation.as_ref().map(|shortcut| &shortcut[..]);
     let normalization = Normalization::new(operation, norm, g.oh * g.ow, activation)?;
     let y = convolve(device, &g, &x, &w, Some(&normalization));
     Ok(device.floats(&g.y_shape(), y))
