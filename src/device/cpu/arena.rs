@@ -54,6 +54,7 @@ impl Block {
             let layout = Layout::array::<f32>(span);
             Self::new(span).unwrap_or_else(|| match layout {
                 Ok(layout) => handle_alloc_error(layout),
+                // Not from input: shapes are checked before anything is taken.
                 Err(_) => panic!("a tensor of {span} floats is larger than any memory"),
             })
         })
