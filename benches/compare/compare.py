@@ -1,8 +1,10 @@
-"""Training steps of CIFAR-stem ResNets, Parallax beside PyTorch, in one run: forward, backward and Adam on made-up images.
+"""Parallax beside PyTorch (CPU) and beside burn (wgpu, llvmpipe) in one run: a product, a convolution, a residual block, and
+training steps of CIFAR-stem ResNets with Adam, on made-up numbers.
 
-usage: FOLDER/bin/python benches/compare/compare.py [--batch 32] [--rounds 5] [--threads 2]
+usage: FOLDER/bin/python benches/compare/compare.py [--only operations|steps] [--rounds 5] [--threads 2]
 
-FOLDER is what install.sh made. The two programs take turns, so that both see the same machine. Builds Parallax first.
+FOLDER is what install.sh made. The programs take turns, so that all see the same machine. Builds Parallax first; prints one
+table in Markdown.
 """
 
 import argparse
@@ -10,12 +12,21 @@ import datetime
 import platform
 import statistics
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
 
 LAYERS = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}
+# Multiply-adds of an image's forward pass; a step is counted as three forward passes.
+STEP_FLOPS = {"resnet18": 6 * 0.557e9, "resnet50": 6 * 1.298e9}
+OPERATIONS = {
+    "product": ("product of 512 x 512 x 512", 1, 2 * 512**3),
+    "convolution": ("3x3 convolution, 64 channels, 32x32, batch 16", 16, 16 * 2 * 64 * 64 * 9 * 32**2),
+    "block": ("residual block of the same, forward and backward", 16, 16 * 12 * 64 * 64 * 9 * 32**2),
+}
 
 
 class Block(nn.Module):
@@ -57,7 +68,9 @@ def network(arch):
     return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
-class Torch:
+class TorchStep:
+    """A training step."""
+
     def __init__(self, arch, batch, channels_last):
         torch.manual_seed(0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -66,51 +79,130 @@ class Torch:
         self.x = torch.randn(batch, 3, 32, 32).to(memory_format=layout)
         self.y = torch.arange(batch) % 10
 
-    def step(self):
-        started = time.perf_counter()
+    def run(self):
         self.optimizer.zero_grad(set_to_none=True)
         loss = nn.functional.cross_entropy(self.model(self.x), self.y)
         loss.backward()
         self.optimizer.step()
         loss.item()
-        return time.perf_counter() - started
 
 
-def parallax(arch, batch, steps):
-    command = ["target/release/examples/supervised_step", arch, str(batch), str(steps), "cpu"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+class TorchOperation:
+    """One of OPERATIONS."""
+
+    def __init__(self, name, batch, channels_last):
+        torch.manual_seed(0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.name = name
+        if name == "product":
+            self.a, self.b = torch.randn(512, 512), torch.randn(512, 512)
+            return
+        self.x = torch.randn(batch, 64, 32, 32).to(memory_format=layout)
+        if name == "block":
+            self.x.requires_grad_()
+            self.block = Block("basic", 64, 64, 1).to(memory_format=layout)
+        else:
+            self.w = torch.randn(64, 64, 3, 3).to(memory_format=layout)
+
+    def run(self):
+        if self.name == "product":
+            return self.a @ self.b
+        if self.name == "convolution":
+            return nn.functional.conv2d(self.x, self.w, padding=1)
+        self.x.grad = None
+        self.block.zero_grad(set_to_none=True)
+        self.block(self.x).sum().backward()
+        return self.x.grad
+
+
+def timed_here(work, repetitions):
+    """Seconds of each repetition of a PyTorch work after the first."""
+    work.run()
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        work.run()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def timed_there(command):
+    """Seconds that a program prints, one a line."""
+    done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
     return [float(line) for line in done.stdout.split()]
+
+
+def contestants(name, batch, repetitions, burn):
+    """Who does the work, by device: each gives the seconds of some repetitions."""
+    is_step = name in LAYERS
+    program = "target/release/examples/" + ("supervised_step" if is_step else "operations")
+    make = TorchStep if is_step else TorchOperation
+    plain, last = make(name, batch, False), make(name, batch, True)
+    yield "CPU", {
+        "Parallax": lambda: timed_there([program, name, batch, repetitions, "cpu"]),
+        "PyTorch": lambda: timed_here(plain, repetitions),
+        "PyTorch, channels_last": lambda: timed_here(last, repetitions),
+    }
+    if burn:
+        yield "llvmpipe", {
+            "Parallax": lambda: timed_there([program, name, batch, repetitions, "llvmpipe"]),
+            "burn": lambda: timed_there([burn, name, batch, repetitions]),
+        }
+
+
+def compare(title, name, batch, flops, device, rivals, rounds):
+    """Lets the rivals take turns and prints a row for each."""
+    times = {rival: [] for rival in rivals}
+    for _ in range(rounds):
+        for rival, measure in rivals.items():
+            times[rival].append(statistics.median(measure()))
+    rates = {rival: sorted(1 / seconds for seconds in values) for rival, values in times.items()}
+    best = max(statistics.median(values) for rival, values in rates.items() if rival != "Parallax")
+    for rival, values in rates.items():
+        middle = statistics.median(values)
+        images = ""
+        if name in LAYERS:
+            low, high = values[0] * batch, values[-1] * batch
+            images = f"{middle * batch:.1f} ({low:.1f} to {high:.1f})"
+        gflops = f"{middle * flops / 1e9:.1f} ({values[0] * flops / 1e9:.1f} to {values[-1] * flops / 1e9:.1f})"
+        ratio = f"{middle / best:.2f}" if rival == "Parallax" else ""
+        print(f"| {title} | {device} | {rival} | {images} | {gflops} | {ratio} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--only", choices=["operations", "steps"])
+    parser.add_argument("--batch", type=int, default=32, help="of a training step")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="steps a round, after one that is not counted")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "llvmpipe"], help="on one device alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "supervised_step"], check=True)
-    print(f"{datetime.date.today()}, PyTorch {torch.__version__}, {options.threads} threads, batch {options.batch}, "
+    subprocess.run(
+        ["cargo", "build", "--release", "--quiet", "--example", "supervised_step", "--example", "operations"],
+        check=True,
+    )
+    burn = Path(sys.prefix) / "bin" / "burn-times"
+    if not burn.exists():
+        print(f"{burn} is not there: without burn and llvmpipe; benches/compare/install.sh makes it", file=sys.stderr)
+        burn = None
+    print(f"{datetime.date.today()}, PyTorch {torch.__version__}, burn 0.22.1, {options.threads} threads, "
           f"{platform.machine()}, CPU capability {torch.backends.cpu.get_cpu_capability()}")
-    print("images/s, median (smallest to largest) of the rounds' medians")
-    for arch in LAYERS:
-        rivals = {
-            "PyTorch": Torch(arch, options.batch, False),
-            "PyTorch, channels_last": Torch(arch, options.batch, True),
-        }
-        times = {name: [] for name in ["Parallax", *rivals]}
-        for _ in range(options.rounds):
-            times["Parallax"].append(statistics.median(parallax(arch, options.batch, options.steps)))
-            for name, rival in rivals.items():
-                rival.step()
-                times[name].append(statistics.median(rival.step() for _ in range(options.steps)))
-        rates = {name: sorted(options.batch / t for t in values) for name, values in times.items()}
-        best = max(statistics.median(rates[name]) for name in rivals)
-        for name, values in rates.items():
-            middle = statistics.median(values)
-            print(f"{arch:9} {name:23} {middle:6.1f} ({values[0]:.1f} to {values[-1]:.1f})  "
-                  f"{middle / best:.2f} of PyTorch's best")
+    print("median (smallest to largest) of the rounds' medians; the ratio is Parallax by the best of the others\n")
+    print("| what | device | program | images/s | GFLOP/s | ratio |\n| --- | --- | --- | --- | --- | --- |")
+    works = []
+    if options.only != "steps":
+        works += [(title, name, batch, flops, 20) for name, (title, batch, flops) in OPERATIONS.items()]
+    if options.only != "operations":
+        works += [
+            (f"training step of {name}, batch {options.batch}", name, options.batch, flops * options.batch, options.steps)
+            for name, flops in STEP_FLOPS.items()
+        ]
+    for title, name, batch, flops, repetitions in works:
+        for device, rivals in contestants(name, batch, repetitions, burn):
+            if options.device in (None, device.lower()):
+                compare(title, name, batch, flops, device, rivals, options.rounds)
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
             .measured
             .take()
             .map_or(Vec::new(), |(_, counts)| counts);
-        if self.is_flat {
+        if self.next < phases.recorded.end {
             println!("the training ended before its profile did; there is none");
             return Ok(());
         }
