@@ -1,8 +1,9 @@
 //! Times what `examples/operations.rs` and `examples/supervised_step.rs` time, with burn on wgpu's first adapter of the kind
-//! CPU (llvmpipe where Mesa's software Vulkan is installed). Prints the seconds of each repetition, one a line; the first
-//! one, in which burn tries its kernels, goes to stderr.
+//! CPU (llvmpipe where Mesa's software Vulkan is installed). Does the work once, in which burn tries its kernels, and prints
+//! the seconds; then, for each number that it reads, so many times, and prints the median. Trying takes minutes, so that one
+//! process serves a whole comparison.
 //!
-//! usage: burn-times product|convolution|block|resnet18|resnet50 BATCH REPETITIONS
+//! usage: burn-times product|convolution|block|resnet18|resnet50 BATCH
 
 mod network;
 
@@ -82,18 +83,21 @@ fn work(name: &str, batch: usize) -> Result<Box<dyn FnMut()>, Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [name, batch, repetitions] = words.as_slice() else {
-        return Err("burn-times product|convolution|block|resnet18|resnet50 BATCH REPETITIONS".into());
+    let [name, batch] = words.as_slice() else {
+        return Err("burn-times product|convolution|block|resnet18|resnet50 BATCH".into());
     };
     let mut work = work(name, batch.parse()?)?;
-    for repetition in 0..=repetitions.parse()? {
+    let mut timed = || {
         let started = Instant::now();
         work();
-        let seconds = started.elapsed().as_secs_f64();
-        match repetition {
-            0 => eprintln!("first {seconds}"),
-            _ => println!("{seconds}"),
-        }
+        started.elapsed().as_secs_f64()
+    };
+    println!("{}", timed());
+    for line in std::io::stdin().lines() {
+        let repetitions: usize = line?.trim().parse()?;
+        let mut seconds: Vec<f64> = (0..repetitions.max(1)).map(|_| timed()).collect();
+        seconds.sort_by(f64::total_cmp);
+        println!("{}", seconds[seconds.len() / 2]);
     }
     Ok(())
 }

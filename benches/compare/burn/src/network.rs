@@ -19,7 +19,9 @@ impl ConvNorm {
         ConvNorm {
             conv: Conv2dConfig::new([inputs, outputs], [kernel, kernel])
                 .with_stride([stride, stride])
-                .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+                .with_padding(PaddingConfig2d::Explicit(
+                    padding, padding, padding, padding,
+                ))
                 .with_bias(false)
                 .init(device),
             norm: BatchNormConfig::new(outputs).init(device),
@@ -91,7 +93,11 @@ pub struct ResNet {
 impl ResNet {
     /// ResNet-18, or ResNet-50 where `bottleneck`, with ten classes.
     pub fn new(bottleneck: bool, device: &Device) -> Self {
-        let counts = if bottleneck { [3, 4, 6, 3] } else { [2, 2, 2, 2] };
+        let counts = if bottleneck {
+            [3, 4, 6, 3]
+        } else {
+            [2, 2, 2, 2]
+        };
         let mut blocks = Vec::new();
         let mut width = 64;
         for (stage, count) in counts.into_iter().enumerate() {
