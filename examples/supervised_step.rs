@@ -2,8 +2,9 @@
 //! program. Prints the seconds of each step after the first, one a line.
 //!
 //! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's name]
-//! [recompute]`; with the last word blocks are computed again on the way back. Ends with the peak of the tensors' memory and,
-//! on Linux, of the process's resident set, on stderr.
+//! [recompute] [profile]`; with `recompute` blocks are computed again on the way back, with `profile` the last step is
+//! recorded and a table of its kernels printed. Ends with the peak of the tensors' memory and, on Linux, of the process's
+//! resident set, on stderr.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,26 +13,30 @@ use parallax::autograd::{self, Tape};
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::device::philox::Philox;
+use parallax::device::profile::ProfiledDevice;
 use parallax::device::{read_f32, upload_f32, upload_u32};
+use parallax::experiment::profile::{Phases, Profile, rows};
 use parallax::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
 use parallax::optim::{Optimizer, OptimizerOptions};
 use parallax::{Device, Error, Result};
 
-fn open(name: &str) -> Result<Device> {
+fn open(name: &str) -> Result<Arc<ProfiledDevice>> {
     if name == "cpu" {
-        return Ok(Arc::new(CpuDevice::new()));
+        return Ok(Arc::new(ProfiledDevice::cpu(CpuDevice::new())));
     }
-    Ok(Arc::new(GpuDevice::open(GpuOptions {
+    let device = GpuDevice::open(GpuOptions {
         adapter: AdapterChoice::Named(name.to_string()),
         ..GpuOptions::default()
-    })?))
+    })?;
+    Ok(Arc::new(ProfiledDevice::gpu(Arc::new(device))))
 }
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let usage = || {
         Error::usage(
-            "supervised_step ARCH BATCH STEPS [DEVICE [recompute]], for example resnet50 32 5 cpu",
+            "supervised_step ARCH BATCH STEPS [DEVICE [recompute] [profile]], for example resnet50 32 5 cpu; a profile \
+             takes two steps or more",
         )
     };
     let [arch, batch, steps, rest @ ..] = words.as_slice() else {
@@ -40,12 +45,17 @@ fn main() -> Result<()> {
     let arch: Arch = arch.parse()?;
     let batch: usize = batch.parse().map_err(|_| usage())?;
     let steps: usize = steps.parse().map_err(|_| usage())?;
-    let device = open(rest.first().map_or("cpu", String::as_str))?;
-    let recompute = match rest.get(1).map(String::as_str) {
-        None => false,
-        Some("recompute") => true,
-        Some(_) => return Err(usage()),
-    };
+    let name = rest.first().map_or("cpu", String::as_str);
+    let (mut recompute, mut profile) = (false, false);
+    for word in rest.iter().skip(1) {
+        match word.as_str() {
+            "recompute" => recompute = true,
+            "profile" if steps >= 2 => profile = true,
+            _ => return Err(usage()),
+        }
+    }
+    let profiler = open(name)?;
+    let device: Device = profiler.clone();
     let before = resident();
 
     let config = ResNetConfig {
@@ -63,7 +73,13 @@ fn main() -> Result<()> {
     let images = upload_f32(&device, &pixels, &[batch, 3, 32, 32])?;
     let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
     let labels = upload_u32(&device, &labels, &[batch])?;
+    let mut times = Vec::new();
+    let mut counts = Vec::new();
     for step in 0..=steps {
+        if profile && step == steps {
+            profiler.start();
+        }
+        let before = profiler.counts();
         let started = Instant::now();
         let tape = Tape::new(&device).recomputing(recompute);
         let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
@@ -72,10 +88,36 @@ fn main() -> Result<()> {
         let gradients = tape.backward(&loss)?;
         optimizer.step(1e-3, &gradients, None)?;
         read_f32(&device, loss.tensor())?;
+        times.push(started.elapsed().as_secs_f64());
+        counts.extend(
+            profiler
+                .counts()
+                .zip(before)
+                .map(|(now, before)| now.since(before)),
+        );
         // The first one also makes buffers and pipelines.
         if step > 0 {
-            println!("{}", started.elapsed().as_secs_f64());
+            println!("{}", times[step]);
         }
+    }
+    if profile {
+        let recording = profiler.stop()?;
+        let steps = steps as u64;
+        let (plain, last) = (&times[1..times.len() - 1], times[times.len() - 1]);
+        let profile = Profile {
+            device: name.to_string(),
+            phases: Phases {
+                warm_up: 0..1,
+                plain: 1..steps,
+                recorded: steps..steps + 1,
+            },
+            clock: recording.clock,
+            rows: rows(&recording),
+            plain_seconds: plain.iter().sum::<f64>() / plain.len() as f64,
+            recorded_seconds: last,
+            counts,
+        };
+        print!("{profile}");
     }
     eprintln!("peak {} MiB", device.memory().peak >> 20);
     if let (Some([before, _]), Some([_, most])) = (before, resident()) {

@@ -13,13 +13,18 @@
 //
 // Sums are taken in two steps. A workgroup sums one channel over images_per_split images (statistics_of_split,
 // gradient_sums_of_split) into a row of `partials`; then an invocation a channel adds the rows up in order
-// (merge_statistics, merge_gradient_sums). A split's variance is taken about its own mean, whose rounding is then
-// corrected (Chan, Golub and LeVeque 1983), so that a mean far from zero costs no digits; the second reading finds the
-// split in a cache.
+// (merge_statistics, merge_gradient_sums). A split's variance is taken about the mean of the numbers that its lanes read
+// first, and what that misses of the split's own mean is then corrected (Chan, Golub and LeVeque 1983), so that a mean far
+// from zero costs no digits and the split is read once.
 //
-// The 256 lanes of a workgroup stand on 256 >> lanes_log2 planes at once, 1 << lanes_log2 lanes on each, so that small
-// planes keep all of them busy and no element costs a division. Buffers hold whole images, or some channels of one
-// image where an image is larger than a binding; their first plane stands `offset` elements behind their start.
+// Every kernel walks the same way: a workgroup has one channel of some images, whose numbers are loaded once. Its 256 lanes
+// stand on 256 >> lanes_log2 planes at once, 1 << lanes_log2 lanes on each, so that small planes keep all of them busy and
+// no element costs a division. Buffers hold whole images, or some channels of one image where an image is larger than a
+// binding; their first plane stands `offset` behind their start.
+//
+// The variant `vectors` takes four pixels of a plane at a time, where planes are whole vec4s; `elements` takes any planes.
+#variant elements WIDTH=1
+#variant vectors WIDTH=4
 
 #import grid
 
@@ -28,7 +33,7 @@ struct Params {
     channels: u32,
     first_channel: u32,
     images: u32,
-    // Height times width.
+    // Height times width, and what stands before the first plane: both in units of WIDTH pixels.
     plane_len: u32,
     offset: u32,
     lanes_log2: u32,
@@ -38,8 +43,6 @@ struct Params {
     images_per_split: u32,
     first_split: u32,
     splits: u32,
-    // normalize, input_gradient: planes that a workgroup takes.
-    planes_per_group: u32,
     // m, and 1 where the statistics are the batch's.
     count: f32,
     training: u32,
@@ -51,11 +54,20 @@ struct Params {
     rectified: u32,
 }
 
+// Neighbouring pixels of a plane, and a test of each.
+#if WIDTH == 4
+alias Pixels = vec4f;
+alias Tests = vec4<bool>;
+#else
+alias Pixels = f32;
+alias Tests = bool;
+#end
+
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Pixels>;
 // One of the two is bound.
-@group(0) @binding(2) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> shortcut: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<Pixels>;
+@group(0) @binding(2) var<storage, read> shortcut: array<Pixels>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> gamma: array<f32>;
@@ -66,34 +78,52 @@ struct Params {
 @group(0) @binding(9) var<storage, read_write> new_variance: array<f32>;
 // Of a channel: mean, gamma / deviation, dbeta / m, and dgamma / m / deviation.
 @group(0) @binding(10) var<storage, read_write> coefficients: array<vec4f>;
-@group(0) @binding(11) var<storage, read_write> y: array<f32>;
+@group(0) @binding(11) var<storage, read_write> y: array<Pixels>;
 @group(0) @binding(12) var<storage, read> gate: array<u32>;
 @group(0) @binding(13) var<storage, read_write> dbeta: array<f32>;
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
 // The rectified result of the forward pass, bound in the place of x.
-@group(0) @binding(1) var<storage, read> result: array<f32>;
+@group(0) @binding(1) var<storage, read> result: array<Pixels>;
+
+fn total(x: Pixels) -> f32 {
+#if WIDTH == 4
+    return (x.x + x.y) + (x.z + x.w);
+#else
+    return x;
+#end
+}
 
 var<workgroup> scratch: array<vec2f, 256>;
+var<workgroup> columns: array<vec2f, 16>;
 
-// The sum of `value` over the workgroup, in a fixed order.
+// The sum of `value` over the workgroup, in a fixed order: sixteen lanes add sixteen numbers each, then one lane theirs.
+// Barriers cost more than additions on a processor.
 fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
     scratch[lane] = value;
     workgroupBarrier();
-    for (var step = 128u; step > 0u; step /= 2u) {
-        if lane < step {
-            scratch[lane] += scratch[lane + step];
+    if lane < 16u {
+        var sum = scratch[lane];
+        for (var other = lane + 16u; other < 256u; other += 16u) {
+            sum += scratch[other];
         }
-        workgroupBarrier();
+        columns[lane] = sum;
     }
-    let sum = scratch[0];
     workgroupBarrier();
-    return sum;
+    if lane == 0u {
+        var sum = columns[0];
+        for (var other = 1u; other < 16u; other++) {
+            sum += columns[other];
+        }
+        columns[0] = sum;
+    }
+    workgroupBarrier();
+    return columns[0];
 }
 
-// What one lane reads of a split: every image_step'th image from lane_image on, and of each every pixel_step'th pixel
-// from `pixel` on.
+// What one lane takes of a split: every image_step'th image from lane_image on, and of each plane every pixel_step'th
+// unit from `pixel` on.
 struct Walk {
     channel: u32,
     split: u32,
@@ -110,7 +140,7 @@ fn walk(at: Invocation) -> Walk {
     var own: Walk;
     own.channel = group % params.channels;
     own.split = group / params.channels;
-    own.first_image = own.split * params.images_per_split;
+    own.first_image = min(own.split * params.images_per_split, params.images);
     own.end_image = min(own.first_image + params.images_per_split, params.images);
     own.lane_image = own.first_image + (at.lane >> params.lanes_log2);
     own.pixel_step = 1u << params.lanes_log2;
@@ -128,24 +158,24 @@ fn plane_start(own: Walk, image: u32) -> u32 {
 @compute @workgroup_size(256)
 fn statistics_of_split(at: Invocation) {
     let own = walk(at);
-    let count = f32((max(own.end_image, own.first_image) - own.first_image) * params.plane_len);
-    var total = 0.0;
-    for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
-        let start = plane_start(own, image);
-        for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            total += x[start + p];
-        }
+    var first = vec2f(0.0);
+    if own.lane_image < own.end_image && own.pixel < params.plane_len {
+        first = vec2f(total(x[plane_start(own, own.lane_image) + own.pixel]), ${WIDTH}.0);
     }
-    let center = workgroup_sum(at.lane, vec2f(total, 0.0)).x / count;
-    var about = vec2f(0.0);
+    first = workgroup_sum(at.lane, first);
+    let center = first.x / max(first.y, 1.0);
+    var sum = Pixels(0.0);
+    var squares = Pixels(0.0);
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
             let d = x[start + p] - center;
-            about += vec2f(d, d * d);
+            sum += d;
+            squares += d * d;
         }
     }
-    about = workgroup_sum(at.lane, about);
+    let about = workgroup_sum(at.lane, vec2f(total(sum), total(squares)));
+    let count = f32((own.end_image - own.first_image) * params.plane_len * ${WIDTH}u);
     if at.lane == 0u && count > 0.0 {
         let row = (params.first_split + own.split) * params.all_channels;
         let rest = about.x / count;
@@ -172,8 +202,8 @@ fn merge_statistics(at: Invocation) {
 }
 
 // max(x, 0) that keeps NaN: x < 0 is false for it.
-fn rectify(x: f32) -> f32 {
-    return select(x, 0.0, x < 0.0);
+fn rectify(x: Pixels) -> Pixels {
+    return select(x, Pixels(0.0), x < Pixels(0.0));
 }
 
 // A channel's y = (x - center) factor + shift.
@@ -183,20 +213,18 @@ struct Line {
     shift: f32,
 }
 
-fn line_of(plane: u32) -> Line {
-    let c = params.first_channel + plane % params.channels;
+fn line_of(own: Walk) -> Line {
+    let c = params.first_channel + own.channel;
     return Line(mean[c], gamma[c] / sqrt(variance[c] + params.eps), beta[c]);
 }
 
 @compute @workgroup_size(256)
 fn normalize(at: Invocation) {
-    let pixel_step = 1u << params.lanes_log2;
-    let first = workgroup_index(at) * params.planes_per_group;
-    let end = min(first + params.planes_per_group, params.images * params.channels);
-    for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
-        let line = line_of(plane);
-        let start = params.offset + plane * params.plane_len;
-        for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
+    let own = walk(at);
+    let line = line_of(own);
+    for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
+        let start = plane_start(own, image);
+        for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
             let value = (x[start + p] - line.center) * line.factor + line.shift;
             y[start + p] = select(value, rectify(value), params.rectified == 1u);
         }
@@ -205,13 +233,11 @@ fn normalize(at: Invocation) {
 
 @compute @workgroup_size(256)
 fn normalize_add_relu(at: Invocation) {
-    let pixel_step = 1u << params.lanes_log2;
-    let first = workgroup_index(at) * params.planes_per_group;
-    let end = min(first + params.planes_per_group, params.images * params.channels);
-    for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
-        let line = line_of(plane);
-        let start = params.offset + plane * params.plane_len;
-        for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
+    let own = walk(at);
+    let line = line_of(own);
+    for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
+        let start = plane_start(own, image);
+        for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
             let value = (x[start + p] - line.center) * line.factor + line.shift;
             y[start + p] = rectify(value + shortcut[start + p]);
         }
@@ -222,18 +248,21 @@ fn normalize_add_relu(at: Invocation) {
 fn gradient_sums_of_split(at: Invocation) {
     let own = walk(at);
     let c = params.first_channel + own.channel;
-    let line = line_of(own.channel);
-    var sums = vec2f(0.0);
+    let line = line_of(own);
+    let all_pass = Tests(params.rectified == 0u);
+    var sum = Pixels(0.0);
+    var with_x = Pixels(0.0);
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
             let centered = x[start + p] - line.center;
-            let passes = params.rectified == 0u || centered * line.factor + line.shift > 0.0;
-            let d = select(0.0, dy[start + p], passes);
-            sums += vec2f(d, d * centered);
+            let passes = all_pass | (centered * line.factor + line.shift > Pixels(0.0));
+            let d = select(Pixels(0.0), dy[start + p], passes);
+            sum += d;
+            with_x += d * centered;
         }
     }
-    sums = workgroup_sum(at.lane, sums);
+    let sums = workgroup_sum(at.lane, vec2f(total(sum), total(with_x)));
     if at.lane == 0u && own.first_image < params.images {
         let row = (params.first_split + own.split) * params.all_channels;
         let deviation = sqrt(variance[c] + params.eps);
@@ -261,35 +290,33 @@ fn merge_gradient_sums(at: Invocation) {
 
 @compute @workgroup_size(256)
 fn input_gradient(at: Invocation) {
-    let pixel_step = 1u << params.lanes_log2;
-    let first = workgroup_index(at) * params.planes_per_group;
-    let end = min(first + params.planes_per_group, params.images * params.channels);
-    for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
-        let c = params.first_channel + plane % params.channels;
-        let of_channel = coefficients[c];
-        let shift = beta[c];
-        let start = params.offset + plane * params.plane_len;
-        for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
+    let own = walk(at);
+    let c = params.first_channel + own.channel;
+    let of_channel = coefficients[c];
+    let shift = beta[c];
+    let all_pass = Tests(params.rectified == 0u);
+    for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
+        let start = plane_start(own, image);
+        for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
             let centered = x[start + p] - of_channel.x;
-            let passes = params.rectified == 0u || centered * of_channel.y + shift > 0.0;
+            let passes = all_pass | (centered * of_channel.y + shift > Pixels(0.0));
             let through = of_channel.z + centered * of_channel.w;
-            y[start + p] = of_channel.y * (select(0.0, dy[start + p], passes) - through);
+            y[start + p] = of_channel.y * (select(Pixels(0.0), dy[start + p], passes) - through);
         }
     }
 }
 
 @compute @workgroup_size(256)
 fn evaluation_dx(at: Invocation) {
-    let pixel_step = 1u << params.lanes_log2;
-    let first = workgroup_index(at) * params.planes_per_group;
-    let end = min(first + params.planes_per_group, params.images * params.channels);
-    for (var plane = first + (at.lane >> params.lanes_log2); plane < end; plane += 256u >> params.lanes_log2) {
-        let c = params.first_channel + plane % params.channels;
-        let factor = gamma[c] / sqrt(variance[c] + params.eps);
-        let start = params.offset + plane * params.plane_len;
-        for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            let passes = params.rectified == 0u || result[start + p] > 0.0;
-            y[start + p] = select(0.0, dy[start + p] * factor, passes);
+    let own = walk(at);
+    let c = params.first_channel + own.channel;
+    let factor = gamma[c] / sqrt(variance[c] + params.eps);
+    let all_pass = Tests(params.rectified == 0u);
+    for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
+        let start = plane_start(own, image);
+        for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
+            let passes = all_pass | (result[start + p] > Pixels(0.0));
+            y[start + p] = select(Pixels(0.0), dy[start + p] * factor, passes);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{devices, reference};
 
 const EPS: f32 = 1e-5;
 
-const SHAPES: [[usize; 4]; 9] = [
+const SHAPES: [[usize; 4]; 12] = [
     [1, 1, 1, 2],
     [2, 1, 1, 1],
     [1, 3, 5, 7],
@@ -20,6 +20,10 @@ const SHAPES: [[usize; 4]; 9] = [
     [257, 2, 1, 1],
     [3, 3, 65, 63],
     [64, 17, 9, 9],
+    // Planes of whole vec4s, with few and many images, and one longer than a workgroup's turn.
+    [140, 5, 4, 4],
+    [37, 17, 8, 8],
+    [3, 2, 34, 34],
 ];
 
 /// Numbers of one mean and deviation, the same for every channel but the first, which is constant in the last kind.

@@ -1,6 +1,7 @@
 //! Launches of `shaders/batch_norm.wgsl`.
 
-use super::shaders::batch_norm::{self as kernels, Params};
+use super::shaders::batch_norm_elements::{self as elements, Params};
+use super::shaders::batch_norm_vectors as vectors;
 use super::{EntryPoint, GpuDevice, Part};
 use crate::device::kernels::{
     Activation, BatchNormGradients, BatchStatistics, ChannelNorm, Kernels, RunningUpdate,
@@ -9,10 +10,11 @@ use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Elements of one channel that a workgroup sums: enough to hide its start, few enough to stay in a cache.
+/// Elements of one channel that a workgroup takes: enough to hide its start, few enough to fill a device.
 const SPLIT: usize = 8 * 1024;
-/// Elements that a workgroup of an element-wise kernel takes.
-const GROUP: usize = 4 * 1024;
+
+/// An entry point for planes of any size, and the one for planes of whole vec4s.
+type Entries = [&'static EntryPoint; 2];
 
 /// A contiguous part of a batch that fits a binding: whole images, or some channels of one image.
 struct Slab {
@@ -27,6 +29,8 @@ struct Batch {
     operation: &'static str,
     channels: usize,
     slabs: Vec<Slab>,
+    /// Pixels that a lane takes at a time.
+    width: usize,
     /// What holds for the whole batch.
     params: Params,
 }
@@ -39,14 +43,14 @@ impl Batch {
         eps: f32,
     ) -> Result<Batch> {
         let plane = h * w;
-        let lanes = plane.next_power_of_two().min(256);
+        let width = if plane.is_multiple_of(4) { 4 } else { 1 };
+        let lanes = (plane / width).next_power_of_two().min(256);
         let images_per_split = SPLIT.div_ceil(plane);
         let mut params = Params {
-            plane_len: plane as u32,
+            plane_len: (plane / width) as u32,
             lanes_log2: lanes.ilog2(),
             all_channels: c as u32,
             images_per_split: images_per_split as u32,
-            planes_per_group: GROUP.div_ceil(plane).next_multiple_of(256 / lanes) as u32,
             count: (n * plane) as f32,
             eps,
             ..bytemuck::Zeroable::zeroed()
@@ -82,6 +86,7 @@ impl Batch {
             operation,
             channels: c,
             slabs,
+            width,
             params,
         })
     }
@@ -98,11 +103,11 @@ impl Batch {
         device.floats(&[self.params.splits as usize, self.channels, 4])
     }
 
-    /// Records `entry` once for each slab, with `inputs` and, after `middle`, `output` cut to it.
+    /// Records one of `entries` once for each slab, with `inputs` and, after `middle`, `output` cut to it.
     fn launch(
         &self,
         device: &GpuDevice,
-        entry: &'static EntryPoint,
+        [elements, vectors]: Entries,
         inputs: &[&Tensor],
         middle: &[&Tensor],
         output: Option<&Tensor>,
@@ -110,24 +115,22 @@ impl Batch {
         let cut = |x: &Tensor, slab: &Slab| -> Result<(Part, usize)> {
             device.part_from(self.operation, "x", x, slab.start, slab.len)
         };
+        let entry = if self.width == 4 { vectors } else { elements };
         for slab in &self.slabs {
             let mut params = slab.params;
             let mut parts = Vec::with_capacity(7);
             for x in inputs.iter().copied() {
                 let (part, offset) = cut(x, slab)?;
-                params.offset = offset as u32;
+                params.offset = (offset / self.width) as u32;
                 parts.push(part);
             }
             for x in middle {
                 parts.push(device.whole(self.operation, "a channel's numbers", x)?);
             }
-            let workgroups = match output {
-                Some(y) => {
-                    parts.push(cut(y, slab)?.0);
-                    (params.images * params.channels).div_ceil(params.planes_per_group)
-                }
-                None => params.images.div_ceil(params.images_per_split) * params.channels,
-            };
+            if let Some(y) = output {
+                parts.push(cut(y, slab)?.0);
+            }
+            let workgroups = params.images.div_ceil(params.images_per_split) * params.channels;
             device.launch(entry, params, &parts, workgroups as usize)?;
         }
         Ok(())
@@ -156,7 +159,10 @@ pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<Ba
     let partials = batch.partials(device)?;
     batch.launch(
         device,
-        &kernels::STATISTICS_OF_SPLIT,
+        [
+            &elements::STATISTICS_OF_SPLIT,
+            &vectors::STATISTICS_OF_SPLIT,
+        ],
         &[x],
         &[&partials],
         None,
@@ -164,7 +170,7 @@ pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<Ba
     let mean = device.floats(&[batch.channels])?;
     let variance = device.floats(&[batch.channels])?;
     let tensors = [&partials, &mean, &variance];
-    batch.launch_channels(device, &kernels::MERGE_STATISTICS, batch.params, &tensors)?;
+    batch.launch_channels(device, &elements::MERGE_STATISTICS, batch.params, &tensors)?;
     Ok(BatchStatistics { mean, variance })
 }
 
@@ -187,12 +193,13 @@ pub(super) fn batch_norm(
     let mut batch = Batch::new(device, operation, shape, *eps)?;
     match activation {
         Activation::AddRelu(shortcut) => {
-            let entry = &kernels::NORMALIZE_ADD_RELU;
-            batch.launch(device, entry, &[x, shortcut], &of_channels, Some(&y))?;
+            let entries = [&elements::NORMALIZE_ADD_RELU, &vectors::NORMALIZE_ADD_RELU];
+            batch.launch(device, entries, &[x, shortcut], &of_channels, Some(&y))?;
         }
         Activation::Identity | Activation::Relu => {
             batch.rectify(matches!(activation, Activation::Relu));
-            batch.launch(device, &kernels::NORMALIZE, &[x], &of_channels, Some(&y))?;
+            let entries = [&elements::NORMALIZE, &vectors::NORMALIZE];
+            batch.launch(device, entries, &[x], &of_channels, Some(&y))?;
         }
     }
     Ok(y)
@@ -222,7 +229,10 @@ pub(super) fn backward(
     let BatchStatistics { mean, variance } = &norm.statistics;
     batch.launch(
         device,
-        &kernels::GRADIENT_SUMS_OF_SPLIT,
+        [
+            &elements::GRADIENT_SUMS_OF_SPLIT,
+            &vectors::GRADIENT_SUMS_OF_SPLIT,
+        ],
         &[x, dy],
         &[mean, variance, &norm.gamma, &norm.beta, &partials],
         None,
@@ -243,11 +253,11 @@ pub(super) fn backward(
         &dbeta,
         &dgamma,
     ];
-    batch.launch_channels(device, &kernels::MERGE_GRADIENT_SUMS, params, &tensors)?;
+    batch.launch_channels(device, &elements::MERGE_GRADIENT_SUMS, params, &tensors)?;
     let dx = device.floats(x.shape())?;
-    let entry = &kernels::INPUT_GRADIENT;
+    let entries = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
     let of_channels = [&norm.beta, &coefficients];
-    batch.launch(device, entry, &[x, dy], &of_channels, Some(&dx))?;
+    batch.launch(device, entries, &[x, dy], &of_channels, Some(&dx))?;
     Ok(BatchNormGradients { dx, dgamma, dbeta })
 }
 
@@ -262,11 +272,11 @@ pub(super) fn batch_norm_evaluation_dx(
     let dx = device.floats(dy.shape())?;
     let mut batch = Batch::new(device, operation, shape, norm.eps)?;
     batch.rectify(y.is_some());
-    let entry = &kernels::EVALUATION_DX;
+    let entries = [&elements::EVALUATION_DX, &vectors::EVALUATION_DX];
     // Where nothing was rectified, the kernel does not look at what stands in y's place.
     let inputs = [y.unwrap_or(dy), dy];
     let of_channels = [&norm.statistics.variance, &norm.gamma];
-    batch.launch(device, entry, &inputs, &of_channels, Some(&dx))?;
+    batch.launch(device, entries, &inputs, &of_channels, Some(&dx))?;
     Ok(dx)
 }
 
@@ -298,7 +308,7 @@ pub(super) fn update_running_statistics(
         device.whole(operation, "running variance", &running.variance)?,
     ];
     device.launch(
-        &kernels::UPDATE_RUNNING,
+        &elements::UPDATE_RUNNING,
         params,
         &parts,
         channels.div_ceil(256),
