@@ -20,8 +20,16 @@
 // The 256 lanes of a workgroup stand on 256 >> lanes_log2 planes at once, 1 << lanes_log2 lanes on each, so that small
 // planes keep all of them busy and no element costs a division. Buffers hold whole images, or some channels of one
 // image where an image is larger than a binding; their first plane stands `offset` elements behind their start.
+// The twin for f16 has f16 x, dy, y and shortcut; what belongs to a channel is f32 there too.
+
+#f16
+
+#if F16
+enable f16;
+#end
 
 #import grid
+#import real
 
 struct Params {
     // Of the planes bound: channels, and the number of the first.
@@ -52,10 +60,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<real>;
 // One of the two is bound.
-@group(0) @binding(2) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> shortcut: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<real>;
+@group(0) @binding(2) var<storage, read> shortcut: array<real>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> gamma: array<f32>;
@@ -66,14 +74,14 @@ struct Params {
 @group(0) @binding(9) var<storage, read_write> new_variance: array<f32>;
 // Of a channel: mean, gamma / deviation, dbeta / m, and dgamma / m / deviation.
 @group(0) @binding(10) var<storage, read_write> coefficients: array<vec4f>;
-@group(0) @binding(11) var<storage, read_write> y: array<f32>;
+@group(0) @binding(11) var<storage, read_write> y: array<real>;
 @group(0) @binding(12) var<storage, read> gate: array<u32>;
 @group(0) @binding(13) var<storage, read_write> dbeta: array<f32>;
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
 // The rectified result of the forward pass, bound in the place of x.
-@group(0) @binding(1) var<storage, read> result: array<f32>;
+@group(0) @binding(1) var<storage, read> result: array<real>;
 
 var<workgroup> scratch: array<vec2f, 256>;
 
@@ -133,7 +141,7 @@ fn statistics_of_split(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            total += x[start + p];
+            total += f32(x[start + p]);
         }
     }
     let center = workgroup_sum(at.lane, vec2f(total, 0.0)).x / count;
@@ -141,7 +149,7 @@ fn statistics_of_split(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let d = x[start + p] - center;
+            let d = f32(x[start + p]) - center;
             about += vec2f(d, d * d);
         }
     }
@@ -153,6 +161,8 @@ fn statistics_of_split(at: Invocation) {
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn merge_statistics(at: Invocation) {
     let c = index256(at);
@@ -170,6 +180,7 @@ fn merge_statistics(at: Invocation) {
     new_mean[c] = merged.x;
     new_variance[c] = max(merged.y / merged.z, 0.0);
 }
+#end
 
 // max(x, 0) that keeps NaN: x < 0 is false for it.
 fn rectify(x: f32) -> f32 {
@@ -197,8 +208,8 @@ fn normalize(at: Invocation) {
         let line = line_of(plane);
         let start = params.offset + plane * params.plane_len;
         for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            let value = (x[start + p] - line.center) * line.factor + line.shift;
-            y[start + p] = select(value, rectify(value), params.rectified == 1u);
+            let value = (f32(x[start + p]) - line.center) * line.factor + line.shift;
+            y[start + p] = real(select(value, rectify(value), params.rectified == 1u));
         }
     }
 }
@@ -212,8 +223,8 @@ fn normalize_add_relu(at: Invocation) {
         let line = line_of(plane);
         let start = params.offset + plane * params.plane_len;
         for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            let value = (x[start + p] - line.center) * line.factor + line.shift;
-            y[start + p] = rectify(value + shortcut[start + p]);
+            let value = (f32(x[start + p]) - line.center) * line.factor + line.shift;
+            y[start + p] = real(rectify(value + f32(shortcut[start + p])));
         }
     }
 }
@@ -227,9 +238,9 @@ fn gradient_sums_of_split(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let centered = x[start + p] - line.center;
+            let centered = f32(x[start + p]) - line.center;
             let passes = params.rectified == 0u || centered * line.factor + line.shift > 0.0;
-            let d = select(0.0, dy[start + p], passes);
+            let d = select(0.0, f32(dy[start + p]), passes);
             sums += vec2f(d, d * centered);
         }
     }
@@ -241,6 +252,8 @@ fn gradient_sums_of_split(at: Invocation) {
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn merge_gradient_sums(at: Invocation) {
     let c = index256(at);
@@ -258,6 +271,7 @@ fn merge_gradient_sums(at: Invocation) {
     let through = select(vec2f(0.0), vec2f(means.x, means.y / deviation), params.training == 1u);
     coefficients[c] = vec4f(mean[c], gamma[c] / deviation, through);
 }
+#end
 
 @compute @workgroup_size(256)
 fn input_gradient(at: Invocation) {
@@ -270,10 +284,10 @@ fn input_gradient(at: Invocation) {
         let shift = beta[c];
         let start = params.offset + plane * params.plane_len;
         for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            let centered = x[start + p] - of_channel.x;
+            let centered = f32(x[start + p]) - of_channel.x;
             let passes = params.rectified == 0u || centered * of_channel.y + shift > 0.0;
             let through = of_channel.z + centered * of_channel.w;
-            y[start + p] = of_channel.y * (select(0.0, dy[start + p], passes) - through);
+            y[start + p] = real(of_channel.y * (select(0.0, f32(dy[start + p]), passes) - through));
         }
     }
 }
@@ -288,12 +302,14 @@ fn evaluation_dx(at: Invocation) {
         let factor = gamma[c] / sqrt(variance[c] + params.eps);
         let start = params.offset + plane * params.plane_len;
         for (var p = at.lane & (pixel_step - 1u); p < params.plane_len; p += pixel_step) {
-            let passes = params.rectified == 0u || result[start + p] > 0.0;
-            y[start + p] = select(0.0, dy[start + p] * factor, passes);
+            let passes = params.rectified == 0u || f32(result[start + p]) > 0.0;
+            y[start + p] = real(select(0.0, f32(dy[start + p]) * factor, passes));
         }
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn update_running(at: Invocation) {
     let c = index256(at);
@@ -304,3 +320,4 @@ fn update_running(at: Invocation) {
     running_mean[c] = keep * running_mean[c] + params.momentum * mean[c];
     running_variance[c] = keep * running_variance[c] + params.momentum * (params.unbiased * variance[c]);
 }
+#end

@@ -128,7 +128,7 @@ impl Batch {
                 }
                 None => params.images.div_ceil(params.images_per_split) * params.channels,
             };
-            device.launch(entry, params, &parts, workgroups as usize)?;
+            device.launch_for(inputs[0].dtype(), entry, params, &parts, workgroups as usize)?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ pub(super) fn batch_norm(
 ) -> Result<Tensor> {
     let operation = "batch_norm";
     let shape = shapes::batch_norm(operation, x, norm, activation)?;
-    let y = device.floats(x.shape())?;
+    let y = device.allocate(x.shape(), x.dtype())?;
     let ChannelNorm {
         statistics: BatchStatistics { mean, variance },
         gamma,
@@ -244,7 +244,7 @@ pub(super) fn backward(
         &dgamma,
     ];
     batch.launch_channels(device, &kernels::MERGE_GRADIENT_SUMS, params, &tensors)?;
-    let dx = device.floats(x.shape())?;
+    let dx = device.allocate(x.shape(), x.dtype())?;
     let entry = &kernels::INPUT_GRADIENT;
     let of_channels = [&norm.beta, &coefficients];
     batch.launch(device, entry, &[x, dy], &of_channels, Some(&dx))?;
@@ -259,7 +259,7 @@ pub(super) fn batch_norm_evaluation_dx(
 ) -> Result<Tensor> {
     let operation = "batch_norm_evaluation_dx";
     let shape = shapes::batch_norm_evaluation_dx(dy, norm, y)?;
-    let dx = device.floats(dy.shape())?;
+    let dx = device.allocate(dy.shape(), dy.dtype())?;
     let mut batch = Batch::new(device, operation, shape, norm.eps)?;
     batch.rectify(y.is_some());
     let entry = &kernels::EVALUATION_DX;

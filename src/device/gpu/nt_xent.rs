@@ -62,7 +62,7 @@ fn ranges(device: &GpuDevice, operation: &'static str, z: &Tensor) -> Result<Vec
             Ok(Rows {
                 first,
                 count,
-                transposed: pack(device, operation, part, layout, ROWS)?,
+                transposed: pack(device, operation, (part, DType::F32), layout, ROWS)?,
             })
         })
         .collect()
