@@ -120,9 +120,12 @@ impl Reflected {
         }
         for entry in &self.entry_points {
             let constant = entry.name.to_uppercase();
-            let has_it = |shader: &Reflected| shader.entry_points.iter().any(|e| e.name == entry.name);
+            let has_it =
+                |shader: &Reflected| shader.entry_points.iter().any(|e| e.name == entry.name);
             let twin = match twin {
-                Some((twin, shader)) if has_it(shader) => format!("Some(&super::{twin}::{constant})"),
+                Some((twin, shader)) if has_it(shader) => {
+                    format!("Some(&super::{twin}::{constant})")
+                }
                 _ => "None".to_string(),
             };
             writeln!(

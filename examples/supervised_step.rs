@@ -2,7 +2,7 @@
 //! program. Prints the seconds of each step after the first, one a line.
 //!
 //! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's name]
-//! [recompute]`; with the last word blocks are computed again on the way back. Ends with the peak of the tensors' memory and,
+//! [recompute] [f16]`; with `recompute` blocks are computed again on the way back, with `f16` activations are stored so. Ends with the peak of the tensors' memory and,
 //! on Linux, of the process's resident set, on stderr.
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use parallax::device::philox::Philox;
 use parallax::device::{read_f32, upload_f32, upload_u32};
 use parallax::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
 use parallax::optim::{Optimizer, OptimizerOptions};
+use parallax::tensor::DType;
 use parallax::{Device, Error, Result};
 
 fn open(name: &str) -> Result<Device> {
@@ -31,7 +32,7 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let usage = || {
         Error::usage(
-            "supervised_step ARCH BATCH STEPS [DEVICE [recompute]], for example resnet50 32 5 cpu",
+            "supervised_step ARCH BATCH STEPS [DEVICE [recompute] [f16]], for example resnet50 32 5 cpu",
         )
     };
     let [arch, batch, steps, rest @ ..] = words.as_slice() else {
@@ -41,11 +42,14 @@ fn main() -> Result<()> {
     let batch: usize = batch.parse().map_err(|_| usage())?;
     let steps: usize = steps.parse().map_err(|_| usage())?;
     let device = open(rest.first().map_or("cpu", String::as_str))?;
-    let recompute = match rest.get(1).map(String::as_str) {
-        None => false,
-        Some("recompute") => true,
-        Some(_) => return Err(usage()),
-    };
+    let (mut recompute, mut activations, mut loss_scale) = (false, DType::F32, 1.0);
+    for word in rest.iter().skip(1) {
+        match word.as_str() {
+            "recompute" => recompute = true,
+            "f16" => (activations, loss_scale) = (DType::F16, 1024.0),
+            _ => return Err(usage()),
+        }
+    }
     let before = resident();
 
     let config = ResNetConfig {
@@ -65,7 +69,10 @@ fn main() -> Result<()> {
     let labels = upload_u32(&device, &labels, &[batch])?;
     for step in 0..=steps {
         let started = Instant::now();
-        let tape = Tape::new(&device).recomputing(recompute);
+        let tape = Tape::new(&device)
+            .recomputing(recompute)
+            .with_activations(activations)
+            .scaling_loss(loss_scale);
         let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
         let logits = head.forward(&tape, &features)?;
         let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;

@@ -193,12 +193,7 @@ impl<O: Objective> Trainer<O> {
     }
 
     /// Takes the steps from `step` on again, from the state before it.
-    fn take_again(
-        &mut self,
-        step: u64,
-        optimizer_steps: u32,
-        loss_scale: LossScale,
-    ) -> Result<()> {
+    fn take_again(&mut self, step: u64, optimizer_steps: u32, loss_scale: LossScale) -> Result<()> {
         self.overflows += 1;
         self.loss_scale = Some(loss_scale);
         self.optimizer.resume_at(optimizer_steps);

@@ -183,10 +183,9 @@ impl CpuDevice {
     /// Room for `len` activations of type `dtype`.
     pub(super) fn take_activations(&self, len: usize, dtype: DType) -> NewActivations {
         match dtype {
-            DType::F16 => NewActivations::F16(HalfBuffer::new(
-                self.take(HalfBuffer::floats(len)),
-                len,
-            )),
+            DType::F16 => {
+                NewActivations::F16(HalfBuffer::new(self.take(HalfBuffer::floats(len)), len))
+            }
             _ => NewActivations::F32(self.take(len)),
         }
     }

@@ -449,9 +449,7 @@ pub(super) fn batch_norm_evaluation_dx(
     let batch = Batch::new(shapes::batch_norm_evaluation_dx(dy, norm, y)?);
     let lines = lines(operation, norm)?;
     let stored = read_activations(operation, "dy", dy)?;
-    let result = y
-        .map(|y| read_activations(operation, "y", y))
-        .transpose()?;
+    let result = y.map(|y| read_activations(operation, "y", y)).transpose()?;
     let of_image = |dy: &[f32], result: Option<&[f32]>, part: &mut [f32]| {
         vectorised(
             #[inline(always)]

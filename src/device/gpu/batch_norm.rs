@@ -128,7 +128,13 @@ impl Batch {
                 }
                 None => params.images.div_ceil(params.images_per_split) * params.channels,
             };
-            device.launch_for(inputs[0].dtype(), entry, params, &parts, workgroups as usize)?;
+            device.launch_for(
+                inputs[0].dtype(),
+                entry,
+                params,
+                &parts,
+                workgroups as usize,
+            )?;
         }
         Ok(())
     }

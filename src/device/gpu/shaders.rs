@@ -27,7 +27,9 @@ impl EntryPoint {
     /// The kernel for activations of this type, which its launch has checked.
     pub(super) fn for_activations(&'static self, dtype: DType) -> &'static EntryPoint {
         match dtype {
-            DType::F16 => self.f16.expect("a kernel whose launch takes f16 has a twin"),
+            DType::F16 => self
+                .f16
+                .expect("a kernel whose launch takes f16 has a twin"),
             _ => self,
         }
     }
