@@ -47,9 +47,7 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
         .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
         .collect();
     files.sort();
-    let mut modules = String::new();
-    let mut table = String::from("pub static SHADERS: &[Shader] = &[\n");
-    let mut index = 0;
+    let mut expanded: Vec<(String, String, reflect::Reflected)> = Vec::new();
     for file in files {
         let name = file
             .file_stem()
@@ -75,19 +73,26 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
                 };
                 format!("{} variant '{variant}': {e}{place}", file.display())
             })?;
-            let entry_points: Vec<&str> = shader
-                .entry_points
-                .iter()
-                .map(|e| e.name.as_str())
-                .collect();
-            writeln!(
-                table,
-                "    Shader {{ name: {module:?}, source: {source:?}, entry_points: &{entry_points:?} }},"
-            )
-            .expect("a string takes it");
-            modules += &shader.rust_module(&module, index);
-            index += 1;
+            expanded.push((module, source, shader));
         }
+    }
+    let mut modules = String::new();
+    let mut table = String::from("pub static SHADERS: &[Shader] = &[\n");
+    for (index, (module, source, shader)) in expanded.iter().enumerate() {
+        let entry_points: Vec<&str> = shader
+            .entry_points
+            .iter()
+            .map(|e| e.name.as_str())
+            .collect();
+        writeln!(
+            table,
+            "    Shader {{ name: {module:?}, source: {source:?}, entry_points: &{entry_points:?} }},"
+        )
+        .expect("a string takes it");
+        let twin = format!("{module}_f16");
+        let twin = expanded.iter().find(|(module, ..)| *module == twin);
+        let twin = twin.map(|(module, _, shader)| (module.as_str(), shader));
+        modules += &shader.rust_module(module, index, twin);
     }
     table += "];\n";
     fs::write(target, table + &modules).map_err(|e| format!("{}: {e}", target.display()))

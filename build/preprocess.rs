@@ -3,6 +3,7 @@
 //! - `#import NAME` puts `shaders/shared/NAME.wgsl` here, once.
 //! - `#variant NAME KEY=NUMBER ...` makes one expansion of the file for each such line, with these constants; a file
 //!   without one has a single expansion.
+//! - `#f16` gives every expansion a twin, `NAME_f16`, in which the constant `F16` is 1 and not 0.
 //! - `#for i in FIRST..END` ... `#end` repeats its lines.
 //! - `#if EXPRESSION` ... `#else` ... `#end` keeps its lines where the expression is not 0.
 //! - `${EXPRESSION}` anywhere is replaced by its value: whole numbers, constants, loop variables, `+ - * / %`,
@@ -19,14 +20,26 @@ pub fn expand(text: &str, shared: &Path) -> Result<Vec<(String, String)>, String
     let text = import(text, shared, &mut HashSet::new())?;
     let mut variants = Vec::new();
     let mut lines = Vec::new();
+    let mut has_twins = false;
     for line in text.lines() {
         match line.trim().strip_prefix("#variant ") {
             Some(words) => variants.push(variant(words)?),
+            None if line.trim() == "#f16" => has_twins = true,
             None => lines.push(line),
         }
     }
     if variants.is_empty() {
         variants.push((String::new(), Constants::new()));
+    }
+    if has_twins {
+        let with = |(name, constants): &(String, Constants), suffix: &str, f16| {
+            let name = format!("{name}{suffix}");
+            let mut constants = constants.clone();
+            constants.insert("F16".to_string(), f16);
+            (name.trim_start_matches('_').to_string(), constants)
+        };
+        let twins = |variant| [with(variant, "", 0), with(variant, "_f16", 1)];
+        variants = variants.iter().flat_map(twins).collect();
     }
     variants
         .into_iter()

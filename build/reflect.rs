@@ -101,8 +101,14 @@ fn uniform_fields(
 }
 
 impl Reflected {
-    /// A Rust module with the uniform's struct and a static for each entry point.
-    pub fn rust_module(&self, name: &str, index: usize) -> String {
+    /// A Rust module with the uniform's struct and a static for each entry point. `twin` is the same shader for f16
+    /// activations, where there is one, with its module's name.
+    pub fn rust_module(
+        &self,
+        name: &str,
+        index: usize,
+        twin: Option<(&str, &Reflected)>,
+    ) -> String {
         let mut out = format!("pub mod {name} {{\n");
         if !self.params.is_empty() {
             out += "    #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]\n    #[repr(C)]\n";
@@ -113,11 +119,19 @@ impl Reflected {
             out += "    }\n";
         }
         for entry in &self.entry_points {
+            let constant = entry.name.to_uppercase();
+            let has_it =
+                |shader: &Reflected| shader.entry_points.iter().any(|e| e.name == entry.name);
+            let twin = match twin {
+                Some((twin, shader)) if has_it(shader) => {
+                    format!("Some(&super::{twin}::{constant})")
+                }
+                _ => "None".to_string(),
+            };
             writeln!(
                 out,
-                "    pub static {}: super::EntryPoint = super::EntryPoint {{ shader: {index}, name: {:?}, \
-                 workgroup_size: {:?}, uses_params: {}, storage: &{:?} }};",
-                entry.name.to_uppercase(),
+                "    pub static {constant}: super::EntryPoint = super::EntryPoint {{ shader: {index}, name: {:?}, \
+                 workgroup_size: {:?}, uses_params: {}, storage: &{:?}, f16: {twin} }};",
                 entry.name,
                 entry.workgroup_size,
                 entry.uses_params,

@@ -2,9 +2,9 @@
 //! program. Prints the seconds of each step after the first, one a line.
 //!
 //! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's name]
-//! [recompute] [profile]`; with `recompute` blocks are computed again on the way back, with `profile` the last step is
-//! recorded and a table of its kernels printed. Ends with the peak of the tensors' memory and, on Linux, of the process's
-//! resident set, on stderr.
+//! [recompute] [f16] [profile]`; with `recompute` blocks are computed again on the way back, with `f16` activations are
+//! stored so, with `profile` the last step is recorded and a table of its kernels printed. Ends with the peak of the tensors'
+//! memory and, on Linux, of the process's resident set, on stderr.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +18,7 @@ use parallax::device::{read_f32, upload_f32, upload_u32};
 use parallax::experiment::profile::{Phases, Profile, rows};
 use parallax::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
 use parallax::optim::{Optimizer, OptimizerOptions};
+use parallax::tensor::DType;
 use parallax::{Device, Error, Result};
 
 fn open(name: &str) -> Result<Arc<ProfiledDevice>> {
@@ -35,8 +36,8 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let usage = || {
         Error::usage(
-            "supervised_step ARCH BATCH STEPS [DEVICE [recompute] [profile]], for example resnet50 32 5 cpu; a profile \
-             takes two steps or more",
+            "supervised_step ARCH BATCH STEPS [DEVICE [recompute] [f16] [profile]], for example resnet50 32 5 cpu; a \
+             profile takes two steps or more",
         )
     };
     let [arch, batch, steps, rest @ ..] = words.as_slice() else {
@@ -47,9 +48,11 @@ fn main() -> Result<()> {
     let steps: usize = steps.parse().map_err(|_| usage())?;
     let name = rest.first().map_or("cpu", String::as_str);
     let (mut recompute, mut profile) = (false, false);
+    let (mut activations, mut loss_scale) = (DType::F32, 1.0);
     for word in rest.iter().skip(1) {
         match word.as_str() {
             "recompute" => recompute = true,
+            "f16" => (activations, loss_scale) = (DType::F16, 1024.0),
             "profile" if steps >= 2 => profile = true,
             _ => return Err(usage()),
         }
@@ -81,7 +84,10 @@ fn main() -> Result<()> {
         }
         let before = profiler.counts();
         let started = Instant::now();
-        let tape = Tape::new(&device).recomputing(recompute);
+        let tape = Tape::new(&device)
+            .recomputing(recompute)
+            .with_activations(activations)
+            .scaling_loss(loss_scale);
         let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
         let logits = head.forward(&tape, &features)?;
         let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;

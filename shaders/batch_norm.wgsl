@@ -23,10 +23,18 @@
 // binding; their first plane stands `offset` behind their start.
 //
 // The variant `vectors` takes four pixels of a plane at a time, where planes are whole vec4s; `elements` takes any planes.
+// Their twins for f16 have f16 x, dy, y and shortcut; what belongs to a channel is f32 there too.
 #variant elements WIDTH=1
 #variant vectors WIDTH=4
 
+#f16
+
+#if F16
+enable f16;
+#end
+
 #import grid
+#import real
 
 struct Params {
     // Of the planes bound: channels, and the number of the first.
@@ -54,20 +62,22 @@ struct Params {
     rectified: u32,
 }
 
-// Neighbouring pixels of a plane, and a test of each.
+// Neighbouring pixels of a plane, as they are computed with and as they are stored, and a test of each.
 #if WIDTH == 4
 alias Pixels = vec4f;
+alias Stored = real4;
 alias Tests = vec4<bool>;
 #else
 alias Pixels = f32;
+alias Stored = real;
 alias Tests = bool;
 #end
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Pixels>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 // One of the two is bound.
-@group(0) @binding(2) var<storage, read> dy: array<Pixels>;
-@group(0) @binding(2) var<storage, read> shortcut: array<Pixels>;
+@group(0) @binding(2) var<storage, read> dy: array<Stored>;
+@group(0) @binding(2) var<storage, read> shortcut: array<Stored>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> gamma: array<f32>;
@@ -78,14 +88,14 @@ alias Tests = bool;
 @group(0) @binding(9) var<storage, read_write> new_variance: array<f32>;
 // Of a channel: mean, gamma / deviation, dbeta / m, and dgamma / m / deviation.
 @group(0) @binding(10) var<storage, read_write> coefficients: array<vec4f>;
-@group(0) @binding(11) var<storage, read_write> y: array<Pixels>;
+@group(0) @binding(11) var<storage, read_write> y: array<Stored>;
 @group(0) @binding(12) var<storage, read> gate: array<u32>;
 @group(0) @binding(13) var<storage, read_write> dbeta: array<f32>;
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
 // The rectified result of the forward pass, bound in the place of x.
-@group(0) @binding(1) var<storage, read> result: array<Pixels>;
+@group(0) @binding(1) var<storage, read> result: array<Stored>;
 
 fn total(x: Pixels) -> f32 {
 #if WIDTH == 4
@@ -160,7 +170,7 @@ fn statistics_of_split(at: Invocation) {
     let own = walk(at);
     var first = vec2f(0.0);
     if own.lane_image < own.end_image && own.pixel < params.plane_len {
-        first = vec2f(total(x[plane_start(own, own.lane_image) + own.pixel]), ${WIDTH}.0);
+        first = vec2f(total(Pixels(x[plane_start(own, own.lane_image) + own.pixel])), ${WIDTH}.0);
     }
     first = workgroup_sum(at.lane, first);
     let center = first.x / max(first.y, 1.0);
@@ -169,7 +179,7 @@ fn statistics_of_split(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let d = x[start + p] - center;
+            let d = Pixels(x[start + p]) - center;
             sum += d;
             squares += d * d;
         }
@@ -183,6 +193,8 @@ fn statistics_of_split(at: Invocation) {
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn merge_statistics(at: Invocation) {
     let c = index256(at);
@@ -200,6 +212,7 @@ fn merge_statistics(at: Invocation) {
     new_mean[c] = merged.x;
     new_variance[c] = max(merged.y / merged.z, 0.0);
 }
+#end
 
 // max(x, 0) that keeps NaN: x < 0 is false for it.
 fn rectify(x: Pixels) -> Pixels {
@@ -225,8 +238,8 @@ fn normalize(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let value = (x[start + p] - line.center) * line.factor + line.shift;
-            y[start + p] = select(value, rectify(value), params.rectified == 1u);
+            let value = (Pixels(x[start + p]) - line.center) * line.factor + line.shift;
+            y[start + p] = Stored(select(value, rectify(value), params.rectified == 1u));
         }
     }
 }
@@ -238,8 +251,8 @@ fn normalize_add_relu(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let value = (x[start + p] - line.center) * line.factor + line.shift;
-            y[start + p] = rectify(value + shortcut[start + p]);
+            let value = (Pixels(x[start + p]) - line.center) * line.factor + line.shift;
+            y[start + p] = Stored(rectify(value + Pixels(shortcut[start + p])));
         }
     }
 }
@@ -255,9 +268,9 @@ fn gradient_sums_of_split(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let centered = x[start + p] - line.center;
+            let centered = Pixels(x[start + p]) - line.center;
             let passes = all_pass | (centered * line.factor + line.shift > Pixels(0.0));
-            let d = select(Pixels(0.0), dy[start + p], passes);
+            let d = select(Pixels(0.0), Pixels(dy[start + p]), passes);
             sum += d;
             with_x += d * centered;
         }
@@ -270,6 +283,8 @@ fn gradient_sums_of_split(at: Invocation) {
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn merge_gradient_sums(at: Invocation) {
     let c = index256(at);
@@ -287,6 +302,7 @@ fn merge_gradient_sums(at: Invocation) {
     let through = select(vec2f(0.0), vec2f(means.x, means.y / deviation), params.training == 1u);
     coefficients[c] = vec4f(mean[c], gamma[c] / deviation, through);
 }
+#end
 
 @compute @workgroup_size(256)
 fn input_gradient(at: Invocation) {
@@ -298,10 +314,10 @@ fn input_gradient(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let centered = x[start + p] - of_channel.x;
+            let centered = Pixels(x[start + p]) - of_channel.x;
             let passes = all_pass | (centered * of_channel.y + shift > Pixels(0.0));
             let through = of_channel.z + centered * of_channel.w;
-            y[start + p] = of_channel.y * (select(Pixels(0.0), dy[start + p], passes) - through);
+            y[start + p] = Stored(of_channel.y * (select(Pixels(0.0), Pixels(dy[start + p]), passes) - through));
         }
     }
 }
@@ -315,12 +331,14 @@ fn evaluation_dx(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let passes = all_pass | (result[start + p] > Pixels(0.0));
-            y[start + p] = select(Pixels(0.0), dy[start + p] * factor, passes);
+            let passes = all_pass | (Pixels(result[start + p]) > Pixels(0.0));
+            y[start + p] = Stored(select(Pixels(0.0), Pixels(dy[start + p]) * factor, passes));
         }
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn update_running(at: Invocation) {
     let c = index256(at);
@@ -331,3 +349,4 @@ fn update_running(at: Invocation) {
     running_mean[c] = keep * running_mean[c] + params.momentum * mean[c];
     running_variance[c] = keep * running_variance[c] + params.momentum * (params.unbiased * variance[c]);
 }
+#end

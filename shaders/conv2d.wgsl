@@ -27,16 +27,24 @@
 //   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded to
 //     whole tiles (w_tap and w_term count vec4s; w_row is 1).
 //   - subgroup8: w is single elements, where they lie in their tensor.
+// Each has a twin for f16 input, w and output, whose sums are f32 too.
 //
 // One workgroup a tile, channel tiles fastest: the workgroups that run together share pixels.
 //
-// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (input + w + output) bytes over the bandwidth.
+// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth.
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
 #variant narrow ROWS=4 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
 #variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 BLOCK=64
 #variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 BLOCK=64
 
+#f16
+
+#if F16
+enable f16;
+#end
+
 #import grid
+#import real
 
 struct Params {
     // images x grid_h x grid_w
@@ -72,13 +80,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> input: array<f32>;
+@group(0) @binding(1) var<storage, read> input: array<real>;
 #if SUBGROUP
-@group(0) @binding(2) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<real>;
 #else
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<real4>;
 #end
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+@group(0) @binding(3) var<storage, read_write> output: array<real>;
 
 // Channels between two changes of the tap.
 const BLOCK: u32 = ${BLOCK}u;
@@ -147,21 +155,21 @@ fn conv2d(
                     let input_on${u} = select(0u, ${u}u * plane, there${u});
                     let w_on${u} = left_at + select(0u, ${u}u * params.w_term, there${u});
 #for q in 0..ROWS/8
-                    let left${u}_${q} = select(0.0, w[w_offset${q} + w_on${u}], there${u});
+                    let left${u}_${q} = select(0.0, f32(w[w_offset${q} + w_on${u}]), there${u});
 #end
 #else
                     let there${u} = true;
                     let input_on${u} = 0u;
 #for q in 0..ROWS/4
-                    let left${u}_${q} = w[w_offset + left_at + ${q}u];
+                    let left${u}_${q} = vec4f(w[w_offset + left_at + ${q}u]);
 #end
 #end
 #for v in 0..VECTORS
                     let loaded${u}_${v} = vec4f(
-                        input[read_at${v}.x + input_on${u}],
-                        input[read_at${v}.y + input_on${u}],
-                        input[read_at${v}.z + input_on${u}],
-                        input[read_at${v}.w + input_on${u}],
+                        f32(input[read_at${v}.x + input_on${u}]),
+                        f32(input[read_at${v}.y + input_on${u}]),
+                        f32(input[read_at${v}.z + input_on${u}]),
+                        f32(input[read_at${v}.w + input_on${u}]),
                     );
                     let right${u}_${v} = select(vec4f(0.0), loaded${u}_${v}, inside${v} & vec4<bool>(there${u}));
 #end
@@ -195,7 +203,7 @@ fn conv2d(
 #for v in 0..VECTORS
 #for k in 0..4
         if own${v}[${k}] < params.pixels {
-            output[write_at${v}[${k}] + q * output_plane] = sums[q * ${4 * VECTORS}u + ${4 * v + k}u];
+            output[write_at${v}[${k}] + q * output_plane] = real(sums[q * ${4 * VECTORS}u + ${4 * v + k}u]);
         }
 #end
 #end
@@ -206,7 +214,7 @@ fn conv2d(
     if own${v}[${k}] < params.pixels {
 #for q in 0..ROWS
         if first_channel + ${q}u < params.output_channels {
-            output[write_at${v}[${k}] + ${q}u * output_plane] = sum${q}_${v}[${k}];
+            output[write_at${v}[${k}] + ${q}u * output_plane] = real(sum${q}_${v}[${k}]);
         }
 #end
     }

@@ -12,6 +12,7 @@
 //       dy        [N, O, OH, OW]               where it lies, from dy_offset on
 //       partials  [splits, O, columns]         a column is a channel and a tap
 //   dw  [O, C, KH, KW]
+// Each has a twin for f16 x and dy, whose sums and dw are f32 too.
 //
 // partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output channels x
 //   VECTORS columns (plain) or 4 VECTORS columns (subgroup8) in registers, a workgroup WORKGROUP times as many columns, of
@@ -23,14 +24,21 @@
 //
 // Both orders are fixed, so the same call gives the same bits; there are no atomics.
 //
-// Floors: 2 N O OH OW C KH KW FLOPs over the peak; 4 (x + dy) bytes over the bandwidth, 12 where they are packed, and
+// Floors: 2 N O OH OW C KH KW FLOPs over the peak; 4 (x + dy) bytes over the bandwidth, 12 where they are packed (f16: half), and
 // 8 splits dw.
 
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0
 #variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1
 #variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1
 
+#f16
+
+#if F16
+enable f16;
+#end
+
 #import grid
+#import real
 
 struct Params {
     // N x OH
@@ -57,13 +65,13 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 #if SUBGROUP
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<real>;
+@group(0) @binding(2) var<storage, read> dy: array<real>;
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>;
 @group(0) @binding(4) var<storage, read> sums: array<f32>;
 #else
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read> dy: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<real4>;
+@group(0) @binding(2) var<storage, read> dy: array<real4>;
 @group(0) @binding(3) var<storage, read_write> partials: array<vec4f>;
 @group(0) @binding(4) var<storage, read> sums: array<vec4f>;
 #end
@@ -152,16 +160,16 @@ fn partial(
             let there${u} = j + ${u}u < params.ow;
             let dy_on${u} = dy_at + select(0u, ${u}u, there${u});
 #for q in 0..ROWS/8
-            let left${u}_${q} = select(0.0, dy[dy_base${q} + dy_on${u}], there${u});
+            let left${u}_${q} = select(0.0, f32(dy[dy_base${q} + dy_on${u}]), there${u});
 #end
 #for v in 0..VECTORS
             let inside${u}_${v} = row_inside${v} & (x_column${v} < vec4u(params.w)) & vec4<bool>(there${u});
             let pixel${u}_${v} = x_at${v} + select(vec4u(0u), x_column${v}, inside${u}_${v});
             let loaded${u}_${v} = vec4f(
-                x[pixel${u}_${v}.x],
-                x[pixel${u}_${v}.y],
-                x[pixel${u}_${v}.z],
-                x[pixel${u}_${v}.w],
+                f32(x[pixel${u}_${v}.x]),
+                f32(x[pixel${u}_${v}.y]),
+                f32(x[pixel${u}_${v}.z]),
+                f32(x[pixel${u}_${v}.w]),
             );
             let right${u}_${v} = select(vec4f(0.0), loaded${u}_${v}, inside${u}_${v});
             x_column${v} += params.stride;
@@ -172,11 +180,11 @@ fn partial(
 #for v in 0..VECTORS
             let inside${v} = row_inside${v} && x_column${v} < params.w;
             let pixel${v} = select(0u, x_at${v} + x_column${v}, inside${v});
-            let right0_${v} = select(vec4f(0.0), x[pixel${v} * params.channel_vectors + channel${v}], inside${v});
+            let right0_${v} = select(vec4f(0.0), vec4f(x[pixel${v} * params.channel_vectors + channel${v}]), inside${v});
             x_column${v} += params.stride;
 #end
 #for q in 0..ROWS/4
-            let left0_${q} = dy[dy_at + ${q}u];
+            let left0_${q} = vec4f(dy[dy_at + ${q}u]);
 #end
             dy_at += params.dy_stride;
 #end

@@ -8,10 +8,19 @@
 //   axpy           y += factor a
 //   broadcast      y = s                             (a[0].x = s)
 //
+// add, relu, relu_backward and axpy have a twin for f16 tensors.
+//
 // Four elements an invocation, as one vec4: buffers are padded to 64 elements, so the last vec4 may hold padding, which
 // nobody reads. Workgroups of 256 invocations along one dimension.
 
+#f16
+
+#if F16
+enable f16;
+#end
+
 #import grid
+#import real
 
 struct Params {
     // vec4s to compute
@@ -20,9 +29,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<vec4f>;
-@group(0) @binding(2) var<storage, read> b: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(1) var<storage, read> a: array<real4>;
+@group(0) @binding(2) var<storage, read> b: array<real4>;
+@group(0) @binding(3) var<storage, read_write> y: array<real4>;
 
 // max(x, 0) that keeps NaN: x < 0 is false for it.
 fn rectify(x: vec4f) -> vec4f {
@@ -33,7 +42,7 @@ fn rectify(x: vec4f) -> vec4f {
 fn add(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = a[i] + b[i];
+        y[i] = real4(vec4f(a[i]) + vec4f(b[i]));
     }
 }
 
@@ -41,7 +50,7 @@ fn add(at: Invocation) {
 fn relu(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = rectify(a[i]);
+        y[i] = real4(rectify(vec4f(a[i])));
     }
 }
 
@@ -49,10 +58,12 @@ fn relu(at: Invocation) {
 fn relu_backward(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = select(vec4f(0.0), a[i], b[i] > vec4f(0.0));
+        y[i] = real4(select(vec4f(0.0), vec4f(a[i]), vec4f(b[i]) > vec4f(0.0)));
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn scale(at: Invocation) {
     let i = index256(at);
@@ -68,15 +79,18 @@ fn scale_by(at: Invocation) {
         y[i] = a[i] * b[0].x;
     }
 }
+#end
 
 @compute @workgroup_size(256)
 fn axpy(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] += params.factor * a[i];
+        y[i] = real4(vec4f(y[i]) + params.factor * vec4f(a[i]));
     }
 }
 
+#if F16
+#else
 @compute @workgroup_size(256)
 fn broadcast(at: Invocation) {
     let i = index256(at);
@@ -84,3 +98,4 @@ fn broadcast(at: Invocation) {
         y[i] = vec4f(a[0].x);
     }
 }
+#end

@@ -1,8 +1,8 @@
 // Optimisers, one pass over a parameter p, its gradient g and its state, in place. A gate that is set keeps everything
 // as it is.
 //
-//   sgd    g += weight_decay p; m = momentum m + g, at first m = g; p -= learning_rate (nesterov ? g + momentum m : m)
-//   adam   g += weight_decay p; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+//   sgd    g = g / gradient_scale + weight_decay p; m = momentum m + g, at first m = g; p -= learning_rate (nesterov ? g + momentum m : m)
+//   adam   g = g / gradient_scale + weight_decay p; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 //          p -= step_size m / (sqrt(v) / root + eps), where step_size = learning_rate / (1 - beta1^t) and
 //          root = sqrt(1 - beta2^t)
 //
@@ -20,6 +20,8 @@ struct Params {
     nesterov: u32,
     first: u32,
     weight_decay: f32,
+    // 1 / gradient_scale, a power of two
+    unscale: f32,
     // adam
     step_size: f32,
     root: f32,
@@ -42,7 +44,7 @@ fn sgd(at: Invocation) {
         return;
     }
     let p = parameter[i];
-    let g = gradient[i] + params.weight_decay * p;
+    let g = gradient[i] * params.unscale + params.weight_decay * p;
     let m = select(params.momentum * first_moment[i] + g, g, params.first != 0u);
     let step = select(m, g + params.momentum * m, params.nesterov != 0u);
     first_moment[i] = m;
@@ -56,7 +58,7 @@ fn adam(at: Invocation) {
         return;
     }
     let p = parameter[i];
-    let g = gradient[i] + params.weight_decay * p;
+    let g = gradient[i] * params.unscale + params.weight_decay * p;
     let m = params.beta1 * first_moment[i] + (1.0 - params.beta1) * g;
     let v = params.beta2 * second_moment[i] + (1.0 - params.beta2) * g * g;
     first_moment[i] = m;

@@ -3,7 +3,7 @@
 //   packed[row, column] = source[offset + (row / inner) outer_stride + (row % inner) inner_stride + column column_stride]
 //                         for column < columns, 0 for the padding behind it
 //
-//   source  part of any float tensor
+//   source  part of any float tensor; the twin for f16 packs f16 into f16
 //   packed  [rows, 4 vectors]: rows run along the sum's index (k; or channel and tap; or image and pixel), columns along
 //           the index of the result, padded to a whole tile, so that a kernel loads four of them as one vec4 and needs no
 //           guard
@@ -12,7 +12,14 @@
 // contiguous in the source wherever this is a transposition. Floor: 8 bytes an element over the bandwidth; the product
 // that follows does hundreds of FLOPs with each.
 
+#f16
+
+#if F16
+enable f16;
+#end
+
 #import grid
+#import real
 
 struct Params {
     rows: u32,
@@ -27,8 +34,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> source: array<f32>;
-@group(0) @binding(2) var<storage, read_write> packed: array<vec4f>;
+@group(0) @binding(1) var<storage, read> source: array<real>;
+@group(0) @binding(2) var<storage, read_write> packed: array<real4>;
 
 @compute @workgroup_size(256)
 fn pack(at: Invocation) {
@@ -40,7 +47,7 @@ fn pack(at: Invocation) {
         return;
     }
     let start = params.offset + row / params.inner * params.outer_stride + row % params.inner * params.inner_stride;
-    var value = vec4f(0.0);
+    var value = real4(0.0);
 #for i in 0..4
     if vector * 4u + ${i}u < params.columns {
         value[${i}] = source[start + (vector * 4u + ${i}u) * params.column_stride];

@@ -8,15 +8,23 @@
 // One element of the result an invocation, workgroups of 256 along one dimension. The backward pass of max-pool gathers,
 // so that no two invocations write one place; it visits windows in row-major order. Planes are contiguous and
 // independent, so a large batch is cut between planes; the first one stands in_offset and out_offset elements behind
-// the bindings' starts.
+// the bindings' starts. The twin for f16 has f16 x, y, dy and dx; the mean of a plane and its gradient are f32 there too.
+
+#f16
+
+#if F16
+enable f16;
+#end
 
 #import grid
+#import real
 
 struct Params {
     // Elements of the result.
     count: u32,
     in_offset: u32,
     out_offset: u32,
+    places_offset: u32,
     h: u32,
     w: u32,
     oh: u32,
@@ -27,9 +35,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<real>;
 @group(0) @binding(2) var<storage, read> places: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<real>;
+// The means of planes and their gradient, in the places of y and x.
+@group(0) @binding(3) var<storage, read_write> features: array<f32>;
+@group(0) @binding(1) var<storage, read> dfeatures: array<f32>;
 @group(0) @binding(4) var<storage, read_write> argmax: array<u32>;
 
 // Looks at the bits, since a compiler may take it that no number is NaN.
@@ -52,18 +63,18 @@ fn max_pool2d(at: Invocation) {
     let end_row = min(top + params.kernel - params.padding, params.h);
     let end_column = min(left + params.kernel - params.padding, params.w);
     var place = first_row * params.w + first_column;
-    var best = x[start + place];
+    var best = f32(x[start + place]);
     for (var row = first_row; row < end_row; row++) {
         for (var column = first_column; column < end_column; column++) {
-            let value = x[start + row * params.w + column];
+            let value = f32(x[start + row * params.w + column]);
             if !is_nan(best) && (value > best || is_nan(value)) {
                 best = value;
                 place = row * params.w + column;
             }
         }
     }
-    y[params.out_offset + i] = best;
-    argmax[params.out_offset + i] = place;
+    y[params.out_offset + i] = real(best);
+    argmax[params.places_offset + i] = place;
 }
 
 // x is dy here and y is dx.
@@ -77,7 +88,7 @@ fn max_pool2d_backward(at: Invocation) {
     let place = i % plane_len;
     let row = place / params.w + params.padding;
     let column = place % params.w + params.padding;
-    let start = params.in_offset + i / plane_len * params.oh * params.ow;
+    let start = i / plane_len * params.oh * params.ow;
     // The windows that reach this place: those that begin up to kernel - 1 before it.
     let first_row = (max(row + 1u, params.kernel) - params.kernel + params.stride - 1u) / params.stride;
     let first_column = (max(column + 1u, params.kernel) - params.kernel + params.stride - 1u) / params.stride;
@@ -87,12 +98,12 @@ fn max_pool2d_backward(at: Invocation) {
     for (var oi = first_row; oi < end_row; oi++) {
         for (var oj = first_column; oj < end_column; oj++) {
             let window = start + oi * params.ow + oj;
-            if places[window] == place {
-                sum += x[window];
+            if places[params.places_offset + window] == place {
+                sum += f32(x[params.in_offset + window]);
             }
         }
     }
-    y[params.out_offset + i] = sum;
+    y[params.out_offset + i] = real(sum);
 }
 
 // Four sums an invocation, so that rounding errors stay those of short sums.
@@ -108,21 +119,21 @@ fn global_average_pool(at: Invocation) {
     let whole = plane_len / 4u * 4u;
     for (var p = 0u; p < whole; p += 4u) {
         let first = start + p;
-        sums += vec4f(x[first], x[first + 1u], x[first + 2u], x[first + 3u]);
+        sums += vec4f(f32(x[first]), f32(x[first + 1u]), f32(x[first + 2u]), f32(x[first + 3u]));
     }
     var sum = (sums.x + sums.y) + (sums.z + sums.w);
     for (var p = whole; p < plane_len; p++) {
-        sum += x[start + p];
+        sum += f32(x[start + p]);
     }
-    y[params.out_offset + i] = sum / f32(plane_len);
+    features[params.out_offset + i] = sum / f32(plane_len);
 }
 
-// x is dy here and y is dx.
+// y is dx here.
 @compute @workgroup_size(256)
 fn global_average_pool_backward(at: Invocation) {
     let i = index256(at);
     if i < params.count {
         let plane_len = params.h * params.w;
-        y[params.out_offset + i] = x[params.in_offset + i / plane_len] / f32(plane_len);
+        y[params.out_offset + i] = real(dfeatures[params.in_offset + i / plane_len] / f32(plane_len));
     }
 }

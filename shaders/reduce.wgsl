@@ -2,7 +2,7 @@
 //
 //   sum           y[g] = the sum of elements 4096 g .. 4096 (g + 1) of x, a workgroup each
 //   sum_rows      y[g, c] = the sum of x[r, c] over rows 64 g .. 64 (g + 1), an invocation each
-//   check_finite  flag = 1 where an element is infinite or not a number
+//   check_finite  flag = 1 where an element is infinite or not a number; check_finite_f16 the same of f16
 //
 // A sum is repeated on its own result until one number (or one row) is left: a tree, so that rounding errors grow with
 // the logarithm of the length. A large x comes in parts; the results of a part stand y_offset behind those before it.
@@ -61,6 +61,22 @@ fn sum_rows(at: Invocation) {
         own += x[column + row * params.columns];
     }
     y[params.y_offset + i] = own;
+}
+
+// As check_finite, of f16 numbers, two in a word. Behind the last one may stand anything.
+@compute @workgroup_size(256)
+fn check_finite_f16(at: Invocation) {
+    let group = workgroup_index(at);
+    let end = min((group + 1u) * 4096u, params.count);
+    var found = false;
+    for (var i = group * 4096u + 2u * at.lane; i < end; i += 512u) {
+        let pair = bits[i / 2u];
+        found = found || (pair & 0x7c00u) == 0x7c00u;
+        found = found || (i + 1u < end && (pair & 0x7c000000u) == 0x7c000000u);
+    }
+    if found {
+        atomicOr(&flag[0], 1u);
+    }
 }
 
 // Looks at the bits: an exponent of ones. A compiler may take it that every number is finite.

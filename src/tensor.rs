@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,
+    /// IEEE 754's 16 bits: how activations and their gradients may be stored. Kernels compute in f32 and round, to the
+    /// nearest, what they store; beyond 65,504 that is an infinity.
+    F16,
     U32,
     U8,
 }
@@ -20,8 +23,21 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::U32 => 4,
+            DType::F16 => 2,
             DType::U8 => 1,
         }
+    }
+}
+
+impl fmt::Display for DType {
+    /// As `--precision` and configurations name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::U32 => "u32",
+            DType::U8 => "u8",
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use parallax::nn::{Arch, Head, Projector, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
 use parallax::pretext::rotnet::{RotNet, RotNetSettings};
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::tensor::DType;
 use parallax::train::{Objective, Trainer};
 
 fn simclr(encoder: ResNetConfig, batch_size: usize, micro_batch: Option<usize>) -> SimClrSettings {
@@ -80,6 +81,7 @@ fn what_is_told_is_what_a_step_takes() {
             batch_size,
             micro_batch,
             recompute: false,
+            activations: DType::F32,
             optimizer: optimization.optimizer,
             head_parameters: Projector::parameter_count(width_of(encoder)),
             image_bytes: dataset.pretraining().images.len(),
@@ -105,6 +107,7 @@ fn what_is_told_is_what_a_step_takes() {
         batch_size: 32,
         micro_batch: None,
         recompute: false,
+        activations: DType::F32,
         optimizer: optimization.optimizer,
         head_parameters: Head::parameter_count(width_of(encoder), 4),
         image_bytes: dataset.pretraining().images.len(),
@@ -126,6 +129,7 @@ fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
         batch_size,
         micro_batch,
         recompute: false,
+        activations: DType::F32,
         optimizer: parallax::optim::OptimizerOptions::adam(0.0),
         head_parameters: 0,
         image_bytes: 0,

@@ -6,6 +6,7 @@
 
 mod add;
 mod batch_norm;
+mod cast;
 pub mod check;
 mod checkpoint;
 mod concat;
@@ -29,6 +30,7 @@ mod tape;
 
 pub use add::add;
 pub use batch_norm::{Affine, batch_norm_evaluation, batch_norm_training};
+pub use cast::cast;
 pub use checkpoint::{Run, checkpoint};
 pub use concat::concat;
 pub use conv2d::conv2d;

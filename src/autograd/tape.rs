@@ -73,6 +73,7 @@ struct Input {
     name: &'static str,
     node: Option<usize>,
     shape: Vec<usize>,
+    dtype: DType,
 }
 
 struct Node {
@@ -129,6 +130,8 @@ pub struct Tape {
     device: Device,
     recording: Recording,
     recomputes: bool,
+    activations: DType,
+    loss_scale: f32,
     record: RefCell<Record>,
 }
 
@@ -142,6 +145,20 @@ impl Tape {
     /// once more on the way back ([`super::checkpoint`]): the same bits, with less memory and another forward pass.
     pub fn recomputing(self, recomputes: bool) -> Self {
         Tape { recomputes, ..self }
+    }
+
+    /// The same tape; networks store their activations, and the gradients of these, as `activations` on it: f32 or f16.
+    pub fn with_activations(self, activations: DType) -> Self {
+        Tape {
+            activations,
+            ..self
+        }
+    }
+
+    /// The same tape, whose [`Tape::backward`] gives the gradients of `loss_scale` times the loss: what f16 gradients of
+    /// activations need, which would round to zero where they are small.
+    pub fn scaling_loss(self, loss_scale: f32) -> Self {
+        Tape { loss_scale, ..self }
     }
 
     /// A tape that records nothing: operations compute their result and save nothing, and there is no backward pass.
@@ -168,6 +185,8 @@ impl Tape {
             device: device.clone(),
             recording,
             recomputes: false,
+            activations: DType::F32,
+            loss_scale: 1.0,
             record: RefCell::default(),
         }
     }
@@ -199,6 +218,11 @@ impl Tape {
     /// Whether blocks are computed again: see [`Tape::recomputing`].
     pub fn recomputes(&self) -> bool {
         self.recomputes
+    }
+
+    /// How networks store their activations: see [`Tape::with_activations`].
+    pub fn activations(&self) -> DType {
+        self.activations
     }
 
     /// An input, such as images, whose gradient is wanted: like a leaf, and on a tape of [`Tape::of_input`] the only one.
@@ -288,6 +312,7 @@ impl Tape {
                     name,
                     node: input.node.map(|node| node.index),
                     shape: input.shape().to_vec(),
+                    dtype: input.tensor.dtype(),
                 })
                 .collect(),
             backward: Some(Box::new(backward)),
@@ -303,7 +328,8 @@ impl Tape {
         })
     }
 
-    /// The gradients of `loss`, `[1]`, with respect to every leaf that it depends on.
+    /// The gradients of `loss`, `[1]`, with respect to every leaf that it depends on, times the loss scale where the tape has
+    /// one ([`Tape::scaling_loss`]).
     ///
     /// # Errors
     /// `Error::Shape` where the loss is not one element or depends on no leaf of this tape; `Error::NonFinite` on a
@@ -318,12 +344,12 @@ impl Tape {
                 ),
             ));
         }
-        let one = upload_f32(&self.device, &[1.0], loss.shape())?;
-        self.backward_from(loss, &one)
+        let dloss = upload_f32(&self.device, &[self.loss_scale], loss.shape())?;
+        self.backward_from(loss, &dloss)
     }
 
     /// The gradients of `sum(y * dy)` with respect to every leaf that `y` depends on: `dy` is the gradient of `y` and
-    /// has its shape. Saved tensors are freed as their operation has gone back.
+    /// has its shape and type. Saved tensors are freed as their operation has gone back.
     ///
     /// # Errors
     /// As [`Tape::backward`].
@@ -334,7 +360,7 @@ impl Tape {
                 "the loss depends on no leaf of this tape, so there is no gradient",
             ));
         };
-        dy.expect("backward", "dy", y.shape(), DType::F32)?;
+        dy.expect("backward", "dy", y.shape(), y.tensor.dtype())?;
         let Record {
             mut nodes, leaves, ..
         } = self.record.take();
@@ -370,7 +396,7 @@ impl Tape {
                         format!("its backward pass gave no gradient for {}", input.name),
                     ));
                 };
-                gradient.expect(node.operation, input.name, &input.shape, DType::F32)?;
+                gradient.expect(node.operation, input.name, &input.shape, input.dtype)?;
                 if self.recording == Recording::Checked {
                     let what = format!("the gradient of {}", input.name);
                     self.check(node.operation, &node.layer, &what, &gradient)?;
@@ -382,7 +408,10 @@ impl Tape {
             .into_iter()
             .filter_map(|(key, index)| Some((key, slots[index].take()?)))
             .collect();
-        Ok(Gradients { by_leaf })
+        Ok(Gradients {
+            by_leaf,
+            scale: self.loss_scale,
+        })
     }
 
     /// Waits for `x` and fails if it holds a value that is not finite.
@@ -393,7 +422,7 @@ impl Tape {
         what: &str,
         x: &Tensor,
     ) -> Result<()> {
-        if x.dtype() != DType::F32 {
+        if matches!(x.dtype(), DType::U32 | DType::U8) {
             return Ok(());
         }
         let flag = self.device.zeros(&[1], DType::U32)?;
@@ -430,12 +459,18 @@ fn accumulate(device: &Device, slot: &mut Option<Tensor>, gradient: Tensor) -> R
 #[derive(Debug)]
 pub struct Gradients {
     by_leaf: HashMap<LeafKey, Tensor>,
+    scale: f32,
 }
 
 impl Gradients {
     /// The gradient of a leaf, by the tensor that was made one; `None` if the loss does not depend on it.
     pub fn of(&self, leaf: &Tensor) -> Option<&Tensor> {
         self.by_leaf.get(&leaf_key(leaf))
+    }
+
+    /// How many times too large they are: the loss scale of their tape, which an optimiser divides by.
+    pub fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// All gradients, in no particular order.
@@ -447,8 +482,15 @@ impl Gradients {
     /// tapes. A leaf that one of them alone depends on keeps its gradient.
     ///
     /// # Errors
-    /// `Error::Device` where memory is short.
+    /// `Error::Device` where memory is short; `Error::Usage` where the two are not equally scaled.
     pub fn add(&mut self, device: &Device, other: Gradients) -> Result<()> {
+        if other.scale != self.scale {
+            return Err(Error::usage(format!(
+                "gradients of {} times a loss cannot be added to those of {} times a loss; record both on tapes of one \
+                 loss scale",
+                other.scale, self.scale
+            )));
+        }
         for (key, gradient) in other.by_leaf {
             let mut sum = self.by_leaf.remove(&key);
             accumulate(device, &mut sum, gradient)?;

@@ -8,11 +8,13 @@ use clap::Args;
 use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
 use crate::data::{DataKind, Dataset};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::experiment::profile::Phases;
 use crate::experiment::run_folder::RunFolder;
 use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::pretext::Protocol;
+use crate::tensor::DType;
 
 /// Which images.
 #[derive(Args)]
@@ -146,6 +148,11 @@ pub struct CheckpointArguments {
     #[arg(long)]
     pub recompute: bool,
 
+    /// How the network's activations are stored while it is trained: f32 or f16, which halves their memory. Sums, weights and
+    /// the optimiser's state are f32 in both; with f16 the loss is scaled, so that small gradients do not vanish
+    #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
+    pub precision: DType,
+
     /// Measure where the time of a step goes: prints a table of the kernels after the first eight steps, and leaves
     /// profile.json, a Chrome trace, in the run folder
     #[arg(long)]
@@ -155,6 +162,11 @@ pub struct CheckpointArguments {
 impl CheckpointArguments {
     pub fn checkpoint_every(&self) -> Duration {
         Duration::from_secs(self.checkpoint_every)
+    }
+
+    /// Fails where `device` cannot store activations as they are asked for, so that no folder is made.
+    pub fn check_precision(&self, device: &Device) -> Result<()> {
+        device.zeros(&[1], self.precision).map(drop)
     }
 
     /// Fails where a training of `steps` steps is too short for the profile that was asked for, so that no folder is made.
@@ -168,6 +180,13 @@ impl CheckpointArguments {
 
 fn arch(word: &str) -> std::result::Result<Arch, String> {
     word.parse::<Arch>().map_err(|e| e.to_string())
+}
+
+fn precision(word: &str) -> std::result::Result<DType, String> {
+    [DType::F32, DType::F16]
+        .into_iter()
+        .find(|dtype| dtype.to_string() == word)
+        .ok_or_else(|| "expected f32 or f16".to_string())
 }
 
 fn data_kind(word: &str) -> std::result::Result<DataKind, String> {

@@ -93,6 +93,7 @@ impl ClassificationArguments {
         let dataset = self.data.load(run.seed)?;
         labelled(&dataset)?;
         let chosen = open_for(&run.device, checkpoints.profile)?;
+        checkpoints.check_precision(&chosen.device)?;
         let beginning = beginning(&chosen.device)?;
         micro_batch::check(
             self.batch_size,
@@ -110,6 +111,7 @@ impl ClassificationArguments {
             batch_size: self.batch_size.min(dataset.train.len()),
             micro_batch: self.micro_batch,
             recompute: checkpoints.recompute,
+            activations: checkpoints.precision,
             optimizer: settings.optimization.optimizer,
             head_parameters: Head::parameter_count(width, dataset.classes.len()),
             image_bytes: dataset.train.images.len(),
@@ -132,6 +134,7 @@ impl ClassificationArguments {
             stop_when_flat: self.stop_when_flat,
             checkpoint_every: checkpoints.checkpoint_every(),
             recompute: checkpoints.recompute,
+            precision: checkpoints.precision,
             profiler: chosen.profiler.clone(),
             data: self.data.data,
             dataset,

@@ -86,8 +86,9 @@ impl PretrainingArguments {
             })?),
         };
         let chosen = open_for(&run.device, checkpoints.profile)?;
+        checkpoints.check_precision(&chosen.device)?;
         pretext
-            .step_size(&dataset, checkpoints.recompute)?
+            .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
         let folder = run.start(
             pretext.command(),
@@ -102,6 +103,7 @@ impl PretrainingArguments {
             save_every: checkpoints.save_every,
             checkpoint_every: checkpoints.checkpoint_every(),
             recompute: checkpoints.recompute,
+            precision: checkpoints.precision,
             profiler: chosen.profiler.clone(),
             init,
             knn: !self.no_knn,

@@ -1,6 +1,8 @@
 //! The vocabulary: everything that a device can do, a method a kernel, with its maths and shapes.
 //!
-//! Images are N, C, H, W; matrices are row-major; elements are f32 unless said. A method allocates its results from the
+//! Images are N, C, H, W; matrices are row-major; elements are f32 unless said. Activations, and gradients of activations,
+//! may be f16: a method that says so takes either type, all of its activations of one, and gives its result in it; it
+//! computes in f32 and rounds each element once, as it is stored. A method allocates its results from the
 //! device's pool and returns them; those that say "in place" change an argument instead. Every method checks shapes and
 //! element types first (`device/shapes.rs`, shared by both devices) and fails with `Error::Shape` naming the argument.
 //! A tensor belongs to the device that made it. Gradients carry a d-prefix: `dy` is the loss's gradient with respect to
@@ -142,6 +144,8 @@ pub struct SgdStep {
     pub momentum: f32,
     pub nesterov: bool,
     pub weight_decay: f32,
+    /// The gradient is this many times too large: see [`AdamStep::gradient_scale`].
+    pub gradient_scale: f32,
     /// Whether this is the first update: the momentum buffer then becomes the gradient itself.
     pub first: bool,
 }
@@ -154,6 +158,9 @@ pub struct AdamStep {
     pub beta2: f32,
     pub eps: f32,
     pub weight_decay: f32,
+    /// The gradient is this many times too large, a power of two, since the loss was scaled so that f16 gradients of
+    /// activations do not vanish; it is divided by it first. 1 where nothing was scaled.
+    pub gradient_scale: f32,
     /// Counted from 1.
     pub step: u32,
 }
@@ -286,13 +293,17 @@ pub trait Kernels: Send + Sync {
 
     // Element-wise and reductions. Tensors of any shape.
 
-    /// `a + b`
+    /// The elements of `x`, f32 or f16, as `dtype`, f32 or f16: to the nearest, ties to even, beyond f16's largest number
+    /// an infinity.
+    fn cast(&self, x: &Tensor, dtype: DType) -> Result<Tensor>;
+
+    /// `a + b`; activations of either type.
     fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor>;
 
-    /// `max(x, 0)`; NaN stays NaN.
+    /// `max(x, 0)`; NaN stays NaN. Activations of either type.
     fn relu(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// `dx = dy where y > 0, else 0`, from the result `y` of the forward pass.
+    /// `dx = dy where y > 0, else 0`, from the result `y` of the forward pass. Activations of either type.
     fn relu_backward(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor>;
 
     /// `factor * x`
@@ -301,7 +312,7 @@ pub trait Kernels: Send + Sync {
     /// `x * s` with a device scalar `s`, `[1]`.
     fn scale_by(&self, s: &Tensor, x: &Tensor) -> Result<Tensor>;
 
-    /// `y = factor * x + y`, in place.
+    /// `y = factor * x + y`, in place. Activations of either type.
     fn axpy(&self, factor: f32, x: &Tensor, y: &Tensor) -> Result<()>;
 
     /// The sum of all elements, `[1]`.
@@ -319,7 +330,7 @@ pub trait Kernels: Send + Sync {
     /// Rows `start .. start + count` of the first dimension, copied.
     fn slice(&self, x: &Tensor, start: usize, count: usize) -> Result<Tensor>;
 
-    /// Sets `flag` (u32 `[1]`) to 1 where an element of `x` is not finite, in place; never clears it.
+    /// Sets `flag` (u32 `[1]`) to 1 where an element of `x` is not finite, in place; never clears it. `x` is an activation of either type.
     fn check_finite(&self, x: &Tensor, flag: &Tensor) -> Result<()>;
 
     // Matrix products.
@@ -331,7 +342,8 @@ pub trait Kernels: Send + Sync {
     fn linear(&self, x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor>;
 
     // Convolution (cross-correlation, as torch): x [N, C, H, W], w [O, C, KH, KW], y [N, O, OH, OW] with
-    // OH = (H + 2 padding - KH) / stride + 1.
+    // OH = (H + 2 padding - KH) / stride + 1. x, dx, y and dy are activations of either type; w and dw are f32, and where
+    // activations are f16, w is rounded to f16 before it is multiplied.
 
     /// `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`
     fn conv2d(&self, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor>;
@@ -354,7 +366,8 @@ pub trait Kernels: Send + Sync {
         conv: Conv2d,
     ) -> Result<Tensor>;
 
-    // Batch norm (Ioffe and Szegedy 2015) over N, H, W of each channel; gamma, beta and statistics are [C].
+    // Batch norm (Ioffe and Szegedy 2015) over N, H, W of each channel; gamma, beta and statistics are [C], f32, and so are
+    // their gradients; everything [N, C, H, W] is an activation of either type.
 
     /// Mean and biased variance of each channel of `x`.
     fn batch_norm_statistics(&self, x: &Tensor) -> Result<BatchStatistics>;
@@ -420,7 +433,8 @@ pub trait Kernels: Send + Sync {
 
     // Pooling.
 
-    /// The maximum of each window; padding counts as minus infinity. NaN wins, as in torch.
+    /// The maximum of each window; padding counts as minus infinity. NaN wins, as in torch. `x` and `y` are activations of
+    /// either type, and so are their gradients.
     fn max_pool2d(&self, x: &Tensor, pool: Pool2d) -> Result<MaxPool>;
 
     /// `dx [N, C, H, W]` of shape `x_shape`: each `dy` added where its maximum stood.
@@ -432,11 +446,16 @@ pub trait Kernels: Send + Sync {
         pool: Pool2d,
     ) -> Result<Tensor>;
 
-    /// The mean of each plane: `[N, C, H, W]` to `[N, C]`.
+    /// The mean of each plane: `[N, C, H, W]`, of either type, to `[N, C]`, f32.
     fn global_average_pool(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// `dx[n,c,i,j] = dy[n,c] / (H W)`
-    fn global_average_pool_backward(&self, dy: &Tensor, x_shape: [usize; 4]) -> Result<Tensor>;
+    /// `dx[n,c,i,j] = dy[n,c] / (H W)` with `dy` f32 and `dx` of the type of `x`.
+    fn global_average_pool_backward(
+        &self,
+        dy: &Tensor,
+        x_shape: [usize; 4],
+        x_dtype: DType,
+    ) -> Result<Tensor>;
 
     // Losses.
 
@@ -477,7 +496,7 @@ pub trait Kernels: Send + Sync {
 
     // Optimisers: `parameter` and the state change in place, unless the gate (u32 [1]) is set.
 
-    /// `g += weight_decay p; m = momentum m + g (m = g at first); p -= learning_rate (nesterov ? g + momentum m : m)`
+    /// `g = gradient / gradient_scale + weight_decay p; m = momentum m + g (m = g at first); p -= learning_rate (nesterov ? g + momentum m : m)`
     fn sgd_step(
         &self,
         options: SgdStep,
@@ -487,7 +506,7 @@ pub trait Kernels: Send + Sync {
         gate: Option<&Tensor>,
     ) -> Result<()>;
 
-    /// `g += weight_decay p; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    /// `g = gradient / gradient_scale + weight_decay p; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
     /// p -= learning_rate / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)`
     fn adam_step(
         &self,

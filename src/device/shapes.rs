@@ -203,6 +203,22 @@ pub fn floats(operation: &'static str, name: &str, x: &Tensor) -> Result<()> {
     x.expect(operation, name, x.shape(), DType::F32)
 }
 
+/// Fails unless `x` holds f32 or f16, the types of activations.
+pub fn activations(operation: &'static str, name: &str, x: &Tensor) -> Result<()> {
+    activation_type(operation, name, x.dtype())
+}
+
+/// Fails unless `dtype` is one that activations have.
+pub fn activation_type(operation: &'static str, name: &str, dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F32 | DType::F16 => Ok(()),
+        other => Err(Error::shape(
+            operation,
+            format!("{name} is {other:?}; expected F32 or F16"),
+        )),
+    }
+}
+
 /// The rows and columns of NT-Xent's embeddings: an even number of rows, at least two.
 pub fn nt_xent(z: &Tensor, temperature: f32) -> Result<[usize; 2]> {
     let [rows, columns] = z.matrix("nt_xent", "z")?;
@@ -497,7 +513,7 @@ pub fn slice(x: &Tensor, start: usize, count: usize) -> Result<usize> {
 
 /// The sizes of a batch norm's input, which must have at least one element a channel.
 pub fn batch_norm_input(operation: &'static str, name: &str, x: &Tensor) -> Result<[usize; 4]> {
-    floats(operation, name, x)?;
+    activations(operation, name, x)?;
     let sizes = x.nchw(operation, name)?;
     if x.is_empty() {
         return Err(Error::shape(
@@ -518,7 +534,7 @@ pub fn batch_norm(
     let sizes = batch_norm_input(operation, "x", x)?;
     channel_norm(operation, sizes[1], norm)?;
     if let Some(shortcut) = activation.shortcut() {
-        shortcut.expect(operation, "shortcut", x.shape(), DType::F32)?;
+        shortcut.expect(operation, "shortcut", x.shape(), x.dtype())?;
     }
     Ok(sizes)
 }

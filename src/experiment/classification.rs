@@ -17,6 +17,7 @@ use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::{ResNet, ResNetConfig};
 use crate::pretext::Protocol;
+use crate::tensor::DType;
 use crate::train::Trainer;
 
 /// How long a training is.
@@ -65,6 +66,8 @@ pub struct ClassificationRequest {
     pub checkpoint_every: Duration,
     /// Whether blocks are computed again on the way back.
     pub recompute: bool,
+    /// How the network's activations are stored while it is trained; the measurement is in f32.
+    pub precision: DType,
     /// The run's device where its first steps are to be measured.
     pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
@@ -92,6 +95,7 @@ pub fn run(
         stop_when_flat,
         checkpoint_every,
         recompute,
+        precision,
         profiler,
         data,
         dataset,
@@ -142,6 +146,7 @@ pub fn run(
         encoder: network.into(),
         training: Some(TrainingConfig {
             micro_batch: settings.micro_batch,
+            precision: precision.to_string(),
             labelled_images: Some(labelled_images),
             stop_when_flat,
             frozen_after_first_epoch: Some(settings.frozen_after_first_epoch),
@@ -173,8 +178,9 @@ pub fn run(
         label_fraction: Some(labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
     };
-    let mut trainer =
-        Trainer::new(device, objective, settings.optimization)?.recomputing(recompute);
+    let mut trainer = Trainer::new(device, objective, settings.optimization)?
+        .recomputing(recompute)
+        .with_activations(precision)?;
     let save =
         |model: &Classifier, step| pack(device, &model.encoder, Some(&model.head), &origin(step));
     let trained = train(
@@ -201,6 +207,7 @@ pub fn run(
         label_fraction: labels,
         labelled_images,
         batch_size: settings.batch_size,
+        precision: precision.to_string(),
         epochs: steps as f64 / per_epoch as f64,
         steps,
         chance_loss: plan.chance_loss,

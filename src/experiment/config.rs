@@ -7,6 +7,7 @@ use crate::data::{DataKind, Dataset};
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::Optimization;
+use crate::tensor::DType;
 
 /// The configuration of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -53,6 +54,8 @@ pub struct TrainingConfig {
     /// Images that pass the network at a time, where the batch is cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    /// How the network's activations are stored: f32 or f16.
+    pub precision: String,
     pub steps: u64,
     pub optimizer: String,
     pub learning_rate: f64,
@@ -84,6 +87,7 @@ impl TrainingConfig {
         TrainingConfig {
             batch_size,
             micro_batch: None,
+            precision: DType::F32.to_string(),
             steps,
             optimizer: optimization.optimizer.name().to_string(),
             learning_rate: optimization.learning_rate,

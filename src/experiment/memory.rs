@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::OptimizerOptions;
+use crate::tensor::DType;
 use crate::train::micro_batch::in_parts;
 
 /// A training step.
@@ -21,6 +22,8 @@ pub struct StepSize {
     pub micro_batch: Option<usize>,
     /// Whether blocks are computed again on the way back.
     pub recompute: bool,
+    /// How the network's activations are stored.
+    pub activations: DType,
     pub optimizer: OptimizerOptions,
     /// Learned numbers of what stands on the encoder.
     pub head_parameters: usize,
@@ -99,7 +102,8 @@ impl StepSize {
 
     /// More than the step takes, without a measurement.
     fn bound(&self) -> Result<f64> {
-        let outputs = 4.0 * self.encoder.shape()?.conv_outputs(self.side)? as f64;
+        let bytes = self.activations.bytes() as f64;
+        let outputs = bytes * self.encoder.shape()?.conv_outputs(self.side)? as f64;
         Ok(
             BOUND * (outputs * self.views_held() as f64 + self.weights()?)
                 + CACHED * self.views() as f64
@@ -115,7 +119,7 @@ impl StepSize {
     pub fn measure(&self, open: &dyn Fn() -> Result<Device>) -> Result<StepMemory> {
         let peak = |views: usize| -> Result<f64> {
             let probe = Probe::new(open()?, &self.encoder, self.side, views)?;
-            probe.train(self.recompute)?;
+            probe.train(self.recompute, self.activations)?;
             Ok(probe.device().memory().peak as f64)
         };
         let [small, large] = [peak(PROBED[0])?, peak(PROBED[1])?];
@@ -165,6 +169,14 @@ impl StepSize {
         };
         if !self.recompute && recomputing.needed(recomputing.measure(open)?)? <= usable {
             advice.push("--recompute".to_string());
+        }
+        let halved = StepSize {
+            activations: DType::F16,
+            ..*self
+        };
+        let fits = |memory| Ok::<bool, Error>(halved.needed(memory)? <= usable);
+        if self.activations == DType::F32 && halved.measure(open).and_then(fits).unwrap_or(false) {
+            advice.push("--precision f16".to_string());
         }
         if let Some(images) = self.largest_chunk(memory, usable)? {
             advice.push(format!("--micro-batch {images}"));

@@ -21,6 +21,7 @@ use crate::optim::Optimization;
 use crate::pretext::Protocol;
 use crate::pretext::rotnet::{ROTATIONS, RotNet, RotNetSettings};
 use crate::pretext::simclr::{SimClr, SimClrSettings};
+use crate::tensor::DType;
 use crate::train::{Objective, Trainer};
 
 /// What is learned, with its settings.
@@ -74,11 +75,17 @@ impl Pretext {
         }
     }
 
-    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so.
+    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so and whose network's
+    /// activations are stored as `activations`.
     ///
     /// # Errors
     /// `Error::Usage` where the network cannot be.
-    pub fn step_size(&self, dataset: &Dataset, recompute: bool) -> Result<StepSize> {
+    pub fn step_size(
+        &self,
+        dataset: &Dataset,
+        recompute: bool,
+        activations: DType,
+    ) -> Result<StepSize> {
         let width = self.encoder().shape()?.feature_width;
         let images = dataset.pretraining();
         let (views_per_image, side, head_parameters) = match self {
@@ -98,6 +105,7 @@ impl Pretext {
             batch_size: self.batch_size(),
             micro_batch: self.micro_batch(),
             recompute,
+            activations,
             optimizer: self.optimization().optimizer,
             head_parameters,
             image_bytes: images.images.len(),
@@ -117,7 +125,7 @@ impl Pretext {
 
     /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
     fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
-        let step = self.step_size(dataset, false)?;
+        let step = self.step_size(dataset, false, DType::F32)?;
         let views = (step.views_per_image * step.batch_size) as u64;
         Ok(3 * views * step.encoder.shape()?.flops(step.side)?)
     }
@@ -148,6 +156,8 @@ pub struct PretrainingRequest {
     pub rotation_test: Option<Split>,
     /// Whether blocks are computed again on the way back.
     pub recompute: bool,
+    /// How the network's activations are stored while it is trained; judgements are in f32.
+    pub precision: DType,
     /// The run's device where its first steps are to be measured.
     pub profiler: Option<Arc<ProfiledDevice>>,
     pub data: DataKind,
@@ -182,6 +192,7 @@ impl PretrainingRequest {
         let pretext = &self.pretext;
         let training = TrainingConfig {
             micro_batch: pretext.micro_batch(),
+            precision: self.precision.to_string(),
             ..TrainingConfig::new(pretext.batch_size(), self.steps, &pretext.optimization())
         };
         let (training, augmentation) = match pretext {
@@ -274,7 +285,8 @@ fn pretrain<O: Objective>(
         initialize(device, objective.encoder(), path)?;
     }
     let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?
-        .recomputing(request.recompute);
+        .recomputing(request.recompute)
+        .with_activations(request.precision)?;
     let encoder =
         |objective: &O, step| pack(device, objective.encoder(), None, &request.origin(step));
     let trained = train(
@@ -321,6 +333,7 @@ fn judge<O: Objective>(
         stem: pretext.encoder().stem.to_string(),
         seed: pretext.seed(),
         batch_size: pretext.batch_size(),
+        precision: request.precision.to_string(),
         steps: request.steps,
         flops_per_step: pretext.flops_per_step(&request.dataset)?,
         chance_loss: pretext.chance_loss(),

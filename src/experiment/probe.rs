@@ -5,7 +5,7 @@ use crate::device::{Device, read_f32, upload_f32, upload_u32};
 use crate::error::Result;
 use crate::evaluate::attack::input_gradient;
 use crate::nn::{Head, Mode, ResNet, ResNetConfig};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// A network with a few images on a device.
 pub struct Probe {
@@ -38,10 +38,12 @@ impl Probe {
         &self.device
     }
 
-    /// A supervised step without its optimiser, whose blocks are computed again on the way back where `recompute` says so;
-    /// waits for it.
-    pub fn train(&self, recompute: bool) -> Result<()> {
-        let tape = Tape::new(&self.device).recomputing(recompute);
+    /// A supervised step without its optimiser, whose blocks are computed again on the way back where `recompute` says so
+    /// and whose activations are stored as `activations`; waits for it.
+    pub fn train(&self, recompute: bool, activations: DType) -> Result<()> {
+        let tape = Tape::new(&self.device)
+            .recomputing(recompute)
+            .with_activations(activations);
         let x = tape.constant(&self.images);
         let features = self.encoder.forward(&tape, &x, Mode::Training)?;
         let logits = self.head.forward(&tape, &features)?;

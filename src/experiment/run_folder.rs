@@ -31,6 +31,9 @@ pub struct StepMetrics {
     /// The loss before the step's update.
     pub loss: f32,
     pub learning_rate: f32,
+    /// What the loss was multiplied by before its gradient was taken, where activations are f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f32>,
     /// Since the first step began, when the loss arrived.
     pub seconds: f64,
 }
@@ -273,6 +276,7 @@ mod tests {
                 step,
                 loss,
                 learning_rate: 1e-3,
+                loss_scale: None,
                 seconds: 0.5,
             };
             folder.append(&metrics).unwrap();

@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::encoder_file::Origin;
 use crate::evaluate::metrics::Metrics;
+use crate::tensor::DType;
+
+fn f32() -> String {
+    DType::F32.to_string()
+}
 
 /// The result of a pretraining run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +26,9 @@ pub struct PretrainingSummary {
     pub stem: String,
     pub seed: u64,
     pub batch_size: usize,
+    /// How the network's activations were stored: f32, as before there was a choice, or f16.
+    #[serde(default = "f32")]
+    pub precision: String,
     pub steps: u64,
     /// Floating-point operations of a step: three times the encoder's forward pass over every view.
     pub flops_per_step: u64,
@@ -77,6 +85,9 @@ pub struct ClassificationSummary {
     pub label_fraction: f64,
     pub labelled_images: usize,
     pub batch_size: usize,
+    /// How the network's activations were stored: f32, as before there was a choice, or f16.
+    #[serde(default = "f32")]
+    pub precision: String,
     pub epochs: f64,
     pub steps: u64,
     pub chance_loss: f64,

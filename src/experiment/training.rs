@@ -13,7 +13,7 @@ use crate::device::gpu::StreamCounts;
 use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
 use crate::nn::state::{Matching, load, metadata, save};
-use crate::train::{Objective, PendingStep, Trainer};
+use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
 /// Steps that may be under way before the oldest one's loss is waited for.
 const STEPS_AHEAD: usize = 2;
@@ -197,7 +197,14 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
 
     fn finish(&mut self, pending: PendingStep) -> Result<()> {
         let (step, learning_rate) = (pending.step + 1, pending.learning_rate);
-        let loss = self.trainer.finish(pending)?;
+        let finished = self.trainer.finish_scaled(pending)?;
+        let (loss, loss_scale) = (finished.loss, finished.loss_scale);
+        if finished.overflows > 0 {
+            self.progress.say(&format!(
+                "step {step}: a gradient overflowed f16; the step was taken again, its loss scaled by {}",
+                loss_scale.unwrap_or(1.0)
+            ));
+        }
         self.losses.push(loss);
         self.progress.step(step, loss);
         let seconds = self.seconds();
@@ -205,6 +212,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
             step,
             loss,
             learning_rate,
+            loss_scale,
             seconds,
         })
     }
@@ -259,13 +267,17 @@ fn write_checkpoint<O: Objective>(
     step: u64,
     folder: &RunFolder,
 ) -> Result<()> {
-    let entries = BTreeMap::from([
+    let mut entries = BTreeMap::from([
         ("step".to_string(), step.to_string()),
         (
             "optimizer_steps".to_string(),
             trainer.optimizer_steps().to_string(),
         ),
     ]);
+    if let Some(LossScale { scale, good_steps }) = trainer.loss_scale() {
+        entries.insert("loss_scale".to_string(), scale.to_string());
+        entries.insert("loss_scale_good_steps".to_string(), good_steps.to_string());
+    }
     folder.write(CHECKPOINT, &save(device, &trainer.state(), &entries)?)
 }
 
@@ -280,16 +292,23 @@ fn restore<O: Objective>(
         return Ok(0);
     };
     let entries = metadata(&bytes, &path)?;
-    let number = |key: &str| -> Result<u64> {
-        let word = entries.get(key).map(String::as_str).unwrap_or_default();
-        word.parse().map_err(|_| {
-            Error::data(
-                &path,
-                format!("its metadata gives '{word}' as {key}; remove the file to start over"),
-            )
-        })
+    let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
+    let damaged = |key: &str| {
+        let word = entry(key);
+        let what = format!("its metadata gives '{word}' as {key}; remove the file to start over");
+        Error::data(&path, what)
     };
+    let number = |key: &str| entry(key).parse::<u64>().map_err(|_| damaged(key));
     let (step, optimizer_steps) = (number("step")?, number("optimizer_steps")?);
+    if trainer.loss_scale().is_some() {
+        let scale = entry("loss_scale").parse::<f32>().ok();
+        let scale = scale.filter(|scale| scale.is_normal() && *scale > 0.0);
+        let good_steps = entry("loss_scale_good_steps").parse().ok();
+        trainer.resume_with_loss_scale(LossScale {
+            scale: scale.ok_or_else(|| damaged("loss_scale"))?,
+            good_steps: good_steps.ok_or_else(|| damaged("loss_scale_good_steps"))?,
+        });
+    }
     load(
         device,
         &bytes,

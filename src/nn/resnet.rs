@@ -140,9 +140,10 @@ impl ResNet {
         })
     }
 
-    /// Features `[N, F]` of images `x [N, 3, H, W]`.
+    /// Features `[N, F]`, f32, of images `x [N, 3, H, W]`; what lies between has the type that the tape asks for.
     pub fn forward(&self, tape: &Tape, x: &Var, mode: Mode) -> Result<Var> {
-        let mut x = self.stem.forward(tape, x, mode, Activation::Relu)?;
+        let x = autograd::cast(tape, x, tape.activations())?;
+        let mut x = self.stem.forward(tape, &x, mode, Activation::Relu)?;
         if self.shape.stem_pool {
             x = autograd::max_pool2d(tape, &x, STEM_POOL)?;
         }

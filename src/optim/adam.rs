@@ -67,6 +67,7 @@ impl Adam {
         gradients: &Gradients,
         gate: Option<&Tensor>,
     ) -> Result<()> {
+        let gradient_scale = gradients.scale();
         let gradients = gradients_of(&self.parameters, gradients)?;
         let step = AdamStep {
             learning_rate,
@@ -74,6 +75,7 @@ impl Adam {
             beta2: self.options.beta2,
             eps: self.options.eps,
             weight_decay: self.options.weight_decay,
+            gradient_scale,
             step: self.steps + 1,
         };
         for (i, gradient) in gradients.into_iter().enumerate() {

@@ -52,12 +52,14 @@ impl Sgd {
         gradients: &Gradients,
         gate: Option<&Tensor>,
     ) -> Result<()> {
+        let gradient_scale = gradients.scale();
         let gradients = gradients_of(&self.parameters, gradients)?;
         let step = SgdStep {
             learning_rate,
             momentum: self.options.momentum,
             nesterov: self.options.nesterov,
             weight_decay: self.options.weight_decay,
+            gradient_scale,
             first: self.steps == 0,
         };
         let state = self.parameters.iter().zip(&self.momentum);

@@ -1,12 +1,14 @@
 //! What every training has in common: an objective gives a loss for each step, the trainer goes back through it, moves the
 //! parameters, and keeps the state of the step before where something is not finite.
 
+mod loss_scale;
 pub mod micro_batch;
 mod tapes;
 mod trainer;
 
+pub use loss_scale::LossScale;
 pub use tapes::Tapes;
-pub use trainer::{PendingStep, Trainer};
+pub use trainer::{FinishedStep, PendingStep, Trainer};
 
 use crate::autograd::{Gradients, Tape, Var};
 use crate::error::Result;

@@ -2,6 +2,7 @@
 
 use crate::autograd::Tape;
 use crate::device::Device;
+use crate::tensor::DType;
 
 /// Gives the tapes of a step: those that it is trained with, or those of its replay, which check each operation.
 #[derive(Clone)]
@@ -9,6 +10,8 @@ pub struct Tapes {
     device: Device,
     checked: bool,
     recompute: bool,
+    activations: DType,
+    loss_scale: f32,
 }
 
 impl Tapes {
@@ -18,6 +21,8 @@ impl Tapes {
             device: device.clone(),
             checked: false,
             recompute: false,
+            activations: DType::F32,
+            loss_scale: 1.0,
         }
     }
 
@@ -35,6 +40,16 @@ impl Tapes {
         Tapes { recompute, ..self }
     }
 
+    /// The same tapes for a network whose activations are stored as `activations`, and gradients of `loss_scale` times the
+    /// loss: see [`Tape::with_activations`] and [`Tape::scaling_loss`].
+    pub fn with_activations(self, activations: DType, loss_scale: f32) -> Self {
+        Tapes {
+            activations,
+            loss_scale,
+            ..self
+        }
+    }
+
     /// The device of every tape.
     pub fn device(&self) -> &Device {
         &self.device
@@ -47,14 +62,17 @@ impl Tapes {
             false => Tape::new(&self.device),
         };
         tape.recomputing(self.recompute)
+            .with_activations(self.activations)
+            .scaling_loss(self.loss_scale)
     }
 
     /// A tape for a forward pass alone. A checked one records none the less, since only then does it check; what it saved
     /// goes with it.
     pub fn forward_only(&self) -> Tape {
-        match self.checked {
+        let tape = match self.checked {
             true => Tape::checked(&self.device),
             false => Tape::inference(&self.device),
-        }
+        };
+        tape.with_activations(self.activations)
     }
 }

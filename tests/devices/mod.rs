@@ -88,6 +88,7 @@ pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>, subgroups: boo
         runtime_checks,
         binding_limit,
         subgroups,
+        ..GpuOptions::default()
     });
     match device {
         Ok(device) => device,

@@ -9,7 +9,7 @@ use crate::{devices, reference};
 type Case = ([usize; 4], [usize; 4], usize, usize);
 
 /// Whether one image and the weight, padded to the kernels' tiles, fit a small binding: batches are sliced, they are not.
-fn fits(g: &shapes::ConvGeometry) -> bool {
+pub fn fits(g: &shapes::ConvGeometry) -> bool {
     let channels = |count: usize| count.next_multiple_of(16);
     let taps = g.kh * g.kw;
     let largest = [

@@ -14,6 +14,7 @@ mod conv2d;
 mod determinism;
 mod elementwise;
 mod gemm;
+mod half;
 mod losses;
 mod optimizer;
 mod pool;

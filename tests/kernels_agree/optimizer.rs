@@ -28,6 +28,7 @@ fn sgd_steps() {
                 for (step, gradient) in gradients.iter().enumerate() {
                     let options = SgdStep {
                         learning_rate: 0.1 / (step + 1) as f32,
+                        gradient_scale: [1.0, 4.0][step % 2],
                         momentum,
                         nesterov,
                         weight_decay,
@@ -82,6 +83,7 @@ fn adam_steps() {
                     let step = if step == STEPS { 20_000 } else { step };
                     let options = AdamStep {
                         learning_rate: 1e-3,
+                        gradient_scale: [1.0, 4.0][step as usize % 2],
                         beta1: 0.9,
                         beta2: 0.999,
                         eps,
@@ -123,6 +125,7 @@ fn a_zero_gradient_does_not_move_an_adam_parameter() {
         let [gradient, first, second] = [(); 3].map(|()| put(&device, &[0.0; 2], &[2]));
         let options = AdamStep {
             learning_rate: 0.1,
+            gradient_scale: 1.0,
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
@@ -143,6 +146,7 @@ fn a_set_gate_holds_every_bit() {
         let state: [Vec<f32>; 4] = std::array::from_fn(|_| normal(&mut rng, count));
         let sgd = SgdStep {
             learning_rate: 0.1,
+            gradient_scale: 1.0,
             momentum: 0.9,
             nesterov: true,
             weight_decay: 0.1,
@@ -150,6 +154,7 @@ fn a_set_gate_holds_every_bit() {
         };
         let adam = AdamStep {
             learning_rate: 0.1,
+            gradient_scale: 1.0,
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,

@@ -2,6 +2,7 @@
 
 use parallax::device::philox::Philox;
 use parallax::device::shapes::{self, Pool2d};
+use parallax::tensor::DType;
 
 use crate::compare::{agree, get, get_u32, normal, put, put_u32, random, size, wide};
 use crate::{devices, reference};
@@ -168,7 +169,9 @@ fn global_average_pool_and_its_gradient() {
             let case = format!("global_average_pool {shape:?} on {name}");
             agree(&case, &device, &y, &[n, c], &y_expected);
             let dy = put(&device, &dy, &[n, c]);
-            let dx = device.global_average_pool_backward(&dy, shape).expect(name);
+            let dx = device
+                .global_average_pool_backward(&dy, shape, DType::F32)
+                .expect(name);
             let case = format!("global_average_pool_backward {shape:?} on {name}");
             agree(&case, &device, &dx, &shape, &dx_expected);
         }

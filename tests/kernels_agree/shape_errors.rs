@@ -414,7 +414,10 @@ fn pools() {
             "average: type",
             d.global_average_pool(&z.u(&[2, 3, 5, 5])).map(drop),
         );
-        let backward = |dy: &Tensor| d.global_average_pool_backward(dy, x_shape).map(drop);
+        let backward = |dy: &Tensor| {
+            d.global_average_pool_backward(dy, x_shape, DType::F32)
+                .map(drop)
+        };
         refuse("average backward: dy", backward(&z.f(&[3, 2])));
         refuse("average backward: type", backward(&z.u(&[2, 3])));
     }
@@ -498,6 +501,7 @@ fn losses() {
 fn optimisers() {
     let sgd = SgdStep {
         learning_rate: 0.1,
+        gradient_scale: 1.0,
         momentum: 0.9,
         nesterov: true,
         weight_decay: 0.0,
@@ -505,6 +509,7 @@ fn optimisers() {
     };
     let adam = AdamStep {
         learning_rate: 0.1,
+        gradient_scale: 1.0,
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
@@ -618,7 +623,7 @@ fn tensors_without_elements() {
             let dy = z.f(&shape[..2]);
             settled(
                 "average backward",
-                d.global_average_pool_backward(&dy, shape),
+                d.global_average_pool_backward(&dy, shape, DType::F32),
             );
             settled("statistics", d.batch_norm_statistics(&x).map(|s| s.mean));
         }

@@ -35,6 +35,15 @@ impl Expected {
         Expected { value, bound }
     }
 
+    /// What is stored of it as f16: rounded once more, by 2^-11 of itself, or of a subnormal number by half of the distance
+    /// between two.
+    pub fn stored_as_f16(mut self) -> Self {
+        for (value, bound) in self.value.iter().zip(&mut self.bound) {
+            *bound += (value.abs() + *bound) * (-11f64).exp2() + (-25f64).exp2();
+        }
+        self
+    }
+
     /// One more element.
     pub fn push(&mut self, value: f64, bound: f64) {
         self.value.push(value);

@@ -13,6 +13,7 @@ pub fn sgd_step(options: SgdStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected,
     let weight_decay = f64::from(options.weight_decay);
     let (mut parameter, mut buffer) = (Expected::default(), Expected::default());
     for ((&p, &g), &m) in p.iter().zip(g).zip(m) {
+        let g = g / f64::from(options.gradient_scale);
         let mut moved = Sum::of([g, weight_decay * p]);
         if !options.first {
             moved.add(momentum * m);
@@ -59,6 +60,7 @@ pub fn adam_step(
         Expected::default(),
     );
     for (((&p, &g), &m), &v) in p.iter().zip(g).zip(m).zip(v) {
+        let g = g / f64::from(options.gradient_scale);
         let gradient = Sum::of([g, weight_decay * p]);
         let m = Sum::of([
             beta1 * m,

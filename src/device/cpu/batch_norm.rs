@@ -1,9 +1,7 @@
 //! Batch norm. Sums of a channel are taken over fixed groups of whole images, in float64 lanes that follow one another
 //! through the group, then over the groups in order.
 
-use std::sync::RwLockReadGuard;
-
-use super::arena::Buffer;
+use super::activations::{Activations, ReadActivations, read_activations, with_both};
 use super::vectorised::vectorised;
 use super::{CpuDevice, parallel, read_f32, read_u32, write_f32};
 use crate::device::kernels::{
@@ -77,34 +75,41 @@ impl Batch {
         (self.n * self.plane) as f64
     }
 
-    /// Both sums of every channel, where `add` adds a part of a channel's plane, whose elements it is given.
+    /// Both sums of every channel, where `add` adds a part of a channel's plane, whose elements it is given of both inputs.
     fn sums(
         self,
-        add: impl Fn(&mut Sums, usize, std::ops::Range<usize>) + Sync + Send,
+        inputs: [Activations<'_>; 2],
+        add: impl Fn(&mut Sums, usize, [&[f32]; 2]) + Sync + Send,
     ) -> Vec<[f64; 2]> {
+        let per_block = (parallel::CHUNK / self.plane).max(1);
         let per_group = self.n.div_ceil(GROUPS);
         let images_to_flush = (FLUSH / self.plane).max(1);
         let groups = parallel::map(self.n.div_ceil(per_group), |group| {
             let mut sums = vec![Sums::default(); self.c];
             let end = ((group + 1) * per_group).min(self.n);
-            vectorised(
-                #[inline(always)]
-                || {
-                    for image in group * per_group..end {
-                        let last = image + 1 == end || (image + 1) % images_to_flush == 0;
-                        for (channel, sums) in sums.iter_mut().enumerate() {
-                            let start = (image * self.c + channel) * self.plane;
-                            for part in (0..self.plane).step_by(FLUSH) {
-                                let len = FLUSH.min(self.plane - part);
-                                add(sums, channel, start + part..start + part + len);
-                                if last || len == FLUSH {
-                                    sums.flush();
+            for image in group * per_group..end {
+                let last = image + 1 == end || (image + 1) % images_to_flush == 0;
+                for (block, sums) in sums.chunks_mut(per_block).enumerate() {
+                    let first = block * per_block;
+                    let start = (image * self.c + first) * self.plane;
+                    with_both(inputs, start..start + sums.len() * self.plane, |a, b| {
+                        let planes = a.chunks(self.plane).zip(b.chunks(self.plane));
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                for (i, (sums, (a, b))) in sums.iter_mut().zip(planes).enumerate() {
+                                    for (a, b) in a.chunks(FLUSH).zip(b.chunks(FLUSH)) {
+                                        add(sums, first + i, [a, b]);
+                                        if last || a.len() == FLUSH {
+                                            sums.flush();
+                                        }
+                                    }
                                 }
-                            }
-                        }
-                    }
-                },
-            );
+                            },
+                        );
+                    });
+                }
+            }
             sums
         });
         let of_channel = |channel: usize| {
@@ -120,17 +125,19 @@ impl Batch {
 pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<BatchStatistics> {
     let shape = shapes::batch_norm_input("batch_norm_statistics", "x", x)?;
     let batch = Batch::new(shape);
-    let x = read_f32("batch_norm_statistics", "x", x)?;
+    let stored = read_activations("batch_norm_statistics", "x", x)?;
+    let x = stored.values();
     // About the mean of the channel's first plane, so that a mean far from zero, or one element far from the others, costs
     // no digits of the variance.
-    let first = x.chunks(batch.plane).take(batch.c);
-    let about: Vec<f32> = first
-        .map(|plane| (super::reduce::sum_f64(plane) / batch.plane as f64) as f32)
-        .collect();
+    let about: Vec<f32> = x.with(0..batch.c * batch.plane, |first| {
+        let mean = |plane| (super::reduce::sum_f64(plane) / batch.plane as f64) as f32;
+        first.chunks(batch.plane).map(mean).collect()
+    });
     let sums = batch.sums(
+        [x; 2],
         #[inline(always)]
-        |sums, channel, range| {
-            let (plane, about) = (&x[range], about[channel]);
+        |sums, channel, [plane, _]| {
+            let about = about[channel];
             sums.add(
                 plane,
                 plane,
@@ -206,12 +213,12 @@ fn rectify(x: f32) -> f32 {
 pub(super) fn read_activation<'a>(
     operation: &'static str,
     activation: Activation<&'a Tensor>,
-) -> Result<Activation<RwLockReadGuard<'a, Buffer>>> {
+) -> Result<Activation<ReadActivations<'a>>> {
     Ok(match activation {
         Activation::Identity => Activation::Identity,
         Activation::Relu => Activation::Relu,
         Activation::AddRelu(shortcut) => {
-            Activation::AddRelu(read_f32(operation, "shortcut", shortcut)?)
+            Activation::AddRelu(read_activations(operation, "shortcut", shortcut)?)
         }
     })
 }
@@ -220,7 +227,7 @@ pub(super) fn read_activation<'a>(
 pub(super) struct Normalization<'a> {
     lines: Vec<Line>,
     plane: usize,
-    activation: Activation<&'a [f32]>,
+    activation: Activation<Activations<'a>>,
 }
 
 impl<'a> Normalization<'a> {
@@ -229,7 +236,7 @@ impl<'a> Normalization<'a> {
         operation: &'static str,
         norm: &ChannelNorm,
         plane: usize,
-        activation: Activation<&'a [f32]>,
+        activation: Activation<Activations<'a>>,
     ) -> Result<Self> {
         Ok(Normalization {
             lines: lines(operation, norm)?,
@@ -238,17 +245,39 @@ impl<'a> Normalization<'a> {
         })
     }
 
+    /// What `body` makes of the activation whose shortcut is cut to the `len` elements from `start` on.
+    fn with_shortcut<R>(
+        &self,
+        start: usize,
+        len: usize,
+        body: impl FnOnce(Activation<&[f32]>) -> R,
+    ) -> R {
+        match self.activation {
+            Activation::Identity => body(Activation::Identity),
+            Activation::Relu => body(Activation::Relu),
+            Activation::AddRelu(shortcut) => shortcut.with(start..start + len, |shortcut| {
+                body(Activation::AddRelu(shortcut))
+            }),
+        }
+    }
+
     /// Replaces `y`, whole planes that begin at element `start` of the batch, by their result.
     pub(super) fn apply(&self, start: usize, y: &mut [f32]) {
+        self.with_shortcut(start, y.len(), |activation| {
+            self.apply_activation(start, activation, y)
+        });
+    }
+
+    fn apply_activation(&self, start: usize, activation: Activation<&[f32]>, y: &mut [f32]) {
         vectorised(
             #[inline(always)]
             || {
                 for (i, (line, y)) in self.planes(start, y).enumerate() {
-                    match self.activation {
+                    match activation {
                         Activation::Identity => y.iter_mut().for_each(|y| *y = line.at(*y)),
                         Activation::Relu => y.iter_mut().for_each(|y| *y = rectify(line.at(*y))),
                         Activation::AddRelu(shortcut) => {
-                            let shortcut = &shortcut[start + i * self.plane..][..y.len()];
+                            let shortcut = &shortcut[i * self.plane..][..y.len()];
                             let pairs = y.iter_mut().zip(shortcut);
                             pairs.for_each(|(y, &s)| *y = rectify(line.at(*y) + s));
                         }
@@ -260,17 +289,29 @@ impl<'a> Normalization<'a> {
 
     /// The same of `x`, into `y`.
     fn apply_to(&self, start: usize, x: &[f32], y: &mut [f32]) {
+        self.with_shortcut(start, y.len(), |activation| {
+            self.apply_activation_to(start, activation, x, y);
+        });
+    }
+
+    fn apply_activation_to(
+        &self,
+        start: usize,
+        activation: Activation<&[f32]>,
+        x: &[f32],
+        y: &mut [f32],
+    ) {
         vectorised(
             #[inline(always)]
             || {
                 let planes = self.planes(start, y).zip(x.chunks(self.plane));
                 for (i, ((line, y), x)) in planes.enumerate() {
                     let pairs = y.iter_mut().zip(x);
-                    match self.activation {
+                    match activation {
                         Activation::Identity => pairs.for_each(|(y, &x)| *y = line.at(x)),
                         Activation::Relu => pairs.for_each(|(y, &x)| *y = rectify(line.at(x))),
                         Activation::AddRelu(shortcut) => {
-                            let shortcut = &shortcut[start + i * self.plane..][..x.len()];
+                            let shortcut = &shortcut[i * self.plane..][..x.len()];
                             let pairs = pairs.zip(shortcut);
                             pairs.for_each(|((y, &x), &s)| *y = rectify(line.at(x) + s));
                         }
@@ -303,15 +344,17 @@ pub(super) fn batch_norm(
     let shape = shapes::batch_norm(operation, x, norm, activation)?;
     let Batch { c, plane, .. } = Batch::new(shape);
     let activation = read_activation(operation, activation)?;
-    let activation = activation.as_ref().map(|shortcut| &shortcut[..]);
+    let activation = activation.as_ref().map(|shortcut| shortcut.values());
     let normalization = Normalization::new(operation, norm, plane, activation)?;
-    let values = read_f32(operation, "x", x)?;
-    let mut y = device.take(x.len());
-    parallel::for_chunks(&mut y, c * plane, |image, part| {
+    let stored = read_activations(operation, "x", x)?;
+    let mut y = device.take_activations(x.len(), x.dtype());
+    y.for_chunks(c * plane, |image, part| {
         let start = image * c * plane;
-        normalization.apply_to(start, &values[start..][..part.len()], part);
+        stored.values().with(start..start + part.len(), |x| {
+            normalization.apply_to(start, x, part);
+        });
     });
-    Ok(device.floats(x.shape(), y))
+    Ok(device.activations(x.shape(), y))
 }
 
 /// Whether the statistics depend on the input.
@@ -334,14 +377,17 @@ pub(super) fn backward(
     shapes::same(operation, ("x", x), ("dy", dy))?;
     let batch = Batch::new(shape);
     let lines = lines(operation, norm)?;
-    let (dy, values) = (read_f32(operation, "dy", dy)?, read_f32(operation, "x", x)?);
+    let stored_dy = read_activations(operation, "dy", dy)?;
+    let stored_x = read_activations(operation, "x", x)?;
+    let inputs = [stored_dy.values(), stored_x.values()];
     let sums = batch.sums(
+        inputs,
         #[inline(always)]
-        |sums, channel, range| {
+        |sums, channel, [dy, x]| {
             let line = lines[channel];
             sums.add(
-                &dy[range.clone()],
-                &values[range],
+                dy,
+                x,
                 #[inline(always)]
                 |dy, x| {
                     let dy = line.passed(rectified, dy, x);
@@ -351,10 +397,7 @@ pub(super) fn backward(
         },
     );
     let count = batch.count();
-    let mut dx = device.take(x.len());
-    parallel::for_chunks(&mut dx, batch.c * batch.plane, |image, part| {
-        let start = image * batch.c * batch.plane;
-        let (dy, x) = (&dy[start..][..part.len()], &values[start..][..part.len()]);
+    let of_image = |dy: &[f32], x: &[f32], part: &mut [f32]| {
         vectorised(
             #[inline(always)]
             || {
@@ -377,13 +420,20 @@ pub(super) fn backward(
                 }
             },
         );
+    };
+    let mut dx = device.take_activations(x.len(), x.dtype());
+    dx.for_chunks(batch.c * batch.plane, |image, part| {
+        let start = image * batch.c * batch.plane;
+        with_both(inputs, start..start + part.len(), |dy, x| {
+            of_image(dy, x, part);
+        });
     });
     let (mut dgamma, mut dbeta) = (device.take(batch.c), device.take(batch.c));
     for (channel, [sum_dy, sum_dy_xhat]) in sums.into_iter().enumerate() {
         (dbeta[channel], dgamma[channel]) = (sum_dy as f32, sum_dy_xhat as f32);
     }
     Ok(BatchNormGradients {
-        dx: device.floats(x.shape(), dx),
+        dx: device.activations(x.shape(), dx),
         dgamma: device.floats(&[batch.c], dgamma),
         dbeta: device.floats(&[batch.c], dbeta),
     })
@@ -398,17 +448,15 @@ pub(super) fn batch_norm_evaluation_dx(
     let operation = "batch_norm_evaluation_dx";
     let batch = Batch::new(shapes::batch_norm_evaluation_dx(dy, norm, y)?);
     let lines = lines(operation, norm)?;
-    let values = read_f32(operation, "dy", dy)?;
-    let result = y.map(|y| read_f32(operation, "y", y)).transpose()?;
-    let mut dx = device.take(dy.len());
-    parallel::for_chunks(&mut dx, batch.c * batch.plane, |image, part| {
-        let first = image * batch.c * batch.plane;
+    let stored = read_activations(operation, "dy", dy)?;
+    let result = y.map(|y| read_activations(operation, "y", y)).transpose()?;
+    let of_image = |dy: &[f32], result: Option<&[f32]>, part: &mut [f32]| {
         vectorised(
             #[inline(always)]
             || {
                 for (channel, dx) in part.chunks_mut(batch.plane).enumerate() {
-                    let start = first + channel * batch.plane;
-                    let (factor, dy) = (lines[channel].factor, &values[start..][..dx.len()]);
+                    let start = channel * batch.plane;
+                    let (factor, dy) = (lines[channel].factor, &dy[start..][..dx.len()]);
                     match &result {
                         None => dx
                             .iter_mut()
@@ -424,8 +472,19 @@ pub(super) fn batch_norm_evaluation_dx(
                 }
             },
         );
+    };
+    let mut dx = device.take_activations(dy.len(), dy.dtype());
+    dx.for_chunks(batch.c * batch.plane, |image, part| {
+        let first = image * batch.c * batch.plane;
+        let range = first..first + part.len();
+        match &result {
+            None => stored.values().with(range, |dy| of_image(dy, None, part)),
+            Some(y) => with_both([stored.values(), y.values()], range, |dy, y| {
+                of_image(dy, Some(y), part);
+            }),
+        }
     });
-    Ok(device.floats(dy.shape(), dx))
+    Ok(device.activations(dy.shape(), dx))
 }
 
 pub(super) fn update_running_statistics(

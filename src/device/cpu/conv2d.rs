@@ -5,11 +5,11 @@
 //! - dx: `columns [K, pixels] = w^T dy`, each column then added to the pixels that it came from
 //! - dw: `dw [O, K] = dy [O, pixels] columns^T`, fixed groups of images each into a partial of its own, summed in order
 
-use super::arena::Buffer;
-use super::batch_norm::{Normalization, read_activation};
+use super::activations::{Activations, NewActivations, read_activations, read_weight};
+use super::batch_norm::{Normalization, batch_norm, read_activation};
 use super::parallel;
 use super::product::{Into, View, product};
-use super::{CpuDevice, read_f32, winograd};
+use super::{CpuDevice, winograd};
 use crate::device::kernels::{Activation, ChannelNorm};
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::error::Result;
@@ -134,11 +134,14 @@ fn with_scratch<R>(lens: [usize; 2], body: impl FnOnce(&mut [f32], &mut [f32]) -
 
 pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
     let g = geometry("conv2d", x, w, conv)?;
-    let (x, w) = (read_f32("conv2d", "x", x)?, read_f32("conv2d", "w", w)?);
-    Ok(device.floats(&g.y_shape(), convolve(device, &g, &x, &w, None)))
+    let w = read_weight(device, "conv2d", w, x.dtype())?;
+    let x = read_activations("conv2d", "x", x)?;
+    let y = convolve(device, &g, x.values(), &w, None);
+    Ok(device.activations(&g.y_shape(), y))
 }
 
-/// The batch norm and its activation change each block of images while it is in a core's cache.
+/// The batch norm and its activation change each block of images while it is in a core's cache. f16 is rounded in between,
+/// as the two one after the other do, by doing them so.
 pub(super) fn conv2d_batch_norm(
     device: &CpuDevice,
     x: &Tensor,
@@ -151,14 +154,18 @@ pub(super) fn conv2d_batch_norm(
     let g = geometry(operation, x, w, conv)?;
     shapes::channel_norm(operation, g.o, norm)?;
     if let Some(shortcut) = activation.shortcut() {
-        shortcut.expect(operation, "shortcut", &g.y_shape(), DType::F32)?;
+        shortcut.expect(operation, "shortcut", &g.y_shape(), x.dtype())?;
     }
-    let (x, w) = (read_f32(operation, "x", x)?, read_f32(operation, "w", w)?);
+    if x.dtype() == DType::F16 {
+        return batch_norm(device, &conv2d(device, x, w, conv)?, norm, activation);
+    }
+    let w = read_weight(device, operation, w, x.dtype())?;
+    let x = read_activations(operation, "x", x)?;
     let activation = read_activation(operation, activation)?;
-    let activation = activation.as_ref().map(|shortcut| &shortcut[..]);
+    let activation = activation.as_ref().map(|shortcut| shortcut.values());
     let normalization = Normalization::new(operation, norm, g.oh * g.ow, activation)?;
-    let y = convolve(device, &g, &x, &w, Some(&normalization));
-    Ok(device.floats(&g.y_shape(), y))
+    let y = convolve(device, &g, x.values(), &w, Some(&normalization));
+    Ok(device.activations(&g.y_shape(), y))
 }
 
 fn geometry(operation: &'static str, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<ConvGeometry> {
@@ -173,20 +180,19 @@ fn geometry(operation: &'static str, x: &Tensor, w: &Tensor, conv: Conv2d) -> Re
 fn convolve(
     device: &CpuDevice,
     g: &ConvGeometry,
-    x: &[f32],
+    x: Activations<'_>,
     w: &[f32],
     normalization: Option<&Normalization<'_>>,
-) -> Buffer {
+) -> NewActivations {
     if !device.without_winograd && winograd::applies(g) {
         return winograd::conv2d(device, g, x, w, normalization);
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(g);
-    let mut y = device.take(g.n * g.o * pixels);
+    let mut y = device.take_activations(g.n * g.o * pixels, x.dtype());
     let block_len = images * g.o * pixels;
-    parallel::for_chunks(&mut y, block_len, |block, y| {
+    let of_block = |y: &mut [f32], x: &[f32]| {
         let images = y.len() / (g.o * pixels);
-        let x = &x[block * images_per_block(g) * input..][..images * input];
         let width = images * pixels;
         let direct = is_pointwise(g) && images == 1;
         let rows = if images == 1 { 0 } else { g.o * width };
@@ -208,6 +214,11 @@ fn convolve(
                 }
             },
         );
+    };
+    y.for_chunks(block_len, |block, y| {
+        let start = block * images * input;
+        let range = start..start + y.len() / (g.o * pixels) * input;
+        x.with(range, |x| of_block(y, x));
         if let Some(normalization) = normalization {
             normalization.apply(block * block_len, y);
         }
@@ -223,20 +234,19 @@ pub(super) fn conv2d_dx(
     conv: Conv2d,
 ) -> Result<Tensor> {
     let g = shapes::conv2d("conv2d_dx", x_shape, w.nchw("conv2d_dx", "w")?, conv)?;
-    dy.expect("conv2d_dx", "dy", &g.y_shape(), DType::F32)?;
-    let (dy, w) = (
-        read_f32("conv2d_dx", "dy", dy)?,
-        read_f32("conv2d_dx", "w", w)?,
-    );
+    dy.expect("conv2d_dx", "dy", &g.y_shape(), dy.dtype())?;
+    let w = read_weight(device, "conv2d_dx", w, dy.dtype())?;
+    let dy = read_activations("conv2d_dx", "dy", dy)?;
+    let dy = dy.values();
     if !device.without_winograd && winograd::applies_to_dx(&g) {
-        return Ok(device.floats(&x_shape, winograd::conv2d_dx(device, &g, &dy, &w)));
+        let dx = winograd::conv2d_dx(device, &g, dy, &w);
+        return Ok(device.activations(&x_shape, dx));
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(&g);
-    let mut dx = device.take(g.n * input);
-    parallel::for_chunks(&mut dx, images * input, |block, dx| {
+    let mut dx = device.take_activations(g.n * input, dy.dtype());
+    let of_block = |dx: &mut [f32], dy: &[f32]| {
         let images = dx.len() / input;
-        let dy = &dy[block * images_per_block(&g) * g.o * pixels..][..images * g.o * pixels];
         let width = images * pixels;
         let direct = is_pointwise(&g) && images == 1;
         let rows = if images == 1 { 0 } else { g.o * width };
@@ -259,8 +269,13 @@ pub(super) fn conv2d_dx(
                 }
             },
         );
+    };
+    dx.for_chunks(images * input, |block, dx| {
+        let start = block * images * g.o * pixels;
+        let range = start..start + dx.len() / input * g.o * pixels;
+        dy.with(range, |dy| of_block(dx, dy));
     });
-    Ok(device.floats(&x_shape, dx))
+    Ok(device.activations(&x_shape, dx))
 }
 
 pub(super) fn conv2d_dw(
@@ -271,54 +286,60 @@ pub(super) fn conv2d_dw(
     conv: Conv2d,
 ) -> Result<Tensor> {
     let g = shapes::conv2d("conv2d_dw", x.nchw("conv2d_dw", "x")?, w_shape, conv)?;
-    dy.expect("conv2d_dw", "dy", &g.y_shape(), DType::F32)?;
+    dy.expect("conv2d_dw", "dy", &g.y_shape(), x.dtype())?;
     let (dy, x) = (
-        read_f32("conv2d_dw", "dy", dy)?,
-        read_f32("conv2d_dw", "x", x)?,
+        read_activations("conv2d_dw", "dy", dy)?,
+        read_activations("conv2d_dw", "x", x)?,
     );
+    let (dy, x) = (dy.values(), x.values());
     if !device.without_winograd && winograd::applies_to_dw(&g) {
-        return Ok(device.floats(&w_shape, winograd::conv2d_dw(device, &g, &dy, &x)));
+        return Ok(device.floats(&w_shape, winograd::conv2d_dw(device, &g, dy, x)));
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let group = parallel::images_per_group(g.n, g.o * k);
     let groups = g.n.div_ceil(group).max(1);
     let mut partials = device.take(groups * g.o * k);
+    let of_block = |dw: &mut [f32], dy: &[f32], x: &[f32]| {
+        let images = x.len() / input;
+        let width = images * pixels;
+        let direct = is_pointwise(&g) && images == 1;
+        let rows = if images == 1 { 0 } else { g.o * width };
+        with_scratch(
+            [if direct { 0 } else { k * width }, rows],
+            |columns, rows| {
+                let columns: &[f32] = if direct {
+                    x
+                } else {
+                    im2col(&g, x, columns);
+                    columns
+                };
+                let dy: &[f32] = if images == 1 {
+                    dy
+                } else {
+                    gather(dy, g.o, pixels, rows);
+                    rows
+                };
+                let columns = View::rows(columns, width).transposed();
+                product(
+                    [g.o, k, width],
+                    View::rows(dy, width),
+                    columns,
+                    Into::Add,
+                    dw,
+                    k,
+                );
+            },
+        );
+    };
     parallel::for_chunks(&mut partials, g.o * k, |i, dw| {
         dw.fill(0.0);
         let end = ((i + 1) * group).min(g.n);
         for first in (i * group..end).step_by(images_per_block(&g)) {
             let images = images_per_block(&g).min(end - first);
-            let x = &x[first * input..(first + images) * input];
-            let dy = &dy[first * g.o * pixels..(first + images) * g.o * pixels];
-            let width = images * pixels;
-            let direct = is_pointwise(&g) && images == 1;
-            let rows = if images == 1 { 0 } else { g.o * width };
-            with_scratch(
-                [if direct { 0 } else { k * width }, rows],
-                |columns, rows| {
-                    let columns: &[f32] = if direct {
-                        x
-                    } else {
-                        im2col(&g, x, columns);
-                        columns
-                    };
-                    let dy: &[f32] = if images == 1 {
-                        dy
-                    } else {
-                        gather(dy, g.o, pixels, rows);
-                        rows
-                    };
-                    let columns = View::rows(columns, width).transposed();
-                    product(
-                        [g.o, k, width],
-                        View::rows(dy, width),
-                        columns,
-                        Into::Add,
-                        dw,
-                        k,
-                    );
-                },
-            );
+            let of = |len: usize| first * len..(first + images) * len;
+            x.with(of(input), |x| {
+                dy.with(of(g.o * pixels), |dy| of_block(dw, dy, x));
+            });
         }
     });
     let mut dw = device.take(g.o * k);

@@ -1,7 +1,8 @@
 //! Element-wise kernels: one pass over fixed chunks.
 
-use super::parallel::{CHUNK, for_chunks};
-use super::{CpuDevice, read_f32, write_f32};
+use super::activations::{change_activations, read_activations};
+use super::parallel::CHUNK;
+use super::{CpuDevice, read_f32};
 use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -13,15 +14,21 @@ fn map(
     x: &Tensor,
     f: impl Fn(f32) -> f32 + Sync + Send,
 ) -> Result<Tensor> {
-    shapes::floats(operation, "x", x)?;
-    let mut y = device.take(x.len());
-    let values = read_f32(operation, "x", x)?;
-    for_chunks(&mut y, CHUNK, |i, part| {
-        let start = i * CHUNK;
-        let values = &values[start..start + part.len()];
-        part.iter_mut().zip(values).for_each(|(y, &x)| *y = f(x));
+    shapes::activations(operation, "x", x)?;
+    let mut y = device.take_activations(x.len(), x.dtype());
+    let stored = read_activations(operation, "x", x)?;
+    let values = stored.values();
+    y.for_chunks(CHUNK, |i, part| {
+        values.with(range(i, part), |values| {
+            part.iter_mut().zip(values).for_each(|(y, &x)| *y = f(x));
+        });
     });
-    Ok(device.floats(x.shape(), y))
+    Ok(device.activations(x.shape(), y))
+}
+
+/// The elements of chunk `i`.
+fn range<T>(i: usize, part: &[T]) -> std::ops::Range<usize> {
+    i * CHUNK..i * CHUNK + part.len()
 }
 
 /// `y = f(a, b)`
@@ -32,19 +39,23 @@ fn zip(
     (b_name, b): (&str, &Tensor),
     f: impl Fn(f32, f32) -> f32 + Sync + Send,
 ) -> Result<Tensor> {
-    shapes::floats(operation, a_name, a)?;
+    shapes::activations(operation, a_name, a)?;
     shapes::same(operation, (a_name, a), (b_name, b))?;
-    let mut y = device.take(a.len());
-    let left = read_f32(operation, a_name, a)?;
-    let right = read_f32(operation, b_name, b)?;
-    for_chunks(&mut y, CHUNK, |i, part| {
-        let range = i * CHUNK..i * CHUNK + part.len();
-        let pairs = left[range.clone()].iter().zip(&right[range]);
-        part.iter_mut()
-            .zip(pairs)
-            .for_each(|(y, (&a, &b))| *y = f(a, b));
+    let mut y = device.take_activations(a.len(), a.dtype());
+    let left = read_activations(operation, a_name, a)?;
+    let right = read_activations(operation, b_name, b)?;
+    let (left, right) = (left.values(), right.values());
+    y.for_chunks(CHUNK, |i, part| {
+        left.with(range(i, part), |left| {
+            right.with(range(i, part), |right| {
+                let pairs = left.iter().zip(right);
+                part.iter_mut()
+                    .zip(pairs)
+                    .for_each(|(y, (&a, &b))| *y = f(a, b));
+            });
+        });
     });
-    Ok(device.floats(a.shape(), y))
+    Ok(device.activations(a.shape(), y))
 }
 
 /// max(x, 0) that keeps NaN.
@@ -67,26 +78,28 @@ pub(super) fn relu_backward(device: &CpuDevice, dy: &Tensor, y: &Tensor) -> Resu
 }
 
 pub(super) fn scale(device: &CpuDevice, factor: f32, x: &Tensor) -> Result<Tensor> {
+    shapes::floats("scale", "x", x)?;
     map(device, "scale", x, |x| factor * x)
 }
 
 pub(super) fn scale_by(device: &CpuDevice, s: &Tensor, x: &Tensor) -> Result<Tensor> {
     s.expect("scale_by", "s", &[1], DType::F32)?;
+    shapes::floats("scale_by", "x", x)?;
     let s = read_f32("scale_by", "s", s)?[0];
     map(device, "scale_by", x, |x| x * s)
 }
 
 pub(super) fn axpy(_: &CpuDevice, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
-    shapes::floats("axpy", "x", x)?;
+    shapes::activations("axpy", "x", x)?;
     shapes::same("axpy", ("x", x), ("y", y))?;
     shapes::distinct("axpy", ("x", x), ("y", y))?;
-    let x = read_f32("axpy", "x", x)?;
-    let mut y = write_f32("axpy", "y", y)?;
-    for_chunks(&mut y, CHUNK, |i, part| {
-        let x = &x[i * CHUNK..i * CHUNK + part.len()];
-        part.iter_mut().zip(x).for_each(|(y, &x)| *y += factor * x);
-    });
-    Ok(())
+    let stored = read_activations("axpy", "x", x)?;
+    let x = stored.values();
+    change_activations("axpy", "y", y, CHUNK, |i, part| {
+        x.with(range(i, part), |x| {
+            part.iter_mut().zip(x).for_each(|(y, &x)| *y += factor * x);
+        });
+    })
 }
 
 pub(super) fn broadcast(device: &CpuDevice, s: &Tensor, shape: &[usize]) -> Result<Tensor> {

@@ -10,6 +10,7 @@ use crate::device::shapes::{self, Conv2d, Pool2d};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
+mod activations;
 mod arena;
 mod attack;
 mod batch_norm;
@@ -32,6 +33,7 @@ mod uniform;
 mod vectorised;
 mod winograd;
 
+use activations::Activations;
 use arena::{Arena, Buffer};
 use batch_norm::Statistics;
 pub(crate) use storage::CpuStorage;
@@ -216,6 +218,11 @@ impl Kernels for CpuDevice {
                 buffer.fill(0.0);
                 CpuData::F32(RwLock::new(buffer))
             }
+            DType::F16 => {
+                let mut values = self.take_activations(len, dtype);
+                values.for_chunks(parallel::CHUNK, |_, part| part.fill(0.0));
+                return Ok(self.activations(shape, values));
+            }
             DType::U32 => CpuData::U32(RwLock::new(vec![0; len])),
             DType::U8 => CpuData::U8(RwLock::new(vec![0; len])),
         };
@@ -225,6 +232,7 @@ impl Kernels for CpuDevice {
     fn copy(&self, x: &Tensor) -> Result<Tensor> {
         match x.dtype() {
             DType::F32 => self.upload(HostSlice::F32(&read_f32("copy", "x", x)?), x.shape()),
+            DType::F16 => activations::cast(self, x, DType::F16),
             DType::U32 => self.upload(HostSlice::U32(&read_u32("copy", "x", x)?), x.shape()),
             DType::U8 => self.upload(HostSlice::U8(&read_u8("copy", "x", x)?), x.shape()),
         }
@@ -233,6 +241,10 @@ impl Kernels for CpuDevice {
     fn download(&self, x: &Tensor) -> Result<Readback> {
         let bytes = match x.dtype() {
             DType::F32 => bytemuck::cast_slice(&read_f32("download", "x", x)?).to_vec(),
+            DType::F16 => match activations::read_activations("download", "x", x)?.values() {
+                Activations::F16(values) => bytemuck::cast_slice(values).to_vec(),
+                Activations::F32(values) => bytemuck::cast_slice(values).to_vec(),
+            },
             DType::U32 => bytemuck::cast_slice(&read_u32("download", "x", x)?).to_vec(),
             DType::U8 => read_u8("download", "x", x)?.to_vec(),
         };
@@ -241,6 +253,10 @@ impl Kernels for CpuDevice {
 
     fn submit(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn cast(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        activations::cast(self, x, dtype)
     }
 
     fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -404,8 +420,13 @@ impl Kernels for CpuDevice {
         pool::global_average_pool(self, x)
     }
 
-    fn global_average_pool_backward(&self, dy: &Tensor, x_shape: [usize; 4]) -> Result<Tensor> {
-        pool::global_average_pool_backward(self, dy, x_shape)
+    fn global_average_pool_backward(
+        &self,
+        dy: &Tensor,
+        x_shape: [usize; 4],
+        x_dtype: DType,
+    ) -> Result<Tensor> {
+        pool::global_average_pool_backward(self, dy, x_shape, x_dtype)
     }
 
     fn l2_normalize(&self, x: &Tensor, eps: f32) -> Result<Normalized> {

@@ -28,6 +28,8 @@ pub(super) fn sgd_step(
     if is_shut(op, gate)? {
         return Ok(());
     }
+    // Exact, since a scale is a power of two.
+    let unscale = 1.0 / options.gradient_scale;
     let g = read_f32(op, "gradient", gradient)?;
     let mut p = write_f32(op, "parameter", parameter)?;
     let mut m = write_f32(op, "momentum", momentum)?;
@@ -40,7 +42,7 @@ pub(super) fn sgd_step(
         let [p, m] = &mut parts[0];
         let g = &g[i * CHUNK..][..p.len()];
         for ((p, m), &g) in p.iter_mut().zip(m.iter_mut()).zip(g) {
-            let g = g + options.weight_decay * *p;
+            let g = g * unscale + options.weight_decay * *p;
             *m = if options.first {
                 g
             } else {
@@ -76,6 +78,8 @@ pub(super) fn adam_step(
         return Ok(());
     }
     let [step_size, root] = options.corrections();
+    // Exact, since a scale is a power of two.
+    let unscale = 1.0 / options.gradient_scale;
     let g = read_f32(op, "gradient", gradient)?;
     let mut p = write_f32(op, "parameter", parameter)?;
     let mut m = write_f32(op, "first_moment", first_moment)?;
@@ -89,7 +93,7 @@ pub(super) fn adam_step(
         let [p, m, v] = &mut parts[0];
         let g = &g[i * CHUNK..][..p.len()];
         for (((p, m), v), &g) in p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
-            let g = g + options.weight_decay * *p;
+            let g = g * unscale + options.weight_decay * *p;
             *m = options.beta1 * *m + (1.0 - options.beta1) * g;
             *v = options.beta2 * *v + (1.0 - options.beta2) * g * g;
             *p -= step_size * *m / (v.sqrt() / root + options.eps);

@@ -1,5 +1,6 @@
 //! Pooling: an image is one task.
 
+use super::activations::read_activations;
 use super::parallel;
 use super::{CpuDevice, read_f32, read_u32};
 use crate::device::kernels::MaxPool;
@@ -29,21 +30,25 @@ pub(super) fn max_pool2d(device: &CpuDevice, x: &Tensor, pool: Pool2d) -> Result
     let [n, c, h, w] = x.nchw("max_pool2d", "x")?;
     let shape = shapes::pool2d("max_pool2d", [n, c, h, w], pool)?;
     let [_, _, oh, ow] = shape;
-    let values = read_f32("max_pool2d", "x", x)?;
+    let stored = read_activations("max_pool2d", "x", x)?;
     let planes = parallel::map(n * c, |plane| {
-        let values = &values[plane * h * w..][..h * w];
-        (0..oh * ow)
-            .map(|at| maximum(values, [h, w], [at / ow, at % ow], pool))
-            .collect::<Vec<_>>()
+        stored
+            .values()
+            .with(plane * h * w..(plane + 1) * h * w, |values| {
+                (0..oh * ow)
+                    .map(|at| maximum(values, [h, w], [at / ow, at % ow], pool))
+                    .collect::<Vec<_>>()
+            })
     });
-    let mut y = device.take(n * c * oh * ow);
+    let mut y = device.take_activations(n * c * oh * ow, x.dtype());
+    y.for_chunks(oh * ow, |plane, y| {
+        let found = y.iter_mut().zip(&planes[plane]);
+        found.for_each(|(y, &(value, _))| *y = value);
+    });
     let found = planes.iter().flatten();
-    y.iter_mut()
-        .zip(found.clone())
-        .for_each(|(y, &(value, _))| *y = value);
     let argmax = found.map(|&(_, place)| place).collect();
     Ok(MaxPool {
-        y: device.floats(&shape, y),
+        y: device.activations(&shape, y),
         argmax: device.integers(&shape, argmax),
     })
 }
@@ -58,33 +63,41 @@ pub(super) fn max_pool2d_backward(
     let op = "max_pool2d_backward";
     let [n, c, h, w] = x_shape;
     let shape = shapes::pool2d(op, x_shape, pool)?;
-    dy.expect(op, "dy", &shape, DType::F32)?;
+    dy.expect(op, "dy", &shape, dy.dtype())?;
     argmax.expect(op, "argmax", &shape, DType::U32)?;
     let pixels = shape[2] * shape[3];
-    let (dy, argmax) = (read_f32(op, "dy", dy)?, read_u32(op, "argmax", argmax)?);
-    let mut dx = device.take(n * c * h * w);
-    parallel::for_chunks(&mut dx, h * w, |plane, dx| {
+    let mut dx = device.take_activations(n * c * h * w, dy.dtype());
+    let (stored, argmax) = (
+        read_activations(op, "dy", dy)?,
+        read_u32(op, "argmax", argmax)?,
+    );
+    dx.for_chunks(h * w, |plane, dx| {
         dx.fill(0.0);
         let range = plane * pixels..(plane + 1) * pixels;
-        for (&place, &dy) in argmax[range.clone()].iter().zip(&dy[range]) {
-            // A place outside the plane comes from an argmax that this crate did not make; it has no pixel.
-            if let Some(dx) = dx.get_mut(place as usize) {
-                *dx += dy;
+        stored.values().with(range.clone(), |dy| {
+            for (&place, &dy) in argmax[range].iter().zip(dy) {
+                // A place outside the plane comes from an argmax that this crate did not make; it has no pixel.
+                if let Some(dx) = dx.get_mut(place as usize) {
+                    *dx += dy;
+                }
             }
-        }
+        });
     });
-    Ok(device.floats(&x_shape, dx))
+    Ok(device.activations(&x_shape, dx))
 }
 
 pub(super) fn global_average_pool(device: &CpuDevice, x: &Tensor) -> Result<Tensor> {
     let [n, c, h, w] = shapes::batch_norm_input("global_average_pool", "x", x)?;
-    let values = read_f32("global_average_pool", "x", x)?;
+    let stored = read_activations("global_average_pool", "x", x)?;
     let mut y = device.take(n * c);
+    let image_len = c * h * w;
     parallel::for_chunks(&mut y, c, |image, row| {
-        for (channel, y) in row.iter_mut().enumerate() {
-            let plane = &values[(image * c + channel) * h * w..][..h * w];
-            *y = (super::reduce::sum_f64(plane) / (h * w) as f64) as f32;
-        }
+        let range = image * image_len..(image + 1) * image_len;
+        stored.values().with(range, |planes| {
+            for (y, plane) in row.iter_mut().zip(planes.chunks(h * w)) {
+                *y = (super::reduce::sum_f64(plane) / (h * w) as f64) as f32;
+            }
+        });
     });
     Ok(device.floats(&[n, c], y))
 }
@@ -93,14 +106,14 @@ pub(super) fn global_average_pool_backward(
     device: &CpuDevice,
     dy: &Tensor,
     x_shape: [usize; 4],
+    x_dtype: DType,
 ) -> Result<Tensor> {
     let op = "global_average_pool_backward";
+    shapes::activation_type(op, "x", x_dtype)?;
     let [n, c, h, w] = x_shape;
     dy.expect(op, "dy", &[n, c], DType::F32)?;
-    let mut dx = device.take(shapes::check_elements(op, &x_shape)?);
+    let mut dx = device.take_activations(shapes::check_elements(op, &x_shape)?, x_dtype);
     let dy = read_f32(op, "dy", dy)?;
-    parallel::for_chunks(&mut dx, h * w, |plane, dx| {
-        dx.fill(dy[plane] / (h * w) as f32)
-    });
-    Ok(device.floats(&x_shape, dx))
+    dx.for_chunks(h * w, |plane, dx| dx.fill(dy[plane] / (h * w) as f32));
+    Ok(device.activations(&x_shape, dx))
 }

@@ -1,5 +1,6 @@
 //! Sums in a fixed order: chunks of fixed size, each in float64, then their sums in order.
 
+use super::activations::read_activations;
 use super::parallel::{self, CHUNK};
 use super::{CpuDevice, read_f32, write_u32};
 use crate::device::shapes;
@@ -44,14 +45,17 @@ pub(super) fn sum_rows(device: &CpuDevice, x: &Tensor) -> Result<Tensor> {
 
 pub(super) fn check_finite(_: &CpuDevice, x: &Tensor, flag: &Tensor) -> Result<()> {
     flag.expect("check_finite", "flag", &[1], DType::U32)?;
-    shapes::floats("check_finite", "x", x)?;
-    let values = read_f32("check_finite", "x", x)?;
-    let chunks: Vec<&[f32]> = values.chunks(CHUNK).collect();
+    shapes::activations("check_finite", "x", x)?;
+    let stored = read_activations("check_finite", "x", x)?;
     // A fold without an early end is one that the compiler vectorises.
     let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, x| all & x.is_finite());
+    let finite = |i: usize| {
+        let range = i * CHUNK..x.len().min((i + 1) * CHUNK);
+        stored.values().with(range, finite)
+    };
     // Taken even where it is not set, so that a flag on another device is refused whatever `x` holds.
     let mut flag = write_u32("check_finite", "flag", flag)?;
-    if parallel::map(chunks.len(), |i| finite(chunks[i])).contains(&false) {
+    if parallel::map(x.len().div_ceil(CHUNK), finite).contains(&false) {
         flag[0] = 1;
     }
     Ok(())

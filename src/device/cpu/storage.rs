@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::activations::HalfBuffer;
 use super::arena::{Arena, Buffer};
 use crate::device::memory::next_storage_id;
 
@@ -15,6 +16,7 @@ pub(crate) struct CpuStorage {
 
 pub(super) enum CpuData {
     F32(RwLock<Buffer>),
+    F16(RwLock<HalfBuffer>),
     U32(RwLock<Vec<u32>>),
     U8(RwLock<Vec<u8>>),
 }
@@ -40,7 +42,7 @@ impl CpuData {
     /// The bytes of integer tensors, which are few; floats are counted by the arena.
     fn bytes_outside_the_arena(&self) -> Option<u64> {
         match self {
-            CpuData::F32(_) => None,
+            CpuData::F32(_) | CpuData::F16(_) => None,
             CpuData::U32(data) => Some(4 * read(data).len() as u64),
             CpuData::U8(data) => Some(read(data).len() as u64),
         }

@@ -19,6 +19,9 @@ mod weight_gradient;
 pub(super) use convolve::{conv2d, conv2d_dx};
 pub(super) use weight_gradient::conv2d_dw;
 
+use std::ops::Range;
+
+use super::activations::Activations;
 use super::arena::Buffer;
 use super::{CpuDevice, parallel};
 use crate::device::shapes::ConvGeometry;
@@ -80,6 +83,11 @@ impl Layer {
 
     fn output_len(self) -> usize {
         self.o * self.output[0] * self.output[1]
+    }
+
+    /// The input's elements of `count` images from `first` on.
+    fn inputs(self, first: usize, count: usize) -> Range<usize> {
+        first * self.input_len()..(first + count) * self.input_len()
     }
 
     fn input_images(self, images: usize) -> Images {
@@ -194,12 +202,12 @@ impl Transformed {
 }
 
 /// V of every block of images.
-fn all_inputs(device: &CpuDevice, layer: Layer, x: &[f32]) -> Transformed {
+fn all_inputs(device: &CpuDevice, layer: Layer, x: Activations<'_>) -> Transformed {
     Transformed::new(device, layer, layer.c, |block, images, matrices, v| {
-        let x = &x[block * layer.images_per_block() * layer.input_len()..];
         let from = layer.input_images(images);
         with_scratch([from.len()], |[pixels]| {
-            from.gather(x, pixels);
+            let range = layer.inputs(block * layer.images_per_block(), images);
+            x.with(range, |x| from.gather(x, pixels));
             let tiles = layer.tiles();
             transform_inputs((from, pixels), tiles, layer.padding, 0, (matrices, v));
         });
@@ -210,6 +218,7 @@ fn all_inputs(device: &CpuDevice, layer: Layer, x: &[f32]) -> Transformed {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::activations::NewActivations;
     use super::*;
     use crate::Device;
     use crate::device::philox::Philox;
@@ -267,17 +276,19 @@ mod tests {
         let read = |y: crate::error::Result<crate::tensor::Tensor>| {
             read_f32(&device, &y.expect("it fits")).expect("it ran")
         };
+        let (x, dy) = (Activations::F32(&x), Activations::F32(&dy));
+        let made = |y: NewActivations, shape: [usize; 4]| read(Ok(memory.activations(&shape, y)));
         assert_eq!(
             read(device.conv2d(&xt, &wt, conv)),
-            conv2d(&memory, &g, &x, &w, None).to_vec()
+            made(conv2d(&memory, &g, x, &w, None), g.y_shape())
         );
         assert_eq!(
             read(device.conv2d_dx(&dyt, &wt, x_shape, conv)),
-            conv2d_dx(&memory, &g, &dy, &w).to_vec()
+            made(conv2d_dx(&memory, &g, dy, &w), x_shape)
         );
         assert_eq!(
             read(device.conv2d_dw(&dyt, &xt, w_shape, conv)),
-            conv2d_dw(&memory, &g, &dy, &x).to_vec()
+            conv2d_dw(&memory, &g, dy, x).to_vec()
         );
     }
 }

@@ -131,7 +131,8 @@ impl Batch {
                 parts.push(cut(y, slab)?.0);
             }
             let workgroups = params.images.div_ceil(params.images_per_split) * params.channels;
-            device.launch(entry, params, &parts, workgroups as usize)?;
+            let dtype = inputs[0].dtype();
+            device.launch_for(dtype, entry, params, &parts, workgroups as usize)?;
         }
         Ok(())
     }
@@ -182,7 +183,7 @@ pub(super) fn batch_norm(
 ) -> Result<Tensor> {
     let operation = "batch_norm";
     let shape = shapes::batch_norm(operation, x, norm, activation)?;
-    let y = device.floats(x.shape())?;
+    let y = device.allocate(x.shape(), x.dtype())?;
     let ChannelNorm {
         statistics: BatchStatistics { mean, variance },
         gamma,
@@ -254,7 +255,7 @@ pub(super) fn backward(
         &dgamma,
     ];
     batch.launch_channels(device, &elements::MERGE_GRADIENT_SUMS, params, &tensors)?;
-    let dx = device.floats(x.shape())?;
+    let dx = device.allocate(x.shape(), x.dtype())?;
     let entries = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
     let of_channels = [&norm.beta, &coefficients];
     batch.launch(device, entries, &[x, dy], &of_channels, Some(&dx))?;
@@ -269,7 +270,7 @@ pub(super) fn batch_norm_evaluation_dx(
 ) -> Result<Tensor> {
     let operation = "batch_norm_evaluation_dx";
     let shape = shapes::batch_norm_evaluation_dx(dy, norm, y)?;
-    let dx = device.floats(dy.shape())?;
+    let dx = device.allocate(dy.shape(), dy.dtype())?;
     let mut batch = Batch::new(device, operation, shape, norm.eps)?;
     batch.rectify(y.is_some());
     let entries = [&elements::EVALUATION_DX, &vectors::EVALUATION_DX];

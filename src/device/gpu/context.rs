@@ -22,6 +22,8 @@ pub struct GpuOptions {
     /// Whether kernels may use subgroup operations where the adapter has them. Tests turn it off, so that the kernels for
     /// adapters without them run too.
     pub subgroups: bool,
+    /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is told.
+    pub f16: bool,
 }
 
 impl Default for GpuOptions {
@@ -31,6 +33,7 @@ impl Default for GpuOptions {
             runtime_checks: false,
             binding_limit: None,
             subgroups: true,
+            f16: true,
         }
     }
 }
@@ -53,6 +56,8 @@ pub(crate) struct Context {
     pub(super) binding_limit: u64,
     /// Smallest and largest subgroup, where kernels may use subgroup operations.
     pub(super) subgroup_size: Option<[u32; 2]>,
+    /// Whether kernels can read and write f16.
+    pub(super) has_f16: bool,
     runtime_checks: bool,
     modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
@@ -75,10 +80,9 @@ impl Context {
         check_limits(&info.name, &limits)?;
         let timestamps =
             wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-        let wanted = match options.subgroups {
-            true => timestamps | wgpu::Features::SUBGROUP,
-            false => timestamps,
-        };
+        let mut wanted = timestamps;
+        wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
+        wanted.set(wgpu::Features::SHADER_F16, options.f16);
         let features = adapter.features() & wanted;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
@@ -120,6 +124,7 @@ impl Context {
             subgroup_size: features
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some([info.subgroup_min_size, info.subgroup_max_size]),
+            has_f16: features.contains(wgpu::Features::SHADER_F16),
             limits,
             in_host_memory: matches!(
                 info.device_type,

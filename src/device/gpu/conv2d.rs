@@ -7,6 +7,7 @@ use super::shaders::{
     conv2d_plain, conv2d_subgroup8_large, conv2d_subgroup8_small,
 };
 use super::{EntryPoint, GpuDevice};
+use crate::device::kernels::Kernels;
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -38,7 +39,7 @@ fn forward_tile(device: &GpuDevice, output_channels: usize, pixels: usize) -> Ti
 
 /// The weight as the forward kernel reads it, in vec4s where it is packed and in elements otherwise.
 struct Weight {
-    /// Packed, or the weight itself.
+    /// Packed, or the weight itself, rounded where the input is f16.
     x: Tensor,
     /// From a tap, a term of the sum and an output channel to the next.
     tap: usize,
@@ -47,11 +48,11 @@ struct Weight {
 }
 
 impl Weight {
-    /// The weight `[O, C, KH, KW]` for `tile`, whose rows run along C where `transposed` and along O otherwise.
+    /// The weight `[O, C, KH, KW]` for an input of type `dtype` and `tile`, whose rows run along C where `transposed` and along O otherwise.
     fn bind(
         device: &GpuDevice,
         operation: &'static str,
-        w: &Tensor,
+        (w, dtype): (&Tensor, DType),
         g: &ConvGeometry,
         transposed: bool,
         tile: &Tile,
@@ -63,9 +64,13 @@ impl Weight {
             false => (by_o, by_c),
             true => (by_c, by_o),
         };
+        let w = match dtype {
+            DType::F16 => device.cast(w, dtype)?,
+            _ => w.clone(),
+        };
         if !tile.packed {
             return Ok(Weight {
-                x: w.clone(),
+                x: w,
                 tap: 1,
                 term,
                 row,
@@ -80,8 +85,8 @@ impl Weight {
             inner_stride: term,
             column_stride: row,
         };
-        let whole = device.whole(operation, "w", w)?;
-        let x = pack(device, operation, whole, layout, tile.rows)?;
+        let whole = device.whole(operation, "w", &w)?;
+        let x = pack(device, operation, (whole, dtype), layout, tile.rows)?;
         let vectors = x.shape()[1] / 4;
         Ok(Weight {
             x,
@@ -99,11 +104,12 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
         w.nchw("conv2d", "w")?,
         conv,
     )?;
-    shapes::floats("conv2d", "x", x)?;
+    let dtype = x.dtype();
+    shapes::activations("conv2d", "x", x)?;
     shapes::floats("conv2d", "w", w)?;
-    let y = device.floats(&g.y_shape())?;
+    let y = device.allocate(&g.y_shape(), dtype)?;
     let tile = forward_tile(device, g.o, g.n * g.oh * g.ow);
-    let w = Weight::bind(device, "conv2d", w, &g, false, &tile)?;
+    let w = Weight::bind(device, "conv2d", (w, dtype), &g, false, &tile)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
         let (x, x_offset) = device.part_from("conv2d", "x", x, start * x_row, count * x_row)?;
@@ -140,7 +146,7 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
         };
         let parts = [x, device.whole("conv2d", "w", &w.x)?, y];
         let workgroups = tile.workgroups(g.o, pixels);
-        device.launch(tile.entry, params, &parts, workgroups)?;
+        device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
     }
     Ok(y)
 }
@@ -179,11 +185,13 @@ pub(super) fn conv2d_dx(
     conv: Conv2d,
 ) -> Result<Tensor> {
     let g = shapes::conv2d("conv2d_dx", x_shape, w.nchw("conv2d_dx", "w")?, conv)?;
-    dy.expect("conv2d_dx", "dy", &g.y_shape(), DType::F32)?;
+    let dtype = dy.dtype();
+    shapes::activations("conv2d_dx", "dy", dy)?;
+    dy.expect("conv2d_dx", "dy", &g.y_shape(), dtype)?;
     shapes::floats("conv2d_dx", "w", w)?;
-    let dx = device.floats(&g.x_shape())?;
+    let dx = device.allocate(&g.x_shape(), dtype)?;
     let tile = forward_tile(device, g.c, g.n * g.h * g.w);
-    let w = Weight::bind(device, "conv2d_dx", w, &g, true, &tile)?;
+    let w = Weight::bind(device, "conv2d_dx", (w, dtype), &g, true, &tile)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
         let (dy, dy_offset) =
@@ -224,7 +232,7 @@ pub(super) fn conv2d_dx(
                     output_offset: dx_offset as u32,
                 };
                 let workgroups = tile.workgroups(g.c, pixels);
-                device.launch(tile.entry, params, &parts, workgroups)?;
+                device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
             }
         }
     }
@@ -306,8 +314,9 @@ pub(super) fn conv2d_dw(
     conv: Conv2d,
 ) -> Result<Tensor> {
     let g = shapes::conv2d("conv2d_dw", x.nchw("conv2d_dw", "x")?, w_shape, conv)?;
-    dy.expect("conv2d_dw", "dy", &g.y_shape(), DType::F32)?;
-    shapes::floats("conv2d_dw", "x", x)?;
+    let dtype = x.dtype();
+    shapes::activations("conv2d_dw", "x", x)?;
+    dy.expect("conv2d_dw", "dy", &g.y_shape(), dtype)?;
     let dw = device.floats(&w_shape)?;
     let kernels = Dw::of(device, &g);
     let tile = &kernels.tile;
@@ -334,9 +343,9 @@ pub(super) fn conv2d_dw(
         let mut copies = Vec::new();
         if tile.packed {
             let layout = channels_last(x_offset, [count, g.c, input]);
-            let packed_x = pack(device, "conv2d_dw", x, layout, 4)?;
+            let packed_x = pack(device, "conv2d_dw", (x, dtype), layout, 4)?;
             let layout = channels_last(dy_offset, [count, g.o, pixels]);
-            let packed_dy = pack(device, "conv2d_dw", dy, layout, tile.rows)?;
+            let packed_dy = pack(device, "conv2d_dw", (dy, dtype), layout, tile.rows)?;
             (x, x_offset) = (device.whole("conv2d_dw", "x", &packed_x)?, 0);
             (dy, dy_offset) = (device.whole("conv2d_dw", "dy", &packed_dy)?, 0);
             dy_stride = packed_dy.shape()[1] / 4;
@@ -372,7 +381,8 @@ pub(super) fn conv2d_dw(
         };
         let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
         let workgroups = tile.workgroups(g.o, columns) * splits;
-        device.launch(tile.entry, params, &[x, dy, partials.clone()], workgroups)?;
+        let parts = [x, dy, partials.clone()];
+        device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
         if direct {
             continue;
         }

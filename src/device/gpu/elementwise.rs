@@ -30,30 +30,30 @@ fn launch(
             count: count as u32,
             factor,
         };
-        device.launch(entry, params, &parts, count.div_ceil(256))?;
+        device.launch_for(y.dtype(), entry, params, &parts, count.div_ceil(256))?;
     }
     Ok(())
 }
 
 pub(super) fn add(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    shapes::floats("add", "a", a)?;
+    shapes::activations("add", "a", a)?;
     shapes::same("add", ("a", a), ("b", b))?;
-    let y = device.floats(a.shape())?;
+    let y = device.allocate(a.shape(), a.dtype())?;
     launch(device, "add", &kernels::ADD, 0.0, &[a, b], None, &y)?;
     Ok(y)
 }
 
 pub(super) fn relu(device: &GpuDevice, x: &Tensor) -> Result<Tensor> {
-    shapes::floats("relu", "x", x)?;
-    let y = device.floats(x.shape())?;
+    shapes::activations("relu", "x", x)?;
+    let y = device.allocate(x.shape(), x.dtype())?;
     launch(device, "relu", &kernels::RELU, 0.0, &[x], None, &y)?;
     Ok(y)
 }
 
 pub(super) fn relu_backward(device: &GpuDevice, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
-    shapes::floats("relu_backward", "dy", dy)?;
+    shapes::activations("relu_backward", "dy", dy)?;
     shapes::same("relu_backward", ("dy", dy), ("y", y))?;
-    let dx = device.floats(dy.shape())?;
+    let dx = device.allocate(dy.shape(), dy.dtype())?;
     launch(
         device,
         "relu_backward",
@@ -90,7 +90,7 @@ pub(super) fn scale_by(device: &GpuDevice, s: &Tensor, x: &Tensor) -> Result<Ten
 }
 
 pub(super) fn axpy(device: &GpuDevice, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
-    shapes::floats("axpy", "x", x)?;
+    shapes::activations("axpy", "x", x)?;
     shapes::same("axpy", ("x", x), ("y", y))?;
     shapes::distinct("axpy", ("x", x), ("y", y))?;
     launch(device, "axpy", &kernels::AXPY, factor, &[x], None, y)

@@ -205,7 +205,7 @@ impl Factor<'_> {
             inner_stride: 0,
             column_stride: step,
         };
-        let packed = pack(device, operation, part, layout, tile)?;
+        let packed = pack(device, operation, (part, DType::F32), layout, tile)?;
         Ok(Bound {
             part: device.whole(operation, self.name, &packed)?,
             offset: 0,

@@ -19,6 +19,7 @@ mod timing;
 
 mod attack;
 mod batch_norm;
+mod cast;
 mod color;
 mod conv2d;
 mod elementwise;
@@ -77,11 +78,17 @@ impl GpuDevice {
     /// A tensor whose content is not defined.
     fn allocate(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let len = shapes::check_elements("allocate", shape)?;
+        if dtype == DType::F16 && !self.context.has_f16 {
+            return Err(Error::device(
+                &self.context.name,
+                "its kernels cannot read and write f16 (no SHADER_F16); use f32 (--precision f32), or another device",
+            ));
+        }
         let storage = GpuStorage::allocate(&self.context, len * dtype.bytes())?;
         Ok(Tensor::new(shape, dtype, Storage::Gpu(Arc::new(storage))))
     }
 
-    /// A float tensor whose content is not defined.
+    /// An f32 tensor whose content is not defined.
     fn floats(&self, shape: &[usize]) -> Result<Tensor> {
         self.allocate(shape, DType::F32)
     }
@@ -112,8 +119,8 @@ impl GpuDevice {
         self.part(operation, name, x, 0, x.len())
     }
 
-    /// `count` elements from `start`, padded to whole vec4s. `start` must be a multiple of 64 elements, which every
-    /// adapter can bind.
+    /// `count` elements from `start`, padded to whole vec4s. `start` must be a multiple of 64 elements, of 128 where they
+    /// are f16, which every adapter can bind.
     fn part(
         &self,
         operation: &'static str,
@@ -136,7 +143,8 @@ impl GpuDevice {
     }
 
     /// Ranges `(start, count)` that cover `rows` rows of at most `row_elements` elements of four bytes each, so that each
-    /// range fits a binding and starts at a multiple of 64 elements whatever part of a row is bound.
+    /// range fits a binding and starts at a multiple of 128 elements whatever part of a row is bound. f16 elements are
+    /// counted like others, so that tensors of both types are cut alike.
     ///
     /// # Errors
     /// `Error::Device` where the smallest such range is larger than a binding.
@@ -151,10 +159,10 @@ impl GpuDevice {
         if rows * largest <= limit {
             return Ok(vec![(0, rows)]);
         }
-        // The fewest rows after which every tensor is at a multiple of 64 elements.
+        // The fewest rows after which every tensor is at a multiple of 128 elements.
         let step = row_elements
             .iter()
-            .map(|&elements| 64 / gcd(elements.max(1), 64))
+            .map(|&elements| 128 / gcd(elements.max(1), 128))
             .max()
             .unwrap_or(1);
         let count = limit / largest / step * step;
@@ -189,7 +197,7 @@ impl GpuDevice {
             .collect())
     }
 
-    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier, where every adapter can
+    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier (127 f16 ones), where every adapter can
     /// bind it, and the number of those elements comes with it.
     fn part_from(
         &self,
@@ -205,7 +213,7 @@ impl GpuDevice {
     }
 
     /// Ranges `(start, count)` that cover `rows` rows, each of `most` rows at most, so that every range of rows of
-    /// `row_elements` elements of four bytes fits a binding, given by [`GpuDevice::part_from`].
+    /// `row_elements` elements of four bytes, or of two, fits a binding, given by [`GpuDevice::part_from`].
     ///
     /// # Errors
     /// `Error::Device` where one row is larger than a binding.
@@ -229,6 +237,18 @@ impl GpuDevice {
     /// Whether all subgroups have `size` invocations, so that a kernel may name each of them.
     fn has_subgroups_of(&self, size: u32) -> bool {
         self.context.subgroup_size == Some([size, size])
+    }
+
+    /// Records the kernel `entry`, or its twin where activations are f16; see [`Context::launch`].
+    fn launch_for<P: bytemuck::Pod>(
+        &self,
+        dtype: DType,
+        entry: &'static EntryPoint,
+        params: P,
+        parts: &[Part],
+        workgroups: usize,
+    ) -> Result<()> {
+        self.launch(entry.for_activations(dtype), params, parts, workgroups)
     }
 
     /// Records a kernel; see [`Context::launch`].
@@ -333,6 +353,10 @@ impl Kernels for GpuDevice {
 
     fn submit(&self) -> Result<()> {
         self.context.submit()
+    }
+
+    fn cast(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        cast::cast(self, x, dtype)
     }
 
     fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -496,8 +520,13 @@ impl Kernels for GpuDevice {
         pool::global_average_pool(self, x)
     }
 
-    fn global_average_pool_backward(&self, dy: &Tensor, x_shape: [usize; 4]) -> Result<Tensor> {
-        pool::global_average_pool_backward(self, dy, x_shape)
+    fn global_average_pool_backward(
+        &self,
+        dy: &Tensor,
+        x_shape: [usize; 4],
+        x_dtype: DType,
+    ) -> Result<Tensor> {
+        pool::global_average_pool_backward(self, dy, x_shape, x_dtype)
     }
 
     fn l2_normalize(&self, x: &Tensor, eps: f32) -> Result<Normalized> {

@@ -33,7 +33,7 @@ fn padded(device: &GpuDevice, operation: &'static str, z: &Tensor, rows: &Rows) 
         inner_stride: d,
         column_stride: 1,
     };
-    pack(device, operation, part, layout, 4)
+    pack(device, operation, (part, DType::F32), layout, 4)
 }
 
 /// z in ranges of rows whose packed forms fit a binding.
@@ -62,7 +62,7 @@ fn ranges(device: &GpuDevice, operation: &'static str, z: &Tensor) -> Result<Vec
             Ok(Rows {
                 first,
                 count,
-                transposed: pack(device, operation, part, layout, ROWS)?,
+                transposed: pack(device, operation, (part, DType::F32), layout, ROWS)?,
             })
         })
         .collect()

@@ -56,6 +56,7 @@ pub(super) fn sgd_step(
         nesterov: u32::from(options.nesterov),
         first: u32::from(options.first),
         weight_decay: options.weight_decay,
+        unscale: 1.0 / options.gradient_scale,
         ..bytemuck::Zeroable::zeroed()
     };
     let changed = [("parameter", parameter), ("momentum", momentum)];
@@ -85,6 +86,7 @@ pub(super) fn adam_step(
     let [step_size, root] = options.corrections();
     let params = Params {
         weight_decay: options.weight_decay,
+        unscale: 1.0 / options.gradient_scale,
         step_size,
         root,
         beta1: options.beta1,

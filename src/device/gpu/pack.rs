@@ -4,7 +4,7 @@ use super::GpuDevice;
 use super::shaders::pack::{self as kernels, Params};
 use super::stream::Part;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Where the elements of a packed matrix stand in its source; see the shader for the formula.
 #[derive(Clone, Copy)]
@@ -18,17 +18,17 @@ pub(super) struct Layout {
     pub(super) column_stride: usize,
 }
 
-/// A new tensor `[rows, columns]` of `source`, with the columns padded by zeros to a multiple of `tile` (itself a
+/// A new tensor `[rows, columns]` of `source`, which holds `dtype`, with the columns padded by zeros to a multiple of `tile` (itself a
 /// multiple of 4).
 pub(super) fn pack(
     device: &GpuDevice,
     operation: &'static str,
-    source: Part,
+    (source, dtype): (Part, DType),
     layout: Layout,
     tile: usize,
 ) -> Result<Tensor> {
     let width = layout.columns.next_multiple_of(tile);
-    let packed = device.floats(&[layout.rows, width])?;
+    let packed = device.allocate(&[layout.rows, width], dtype)?;
     let params = Params {
         rows: layout.rows as u32,
         columns: layout.columns as u32,
@@ -41,6 +41,6 @@ pub(super) fn pack(
     };
     let workgroups = layout.rows.div_ceil(32) * (width / 4).div_ceil(8);
     let parts = [source, device.whole(operation, "packed", &packed)?];
-    device.launch(&kernels::PACK, params, &parts, workgroups)?;
+    device.launch_for(dtype, &kernels::PACK, params, &parts, workgroups)?;
     Ok(packed)
 }

@@ -14,6 +14,8 @@ struct Planes<'a> {
     input_len: usize,
     outputs: &'a [&'a Tensor],
     output_len: usize,
+    /// Of the activations.
+    dtype: DType,
 }
 
 /// Records `entry` over ranges of planes that fit the bindings.
@@ -34,17 +36,23 @@ fn launch(
         for x in tensors.inputs {
             let len = tensors.input_len;
             let (part, offset) = device.part_from(operation, "x", x, start * len, count * len)?;
-            params.in_offset = offset as u32;
+            match x.dtype() {
+                DType::U32 => params.places_offset = offset as u32,
+                _ => params.in_offset = offset as u32,
+            }
             parts.push(part);
         }
         for y in tensors.outputs {
             let len = tensors.output_len;
             let (part, offset) = device.part_from(operation, "y", y, start * len, count * len)?;
-            params.out_offset = offset as u32;
+            match y.dtype() {
+                DType::U32 => params.places_offset = offset as u32,
+                _ => params.out_offset = offset as u32,
+            }
             parts.push(part);
         }
         let workgroups = (count * tensors.output_len).div_ceil(256);
-        device.launch(entry, params, &parts, workgroups)?;
+        device.launch_for(tensors.dtype, entry, params, &parts, workgroups)?;
     }
     Ok(())
 }
@@ -55,6 +63,7 @@ fn params([h, w]: [usize; 2], [oh, ow]: [usize; 2], pool: Pool2d) -> Params {
         count: 0,
         in_offset: 0,
         out_offset: 0,
+        places_offset: 0,
         h: h as u32,
         w: w as u32,
         oh: oh as u32,
@@ -77,10 +86,10 @@ fn global([h, w]: [usize; 2]) -> Params {
 
 pub(super) fn max_pool2d(device: &GpuDevice, x: &Tensor, pool: Pool2d) -> Result<MaxPool> {
     let operation = "max_pool2d";
-    shapes::floats(operation, "x", x)?;
+    shapes::activations(operation, "x", x)?;
     let [n, c, h, w] = x.nchw(operation, "x")?;
     let shape = shapes::pool2d(operation, [n, c, h, w], pool)?;
-    let y = device.floats(&shape)?;
+    let y = device.allocate(&shape, x.dtype())?;
     let argmax = device.allocate(&shape, DType::U32)?;
     let tensors = Planes {
         planes: n * c,
@@ -88,6 +97,7 @@ pub(super) fn max_pool2d(device: &GpuDevice, x: &Tensor, pool: Pool2d) -> Result
         input_len: h * w,
         outputs: &[&y, &argmax],
         output_len: shape[2] * shape[3],
+        dtype: x.dtype(),
     };
     let params = params([h, w], [shape[2], shape[3]], pool);
     launch(device, operation, &kernels::MAX_POOL2D, params, tensors)?;
@@ -104,15 +114,17 @@ pub(super) fn max_pool2d_backward(
     let operation = "max_pool2d_backward";
     let [n, c, h, w] = x_shape;
     let shape = shapes::pool2d(operation, x_shape, pool)?;
-    dy.expect(operation, "dy", &shape, DType::F32)?;
+    shapes::activations(operation, "dy", dy)?;
+    dy.expect(operation, "dy", &shape, dy.dtype())?;
     argmax.expect(operation, "argmax", &shape, DType::U32)?;
-    let dx = device.floats(&x_shape)?;
+    let dx = device.allocate(&x_shape, dy.dtype())?;
     let tensors = Planes {
         planes: n * c,
         inputs: &[dy, argmax],
         input_len: shape[2] * shape[3],
         outputs: &[&dx],
         output_len: h * w,
+        dtype: dy.dtype(),
     };
     let params = params([h, w], [shape[2], shape[3]], pool);
     let entry = &kernels::MAX_POOL2D_BACKWARD;
@@ -130,6 +142,7 @@ pub(super) fn global_average_pool(device: &GpuDevice, x: &Tensor) -> Result<Tens
         input_len: h * w,
         outputs: &[&y],
         output_len: 1,
+        dtype: x.dtype(),
     };
     let entry = &kernels::GLOBAL_AVERAGE_POOL;
     launch(device, operation, entry, global([h, w]), tensors)?;
@@ -140,18 +153,21 @@ pub(super) fn global_average_pool_backward(
     device: &GpuDevice,
     dy: &Tensor,
     x_shape: [usize; 4],
+    x_dtype: DType,
 ) -> Result<Tensor> {
     let operation = "global_average_pool_backward";
+    shapes::activation_type(operation, "x", x_dtype)?;
     let [n, c, h, w] = x_shape;
     dy.expect(operation, "dy", &[n, c], DType::F32)?;
     shapes::check_elements(operation, &x_shape)?;
-    let dx = device.floats(&x_shape)?;
+    let dx = device.allocate(&x_shape, x_dtype)?;
     let tensors = Planes {
         planes: n * c,
         inputs: &[dy],
         input_len: 1,
         outputs: &[&dx],
         output_len: h * w,
+        dtype: x_dtype,
     };
     let entry = &kernels::GLOBAL_AVERAGE_POOL_BACKWARD;
     launch(device, operation, entry, global([h, w]), tensors)?;

@@ -85,7 +85,11 @@ pub(super) fn sum_rows(device: &GpuDevice, x: &Tensor) -> Result<Tensor> {
 pub(super) fn check_finite(device: &GpuDevice, x: &Tensor, flag: &Tensor) -> Result<()> {
     let operation = "check_finite";
     flag.expect(operation, "flag", &[1], DType::U32)?;
-    shapes::floats(operation, "x", x)?;
+    shapes::activations(operation, "x", x)?;
+    let entry = match x.dtype() {
+        DType::F16 => &kernels::CHECK_FINITE_F16,
+        _ => &kernels::CHECK_FINITE,
+    };
     let flag = device.whole(operation, "flag", flag)?;
     for (start, count) in device.slices(operation, x.len(), &[1])? {
         let params = Params {
@@ -95,12 +99,7 @@ pub(super) fn check_finite(device: &GpuDevice, x: &Tensor, flag: &Tensor) -> Res
             y_offset: 0,
         };
         let parts = [device.part(operation, "x", x, start, count)?, flag.clone()];
-        device.launch(
-            &kernels::CHECK_FINITE,
-            params,
-            &parts,
-            count.div_ceil(GROUP),
-        )?;
+        device.launch(entry, params, &parts, count.div_ceil(GROUP))?;
     }
     Ok(())
 }

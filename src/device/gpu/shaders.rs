@@ -1,5 +1,7 @@
 //! The expanded shaders, with what the build script read off them (`build.rs`).
 
+use crate::tensor::DType;
+
 /// One expanded WGSL file.
 pub struct Shader {
     /// The file's name, with the variant's behind an underscore.
@@ -17,6 +19,20 @@ pub struct EntryPoint {
     pub(super) uses_params: bool,
     /// Storage bindings in order: the number, and whether the kernel writes it.
     pub(super) storage: &'static [(u32, bool)],
+    /// The same kernel for f16 activations, where there is one.
+    pub(super) f16: Option<&'static EntryPoint>,
+}
+
+impl EntryPoint {
+    /// The kernel for activations of this type, which its launch has checked.
+    pub(super) fn for_activations(&'static self, dtype: DType) -> &'static EntryPoint {
+        match dtype {
+            DType::F16 => self
+                .f16
+                .expect("a kernel whose launch takes f16 has a twin"),
+            _ => self,
+        }
+    }
 }
 
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));

@@ -101,6 +101,14 @@ impl Kernels for ProfiledDevice {
         self.inner.submit()
     }
 
+    fn cast(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        self.call(
+            "cast",
+            |inner| inner.cast(x, dtype),
+            |y| Work::each(0, &[x], y),
+        )
+    }
+
     fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         self.call(
             "add",
@@ -396,10 +404,15 @@ impl Kernels for ProfiledDevice {
         )
     }
 
-    fn global_average_pool_backward(&self, dy: &Tensor, x_shape: [usize; 4]) -> Result<Tensor> {
+    fn global_average_pool_backward(
+        &self,
+        dy: &Tensor,
+        x_shape: [usize; 4],
+        x_dtype: DType,
+    ) -> Result<Tensor> {
         self.call(
             "global_average_pool_backward",
-            |inner| inner.global_average_pool_backward(dy, x_shape),
+            |inner| inner.global_average_pool_backward(dy, x_shape, x_dtype),
             |dx| Work::new(dy.len(), &[dy], &[dx]),
         )
     }

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::experiment::probe::Probe;
 use crate::nn::{Arch, ResNetConfig, Stem};
+use crate::tensor::DType;
 
 /// A network at an image size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,7 +96,7 @@ impl Rates {
             let seconds = started.elapsed().as_secs_f64() / images as f64;
             Ok((seconds, probe.device().memory().peak as f64))
         };
-        let train = |probe: &Probe| probe.train(false);
+        let train = |probe: &Probe| probe.train(false, DType::F32);
         let (_, small) = timed(PROBE / 2, &train)?;
         let (training, large) = timed(PROBE, &train)?;
         let (evaluation, evaluation_bytes) = timed(PROBE, &Probe::evaluate)?;

@@ -1,6 +1,6 @@
 //! The forward pass and the input gradient, which is a forward pass on dy.
 
-use super::super::arena::Buffer;
+use super::super::activations::{Activations, NewActivations};
 use super::super::batch_norm::Normalization;
 use super::super::product::{Into, View, product};
 use super::super::{CpuDevice, parallel};
@@ -32,10 +32,10 @@ fn multiply(
 pub(in crate::device::cpu) fn conv2d(
     device: &CpuDevice,
     g: &ConvGeometry,
-    x: &[f32],
+    x: Activations<'_>,
     w: &[f32],
     normalization: Option<&Normalization<'_>>,
-) -> Buffer {
+) -> NewActivations {
     let kernel = kernel(g, w, false);
     convolve(device, Layer::forward(g), x, kernel, normalization)
 }
@@ -44,9 +44,9 @@ pub(in crate::device::cpu) fn conv2d(
 pub(in crate::device::cpu) fn conv2d_dx(
     device: &CpuDevice,
     g: &ConvGeometry,
-    dy: &[f32],
+    dy: Activations<'_>,
     w: &[f32],
-) -> Buffer {
+) -> NewActivations {
     let kernel = kernel(g, w, true);
     convolve(device, Layer::input_gradient(g), dy, kernel, None)
 }
@@ -63,11 +63,11 @@ fn kernel<'a>(g: &ConvGeometry, w: &'a [f32], turned: bool) -> Kernel<'a> {
 fn convolve(
     device: &CpuDevice,
     layer: Layer,
-    x: &[f32],
+    x: Activations<'_>,
     kernel: Kernel<'_>,
     normalization: Option<&Normalization<'_>>,
-) -> Buffer {
-    let mut y = device.take(layer.n * layer.output_len());
+) -> NewActivations {
+    let mut y = device.take_activations(layer.n * layer.output_len(), x.dtype());
     // Called with images that are done, and the first element of the first.
     let finish = |start: usize, y: &mut [f32]| {
         if let Some(normalization) = normalization {
@@ -86,9 +86,9 @@ fn convolve(
 fn with_kernels_kept(
     device: &CpuDevice,
     layer: Layer,
-    x: &[f32],
+    x: Activations<'_>,
     kernel: Kernel<'_>,
-    y: &mut [f32],
+    y: &mut NewActivations,
     finish: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
     let tiles = layer.tiles();
@@ -96,9 +96,8 @@ fn with_kernels_kept(
     let mut u = device.take(kernels.len());
     kernel.transform(0, (kernels, &mut u));
     let block_len = layer.images_per_block() * layer.output_len();
-    parallel::for_chunks(y, block_len, |block, y| {
+    y.for_chunks(block_len, |block, y| {
         let count = y.len() / layer.output_len();
-        let x = &x[block * layer.images_per_block() * layer.input_len()..];
         let (from, to) = (
             layer.input_images(count),
             layer.output_images(count, layer.o),
@@ -107,7 +106,8 @@ fn with_kernels_kept(
         with_scratch(
             [from.len(), v.len(), m.len(), to.len()],
             |[pixels, v, m, outputs]| {
-                from.gather(x, pixels);
+                let inputs = layer.inputs(block * layer.images_per_block(), count);
+                x.with(inputs, |x| from.gather(x, pixels));
                 for (first, rows) in ranges(count * tiles.per_image()) {
                     let inputs = Matrices::new(rows, layer.c);
                     let products = Matrices::new(rows, layer.o);
@@ -128,9 +128,9 @@ fn with_kernels_kept(
 fn with_inputs_kept(
     device: &CpuDevice,
     layer: Layer,
-    x: &[f32],
+    x: Activations<'_>,
     kernel: Kernel<'_>,
-    y: &mut [f32],
+    y: &mut NewActivations,
     finish: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
@@ -159,7 +159,7 @@ fn with_inputs_kept(
             }
         });
     });
-    parallel::for_chunks(y, layer.output_len(), |image, y| {
+    y.for_chunks(layer.output_len(), |image, y| {
         for (part, y) in y.chunks_mut(CHANNELS * pixels).enumerate() {
             let from = part * part_len + image * CHANNELS * pixels;
             y.copy_from_slice(&parts[from..][..y.len()]);

@@ -1,5 +1,6 @@
 //! The weight gradient: the transpose of every step of the forward pass.
 
+use super::super::activations::Activations;
 use super::super::arena::Buffer;
 use super::super::product::{Into, View, product};
 use super::super::{CpuDevice, parallel};
@@ -36,8 +37,8 @@ fn multiply_transposed(
 pub(in crate::device::cpu) fn conv2d_dw(
     device: &CpuDevice,
     g: &ConvGeometry,
-    dy: &[f32],
-    x: &[f32],
+    dy: Activations<'_>,
+    x: Activations<'_>,
 ) -> Buffer {
     let layer = Layer::forward(g);
     let mut dw = device.take(g.o * g.c * KERNEL * KERNEL);
@@ -53,8 +54,8 @@ pub(in crate::device::cpu) fn conv2d_dw(
 fn gradient_with_kernels_kept(
     device: &CpuDevice,
     layer: Layer,
-    dy: &[f32],
-    x: &[f32],
+    dy: Activations<'_>,
+    x: Activations<'_>,
     dw: &mut [f32],
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
@@ -72,8 +73,9 @@ fn gradient_with_kernels_kept(
             with_scratch(
                 [from.len(), v.len(), m.len(), to.len()],
                 |[pixels, v, dm, outputs]| {
-                    from.gather(&x[block * layer.input_len()..], pixels);
-                    to.gather(&dy[block * layer.output_len()..], outputs);
+                    let of_block = |len: usize| block * len..(block + count) * len;
+                    x.with(of_block(layer.input_len()), |x| from.gather(x, pixels));
+                    dy.with(of_block(layer.output_len()), |dy| to.gather(dy, outputs));
                     for (first, rows) in ranges(count * tiles.per_image()) {
                         let inputs = Matrices::new(rows, layer.c);
                         let gradients = Matrices::new(rows, layer.o);
@@ -101,17 +103,18 @@ fn gradient_with_kernels_kept(
 fn gradient_with_inputs_kept(
     device: &CpuDevice,
     layer: Layer,
-    dy: &[f32],
-    x: &[f32],
+    dy: Activations<'_>,
+    x: Activations<'_>,
     dw: &mut [f32],
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
     let inputs = all_inputs(device, layer, x);
     let gradients = Transformed::new(device, layer, layer.o, |block, images, matrices, dm| {
-        let dy = &dy[block * per_block * layer.output_len()..];
         let to = layer.output_images(images, layer.o);
         with_scratch([to.len()], |[pixels]| {
-            to.gather(dy, pixels);
+            let start = block * per_block * layer.output_len();
+            let range = start..start + images * layer.output_len();
+            dy.with(range, |dy| to.gather(dy, pixels));
             transform_output_gradients((to, pixels), tiles, 0, (matrices, dm));
         });
     });
