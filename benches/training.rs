@@ -1,5 +1,6 @@
 //! A SimCLR view and one training step, in images/s: a step's images each give two views. `PARALLAX_BENCH_DEVICE` names
-//! the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name.
+//! the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
+//! `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain, staged, ...).
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,11 +11,21 @@ use parallax::data::{self, DataKind, Dataset};
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::device::read_f32;
+use parallax::device::variants::Variant;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
 use parallax::pretext::simclr::{SimClr, SimClrSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Result};
+
+/// The one variant of products and convolutions to run, where one is named.
+fn variant() -> Option<Variant> {
+    let name = std::env::var("PARALLAX_BENCH_VARIANT").ok()?;
+    Some(
+        name.parse()
+            .expect("PARALLAX_BENCH_VARIANT names a variant"),
+    )
+}
 
 fn device() -> Device {
     match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
@@ -23,9 +34,10 @@ fn device() -> Device {
         Ok(name) => Arc::new(
             GpuDevice::open(GpuOptions {
                 adapter: AdapterChoice::Named(name.to_string()),
+                variant: variant(),
                 ..GpuOptions::default()
             })
-            .expect("PARALLAX_BENCH_DEVICE names an adapter"),
+            .expect("PARALLAX_BENCH_DEVICE names an adapter that runs PARALLAX_BENCH_VARIANT"),
         ),
     }
 }

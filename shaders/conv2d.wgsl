@@ -26,16 +26,18 @@
 // The variants are those of gemm.wgsl, with its reasons:
 //   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded to
 //     whole tiles (w_tap and w_term count vec4s; w_row is 1).
-//   - subgroup8: w is single elements, where they lie in their tensor.
-// Each has a twin for f16 input, w and output, whose sums are f32 too.
+//   - subgroup8 and subgroup32: w is single elements, where they lie in their tensor.
+// A further one, staged in workgroup memory, is conv2d_staged.wgsl. Each has a twin for f16 input, w and output, whose sums
+// are f32 too.
 //
 // One workgroup a tile, channel tiles fastest: the workgroups that run together share pixels.
 //
 // Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth.
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
 #variant narrow ROWS=4 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
-#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 BLOCK=64
-#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 BLOCK=64
+#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 BLOCK=64
+#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8 BLOCK=64
+#variant subgroup32 ROWS=32 VECTORS=1 WORKGROUP=32 UNROLL=2 SUBGROUP=32 BLOCK=64
 
 #f16
 
@@ -118,8 +120,8 @@ fn conv2d(
     let column${v} = vec4i(j${v} * params.step) + params.column;
 #end
 #if SUBGROUP
-#for q in 0..ROWS/8
-    let w_offset${q} = min(first_channel + ${8 * q}u + subgroup_lane, params.output_channels - 1u) * params.w_row;
+#for q in 0..ROWS/SUBGROUP
+    let w_offset${q} = min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.output_channels - 1u) * params.w_row;
 #end
 #else
     let w_offset = first_channel / 4u;
@@ -154,7 +156,7 @@ fn conv2d(
                     let there${u} = p + ${u}u < block_end;
                     let input_on${u} = select(0u, ${u}u * plane, there${u});
                     let w_on${u} = left_at + select(0u, ${u}u * params.w_term, there${u});
-#for q in 0..ROWS/8
+#for q in 0..ROWS/SUBGROUP
                     let left${u}_${q} = select(0.0, f32(w[w_offset${q} + w_on${u}]), there${u});
 #end
 #else

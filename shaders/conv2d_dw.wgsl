@@ -7,7 +7,7 @@
 //       x         [N H W, 4 channel_vectors]   channels last, padded to vec4s (pack.wgsl)
 //       dy        [N OH OW, 4 dy_stride]       channels last, padded to a whole tile (pack.wgsl)
 //       partials  [splits, O padded, columns]  vec4s; a column is a tap and four channels
-//   - subgroup8:
+//   - subgroup8 and subgroup32:
 //       x         [N, C, H, W]                 where it lies, from x_offset on
 //       dy        [N, O, OH, OW]               where it lies, from dy_offset on
 //       partials  [splits, O, columns]         a column is a channel and a tap
@@ -15,12 +15,12 @@
 // Each has a twin for f16 x and dy, whose sums and dw are f32 too.
 //
 // partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output channels x
-//   VECTORS columns (plain) or 4 VECTORS columns (subgroup8) in registers, a workgroup WORKGROUP times as many columns, of
+//   VECTORS columns (plain) or 4 VECTORS columns (subgroups) in registers, a workgroup WORKGROUP times as many columns, of
 //   one split; partials are the sums over the split's rows. For each pixel an invocation loads its elements of x; the ROWS
 //   elements of dy are the same for the whole workgroup. Invocations behind the last column repeat it and store nothing.
 //   One workgroup a tile, channel tiles fastest, splits slowest.
 // reduce: one invocation an element of partials adds the splits in their order, to dw where it follows an earlier slice of
-//   the batch. Workgroups of 256. A single split of subgroup8 is dw itself.
+//   the batch. Workgroups of 256. A single split of these is dw itself.
 //
 // Both orders are fixed, so the same call gives the same bits; there are no atomics.
 //
@@ -28,8 +28,9 @@
 // 8 splits dw.
 
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0
-#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1
-#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1
+#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8
+#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8
+#variant subgroup32 ROWS=32 VECTORS=1 WORKGROUP=32 UNROLL=2 SUBGROUP=32
 
 #f16
 
@@ -93,7 +94,7 @@ fn partial(
 #end
 ) {
     let channel_tiles = (params.o + ${ROWS - 1}u) / ${ROWS}u;
-    let width = ${VECTORS * WORKGROUP * (1 + 3 * SUBGROUP)}u;
+    let width = ${VECTORS * WORKGROUP * (1 + 3 * (SUBGROUP > 0))}u;
     let column_tiles = (columns() + width - 1u) / width;
     let tile = workgroup_index(at);
     let first_channel = tile % channel_tiles * ${ROWS}u;
@@ -117,8 +118,8 @@ fn partial(
     let channel${v} = own${v} / taps;
     let tap${v} = own${v} - channel${v} * taps;
 #end
-#for q in 0..ROWS/8
-    let dy_base${q} = params.dy_offset + min(first_channel + ${8 * q}u + subgroup_lane, params.o - 1u) * dy_plane;
+#for q in 0..ROWS/SUBGROUP
+    let dy_base${q} = params.dy_offset + min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.o - 1u) * dy_plane;
 #end
 #else
 #for v in 0..VECTORS
@@ -159,7 +160,7 @@ fn partial(
             // not 0.
             let there${u} = j + ${u}u < params.ow;
             let dy_on${u} = dy_at + select(0u, ${u}u, there${u});
-#for q in 0..ROWS/8
+#for q in 0..ROWS/SUBGROUP
             let left${u}_${q} = select(0.0, f32(dy[dy_base${q} + dy_on${u}]), there${u});
 #end
 #for v in 0..VECTORS

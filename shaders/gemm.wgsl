@@ -10,7 +10,8 @@
 // are the same for all of it. Invocations beyond the last column repeat it and store nothing, so that control flow stays
 // uniform.
 //
-// Two families, one for graphics processors and one for Vulkan on a processor (docs/performance.md, WGSL on llvmpipe):
+// Two families, one for graphics processors and one for Vulkan on a processor (docs/performance.md, WGSL on llvmpipe); a
+// third, staged in workgroup memory, is gemm_staged.wgsl:
 //   - plain: a and b are vec4s along m and n, contiguous and padded to whole tiles: packed by pack.wgsl, or as they are
 //     where they are stored so (offsets and terms count vec4s; a_row and b_column are 1). Neighbours load neighbouring
 //     vec4s of B; A is loaded by a uniform address, one scalar load or one broadcast.
@@ -19,6 +20,8 @@
 //     subgroupBroadcast hands it round. UNROLL terms are loaded, then added up; the sums are stored by loops. large has the
 //     fewest loads for each multiply-add, small loses less at the edges of C. contiguous, for a B whose columns lie side by
 //     side in whole vec4s (b_offset and b_term count them; b_column is 1), finds a lane's address once for four elements.
+//   - subgroup32: the same for adapters whose subgroups are all of 32, as many graphics processors' are. Not run yet: no such
+//     adapter was at hand.
 //
 // One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B. Where K is sliced,
 // `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element.
@@ -27,11 +30,13 @@
 // are packed.
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=0
 #variant plain_bias ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=1
-#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 STRIDED=1 BIAS=0
-#variant subgroup8_large_bias ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 STRIDED=1 BIAS=1
-#variant subgroup8_contiguous ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=1 STRIDED=0 BIAS=0
-#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 STRIDED=1 BIAS=0
-#variant subgroup8_small_bias ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=1 STRIDED=1 BIAS=1
+#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=1 BIAS=0
+#variant subgroup8_large_bias ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=1 BIAS=1
+#variant subgroup8_contiguous ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=0 BIAS=0
+#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8 STRIDED=1 BIAS=0
+#variant subgroup8_small_bias ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8 STRIDED=1 BIAS=1
+#variant subgroup32 ROWS=32 VECTORS=1 WORKGROUP=32 UNROLL=2 SUBGROUP=32 STRIDED=1 BIAS=0
+#variant subgroup32_bias ROWS=32 VECTORS=1 WORKGROUP=32 UNROLL=2 SUBGROUP=32 STRIDED=1 BIAS=1
 
 #import grid
 
@@ -90,8 +95,8 @@ fn gemm(
 #end
 #end
 #if SUBGROUP
-#for q in 0..ROWS/8
-    var a_at${q} = params.a_offset + min(first_row + ${8 * q}u + subgroup_lane, params.m - 1u) * params.a_row;
+#for q in 0..ROWS/SUBGROUP
+    var a_at${q} = params.a_offset + min(first_row + ${SUBGROUP * q}u + subgroup_lane, params.m - 1u) * params.a_row;
 #end
 #else
     var a_at = params.a_offset + first_row / 4u;
@@ -123,11 +128,11 @@ fn gemm(
 #end
         let right${u}_${v} = select(vec4f(0.0), loaded${u}_${v}, there${u});
 #end
-#for q in 0..ROWS/8
+#for q in 0..ROWS/SUBGROUP
         let left${u}_${q} = select(0.0, a[a_at${q} + a_on${u}], there${u});
 #end
 #end
-#for q in 0..ROWS/8
+#for q in 0..ROWS/SUBGROUP
         a_at${q} += ${UNROLL}u * params.a_term;
 #end
 #else

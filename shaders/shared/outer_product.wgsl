@@ -1,13 +1,13 @@
 // The inner step of the tiled products: sum{r}_{v} += left[r] right{u}_{v} for UNROLL terms u of the sum, one after the
 // other, and ROWS x VECTORS sums of four elements each. The left factors are the same for the whole workgroup: left{u}_{q}
-// has four of them, or, with SUBGROUP, one for each invocation of a subgroup of eight, which is handed round.
+// has four of them, or, with SUBGROUP, one for each invocation of a subgroup of SUBGROUP, which is handed round.
 //
 // The importing shader loads all factors before: on a processor each load is a dozen branches, and a compiler that finds
 // sums between them keeps the products in memory.
 #for r in 0..ROWS
 #for u in 0..UNROLL
 #if SUBGROUP
-    let factor${u}_${r} = vec4f(subgroupBroadcast(left${u}_${r / 8}, ${r % 8}u));
+    let factor${u}_${r} = vec4f(subgroupBroadcast(left${u}_${r / SUBGROUP}, ${r % SUBGROUP}u));
 #else
     let factor${u}_${r} = vec4f(left${u}_${r / 4}[${r % 4}]);
 #end

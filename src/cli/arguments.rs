@@ -12,6 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::experiment::profile::Phases;
 use crate::experiment::run_folder::RunFolder;
+use crate::experiment::tuning::{self, TrainedNetwork, When};
 use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::pretext::Protocol;
 use crate::tensor::DType;
@@ -123,6 +124,14 @@ impl RunArguments {
             dataset.pretraining().len()
         );
         println!("device  {} ({})", chosen.device.name(), chosen.reason);
+        if let Some(gpu) = &chosen.gpu
+            && resume
+        {
+            tuning::resume(gpu, &folder)?;
+        }
+        if let Some(table) = chosen.device.variants() {
+            println!("kernels variants {}", table.summary());
+        }
         println!("run     {}", folder.path().display());
         Ok(folder)
     }
@@ -174,6 +183,41 @@ impl CheckpointArguments {
         match self.profile {
             true => Phases::new(0, steps).map(|_| ()),
             false => Ok(()),
+        }
+    }
+}
+
+/// Whether the variants of a GPU's kernels are measured before a training.
+#[derive(Args)]
+pub struct TuningArguments {
+    /// On a GPU, measure which variant of each kernel is the fastest for the network's shapes, also where a table ships
+    /// with the program (llvmpipe, SwiftShader); shapes measured before are not measured again. Without either flag this
+    /// is done on every other adapter. What is found is kept in PARALLAX_CACHE_DIR [default: parallax in the user's
+    /// folder for caches]
+    #[arg(long, conflicts_with = "no_tune")]
+    tune: bool,
+
+    /// On a GPU, measure nothing and take the table that ships with the program
+    #[arg(long)]
+    no_tune: bool,
+}
+
+impl TuningArguments {
+    /// Puts the table in use for a training of `network`. A run that goes on has its own.
+    pub fn prepare(
+        &self,
+        chosen: &ChosenDevice,
+        resume: bool,
+        network: impl FnOnce() -> Result<TrainedNetwork>,
+    ) -> Result<()> {
+        let when = match (self.tune, self.no_tune) {
+            (true, _) => When::Always,
+            (_, true) => When::Never,
+            _ => When::WhereNoTableShips,
+        };
+        match &chosen.gpu {
+            Some(gpu) if !resume => tuning::prepare(gpu, when, &network()?),
+            _ => Ok(()),
         }
     }
 }

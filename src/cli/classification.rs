@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::arguments::{
-    CheckpointArguments, DataArguments, RunArguments, fraction, not_negative, positive,
+    CheckpointArguments, DataArguments, RunArguments, TuningArguments, fraction, not_negative,
+    positive,
 };
 use super::device_choice::{open, open_for};
 use crate::augment::PaddedCropAugmentation;
@@ -17,10 +18,11 @@ use crate::experiment::classification::{
 };
 use crate::experiment::memory::StepSize;
 use crate::experiment::summary::ClassificationSummary;
+use crate::experiment::tuning::TrainedNetwork;
 use crate::nn::Head;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::pretext::Protocol;
-use crate::train::micro_batch;
+use crate::train::micro_batch::{self, in_parts};
 
 /// How an encoder and a linear layer are trained together.
 #[derive(Args)]
@@ -66,6 +68,9 @@ pub struct ClassificationArguments {
 
     #[command(flatten)]
     checkpoints: CheckpointArguments,
+
+    #[command(flatten)]
+    tuning: TuningArguments,
 }
 
 impl ClassificationArguments {
@@ -117,6 +122,15 @@ impl ClassificationArguments {
             image_bytes: dataset.train.images.len(),
         };
         step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
+        let images = in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size);
+        self.tuning.prepare(&chosen, checkpoints.resume, || {
+            Ok(TrainedNetwork {
+                encoder,
+                side: step.side,
+                layers: vec![[width, dataset.classes.len()]],
+                images,
+            })
+        })?;
         let folder = run.start(
             beginning.command(),
             (self.data.data, &dataset),

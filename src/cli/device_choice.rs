@@ -10,6 +10,8 @@ use crate::device::cpu::CpuDevice;
 use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuDevice, GpuOptions};
 use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
+use crate::experiment::adapter_cache::KeptPipelines;
+use crate::experiment::tuning;
 
 /// What `--device` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub struct ChosenDevice {
     pub reason: String,
     /// The device itself, where it can record what it does.
     pub profiler: Option<Arc<ProfiledDevice>>,
+    /// The device itself, where it is a GPU.
+    pub gpu: Option<Arc<GpuDevice>>,
+    /// Keeps the GPU's pipelines for the next run when it is dropped.
+    _pipelines: Option<KeptPipelines>,
 }
 
 /// Every adapter that this machine has.
@@ -107,22 +113,29 @@ pub fn open_for(request: &DeviceRequest, profile: bool) -> Result<ChosenDevice> 
                 ..GpuOptions::default()
             })
         })
-        .transpose()?;
-    let (device, profiler): (Device, _) = match (gpu, profile) {
+        .transpose()?
+        .map(Arc::new);
+    let (device, profiler): (Device, _) = match (&gpu, profile) {
         (None, false) => (Arc::new(CpuDevice::new()), None),
-        (Some(gpu), false) => (Arc::new(gpu), None),
+        (Some(gpu), false) => (gpu.clone(), None),
         (gpu, true) => {
             let profiler = Arc::new(match gpu {
                 None => ProfiledDevice::cpu(CpuDevice::new()),
-                Some(gpu) => ProfiledDevice::gpu(Arc::new(gpu)),
+                Some(gpu) => ProfiledDevice::gpu(gpu.clone()),
             });
             (profiler.clone(), Some(profiler))
         }
     };
+    let pipelines = gpu.as_ref().and_then(KeptPipelines::load);
+    if let Some(gpu) = &gpu {
+        tuning::use_stored(gpu);
+    }
     Ok(ChosenDevice {
         device,
         reason: reason.to_string(),
         profiler,
+        gpu,
+        _pipelines: pipelines,
     })
 }
 

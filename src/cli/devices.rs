@@ -4,8 +4,11 @@ use clap::Args;
 
 use super::device_choice::{adapters, auto_takes_gpu};
 use crate::device::cpu::CpuDevice;
+use crate::device::gpu::{AdapterDescription, shaders};
 use crate::device::kernels::Kernels;
+use crate::device::variants::{TableKey, VariantTable};
 use crate::error::Result;
+use crate::experiment::adapter_cache::{read_table, table_path};
 
 /// List every GPU adapter with its backend, limits and features, and the CPU; say which one --device auto takes
 #[derive(Args)]
@@ -32,6 +35,7 @@ pub fn run(_: &Arguments) -> Result<()> {
         );
         println!("  subgroup   {smallest} to {largest}");
         println!("  features   {}", adapter.features.join(", "));
+        println!("  variants   {}", variants(adapter));
         println!();
     }
     if adapters.is_empty() {
@@ -48,6 +52,29 @@ pub fn run(_: &Arguments) -> Result<()> {
     };
     println!("--device auto takes {taken}: {reason}");
     Ok(())
+}
+
+/// Which variants of its kernels a training on `adapter` runs.
+fn variants(adapter: &AdapterDescription) -> String {
+    let key = TableKey {
+        adapter: adapter.name.clone(),
+        driver: adapter.driver.clone(),
+        shaders: shaders::digest(),
+    };
+    let stored = read_table(&key).zip(table_path(&key));
+    let ships = VariantTable::ships_for(&adapter.name);
+    let shipped = VariantTable::shipped(key);
+    match stored {
+        Some((table, path)) if ships => format!(
+            "{}; with --tune those {} in {}",
+            shipped.source,
+            table.summary(),
+            path.display()
+        ),
+        Some((table, path)) => format!("{} in {}", table.summary(), path.display()),
+        None if ships => shipped.source,
+        None => format!("{}; the first training measures them", shipped.source),
+    }
 }
 
 fn mebibytes(bytes: u64) -> String {

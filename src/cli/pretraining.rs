@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{CheckpointArguments, DataArguments, NetworkArguments, RunArguments};
+use super::arguments::{
+    CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments,
+};
 use super::device_choice::{open, open_for};
 use crate::data::DataKind;
 use crate::error::{Error, Result};
@@ -44,6 +46,9 @@ pub struct PretrainingArguments {
 
     #[command(flatten)]
     checkpoints: CheckpointArguments,
+
+    #[command(flatten)]
+    tuning: TuningArguments,
 }
 
 impl PretrainingArguments {
@@ -90,6 +95,9 @@ impl PretrainingArguments {
         pretext
             .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
+        self.tuning.prepare(&chosen, checkpoints.resume, || {
+            pretext.trained_network(&dataset)
+        })?;
         let folder = run.start(
             pretext.command(),
             (self.data.data, &dataset),

@@ -11,6 +11,8 @@ const SIDE: usize = 32;
 const PIXELS: usize = 3 * SIDE * SIDE;
 const RECORD: usize = 1 + PIXELS;
 const CLASSES: usize = 10;
+/// Records that are read together: 200 KB.
+const RECORDS_AT_ONCE: usize = 64;
 
 const TRAIN: [&str; 5] = [
     "data_batch_1.bin",
@@ -71,20 +73,24 @@ fn read(root: &Path, names: &[&str]) -> Result<Split> {
     let mut labels = Vec::with_capacity(total);
     for (name, count) in names.iter().zip(counts) {
         let path = root.join(name);
-        let bytes = files::read_exactly(&path, count * RECORD)?;
-        for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
-            let label = record[0];
-            if usize::from(label) >= CLASSES {
-                let message = format!(
-                    "record {i} (counted from 0) has the label {label}; expected 0 to {}. The file is damaged or of \
-                     another format",
-                    CLASSES - 1
-                );
-                return Err(Error::data(&path, message));
+        let mut i = 0;
+        files::read_in_parts(&path, count * RECORD, RECORDS_AT_ONCE * RECORD, |records| {
+            for record in records.chunks_exact(RECORD) {
+                let label = record[0];
+                if usize::from(label) >= CLASSES {
+                    let message = format!(
+                        "record {i} (counted from 0) has the label {label}; expected 0 to {}. The file is damaged or of \
+                         another format",
+                        CLASSES - 1
+                    );
+                    return Err(Error::data(&path, message));
+                }
+                labels.push(u32::from(label));
+                images.extend_from_slice(&record[1..]);
+                i += 1;
             }
-            labels.push(u32::from(label));
-            images.extend_from_slice(&record[1..]);
-        }
+            Ok(())
+        })?;
     }
     Ok(Split {
         images,

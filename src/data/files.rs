@@ -1,6 +1,7 @@
 //! What the readers of data files share: finding the files, checking their sizes, reading them whole.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -114,6 +115,30 @@ pub fn read_exactly(path: &Path, bytes: usize) -> Result<Vec<u8>> {
         return Err(Error::data(path, message));
     }
     Ok(content)
+}
+
+/// Gives `take` the file at `path`, which should have `bytes` bytes, in parts of `part` bytes, the last one shorter.
+pub fn read_in_parts(
+    path: &Path,
+    bytes: usize,
+    part: usize,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
+    // The same memory for each part, which stays in the cache.
+    let mut buffer = vec![0; part.min(bytes)];
+    for start in (0..bytes).step_by(part) {
+        let part = &mut buffer[..part.min(bytes - start)];
+        match file.read_exact(part) {
+            Ok(()) => take(part)?,
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+                let message = format!("the file changed while it was read; it had {bytes} bytes");
+                return Err(Error::data(path, message));
+            }
+            Err(e) => return Err(Error::read(path, e)),
+        }
+    }
+    Ok(())
 }
 
 /// The lines of a text file, trimmed, without empty ones.

@@ -10,6 +10,7 @@
 
 use crate::device::Readback;
 use crate::device::shapes::{Conv2d, Pool2d};
+use crate::device::variants::VariantTable;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -272,6 +273,11 @@ pub trait Kernels: Send + Sync {
 
     /// Whether tensors live in the host's own memory, as they do on the CPU and on a software or integrated GPU.
     fn in_host_memory(&self) -> bool;
+
+    /// The table of kernels' variants in use, where there are any: the same bits need the same table.
+    fn variants(&self) -> Option<VariantTable> {
+        None
+    }
 
     /// Copies `data` into a new tensor.
     fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor>;

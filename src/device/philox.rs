@@ -49,6 +49,13 @@ impl Philox {
         }
     }
 
+    /// The same stream from its word `4 blocks` on, counted from its beginning.
+    pub fn from_block(mut self, blocks: u32) -> Self {
+        self.block = blocks;
+        self.used = 4;
+        self
+    }
+
     /// The next 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {

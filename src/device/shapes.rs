@@ -54,6 +54,13 @@ impl ConvGeometry {
         [self.n, self.o, self.oh, self.ow]
     }
 
+    pub fn conv(&self) -> Conv2d {
+        Conv2d {
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+
     /// FLOPs of one pass (a multiply-add is two); the two gradients cost the same.
     pub fn flops(&self) -> u64 {
         2 * (self.n * self.o * self.oh * self.ow) as u64 * (self.c * self.kh * self.kw) as u64

@@ -94,6 +94,7 @@ pub fn run(
         init: request.path.display().to_string(),
         seed: request.seed,
         device: device.name(),
+        variants: device.variants(),
         encoder: loaded.origin.encoder.into(),
         training: None,
         attack: Some(AttackConfig {

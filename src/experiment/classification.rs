@@ -143,6 +143,7 @@ pub fn run(
             .map_or("random".to_string(), |start| start.file.clone()),
         seed: settings.seed,
         device: device.name(),
+        variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
             micro_batch: settings.micro_batch,

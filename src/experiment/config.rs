@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use super::run_folder::{CONFIG, RunFolder};
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
 use crate::data::{DataKind, Dataset};
+use crate::device::variants::VariantTable;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::Optimization;
@@ -18,6 +20,9 @@ pub struct RunConfig {
     pub init: String,
     pub seed: u64,
     pub device: String,
+    /// Which variants of its kernels a GPU runs; a run that goes on takes them from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variants: Option<VariantTable>,
     pub encoder: EncoderConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingConfig>,
@@ -227,12 +232,24 @@ impl RunConfig {
     }
 }
 
-/// What differs between two configuration files, as `key: theirs, ours`; versions are left out. `None` where nothing
-/// does.
+/// The table of variants that the configuration in `folder` has; none where it has no table, or none that can be read.
+///
+/// # Errors
+/// `Error::Io` where the file cannot be read.
+pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
+    let bytes = folder.read(CONFIG)?.unwrap_or_default();
+    let config: toml::Table = toml::from_str(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
+    let table = config.get("variants").cloned();
+    Ok(table.and_then(|table| table.try_into().ok()))
+}
+
+/// What differs between two configuration files, as `key: theirs, ours`; versions are left out, and the variants of a GPU's
+/// kernels, which a run that goes on takes from its configuration. `None` where nothing does.
 pub fn difference(theirs: &str, ours: &str) -> Option<String> {
     let read = |text: &str| -> toml::Table {
         let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
         table.remove("versions");
+        table.remove("variants");
         table
     };
     let (theirs, ours) = (flatten(&read(theirs)), flatten(&read(ours)));

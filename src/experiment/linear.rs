@@ -59,6 +59,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         init: request.path.display().to_string(),
         seed: settings.seed,
         device: device.name(),
+        variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
             labelled_images: Some(members.len()),

@@ -1,5 +1,6 @@
 //! Runs: their configuration, their folder, their training, and what they found.
 
+pub mod adapter_cache;
 pub mod attack;
 pub mod classification;
 pub mod config;
@@ -15,3 +16,9 @@ pub mod report;
 pub mod run_folder;
 pub mod summary;
 pub mod training;
+pub mod tuning;
+
+/// Says on stderr what does not stop a run.
+fn warn(message: &str) {
+    eprintln!("parallax: warning: {}", message.replace('\n', " "));
+}

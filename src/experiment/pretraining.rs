@@ -10,6 +10,7 @@ use super::memory::StepSize;
 use super::run_folder::RunFolder;
 use super::summary::{PretrainingSummary, chance_loss, final_mean};
 use super::training::{Plan, Trained, train};
+use super::tuning::TrainedNetwork;
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
@@ -22,6 +23,7 @@ use crate::pretext::Protocol;
 use crate::pretext::rotnet::{ROTATIONS, RotNet, RotNetSettings};
 use crate::pretext::simclr::{SimClr, SimClrSettings};
 use crate::tensor::DType;
+use crate::train::micro_batch::in_parts;
 use crate::train::{Objective, Trainer};
 
 /// What is learned, with its settings.
@@ -109,6 +111,29 @@ impl Pretext {
             optimizer: self.optimization().optimizer,
             head_parameters,
             image_bytes: images.images.len(),
+        })
+    }
+
+    /// What a step on `dataset` passes through the network.
+    ///
+    /// # Errors
+    /// As [`Pretext::step_size`].
+    pub fn trained_network(&self, dataset: &Dataset) -> Result<TrainedNetwork> {
+        let step = self.step_size(dataset, false, DType::F32)?;
+        let width = step.encoder.shape()?.feature_width;
+        let images = in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size);
+        let (layers, passes) = match self {
+            Pretext::SimClr(settings) => (
+                Projector::layers(width).to_vec(),
+                if settings.separate_passes { 1 } else { 2 },
+            ),
+            Pretext::RotNet(_) => (vec![[width, ROTATIONS]], ROTATIONS),
+        };
+        Ok(TrainedNetwork {
+            encoder: step.encoder,
+            side: step.side,
+            layers,
+            images: passes * images,
         })
     }
 
@@ -215,6 +240,7 @@ impl PretrainingRequest {
             },
             seed: pretext.seed(),
             device: device.name(),
+            variants: device.variants(),
             encoder: (*pretext.encoder()).into(),
             training: Some(training),
             attack: None,

@@ -11,7 +11,7 @@ use super::config;
 use crate::error::{Error, Result};
 
 /// The run's configuration, which every run writes first.
-const CONFIG: &str = "config.toml";
+pub(super) const CONFIG: &str = "config.toml";
 /// A line a training step.
 const METRICS: &str = "metrics.jsonl";
 /// What was found, which every run writes last.

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::run_folder::{RunFolder, StepMetrics};
+use super::warn;
 use crate::device::Device;
 use crate::device::gpu::StreamCounts;
 use crate::device::profile::ProfiledDevice;
+use crate::device::variants::VariantTable;
 use crate::error::{Error, Result};
 use crate::nn::state::{Matching, load, metadata, save};
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
@@ -20,6 +22,8 @@ const STEPS_AHEAD: usize = 2;
 
 /// The file that a run goes on from.
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The checkpoint's entry with the table of variants in use.
+const VARIANTS: &str = "variants";
 
 /// How long a run is, and what it leaves on its way.
 #[derive(Clone, Debug)]
@@ -278,6 +282,10 @@ fn write_checkpoint<O: Objective>(
         entries.insert("loss_scale".to_string(), scale.to_string());
         entries.insert("loss_scale_good_steps".to_string(), good_steps.to_string());
     }
+    if let Some(table) = device.variants() {
+        let text = table.to_toml().map_err(Error::usage)?;
+        entries.insert(VARIANTS.to_string(), text);
+    }
     folder.write(CHECKPOINT, &save(device, &trainer.state(), &entries)?)
 }
 
@@ -308,6 +316,15 @@ fn restore<O: Objective>(
             scale: scale.ok_or_else(|| damaged("loss_scale"))?,
             good_steps: good_steps.ok_or_else(|| damaged("loss_scale_good_steps"))?,
         });
+    }
+    if let (Some(text), Some(now)) = (entries.get(VARIANTS), device.variants())
+        && VariantTable::from_toml(text.as_bytes()).as_ref() != Ok(&now)
+    {
+        warn(&format!(
+            "{}: it was written with another table of variants than the run's configuration has, so that bits may differ \
+             from here on",
+            path.display()
+        ));
     }
     load(
         device,

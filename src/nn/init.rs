@@ -23,17 +23,52 @@ fn stream(seed: u64, name: &str) -> Philox {
 pub(super) fn kaiming_normal_fan_out(seed: u64, name: &str, shape: [usize; 4]) -> Vec<f32> {
     let [o, c, kh, kw] = shape;
     let deviation = (2.0 / (o * kh * kw) as f64).sqrt() as f32;
-    let mut rng = stream(seed, name);
-    (0..o * c * kh * kw)
-        .map(|_| deviation * rng.normal())
-        .collect()
+    draw(&stream(seed, name), o * c * kh * kw, 2, |rng| {
+        deviation * rng.normal()
+    })
 }
 
 /// Uniform in +-1 / sqrt(fan_in): how torch starts weight and bias of a linear layer.
 pub(super) fn linear_uniform(seed: u64, name: &str, count: usize, fan_in: usize) -> Vec<f32> {
     let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
-    let mut rng = stream(seed, name);
-    (0..count).map(|_| rng.uniform(-bound, bound)).collect()
+    draw(&stream(seed, name), count, 1, |rng| {
+        rng.uniform(-bound, bound)
+    })
+}
+
+/// Draws that a thread makes at least.
+const DRAWS: usize = 16 * 1024;
+
+/// `count` numbers of `one`, each of which takes `words` words of `rng`, a divisor of four. Every core draws a part, from its
+/// own place in the stream, so that the numbers are those that one core would draw.
+fn draw(
+    rng: &Philox,
+    count: usize,
+    words: usize,
+    one: impl Fn(&mut Philox) -> f32 + Sync,
+) -> Vec<f32> {
+    let cores = match cfg!(feature = "threads") {
+        true => std::thread::available_parallelism().map_or(1, usize::from),
+        false => 1,
+    };
+    // Whole blocks of four words.
+    let part = count.div_ceil(cores).next_multiple_of(4).max(DRAWS);
+    let mut values = vec![0.0; count];
+    let fill = |(number, values): (usize, &mut [f32])| {
+        let mut rng = rng.clone().from_block((number * part * words / 4) as u32);
+        values.iter_mut().for_each(|value| *value = one(&mut rng));
+    };
+    let mut parts = values.chunks_mut(part).enumerate();
+    std::thread::scope(|scope| {
+        let own = parts.next();
+        let others: Vec<_> = parts.map(|part| scope.spawn(|| fill(part))).collect();
+        own.into_iter().for_each(&fill);
+        for other in others {
+            // A draw cannot fail; if it did, this thread goes down with it.
+            other.join().expect("a draw cannot fail");
+        }
+    });
+    values
 }
 
 #[cfg(test)]
@@ -46,6 +81,19 @@ mod tests {
         assert_eq!(draw(1, "conv1.weight"), draw(1, "conv1.weight"));
         assert_ne!(draw(1, "conv1.weight"), draw(2, "conv1.weight"));
         assert_ne!(draw(1, "conv1.weight"), draw(1, "conv2.weight"));
+    }
+
+    #[test]
+    fn parts_of_a_stream_are_the_stream() {
+        let rng = stream(3, "w");
+        let count = 5 * DRAWS + 7;
+        let normal = draw(&rng, count, 2, Philox::normal);
+        let unit = draw(&rng, count, 1, Philox::unit);
+        let (mut a, mut b) = (rng.clone(), rng.clone());
+        for i in 0..count {
+            assert_eq!((normal[i], unit[i]), (a.normal(), b.unit()), "number {i}");
+        }
+        assert!(draw(&rng, 0, 1, Philox::unit).is_empty());
     }
 
     #[test]

@@ -38,8 +38,14 @@ impl Projector {
         layers.into_iter().flat_map(Linear::parameters).collect()
     }
 
+    /// Inputs and outputs of its linear layers, for features of `width` numbers.
+    pub fn layers(width: usize) -> [[usize; 2]; 2] {
+        [[width, width], [width, PROJECTION_WIDTH]]
+    }
+
     /// The number of learned numbers of a projector of features of `width` numbers.
     pub fn parameter_count(width: usize) -> usize {
-        width * width + width + width * PROJECTION_WIDTH + PROJECTION_WIDTH
+        let layers = Self::layers(width);
+        layers.iter().map(|[i, o]| (i + 1) * o).sum()
     }
 }

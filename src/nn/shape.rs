@@ -313,8 +313,11 @@ impl ResNetShape {
         Ok(geometries.last().map_or(0, |last| last.oh * last.ow))
     }
 
-    /// Of every convolution, for one image.
-    fn geometries(&self, image_size: usize) -> Result<Vec<ConvGeometry>> {
+    /// Every convolution, the stem first, of one image of `image_size` x `image_size`.
+    ///
+    /// # Errors
+    /// As [`ResNetShape::flops`].
+    pub fn geometries(&self, image_size: usize) -> Result<Vec<ConvGeometry>> {
         let stem = self.stem.geometry(image_size)?;
         let mut size = stem.oh;
         if self.stem_pool {

@@ -1,12 +1,13 @@
 //! The devices under test, each opened once a process: the CPU with and without Winograd's convolution, three GPU contexts
-//! on one adapter, and a fourth for kernels that have a variant without subgroup operations. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER`
-//! (llvmpipe where that is not set).
+//! on one adapter, a fourth that uses no subgroup operations, and one for each variant of products and convolutions that the
+//! adapter runs. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe where that is not set).
 
 use std::sync::{Arc, OnceLock};
 
 use parallax::device::Device;
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
+use parallax::device::variants::Variant;
 
 /// The limit of a binding, in bytes, under which tensors of a few thousand elements are already sliced.
 pub const SMALL_BINDING: usize = 64 * 1024;
@@ -67,34 +68,62 @@ pub fn unsliced() -> [(&'static str, Device); 3] {
     ]
 }
 
-/// Every device, with those that leave out what a kernel may use: subgroup operations, Winograd's method.
+/// Every device, with those that leave out what a kernel may use (subgroup operations, Winograd's method) and those that run
+/// one variant of products and convolutions alone.
 pub fn all_variants() -> Vec<(&'static str, Device)> {
     let without = [
         ("gpu without subgroups", gpu_without_subgroups()),
         ("cpu without winograd", cpu_without_winograd()),
     ];
-    all().into_iter().chain(without).collect()
+    let forced = forced()
+        .iter()
+        .map(|(variant, gpu)| -> (_, Device) { (variant.name(), gpu.clone()) });
+    all().into_iter().chain(without).chain(forced).collect()
+}
+
+/// A GPU device for each variant that the adapter runs, which takes it wherever an operation has it.
+pub fn forced() -> &'static [(Variant, Arc<GpuDevice>)] {
+    static FORCED: OnceLock<Vec<(Variant, Arc<GpuDevice>)>> = OnceLock::new();
+    FORCED.get_or_init(|| {
+        let open = |variant| {
+            let options = GpuOptions {
+                variant: Some(variant),
+                ..options(false, None, true)
+            };
+            Some((variant, Arc::new(GpuDevice::open(options).ok()?)))
+        };
+        Variant::ALL.into_iter().filter_map(open).collect()
+    })
 }
 
 fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> Device {
     Arc::new(open_gpu(runtime_checks, binding_limit, subgroups))
 }
 
-/// A GPU device of the caller's own. An adapter may not give back all that an opened device took: open few.
-pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> GpuDevice {
-    let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
-    let device = GpuDevice::open(GpuOptions {
-        adapter: AdapterChoice::Named(adapter.clone()),
+/// The adapter under test.
+fn adapter() -> String {
+    std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string())
+}
+
+fn options(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> GpuOptions {
+    GpuOptions {
+        adapter: AdapterChoice::Named(adapter()),
         runtime_checks,
         binding_limit,
         subgroups,
         ..GpuOptions::default()
-    });
+    }
+}
+
+/// A GPU device of the caller's own. An adapter may not give back all that an opened device took: open few.
+pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> GpuDevice {
+    let device = GpuDevice::open(options(runtime_checks, binding_limit, subgroups));
     match device {
         Ok(device) => device,
         Err(error) => panic!(
-            "the tests need a GPU adapter whose name contains '{adapter}': {error}\n\
-             Run scripts/test.sh, which installs a software adapter where none is found."
+            "the tests need a GPU adapter whose name contains '{}': {error}\n\
+             Run scripts/test.sh, which installs a software adapter where none is found.",
+            adapter()
         ),
     }
 }

@@ -22,3 +22,4 @@ mod reduce;
 mod reference_gradients;
 mod shape_errors;
 mod storage;
+mod variants;

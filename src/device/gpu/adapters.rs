@@ -54,6 +54,12 @@ fn is_software(info: &wgpu::AdapterInfo) -> bool {
             .any(|software| name.contains(software))
 }
 
+/// The driver with its version.
+pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
+    let words = format!("{} {}", info.driver, info.driver_info);
+    words.trim().to_string()
+}
+
 fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
     let info = adapter.get_info();
     let limits = adapter.limits();
@@ -70,9 +76,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
             .iter_names()
             .map(|(name, _)| name.to_string())
             .collect(),
-        driver: format!("{} {}", info.driver, info.driver_info)
-            .trim()
-            .to_string(),
+        driver: driver(&info),
         backend: info.backend.to_string(),
         name: info.name,
     }

@@ -1,12 +1,13 @@
 //! The open adapter: its limits, its pipelines, and what went wrong on it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
-use super::shaders::{EntryPoint, SHADERS};
+use super::shaders::{self, EntryPoint, SHADERS};
 use super::stream::Stream;
+use crate::device::variants::{TableKey, Variant, VariantTable};
 use crate::error::{Error, Result};
 
 /// How to open an adapter.
@@ -24,6 +25,9 @@ pub struct GpuOptions {
     pub subgroups: bool,
     /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is told.
     pub f16: bool,
+    /// The one variant of products and convolutions to run, wherever an operation has it (plain elsewhere), in place of
+    /// what the table that ships picks. For tests and benches.
+    pub variant: Option<Variant>,
 }
 
 impl Default for GpuOptions {
@@ -34,6 +38,7 @@ impl Default for GpuOptions {
             binding_limit: None,
             subgroups: true,
             f16: true,
+            variant: None,
         }
     }
 }
@@ -58,6 +63,11 @@ pub(crate) struct Context {
     pub(super) subgroup_size: Option<[u32; 2]>,
     /// Whether kernels can read and write f16.
     pub(super) has_f16: bool,
+    /// Which variant each shape runs.
+    pub(super) table: Mutex<VariantTable>,
+    /// The name for data of the adapter's pipelines, where it has them.
+    pub(super) pipeline_key: Option<String>,
+    pub(super) pipeline_cache: OnceLock<wgpu::PipelineCache>,
     runtime_checks: bool,
     modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
@@ -78,9 +88,9 @@ impl Context {
         let info = adapter.get_info();
         let limits = adapter.limits();
         check_limits(&info.name, &limits)?;
-        let timestamps =
-            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-        let mut wanted = timestamps;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::PIPELINE_CACHE;
         wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
         wanted.set(wgpu::Features::SHADER_F16, options.f16);
         let features = adapter.features() & wanted;
@@ -116,15 +126,34 @@ impl Context {
             .binding_limit
             .map_or(adapter_limit, |limit| limit.min(adapter_limit));
         let stream = Stream::new(&device, &limits);
+        let subgroup_size = features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some([info.subgroup_min_size, info.subgroup_max_size]);
+        let key = TableKey {
+            adapter: info.name.clone(),
+            driver: adapters::driver(&info),
+            shaders: shaders::digest(),
+        };
+        let table = match options.variant {
+            None => VariantTable::shipped(key),
+            Some(variant) => {
+                check_variant(variant, &info.name, subgroup_size)?;
+                VariantTable::only(variant, key)
+            }
+        };
         Ok(Context {
             device,
             queue,
             // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
             binding_limit: (binding_limit / 256 * 256).max(256),
-            subgroup_size: features
-                .contains(wgpu::Features::SUBGROUP)
-                .then_some([info.subgroup_min_size, info.subgroup_max_size]),
+            subgroup_size,
             has_f16: features.contains(wgpu::Features::SHADER_F16),
+            table: Mutex::new(table),
+            pipeline_key: match features.contains(wgpu::Features::PIPELINE_CACHE) {
+                true => wgpu::util::pipeline_cache_key(&info),
+                false => None,
+            },
+            pipeline_cache: OnceLock::new(),
             limits,
             in_host_memory: matches!(
                 info.device_type,
@@ -236,7 +265,7 @@ impl Context {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: None,
+                cache: self.pipeline_cache.get(),
             });
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::device(
@@ -269,6 +298,30 @@ impl Context {
                 .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         }
     }
+}
+
+/// Whether an adapter whose subgroups are of `subgroup_size`, where they may be used, runs `variant`.
+pub(super) fn runs(variant: Variant, subgroup_size: Option<[u32; 2]>) -> bool {
+    match variant.subgroup_size() {
+        None => true,
+        Some(size) => subgroup_size == Some([size, size]),
+    }
+}
+
+/// Fails where an adapter cannot run the one variant that was asked for.
+fn check_variant(variant: Variant, name: &str, subgroup_size: Option<[u32; 2]>) -> Result<()> {
+    if runs(variant, subgroup_size) {
+        return Ok(());
+    }
+    let has = match subgroup_size {
+        None => "subgroups are not in use there".to_string(),
+        Some([smallest, largest]) => format!("its subgroups are of {smallest} to {largest}"),
+    };
+    let needs = variant.subgroup_size().unwrap_or_default();
+    Err(Error::device(
+        name,
+        format!("the variant {variant} needs subgroups of {needs} and no other, and {has}"),
+    ))
 }
 
 /// Fails where an adapter is too small for the kernels.
@@ -314,6 +367,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variant_for_a_subgroup_size_needs_that_size_and_no_other() {
+        let variant = Variant::Subgroup8Large;
+        assert!(runs(variant, Some([8, 8])) && runs(Variant::Staged, None));
+        for size in [None, Some([8, 32]), Some([4, 8]), Some([32, 32])] {
+            assert!(!runs(variant, size), "{size:?}");
+        }
+        let error = check_variant(variant, "a card", Some([8, 32])).unwrap_err();
+        let words = "the variant subgroup8_large needs subgroups of 8 and no other, and its subgroups are of 8 to 32";
+        assert!(error.to_string().ends_with(words), "{error}");
+    }
 
     #[test]
     fn an_adapter_that_is_too_small_is_told_what_it_lacks() {

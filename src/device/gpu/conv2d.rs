@@ -1,14 +1,17 @@
-//! Launches of `shaders/conv2d.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two gradients.
+//! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two
+//! gradients.
 
 use super::gemm::Tile;
 use super::pack::{Layout, pack};
 use super::shaders::{
-    conv2d_dw_plain, conv2d_dw_subgroup8_large, conv2d_dw_subgroup8_small, conv2d_narrow,
-    conv2d_plain, conv2d_subgroup8_large, conv2d_subgroup8_small,
+    conv2d_dw_plain, conv2d_dw_subgroup8_large, conv2d_dw_subgroup8_small, conv2d_dw_subgroup32,
+    conv2d_narrow, conv2d_plain, conv2d_staged, conv2d_subgroup8_large, conv2d_subgroup8_small,
+    conv2d_subgroup32,
 };
 use super::{EntryPoint, GpuDevice};
 use crate::device::kernels::Kernels;
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
+use crate::device::variants::{Operation, ShapeClass, Variant};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -21,20 +24,35 @@ const DW_PIXELS: [usize; 2] = [512, 32 * 1024];
 /// Elements of each scratch tensor of the weight gradient, where one image fits: 64 MiB.
 const DW_SCRATCH: usize = 16 << 20;
 
-/// The fastest variant of the forward kernel on this adapter, for output channels x pixels.
-fn forward_tile(device: &GpuDevice, output_channels: usize, pixels: usize) -> Tile {
-    if !device.has_subgroups_of(8) {
-        let (entry, rows) = match output_channels <= 4 {
-            true => (&conv2d_narrow::CONV2D, 4),
-            false => (&conv2d_plain::CONV2D, 8),
-        };
-        return Tile::plain(entry, rows, 512);
-    }
-    let tiles = Tile::for_subgroups_of_8(
+/// The variants of the forward kernel, for so many channels of the result.
+pub(super) fn tiles(output_channels: usize) -> [Tile; 5] {
+    let (plain, rows) = match output_channels <= 4 {
+        true => (&conv2d_narrow::CONV2D, 4),
+        false => (&conv2d_plain::CONV2D, 8),
+    };
+    let [large, small, of_32] = Tile::of_subgroups(
         &conv2d_subgroup8_large::CONV2D,
         &conv2d_subgroup8_small::CONV2D,
+        &conv2d_subgroup32::CONV2D,
     );
-    Tile::fastest(tiles, output_channels, pixels)
+    [
+        Tile::packed(Variant::Plain, plain, rows, 512),
+        Tile::packed(Variant::Staged, &conv2d_staged::CONV2D, 64, 128),
+        large,
+        small,
+        of_32,
+    ]
+}
+
+/// The variant of the forward kernel for a result of `rows` channels x `columns` pixels.
+fn forward_tile(
+    device: &GpuDevice,
+    operation: Operation,
+    g: &ConvGeometry,
+    [rows, columns]: [usize; 2],
+) -> Tile {
+    let class = ShapeClass::convolution(operation, g);
+    device.choose(&class, &tiles(rows), |tile| tile.padded(rows, columns))
 }
 
 /// The weight as the forward kernel reads it, in vec4s where it is packed and in elements otherwise.
@@ -48,7 +66,8 @@ struct Weight {
 }
 
 impl Weight {
-    /// The weight `[O, C, KH, KW]` for an input of type `dtype` and `tile`, whose rows run along C where `transposed` and along O otherwise.
+    /// The weight `[O, C, KH, KW]` for an input of type `dtype` and `tile`, whose rows run along C where `transposed` and along
+    /// O otherwise.
     fn bind(
         device: &GpuDevice,
         operation: &'static str,
@@ -108,7 +127,7 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     shapes::activations("conv2d", "x", x)?;
     shapes::floats("conv2d", "w", w)?;
     let y = device.allocate(&g.y_shape(), dtype)?;
-    let tile = forward_tile(device, g.o, g.n * g.oh * g.ow);
+    let tile = forward_tile(device, Operation::Conv2d, &g, [g.o, g.n * g.oh * g.ow]);
     let w = Weight::bind(device, "conv2d", (w, dtype), &g, false, &tile)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
@@ -190,7 +209,7 @@ pub(super) fn conv2d_dx(
     dy.expect("conv2d_dx", "dy", &g.y_shape(), dtype)?;
     shapes::floats("conv2d_dx", "w", w)?;
     let dx = device.allocate(&g.x_shape(), dtype)?;
-    let tile = forward_tile(device, g.c, g.n * g.h * g.w);
+    let tile = forward_tile(device, Operation::Conv2dDx, &g, [g.c, g.n * g.h * g.w]);
     let w = Weight::bind(device, "conv2d_dx", (w, dtype), &g, true, &tile)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
@@ -259,24 +278,38 @@ struct Dw {
     workgroups: usize,
 }
 
+/// The variants of the weight gradient's first kernel.
+pub(super) fn dw_tiles() -> [Tile; 4] {
+    let [large, small, of_32] = Tile::of_subgroups(
+        &conv2d_dw_subgroup8_large::PARTIAL,
+        &conv2d_dw_subgroup8_small::PARTIAL,
+        &conv2d_dw_subgroup32::PARTIAL,
+    );
+    let plain = Tile::packed(Variant::Plain, &conv2d_dw_plain::PARTIAL, 8, 128);
+    [plain, large, small, of_32]
+}
+
 impl Dw {
-    /// The fastest variant on this adapter.
     fn of(device: &GpuDevice, g: &ConvGeometry) -> Dw {
-        if !device.has_subgroups_of(8) {
-            return Dw {
-                tile: Tile::plain(&conv2d_dw_plain::PARTIAL, 8, 128),
-                reduce: &conv2d_dw_plain::REDUCE,
-                workgroups: DW_WORKGROUPS,
-            };
-        }
-        let tiles = Tile::for_subgroups_of_8(
-            &conv2d_dw_subgroup8_large::PARTIAL,
-            &conv2d_dw_subgroup8_small::PARTIAL,
-        );
+        let class = ShapeClass::convolution(Operation::Conv2dDw, g);
+        let elements = |tile: &Tile| match tile.packed {
+            // A column of the shader's is four of the result.
+            true => 4 * tile.padded(g.o, g.kh * g.kw * g.c.div_ceil(4)),
+            false => tile.padded(g.o, g.kh * g.kw * g.c),
+        };
+        let tile = device.choose(&class, &dw_tiles(), elements);
+        let (reduce, workgroups) = match tile.variant {
+            Variant::Subgroup8Large | Variant::Subgroup8Small => (
+                &conv2d_dw_subgroup8_large::REDUCE,
+                DW_WORKGROUPS_ON_PROCESSOR,
+            ),
+            Variant::Subgroup32 => (&conv2d_dw_subgroup32::REDUCE, DW_WORKGROUPS),
+            Variant::Plain | Variant::Staged => (&conv2d_dw_plain::REDUCE, DW_WORKGROUPS),
+        };
         Dw {
-            tile: Tile::fastest(tiles, g.o, g.c * g.kh * g.kw),
-            reduce: &conv2d_dw_subgroup8_large::REDUCE,
-            workgroups: DW_WORKGROUPS_ON_PROCESSOR,
+            tile,
+            reduce,
+            workgroups,
         }
     }
 

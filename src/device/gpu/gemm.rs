@@ -1,14 +1,16 @@
-//! Launches of `shaders/gemm.wgsl`: matrix products and the linear layer.
+//! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`: matrix products and the linear layer.
 
 use super::pack::{Layout, pack};
 use super::shaders::{
-    gemm_plain, gemm_plain_bias, gemm_subgroup8_contiguous, gemm_subgroup8_large,
-    gemm_subgroup8_large_bias, gemm_subgroup8_small, gemm_subgroup8_small_bias,
+    gemm_plain, gemm_plain_bias, gemm_staged_bias, gemm_staged_plain, gemm_subgroup8_contiguous,
+    gemm_subgroup8_large, gemm_subgroup8_large_bias, gemm_subgroup8_small,
+    gemm_subgroup8_small_bias, gemm_subgroup32, gemm_subgroup32_bias,
 };
 use super::stream::Part;
 use super::{EntryPoint, GpuDevice};
 use crate::device::kernels::Gemm;
 use crate::device::shapes::{self, GemmGeometry};
+use crate::device::variants::{Operation, ShapeClass, Variant};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -20,6 +22,7 @@ const MAX_TERMS: usize = 32 * 1024;
 /// One variant of a tiled product: its `ROWS` and columns, and how it reads its factors.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
+    pub(super) variant: Variant,
     pub(super) entry: &'static EntryPoint,
     pub(super) rows: usize,
     /// Of a workgroup.
@@ -28,85 +31,81 @@ pub(super) struct Tile {
     pub(super) packed: bool,
     /// The same tile for a right factor whose vec4s lie as the kernel reads them.
     contiguous: Option<&'static EntryPoint>,
-    /// Time for each element of a tile, beside that of the other variants for the same adapter.
-    pub(super) cost: usize,
 }
 
 impl Tile {
-    pub(super) fn plain(entry: &'static EntryPoint, rows: usize, columns: usize) -> Tile {
+    pub(super) fn packed(
+        variant: Variant,
+        entry: &'static EntryPoint,
+        rows: usize,
+        columns: usize,
+    ) -> Tile {
         Tile {
+            variant,
             entry,
             rows,
             columns,
             packed: true,
             contiguous: None,
-            cost: 1,
         }
     }
 
-    /// The two variants for subgroups of 8; their costs are those of llvmpipe.
-    pub(super) fn for_subgroups_of_8(
+    /// The variants that hand one factor round in a subgroup, of entry points that differ in nothing else.
+    pub(super) fn of_subgroups(
         large: &'static EntryPoint,
         small: &'static EntryPoint,
-    ) -> [Tile; 2] {
+        of_32: &'static EntryPoint,
+    ) -> [Tile; 3] {
         [
-            Tile {
-                entry: large,
-                rows: 64,
-                columns: 64,
-                packed: false,
-                contiguous: None,
-                cost: 3,
-            },
-            Tile {
-                entry: small,
-                rows: 16,
-                columns: 32,
-                packed: false,
-                contiguous: None,
-                cost: 4,
-            },
+            (Variant::Subgroup8Large, large, 64, 64),
+            (Variant::Subgroup8Small, small, 16, 32),
+            (Variant::Subgroup32, of_32, 32, 128),
         ]
+        .map(|(variant, entry, rows, columns)| Tile {
+            packed: false,
+            ..Tile::packed(variant, entry, rows, columns)
+        })
     }
 
-    /// The variant, of those for one adapter, that takes the least time for a result of `rows` x `columns`.
-    pub(super) fn fastest<const N: usize>(tiles: [Tile; N], rows: usize, columns: usize) -> Tile {
-        tiles
-            .into_iter()
-            .min_by_key(|tile| {
-                tile.cost
-                    * rows.next_multiple_of(tile.rows)
-                    * columns.next_multiple_of(tile.columns)
-            })
-            .expect("there are variants for every adapter")
+    /// Elements of a result of `rows` x `columns` in whole tiles.
+    pub(super) fn padded(&self, rows: usize, columns: usize) -> usize {
+        rows.next_multiple_of(self.rows) * columns.next_multiple_of(self.columns)
     }
 
     pub(super) fn workgroups(&self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
+}
 
-    fn of(device: &GpuDevice, bias: bool, m: usize, n: usize) -> Tile {
-        let [plain, large, small] = match bias {
-            false => [
-                &gemm_plain::GEMM,
-                &gemm_subgroup8_large::GEMM,
-                &gemm_subgroup8_small::GEMM,
-            ],
-            true => [
-                &gemm_plain_bias::GEMM,
-                &gemm_subgroup8_large_bias::GEMM,
-                &gemm_subgroup8_small_bias::GEMM,
-            ],
-        };
-        if !device.has_subgroups_of(8) {
-            return Tile::plain(plain, 8, 512);
-        }
-        let [mut large, small] = Tile::for_subgroups_of_8(large, small);
-        if !bias {
-            large.contiguous = Some(&gemm_subgroup8_contiguous::GEMM);
-        }
-        Tile::fastest([large, small], m, n)
+/// The variants of a product, and of one with a bias.
+pub(super) fn tiles(bias: bool) -> [Tile; 5] {
+    let [plain, staged, large, small, of_32] = match bias {
+        false => [
+            &gemm_plain::GEMM,
+            &gemm_staged_plain::GEMM,
+            &gemm_subgroup8_large::GEMM,
+            &gemm_subgroup8_small::GEMM,
+            &gemm_subgroup32::GEMM,
+        ],
+        true => [
+            &gemm_plain_bias::GEMM,
+            &gemm_staged_bias::GEMM,
+            &gemm_subgroup8_large_bias::GEMM,
+            &gemm_subgroup8_small_bias::GEMM,
+            &gemm_subgroup32_bias::GEMM,
+        ],
+    };
+    let [mut large, small, of_32] = Tile::of_subgroups(large, small, of_32);
+    if !bias {
+        large.contiguous = Some(&gemm_subgroup8_contiguous::GEMM);
     }
+    [
+        Tile::packed(Variant::Plain, plain, 8, 512),
+        Tile::packed(Variant::Staged, staged, 64, 128),
+        large,
+        small,
+        of_32,
+    ]
 }
 
 /// One factor of a product.
@@ -322,7 +321,8 @@ pub(super) fn gemm(device: &GpuDevice, options: Gemm, a: &Tensor, b: &Tensor) ->
     shapes::floats("gemm", "a", a)?;
     shapes::floats("gemm", "b", b)?;
     let g = shapes::gemm(options, a, b)?;
-    let tile = Tile::of(device, false, g.m, g.n);
+    let class = ShapeClass::product(Operation::Gemm, [g.m, g.n, g.k]);
+    let tile = device.choose(&class, &tiles(false), |tile| tile.padded(g.m, g.n));
     let factors = factors(&tile, options, g, ("a", a), ("b", b));
     product(device, "gemm", &tile, &factors, None)
 }
@@ -337,7 +337,8 @@ pub(super) fn linear(device: &GpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) 
         transpose_b: true,
     };
     let g = shapes::gemm(options, x, w)?;
-    let tile = Tile::of(device, true, g.m, g.n);
+    let class = ShapeClass::product(Operation::Linear, [g.m, g.n, g.k]);
+    let tile = device.choose(&class, &tiles(true), |tile| tile.padded(g.m, g.n));
     let factors = factors(&tile, options, g, ("x", x), ("w", w));
     product(device, "linear", &tile, &factors, Some(bias))
 }

@@ -6,16 +6,19 @@ use crate::device::Readback;
 use crate::device::kernels::*;
 use crate::device::readback::State;
 use crate::device::shapes::{self, Conv2d, Pool2d};
+use crate::device::variants::{ShapeClass, Variant, VariantTable};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
 mod adapters;
 mod buffers;
 mod context;
+mod pipeline_cache;
 mod readback;
 pub mod shaders;
 mod stream;
 mod timing;
+mod tuning;
 
 mod attack;
 mod batch_norm;
@@ -40,11 +43,13 @@ use batch_norm::Statistics;
 pub(crate) use buffers::GpuStorage;
 pub use context::GpuOptions;
 use context::{Context, lock};
+use gemm::Tile;
 pub(crate) use readback::GpuReadback;
 use shaders::EntryPoint;
 use stream::Part;
 pub use stream::StreamCounts;
 pub use timing::TimedKernel;
+pub use tuning::{Problem, Tuned};
 
 /// A graphics processor as a device.
 pub struct GpuDevice {
@@ -73,6 +78,29 @@ impl GpuDevice {
     /// What was done since the device was opened.
     pub fn counts(&self) -> StreamCounts {
         lock(&self.context.stream).counts
+    }
+
+    /// Whether the adapter runs `variant`.
+    pub fn runs(&self, variant: Variant) -> bool {
+        context::runs(variant, self.context.subgroup_size)
+    }
+
+    /// The table in use from now on.
+    pub fn use_variants(&self, table: VariantTable) {
+        *lock(&self.context.table) = table;
+    }
+
+    /// What the table in use picks of `tiles`, out of those that the adapter runs; `padded` gives the elements of the result
+    /// in whole tiles.
+    fn choose(&self, class: &ShapeClass, tiles: &[Tile], padded: impl Fn(&Tile) -> usize) -> Tile {
+        let there: Vec<_> = tiles
+            .iter()
+            .filter(|tile| self.runs(tile.variant))
+            .map(|tile| (tile.variant, padded(tile)))
+            .collect();
+        let variant = lock(&self.context.table).choose(class, &there);
+        let chosen = tiles.iter().find(|tile| tile.variant == variant);
+        *chosen.expect("every operation has a plain variant")
     }
 
     /// A tensor whose content is not defined.
@@ -234,11 +262,6 @@ impl GpuDevice {
         self.cut(operation, rows, fitting.min(most), largest + 63)
     }
 
-    /// Whether all subgroups have `size` invocations, so that a kernel may name each of them.
-    fn has_subgroups_of(&self, size: u32) -> bool {
-        self.context.subgroup_size == Some([size, size])
-    }
-
     /// Records the kernel `entry`, or its twin where activations are f16; see [`Context::launch`].
     fn launch_for<P: bytemuck::Pod>(
         &self,
@@ -309,6 +332,10 @@ impl Kernels for GpuDevice {
 
     fn in_host_memory(&self) -> bool {
         self.context.in_host_memory
+    }
+
+    fn variants(&self) -> Option<VariantTable> {
+        Some(lock(&self.context.table).clone())
     }
 
     fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor> {

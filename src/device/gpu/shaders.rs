@@ -1,5 +1,7 @@
 //! The expanded shaders, with what the build script read off them (`build.rs`).
 
+use sha2::{Digest, Sha256};
+
 use crate::tensor::DType;
 
 /// One expanded WGSL file.
@@ -33,6 +35,19 @@ impl EntryPoint {
             _ => self,
         }
     }
+}
+
+/// SHA-256 over every expanded shader, the first 16 digits.
+pub fn digest() -> String {
+    let mut hasher = Sha256::new();
+    for shader in SHADERS {
+        hasher.update(shader.name);
+        hasher.update([0]);
+        hasher.update(shader.source);
+        hasher.update([0]);
+    }
+    let bytes = hasher.finalize();
+    bytes[..8].iter().map(|b| format!("{b:02x}")).collect()
 }
 
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));

@@ -5,6 +5,7 @@ use super::{ProfiledDevice, Work};
 use crate::device::Readback;
 use crate::device::kernels::*;
 use crate::device::shapes::{self, Conv2d, Pool2d};
+use crate::device::variants::VariantTable;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -59,6 +60,10 @@ impl Kernels for ProfiledDevice {
 
     fn in_host_memory(&self) -> bool {
         self.inner.in_host_memory()
+    }
+
+    fn variants(&self) -> Option<VariantTable> {
+        self.inner.variants()
     }
 
     fn upload(&self, data: HostSlice<'_>, shape: &[usize]) -> Result<Tensor> {

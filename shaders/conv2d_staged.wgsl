@@ -1,0 +1,187 @@
+// Convolution as implicit GEMM for graphics processors, forward and for the input's gradient: tiles of the weight and of the
+// input staged in workgroup memory. Maths, tensors and parameters are conv2d.wgsl's, and w is packed as for its variant
+// plain: vec4s along the output channels, padded to whole tiles.
+//
+//   output[n, q, out_step i + out_row, out_step j + out_column]
+//     = sum over channels p, taps u < taps_h, v < taps_w of
+//       input[n, p, step i + row + direction u, step j + column + direction v] w[q, p, tap(u, v)]
+//
+//   input  [N, P, input_h, input_w]     x, or dy for dx
+//   w       [KH KW, P, Q]                 w[tap w_tap + p w_term + q / 4]
+//   output  [N, Q, output_h, output_w]   y, or dx
+//
+// Tile: a workgroup of 128 holds 64 output channels x 128 pixels, an invocation 8 x 8 of them in registers, as in
+// gemm_staged.wgsl. For each tap and 16 channels of the input the workgroup copies 16 x 64 weights and 16 x 128 pixels to
+// workgroup memory. A vec4 of the staged input is of four pixels 32 apart, so that neighbours load neighbouring pixels; an
+// invocation finds the addresses of its four once a tap. Rows of the staged tiles are padded by one vec4. 12,800 bytes of
+// workgroup memory.
+//
+// The sum runs over blocks of 16 channels, then taps, then the channels of a block: conv2d.wgsl's order. A block behind the
+// last channel is filled up with zeros, so that few channels (a stem's three) waste most of it: other variants are for these.
+// Pixels behind the last repeat it and are not stored. One workgroup a tile, channel tiles fastest.
+//
+// The twin for f16 has f16 input, w and output; what is staged and summed is f32 there too.
+//
+// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth. Its speed on a graphics
+// processor is not measured; on llvmpipe it is far slower than conv2d.wgsl's.
+
+#f16
+
+#if F16
+enable f16;
+#end
+
+#import grid
+#import real
+
+struct Params {
+    // images x grid_h x grid_w
+    pixels: u32,
+    grid_h: u32,
+    grid_w: u32,
+    input_channels: u32,
+    input_h: u32,
+    input_w: u32,
+    output_channels: u32,
+    output_h: u32,
+    output_w: u32,
+    step: u32,
+    row: i32,
+    column: i32,
+    direction: i32,
+    // taps in use: taps_h x taps_w from (tap_row, tap_column), tap_step apart, of a kernel of kernel_w columns
+    taps_h: u32,
+    taps_w: u32,
+    tap_row: u32,
+    tap_column: u32,
+    tap_step: u32,
+    kernel_w: u32,
+    out_step: u32,
+    out_row: u32,
+    out_column: u32,
+    w_tap: u32,
+    w_term: u32,
+    // 1
+    w_row: u32,
+    // elements before image 0
+    input_offset: u32,
+    output_offset: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> input: array<real>;
+@group(0) @binding(2) var<storage, read> w: array<real4>;
+@group(0) @binding(3) var<storage, read_write> output: array<real>;
+
+// In vec4s: 16 channels of 16 (64 output channels) and of 32 (128 pixels), each padded by one.
+var<workgroup> w_tile: array<vec4f, 272>;
+var<workgroup> input_tile: array<vec4f, 528>;
+
+@compute @workgroup_size(128)
+fn conv2d(at: Invocation) {
+    let channel_tiles = (params.output_channels + 63u) / 64u;
+    let tile = workgroup_index(at);
+    let first_channel = tile % channel_tiles * 64u;
+    let first_pixel = tile / channel_tiles * 128u;
+    let grid = params.grid_h * params.grid_w;
+    let plane = params.input_h * params.input_w;
+
+    // What this invocation copies: of w a vec4 of every eighth channel, of the input its four pixels of every fourth.
+    let w_vector = at.lane % 16u;
+    let w_channel = at.lane / 16u;
+    let w_from = first_channel / 4u + w_vector;
+    let quad = at.lane % 32u;
+    let input_channel = at.lane / 32u;
+    let pixel = min(vec4u(first_pixel + quad) + vec4u(0u, 32u, 64u, 96u), vec4u(params.pixels - 1u));
+    let image = pixel / grid;
+    let in_grid = pixel - image * grid;
+    let i = in_grid / params.grid_w;
+    let j = in_grid - i * params.grid_w;
+    let base = params.input_offset + image * params.input_channels * plane;
+    let row = vec4i(i * params.step) + params.row;
+    let column = vec4i(j * params.step) + params.column;
+
+    // What it adds up: eight output channels, and the pixels of vec4s `vector` and `vector + 16`.
+    let channels = at.lane / 16u * 2u;
+    let vector = at.lane % 16u;
+#for r in 0..8
+#for v in 0..2
+    var sum${r}_${v} = vec4f(0.0);
+#end
+#end
+    for (var block = 0u; block < params.input_channels; block += 16u) {
+        for (var u = 0u; u < params.taps_h; u++) {
+            // A negative index is a large unsigned one.
+            let input_row = vec4u(row + params.direction * i32(u));
+            let tap_row = (params.tap_row + u * params.tap_step) * params.kernel_w + params.tap_column;
+            for (var v = 0u; v < params.taps_w; v++) {
+                let input_column = vec4u(column + params.direction * i32(v));
+                let inside = (input_row < vec4u(params.input_h)) & (input_column < vec4u(params.input_w));
+                // A pixel outside reads the first element of its channel instead.
+                let read_at = base + select(vec4u(0u), input_row * params.input_w + input_column, inside);
+                let w_at = w_from + (tap_row + v * params.tap_step) * params.w_tap;
+#for i in 0..2
+                let w_p${i} = block + w_channel + ${8 * i}u;
+                var w_value${i} = vec4f(0.0);
+                if w_p${i} < params.input_channels {
+                    w_value${i} = vec4f(w[w_at + w_p${i} * params.w_term]);
+                }
+#end
+#for i in 0..4
+                let p${i} = block + input_channel + ${4 * i}u;
+                var value${i} = vec4f(0.0);
+                if p${i} < params.input_channels {
+                    let at${i} = read_at + p${i} * plane;
+                    let loaded = vec4f(
+                        f32(input[at${i}.x]), f32(input[at${i}.y]), f32(input[at${i}.z]), f32(input[at${i}.w]),
+                    );
+                    value${i} = select(vec4f(0.0), loaded, inside);
+                }
+#end
+                // The tiles before are in use until all have added them up.
+                workgroupBarrier();
+#for i in 0..2
+                w_tile[(w_channel + ${8 * i}u) * 17u + w_vector] = w_value${i};
+#end
+#for i in 0..4
+                input_tile[(input_channel + ${4 * i}u) * 33u + quad] = value${i};
+#end
+                workgroupBarrier();
+                for (var p = 0u; p < 16u; p++) {
+#for q in 0..2
+                    let left${q} = w_tile[p * 17u + channels + ${q}u];
+#end
+#for v in 0..2
+                    let right${v} = input_tile[p * 33u + vector + ${16 * v}u];
+#end
+#for r in 0..8
+#for v in 0..2
+                    sum${r}_${v} = fma(vec4f(left${r / 4}[${r % 4}]), right${v}, sum${r}_${v});
+#end
+#end
+                }
+            }
+        }
+    }
+
+    let output_plane = params.output_h * params.output_w;
+    let own_channel = first_channel + channels * 4u;
+#for v in 0..2
+#for k in 0..4
+    let pixel${v}_${k} = first_pixel + vector + ${16 * v + 32 * k}u;
+    if pixel${v}_${k} < params.pixels {
+        let image = pixel${v}_${k} / grid;
+        let in_grid = pixel${v}_${k} - image * grid;
+        let i = in_grid / params.grid_w;
+        let j = in_grid - i * params.grid_w;
+        let to = params.output_offset + (image * params.output_channels + own_channel) * output_plane
+            + (i * params.out_step + params.out_row) * params.output_w + j * params.out_step + params.out_column;
+#for r in 0..8
+        if own_channel + ${r}u < params.output_channels {
+            output[to + ${r}u * output_plane] = real(sum${r}_${v}[${k}]);
+        }
+#end
+    }
+#end
+#end
+}

@@ -1,0 +1,183 @@
+//! Which variants of products and convolutions a training runs on a GPU: those of the table that ships, those of a tuning,
+//! or those that the run began with.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::adapter_cache;
+use super::config::variants_of;
+use super::run_folder::RunFolder;
+use super::warn;
+use crate::device::gpu::{GpuDevice, Problem};
+use crate::device::kernels::{Gemm, Kernels};
+use crate::device::shapes::ConvGeometry;
+use crate::device::variants::{LARGEST_CLASS, VariantTable};
+use crate::error::Result;
+use crate::nn::ResNetConfig;
+
+/// FLOPs at which a convolution is measured, about, as far as one image and the whole batch allow.
+const FLOPS: u64 = 500_000_000;
+
+/// When a training measures variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Never,
+    /// On an adapter for which no table ships.
+    WhereNoTableShips,
+    Always,
+}
+
+/// The shapes of a training.
+pub struct TrainedNetwork {
+    pub encoder: ResNetConfig,
+    /// Side of the images in pixels.
+    pub side: usize,
+    /// Inputs and outputs of each linear layer on top.
+    pub layers: Vec<[usize; 2]>,
+    /// Images, or views of them, that pass at a time.
+    pub images: usize,
+}
+
+impl TrainedNetwork {
+    /// Every product and convolution of a step, forward and back, at a size at which it is soon measured.
+    ///
+    /// # Errors
+    /// As [`crate::nn::ResNetShape::geometries`].
+    pub fn problems(&self) -> Result<Vec<Problem>> {
+        let mut problems = Vec::new();
+        let geometries = self.encoder.shape()?.geometries(self.side)?;
+        for (number, g) in geometries.into_iter().enumerate() {
+            let n = (FLOPS / g.flops().max(1)).clamp(1, self.images.max(1) as u64) as usize;
+            let g = ConvGeometry { n, ..g };
+            problems.push(Problem::Conv2d(g));
+            // No gradient of the images is wanted.
+            if number > 0 {
+                problems.push(Problem::Conv2dDx(g));
+            }
+            problems.push(Problem::Conv2dDw(g));
+        }
+        for &[inputs, outputs] in &self.layers {
+            let [n, i, o] = [self.images, inputs, outputs].map(|size| size.min(LARGEST_CLASS));
+            let transposed = Gemm {
+                transpose_a: true,
+                transpose_b: false,
+            };
+            problems.push(Problem::Linear([n, o, i]));
+            problems.push(Problem::Gemm(Gemm::default(), [n, i, o]));
+            problems.push(Problem::Gemm(transposed, [o, i, n]));
+        }
+        Ok(problems)
+    }
+}
+
+/// Puts the table of `gpu` in use for a training of `network`, measuring what it lacks where `when` says so.
+///
+/// # Errors
+/// As the tuning. A table that cannot be read or stored is a warning.
+pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<()> {
+    let Some(table) = gpu.variants() else {
+        return Ok(());
+    };
+    let ships = VariantTable::ships_for(&table.key.adapter);
+    if when == When::Never || (when == When::WhereNoTableShips && ships) {
+        gpu.use_variants(VariantTable::shipped(table.key));
+        return Ok(());
+    }
+    let stored = adapter_cache::read_table(&table.key);
+    let known = stored.as_ref().map_or(0, |table| table.classes.len());
+    if let Some(stored) = stored {
+        gpu.use_variants(stored);
+    }
+    let problems = network.problems()?;
+    let progress = Progress::new();
+    let mut tuned = gpu.tune(&problems, &mut |done, all, class| {
+        progress.at(done, all, &class.to_string());
+    })?;
+    progress.finish();
+    for rejected in &tuned.rejected {
+        warn(&format!(
+            "never picked, since its results are wrong here: {rejected}"
+        ));
+    }
+    let measured = tuned.table.classes.len() - known;
+    tuned.table.source = "tuned on this adapter".to_string();
+    if measured > 0 {
+        match adapter_cache::write_table(&tuned.table) {
+            Ok(path) => println!("tuned   {measured} shapes, kept in {}", path.display()),
+            Err(error) => warn(&format!("the tuning is not kept: {error}")),
+        }
+    }
+    gpu.use_variants(tuned.table);
+    Ok(())
+}
+
+/// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An adapter for which a table
+/// ships keeps that.
+pub fn use_stored(gpu: &GpuDevice) {
+    let Some(table) = gpu.variants() else {
+        return;
+    };
+    if !VariantTable::ships_for(&table.key.adapter)
+        && let Some(stored) = adapter_cache::read_table(&table.key)
+    {
+        gpu.use_variants(stored);
+    }
+}
+
+/// Puts the table in use that the run in `folder` began with, so that it goes on to the same bits.
+///
+/// # Errors
+/// As reading the run's configuration.
+pub fn resume(gpu: &GpuDevice, folder: &RunFolder) -> Result<()> {
+    let Some(now) = gpu.variants().map(|table| table.key) else {
+        return Ok(());
+    };
+    let Some(table) = variants_of(folder)? else {
+        warn(
+            "the run's configuration has no table of variants; the one that ships is used, and bits may differ",
+        );
+        return Ok(());
+    };
+    if let Some(difference) = table.key.difference(&now) {
+        warn(&format!(
+            "the run began under other conditions, so that its bits may differ from here on: {difference}"
+        ));
+    }
+    gpu.use_variants(table);
+    Ok(())
+}
+
+/// How far a tuning is: a bar on a terminal, a line in the beginning elsewhere.
+struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    fn new() -> Self {
+        Progress(std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{bar:30} tuning {pos}/{len}  {msg}");
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+            bar.set_style(style.expect("the template is a constant"));
+            bar
+        }))
+    }
+
+    fn at(&self, done: usize, all: usize, class: &str) {
+        match &self.0 {
+            Some(bar) => {
+                bar.set_length(all as u64);
+                bar.set_position(done as u64);
+                bar.set_message(class.to_string());
+            }
+            None if done == 0 => println!(
+                "tuning  the kernels for {all} shapes, once for this adapter; --no-tune leaves it out"
+            ),
+            None => {}
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
