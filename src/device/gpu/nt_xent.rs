@@ -1,113 +1,69 @@
-//! Launches of `shaders/nt_xent.wgsl`.
+//! Launches of `shaders/nt_xent.wgsl`, between products of matrices.
 
-use super::pack::{Layout, pack};
-use super::shaders::nt_xent_rows8::{self as kernels, Params};
+use super::shaders::nt_xent_pairs::{self as pairs, Params};
+use super::shaders::nt_xent_vectors as vectors;
 use super::softmax_cross_entropy::mean;
-use super::{GpuDevice, Part};
-use crate::device::kernels::RowLoss;
+use super::{EntryPoint, GpuDevice, gemm};
+use crate::device::kernels::{Gemm, Kernels, RowLoss};
 use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows of z of a workgroup: the shader's `ROWS`.
-const ROWS: usize = 8;
+/// Elements of the products that are held at a time, where a row of them is not longer: 64 MiB.
+const SCRATCH: usize = 16 << 20;
 
-/// Some rows of z, packed for the kernels.
-struct Rows {
-    first: usize,
-    count: usize,
-    /// `[d, count]`, the rows padded to whole tiles.
-    transposed: Tensor,
-}
+/// The rows of z whose products with all rows are held at a time: the number of the first, and how many.
+type Rows = (usize, usize);
 
-/// Rows of z as they are, padded to whole vec4s.
-fn padded(device: &GpuDevice, operation: &'static str, z: &Tensor, rows: &Rows) -> Result<Tensor> {
-    let d = z.shape()[1];
-    let (part, offset) = device.part_from(operation, "z", z, rows.first * d, rows.count * d)?;
-    let layout = Layout {
-        rows: rows.count,
-        columns: d,
-        inner: rows.count,
-        offset,
-        outer_stride: 1,
-        inner_stride: d,
-        column_stride: 1,
-    };
-    pack(device, operation, (part, DType::F32), layout, 4)
-}
-
-/// z in ranges of rows whose packed forms fit a binding.
-fn ranges(device: &GpuDevice, operation: &'static str, z: &Tensor) -> Result<Vec<Rows>> {
-    let [n, d] = [z.shape()[0], z.shape()[1]];
+/// Ranges that cover z, so that the products of each fit the scratch and a binding.
+fn ranges(device: &GpuDevice, operation: &'static str, n: usize) -> Result<Vec<Rows>> {
     let limit = (device.context.binding_limit / 4) as usize;
-    // Rows are padded to whole tiles, and d to whole vec4s.
-    let fitting = (limit / d.next_multiple_of(4)).saturating_sub(64) / ROWS * ROWS;
-    let all = n.next_multiple_of(ROWS) * d.next_multiple_of(4) <= limit;
-    let count = if all { n } else { fitting };
-    let needed = (64 + ROWS) * d.next_multiple_of(4);
-    device
-        .cut(operation, n, count, needed)?
-        .into_iter()
-        .map(|(first, count)| {
-            let (part, offset) = device.part_from(operation, "z", z, first * d, count * d)?;
-            let layout = Layout {
-                rows: d,
-                columns: count,
-                inner: d,
-                offset,
-                outer_stride: 1,
-                inner_stride: 1,
-                column_stride: d,
-            };
-            Ok(Rows {
-                first,
-                count,
-                transposed: pack(device, operation, (part, DType::F32), layout, ROWS)?,
-            })
-        })
-        .collect()
+    device.cut(operation, n, (SCRATCH / n).max(1).min(limit / n), n)
 }
 
-/// What the kernels are told of a range of rows against a range of columns.
-fn params(z: &Tensor, rows: &Rows, columns: &Rows, temperature: f32) -> Params {
+/// Products `[rows, n]` of rows of z with all rows.
+fn products(device: &GpuDevice, z: &Tensor, (first, count): Rows) -> Result<Tensor> {
+    let options = Gemm {
+        transpose_b: true,
+        ..Gemm::default()
+    };
+    if count == z.shape()[0] {
+        return gemm::gemm(device, options, z, z);
+    }
+    gemm::gemm(device, options, &device.slice(z, first, count)?, z)
+}
+
+fn params(z: &Tensor, (first, count): Rows, temperature: f32) -> Params {
     Params {
         n: z.shape()[0] as u32,
-        d: z.shape()[1] as u32,
-        first_row: rows.first as u32,
-        rows: rows.count as u32,
-        first_column: columns.first as u32,
-        columns: columns.count as u32,
-        left_stride: (rows.transposed.shape()[1] / 4) as u32,
-        right_stride: (columns.transposed.shape()[1] / 4) as u32,
-        row_stride: z.shape()[1].div_ceil(4) as u32,
-        dz_offset: 0,
-        accumulate: u32::from(columns.first > 0),
+        first_row: first as u32,
+        rows: count as u32,
         temperature,
     }
+}
+
+/// The entry point that reads rows of `n` products.
+fn for_rows_of(
+    n: usize,
+    pairs: &'static EntryPoint,
+    vectors: &'static EntryPoint,
+) -> &'static EntryPoint {
+    if n.is_multiple_of(4) { vectors } else { pairs }
 }
 
 pub(super) fn nt_xent(device: &GpuDevice, z: &Tensor, temperature: f32) -> Result<RowLoss> {
     let operation = "nt_xent";
     let [n, _] = shapes::nt_xent(z, temperature)?;
     let (log_sum_exp, losses) = (device.floats(&[n])?, device.floats(&[n])?);
-    let whole = |x: &Tensor| -> Result<Part> { device.whole(operation, "z", x) };
-    let ranges = ranges(device, operation, z)?;
-    for rows in &ranges {
-        let state = device.floats(&[rows.count, 4])?;
-        for columns in &ranges {
-            let parts = [
-                whole(&rows.transposed)?,
-                whole(&columns.transposed)?,
-                whole(&state)?,
-            ];
-            let params = params(z, rows, columns, temperature);
-            let workgroups = rows.count.div_ceil(ROWS);
-            device.launch(&kernels::PARTIAL_SUMS, params, &parts, workgroups)?;
-        }
-        let parts = [whole(&state)?, whole(&log_sum_exp)?, whole(&losses)?];
-        let params = params(z, rows, rows, temperature);
-        let workgroups = rows.count.div_ceil(256);
-        device.launch(&kernels::ROW_LOSSES, params, &parts, workgroups)?;
+    let entry = for_rows_of(n, &pairs::ROW_LOSSES, &vectors::ROW_LOSSES);
+    for rows in ranges(device, operation, n)? {
+        let products = products(device, z, rows)?;
+        let parts = [
+            device.whole(operation, "products", &products)?,
+            device.whole(operation, "log_sum_exp", &log_sum_exp)?,
+            device.whole(operation, "losses", &losses)?,
+        ];
+        device.launch(entry, params(z, rows, temperature), &parts, rows.1)?;
     }
     Ok(RowLoss {
         loss: mean(device, &losses)?,
@@ -127,29 +83,25 @@ pub(super) fn nt_xent_backward(
     dloss.expect(operation, "dloss", &[1], DType::F32)?;
     let log_sum_exp = &forward.log_sum_exp;
     log_sum_exp.expect(operation, "log_sum_exp", &[n], DType::F32)?;
+    let entry = for_rows_of(n, &pairs::WEIGH, &vectors::WEIGH);
+    let gradient = |rows: Rows| -> Result<Tensor> {
+        let weights = products(device, z, rows)?;
+        let parts = [
+            device.whole(operation, "weights", &weights)?,
+            device.whole(operation, "log_sum_exp", log_sum_exp)?,
+            device.whole(operation, "dloss", dloss)?,
+        ];
+        device.launch(entry, params(z, rows, temperature), &parts, rows.1)?;
+        gemm::gemm(device, Gemm::default(), &weights, z)
+    };
+    let ranges = ranges(device, operation, n)?;
+    if let [all] = ranges[..] {
+        return gradient(all);
+    }
     let dz = device.floats(&[n, d])?;
-    let whole = |x: &Tensor| -> Result<Part> { device.whole(operation, "z", x) };
-    let ranges = ranges(device, operation, z)?;
-    for columns in &ranges {
-        let column_rows = padded(device, operation, z, columns)?;
-        for rows in &ranges {
-            let (dz, offset) =
-                device.part_from(operation, "dz", &dz, rows.first * d, rows.count * d)?;
-            let parts = [
-                whole(&rows.transposed)?,
-                whole(&columns.transposed)?,
-                whole(&column_rows)?,
-                device.whole(operation, "log_sum_exp", log_sum_exp)?,
-                device.whole(operation, "dloss", dloss)?,
-                dz,
-            ];
-            let params = Params {
-                dz_offset: offset as u32,
-                ..params(z, rows, columns, temperature)
-            };
-            let workgroups = rows.count.div_ceil(ROWS);
-            device.launch(&kernels::GRADIENT, params, &parts, workgroups)?;
-        }
+    for rows in ranges {
+        let of_rows = gradient(rows)?;
+        device.copy_elements(operation, (&of_rows, 0), (&dz, rows.0 * d), rows.1 * d)?;
     }
     Ok(dz)
 }
