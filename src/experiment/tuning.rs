@@ -2,6 +2,7 @@
 //! or those that the run began with.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -90,6 +91,7 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
         gpu.use_variants(stored);
     }
     let problems = network.problems()?;
+    let started = Instant::now();
     let progress = Progress::new();
     let mut tuned = gpu.tune(&problems, &mut |done, all, class| {
         progress.at(done, all, &class.to_string());
@@ -104,7 +106,11 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
     tuned.table.source = "tuned on this adapter".to_string();
     if measured > 0 {
         match adapter_cache::write_table(&tuned.table) {
-            Ok(path) => println!("tuned   {measured} shapes, kept in {}", path.display()),
+            Ok(path) => println!(
+                "tuned   {measured} shapes in {:.1} s, kept in {}",
+                started.elapsed().as_secs_f64(),
+                path.display()
+            ),
             Err(error) => warn(&format!("the tuning is not kept: {error}")),
         }
     }
