@@ -17,8 +17,10 @@ use crate::device::variants::{LARGEST_CLASS, VariantTable};
 use crate::error::Result;
 use crate::nn::ResNetConfig;
 
-/// FLOPs at which a convolution is measured, about, as far as one image and the whole batch allow.
+/// FLOPs at which a convolution is measured, about, as far as the whole batch allows.
 const FLOPS: u64 = 500_000_000;
+/// Output pixels at which it is measured at least, likewise: the widest tile is full then, as in a training it is.
+const PIXELS: usize = 512;
 
 /// When a training measures variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,9 @@ impl TrainedNetwork {
         let mut problems = Vec::new();
         let geometries = self.encoder.shape()?.geometries(self.side)?;
         for (number, g) in geometries.into_iter().enumerate() {
-            let n = (FLOPS / g.flops().max(1)).clamp(1, self.images.max(1) as u64) as usize;
+            let n = (FLOPS / g.flops().max(1)) as usize;
+            let filled = PIXELS.div_ceil(g.oh * g.ow);
+            let n = n.max(filled).min(self.images.max(1));
             let g = ConvGeometry { n, ..g };
             problems.push(Problem::Conv2d(g));
             // No gradient of the images is wanted.
