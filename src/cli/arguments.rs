@@ -8,7 +8,7 @@ use clap::Args;
 use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
 use crate::data::{DataKind, Dataset};
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::error::{Error, Result};
 use crate::experiment::profile::Phases;
 use crate::experiment::run_folder::RunFolder;
@@ -124,14 +124,6 @@ impl RunArguments {
             dataset.pretraining().len()
         );
         println!("device  {} ({})", chosen.device.name(), chosen.reason);
-        if let Some(gpu) = &chosen.gpu
-            && resume
-        {
-            tuning::resume(gpu, &folder)?;
-        }
-        if let Some(table) = chosen.device.variants() {
-            println!("kernels variants {}", table.summary());
-        }
         println!("run     {}", folder.path().display());
         Ok(folder)
     }
@@ -203,22 +195,29 @@ pub struct TuningArguments {
 }
 
 impl TuningArguments {
-    /// Puts the table in use for a training of `network`. A run that goes on has its own.
+    /// Puts the table in use for a training of `network` in `folder`, and says which it is. A run that goes on has its own.
     pub fn prepare(
         &self,
         chosen: &ChosenDevice,
-        resume: bool,
+        (folder, resume): (&RunFolder, bool),
         network: impl FnOnce() -> Result<TrainedNetwork>,
     ) -> Result<()> {
+        let Some(gpu) = &chosen.gpu else {
+            return Ok(());
+        };
         let when = match (self.tune, self.no_tune) {
             (true, _) => When::Always,
             (_, true) => When::Never,
             _ => When::WhereNoTableShips,
         };
-        match &chosen.gpu {
-            Some(gpu) if !resume => tuning::prepare(gpu, when, &network()?),
-            _ => Ok(()),
+        match resume {
+            true => tuning::resume(gpu, folder)?,
+            false => tuning::prepare(gpu, when, &network()?)?,
         }
+        if let Some(table) = gpu.variants() {
+            println!("kernels variants {}", table.summary());
+        }
+        Ok(())
     }
 }
 

@@ -122,21 +122,22 @@ impl ClassificationArguments {
             image_bytes: dataset.train.images.len(),
         };
         step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
-        let images = in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size);
-        self.tuning.prepare(&chosen, checkpoints.resume, || {
-            Ok(TrainedNetwork {
-                encoder,
-                side: step.side,
-                layers: vec![[width, dataset.classes.len()]],
-                images,
-            })
-        })?;
         let folder = run.start(
             beginning.command(),
             (self.data.data, &dataset),
             &chosen,
             checkpoints.resume,
         )?;
+        let images = in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size);
+        self.tuning
+            .prepare(&chosen, (&folder, checkpoints.resume), || {
+                Ok(TrainedNetwork {
+                    encoder,
+                    side: step.side,
+                    layers: vec![[width, dataset.classes.len()]],
+                    images,
+                })
+            })?;
         let name = dataset.name.clone();
         let request = ClassificationRequest {
             protocol: run.protocol,

@@ -95,15 +95,16 @@ impl PretrainingArguments {
         pretext
             .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
-        self.tuning.prepare(&chosen, checkpoints.resume, || {
-            pretext.trained_network(&dataset)
-        })?;
         let folder = run.start(
             pretext.command(),
             (self.data.data, &dataset),
             &chosen,
             checkpoints.resume,
         )?;
+        self.tuning
+            .prepare(&chosen, (&folder, checkpoints.resume), || {
+                pretext.trained_network(&dataset)
+            })?;
         let request = PretrainingRequest {
             protocol: run.protocol,
             pretext,

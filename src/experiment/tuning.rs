@@ -2,6 +2,7 @@
 //! or those that the run began with.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -16,8 +17,10 @@ use crate::device::variants::{LARGEST_CLASS, VariantTable};
 use crate::error::Result;
 use crate::nn::ResNetConfig;
 
-/// FLOPs at which a convolution is measured, about, as far as one image and the whole batch allow.
+/// FLOPs at which a convolution is measured, about, as far as the whole batch allows.
 const FLOPS: u64 = 500_000_000;
+/// Output pixels at which it is measured at least, likewise: the widest tile is full then, as in a training it is.
+const PIXELS: usize = 512;
 
 /// When a training measures variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,9 @@ impl TrainedNetwork {
         let mut problems = Vec::new();
         let geometries = self.encoder.shape()?.geometries(self.side)?;
         for (number, g) in geometries.into_iter().enumerate() {
-            let n = (FLOPS / g.flops().max(1)).clamp(1, self.images.max(1) as u64) as usize;
+            let n = (FLOPS / g.flops().max(1)) as usize;
+            let filled = PIXELS.div_ceil(g.oh * g.ow);
+            let n = n.max(filled).min(self.images.max(1));
             let g = ConvGeometry { n, ..g };
             problems.push(Problem::Conv2d(g));
             // No gradient of the images is wanted.
@@ -90,6 +95,7 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
         gpu.use_variants(stored);
     }
     let problems = network.problems()?;
+    let started = Instant::now();
     let progress = Progress::new();
     let mut tuned = gpu.tune(&problems, &mut |done, all, class| {
         progress.at(done, all, &class.to_string());
@@ -104,7 +110,11 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
     tuned.table.source = "tuned on this adapter".to_string();
     if measured > 0 {
         match adapter_cache::write_table(&tuned.table) {
-            Ok(path) => println!("tuned   {measured} shapes, kept in {}", path.display()),
+            Ok(path) => println!(
+                "tuned   {measured} shapes in {:.1} s, kept in {}",
+                started.elapsed().as_secs_f64(),
+                path.display()
+            ),
             Err(error) => warn(&format!("the tuning is not kept: {error}")),
         }
     }
