@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parallax::autograd::{self, Affine, Tape, Var};
 use parallax::data::{self, DataKind};
 use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::device::kernels::Activation;
 use parallax::device::philox::Philox;
 use parallax::device::shapes::{Conv2d, Pool2d};
@@ -195,4 +196,23 @@ fn f16_holds_less() {
     };
     let (f32, f16) = (peak(DType::F32), peak(DType::F16));
     assert!(f16 < 0.65 * f32, "{f16} of {f32} bytes");
+}
+
+#[test]
+fn an_adapter_without_f16_is_named() {
+    let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
+    let device: Device = Arc::new(
+        GpuDevice::open(GpuOptions {
+            adapter: AdapterChoice::Named(adapter),
+            f16: false,
+            ..GpuOptions::default()
+        })
+        .expect("the tests' adapter"),
+    );
+    let error = device.zeros(&[1], DType::F16).expect_err("it has none");
+    let text = error.to_string();
+    assert!(
+        text.contains("SHADER_F16") && text.contains("--precision f32"),
+        "{text}"
+    );
 }
