@@ -37,8 +37,10 @@ fn peak<O: Objective>(
     device: &Device,
     objective: O,
     optimization: parallax::optim::Optimization,
+    activations: DType,
 ) -> f64 {
-    let mut trainer = Trainer::new(device, objective, optimization).unwrap();
+    let trainer = Trainer::new(device, objective, optimization).unwrap();
+    let mut trainer = trainer.with_activations(activations).unwrap();
     for step in 0..2 {
         let pending = trainer.step(step).unwrap();
         trainer.finish(pending).unwrap();
@@ -63,13 +65,15 @@ fn near(name: &str, told: f64, held: f64) {
 #[test]
 fn what_is_told_is_what_a_step_takes() {
     let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
-    for (arch, width, batch_size, micro_batch) in [
-        (Arch::ResNet18, 0.5, 48, None),
-        (Arch::ResNet50, 0.25, 40, None),
-        (Arch::ResNet50, 0.5, 12, None),
-        (Arch::ResNet18, 0.5, 48, Some(16)),
-        (Arch::ResNet18, 0.5, 48, Some(20)),
-        (Arch::ResNet50, 0.5, 24, Some(4)),
+    for (arch, width, batch_size, micro_batch, activations) in [
+        (Arch::ResNet18, 0.5, 48, None, DType::F32),
+        (Arch::ResNet50, 0.25, 40, None, DType::F32),
+        (Arch::ResNet50, 0.5, 12, None, DType::F32),
+        (Arch::ResNet18, 0.5, 48, Some(16), DType::F32),
+        (Arch::ResNet18, 0.5, 48, Some(20), DType::F32),
+        (Arch::ResNet50, 0.5, 24, Some(4), DType::F32),
+        (Arch::ResNet18, 0.5, 48, None, DType::F16),
+        (Arch::ResNet50, 0.5, 24, Some(4), DType::F16),
     ] {
         let encoder = encoder(arch, width);
         let settings = simclr(encoder, batch_size, micro_batch);
@@ -81,7 +85,7 @@ fn what_is_told_is_what_a_step_takes() {
             batch_size,
             micro_batch,
             recompute: false,
-            activations: DType::F32,
+            activations,
             optimizer: optimization.optimizer,
             head_parameters: Projector::parameter_count(width_of(encoder)),
             image_bytes: dataset.pretraining().images.len(),
@@ -89,10 +93,10 @@ fn what_is_told_is_what_a_step_takes() {
         let memory = size.measure(&|| Ok(device())).unwrap();
         let training = device();
         let objective = SimClr::new(&training, settings, dataset.pretraining()).unwrap();
-        let held = peak(&training, objective, optimization);
+        let held = peak(&training, objective, optimization, activations);
         let told = size.needed(memory).unwrap();
         near(
-            &format!("SimCLR {arch} {width}, {batch_size} in {micro_batch:?}"),
+            &format!("SimCLR {arch} {width}, {batch_size} in {micro_batch:?}, {activations}"),
             told,
             held,
         );
@@ -115,7 +119,7 @@ fn what_is_told_is_what_a_step_takes() {
     let memory = size.measure(&|| Ok(device())).unwrap();
     let training = device();
     let objective = RotNet::new(&training, settings, dataset.pretraining()).unwrap();
-    let held = peak(&training, objective, optimization);
+    let held = peak(&training, objective, optimization, DType::F32);
     near("RotNet", size.needed(memory).unwrap(), held);
 }
 

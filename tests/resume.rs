@@ -206,3 +206,16 @@ fn a_run_goes_on_with_its_own_settings_only() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("checkpoint.safetensors"));
 }
+
+/// The loss scale and the steps since it changed are part of the checkpoint.
+#[test]
+fn f16_training_goes_on_where_it_was_cut() {
+    let base = tempfile::tempdir().unwrap();
+    write_images(&base.path().join("images"));
+    let half = ["simclr", "--batch-size", "8", "--precision", "f16"];
+    check(
+        base.path(),
+        &[&half[..], &SMALL].concat(),
+        "encoder.safetensors",
+    );
+}

@@ -1,0 +1,218 @@
+//! Training with f16 activations: its gradients and losses are those of f32 but for rounding, an overflow is taken back and
+//! nothing is lost, and half the memory is held.
+
+mod devices;
+
+use std::sync::Arc;
+
+use parallax::autograd::{self, Affine, Tape, Var};
+use parallax::data::{self, DataKind};
+use parallax::device::cpu::CpuDevice;
+use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
+use parallax::device::kernels::Activation;
+use parallax::device::philox::Philox;
+use parallax::device::shapes::{Conv2d, Pool2d};
+use parallax::device::{read_f32, upload_f32};
+use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::pretext::Protocol;
+use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::tensor::{DType, Tensor};
+use parallax::train::{LossScale, Trainer};
+use parallax::{Device, Result};
+
+fn trainer(device: &Device, width: f64, batch_size: usize, dtype: DType) -> Trainer<SimClr> {
+    let encoder = ResNetConfig {
+        arch: Arch::ResNet18,
+        stem: Stem::Cifar { padding: 1 },
+        width,
+    };
+    let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
+    let optimization = settings.optimization;
+    let dataset = data::load(DataKind::Shapes, None, 0).expect("they are drawn");
+    let objective = SimClr::new(device, settings, dataset.pretraining()).expect("it fits");
+    let trainer = Trainer::new(device, objective, optimization).expect("it fits");
+    trainer.with_activations(dtype).expect("the device has f16")
+}
+
+/// The losses of six steps with `ahead` of them under way, how often a step was taken again, and the state after them, as bits.
+fn six_steps(
+    device: &Device,
+    trainer: &mut Trainer<SimClr>,
+    ahead: usize,
+) -> Result<(Vec<f32>, u32, Vec<u32>)> {
+    let (mut losses, mut overflows) = (Vec::new(), 0);
+    let mut pending = std::collections::VecDeque::new();
+    for step in 0..6 {
+        pending.push_back(trainer.step(step)?);
+        while pending.len() > if step == 5 { 0 } else { ahead }
+            && let Some(oldest) = pending.pop_front()
+        {
+            let finished = trainer.finish_scaled(oldest)?;
+            losses.push(finished.loss);
+            overflows += finished.overflows;
+        }
+    }
+    let mut bits = Vec::new();
+    for parameter in trainer.state() {
+        let values = read_f32(device, &parameter.value)?;
+        bits.extend(values.iter().map(|x| x.to_bits()));
+    }
+    Ok((losses, overflows, bits))
+}
+
+#[test]
+fn losses_follow_those_of_f32() {
+    for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {
+        let [f32, f16] = [DType::F32, DType::F16].map(|dtype| {
+            let mut trainer = trainer(&device, 0.125, 8, dtype);
+            six_steps(&device, &mut trainer, 2).expect(name).0
+        });
+        assert_ne!(f32, f16, "{name}");
+        for (step, (a, b)) in f32.iter().zip(&f16).enumerate() {
+            assert!(
+                (a - b).abs() < 0.05 * a,
+                "step {step} on {name}: {a}, in f16 {b}"
+            );
+        }
+    }
+}
+
+/// A scale at which gradients overflow is halved until none does. No step is lost: the same bits come out whether others were
+/// under way behind the one that overflowed or none, and the losses are those of a scale that never overflowed.
+#[test]
+fn an_overflow_is_taken_back_and_nothing_is_lost() {
+    for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {
+        let run = |scale: f32, ahead: usize| {
+            let mut trainer = trainer(&device, 0.0625, 4, DType::F16);
+            trainer.resume_with_loss_scale(LossScale {
+                scale,
+                good_steps: 7,
+            });
+            let taken = six_steps(&device, &mut trainer, ahead).expect(name);
+            assert_eq!(trainer.optimizer_steps(), 6, "{name}");
+            (taken, trainer.loss_scale().expect("it is f16"))
+        };
+        let too_large = 2f32.powi(30);
+        let ((losses, overflows, state), settled) = run(too_large, 2);
+        assert!(overflows > 1, "{name}: {overflows}");
+        assert_eq!(
+            settled.scale,
+            too_large * 0.5f32.powi(overflows as i32),
+            "{name}"
+        );
+        let one_by_one = run(too_large, 0);
+        assert!(
+            one_by_one == ((losses.clone(), overflows, state), settled),
+            "{name}"
+        );
+        let ((expected, none, _), _) = run(1024.0, 2);
+        assert_eq!(none, 0, "{name}");
+        for (step, (a, b)) in expected.iter().zip(&losses).enumerate() {
+            assert!(
+                (a - b).abs() < 0.05 * a,
+                "step {step} on {name}: {a}, after overflows {b}"
+            );
+        }
+    }
+}
+
+/// The gradients of a small network of every operation that has f16.
+fn gradients(device: &Device, dtype: DType) -> Result<Vec<Vec<f32>>> {
+    let mut rng = Philox::new(5, [0; 3]);
+    let mut leaf = |shape: &[usize], scale: f32, shift: f32| -> Result<Tensor> {
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|_| shift + scale * rng.normal()).collect();
+        upload_f32(device, &values, shape)
+    };
+    let leaves = [
+        leaf(&[4, 3, 9, 9], 1.0, 0.0)?,
+        leaf(&[6, 3, 3, 3], 0.3, 0.0)?,
+        leaf(&[6], 0.2, 1.0)?,
+        leaf(&[6], 0.2, 0.0)?,
+        leaf(&[6, 6, 1, 1], 0.4, 0.0)?,
+        leaf(&[6], 0.2, 1.0)?,
+        leaf(&[6], 0.2, 4.0)?,
+        leaf(&[4, 6], 1.0, 0.0)?,
+    ];
+    let (leaves, dy) = leaves.split_at(7);
+    let tape = Tape::new(device);
+    let [x, w1, gamma1, beta1, w2, gamma2, beta2] = std::array::from_fn(|i| tape.leaf(&leaves[i]));
+    let norm = |x: &Var, gamma, beta, activation| {
+        let affine = Affine {
+            gamma,
+            beta,
+            eps: 1e-5,
+        };
+        autograd::batch_norm_training(&tape, x, affine, activation).map(|(y, _)| y)
+    };
+    let conv = |x: &Var, w, padding| {
+        let conv = Conv2d { stride: 1, padding };
+        autograd::conv2d(&tape, x, w, conv)
+    };
+    let x = autograd::cast(&tape, &x, dtype)?;
+    let y = norm(&conv(&x, &w1, 1)?, &gamma1, &beta1, Activation::Identity)?;
+    let pool = Pool2d {
+        kernel: 3,
+        stride: 2,
+        padding: 1,
+    };
+    let y = autograd::max_pool2d(&tape, &y, pool)?;
+    // Far from the kink of the last rectifier, so that both types pass the same elements.
+    let z = norm(&conv(&y, &w2, 0)?, &gamma2, &beta2, Activation::AddRelu(&y))?;
+    let z = autograd::add(&tape, &z, &y)?;
+    let features = autograd::global_average_pool(&tape, &z)?;
+    assert_eq!(z.tensor().dtype(), dtype);
+    assert_eq!(features.tensor().dtype(), DType::F32);
+    let gradients = tape.backward_from(&features, &dy[0])?;
+    let of = |leaf| read_f32(device, gradients.of(leaf).expect("it depends on it"));
+    leaves.iter().map(of).collect()
+}
+
+/// `tests/gradients.rs` holds those of f32 against central differences, whose steps f16 would round away.
+#[test]
+fn gradients_are_those_of_f32_but_for_rounding() {
+    for (name, device) in devices::all() {
+        let [f32, f16] = [DType::F32, DType::F16].map(|dtype| gradients(&device, dtype));
+        for (leaf, (a, b)) in f32.expect(name).iter().zip(f16.expect(name)).enumerate() {
+            let norm = |x: &mut dyn Iterator<Item = f32>| {
+                x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+            };
+            let apart = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b));
+            let error = apart / norm(&mut a.iter().copied());
+            assert!(error < 2e-2, "leaf {leaf} on {name}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn f16_holds_less() {
+    let peak = |dtype| {
+        let device: Device = Arc::new(CpuDevice::new());
+        let mut trainer = trainer(&device, 0.25, 32, dtype);
+        let before = device.memory().current;
+        let pending = trainer.step(0).expect("it runs");
+        trainer.finish(pending).expect("it is finite");
+        (device.memory().peak - before) as f64
+    };
+    let (f32, f16) = (peak(DType::F32), peak(DType::F16));
+    assert!(f16 < 0.65 * f32, "{f16} of {f32} bytes");
+}
+
+#[test]
+fn an_adapter_without_f16_is_named() {
+    let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
+    let device: Device = Arc::new(
+        GpuDevice::open(GpuOptions {
+            adapter: AdapterChoice::Named(adapter),
+            f16: false,
+            ..GpuOptions::default()
+        })
+        .expect("the tests' adapter"),
+    );
+    let error = device.zeros(&[1], DType::F16).expect_err("it has none");
+    let text = error.to_string();
+    assert!(
+        text.contains("SHADER_F16") && text.contains("--precision f32"),
+        "{text}"
+    );
+}
