@@ -10,8 +10,10 @@
 
 use super::saved::{Again, Saved};
 use super::{Tape, Var};
+use crate::device::Device;
 use crate::device::kernels::{Activation, BatchNormGradients, BatchStatistics, ChannelNorm};
 use crate::error::Result;
+use crate::tensor::Tensor;
 
 /// Scale, shift and the number that is added to a variance before its root; `gamma` and `beta` are `[C]`.
 #[derive(Clone, Copy, Debug)]
@@ -103,26 +105,29 @@ fn normalized(
     // The sum with a shortcut cannot be told from x alone.
     let y_of_sum = activation.shortcut().map(|_| Saved::Again(again.clone()));
     let rectified = matches!(activation, Activation::Relu);
-    let var = tape.record("batch_norm", y, &inputs, move |device, dy| {
-        let dsum = match y_of_sum {
-            Some(y) => Some(device.relu_backward(dy, &y.tensor(device)?)?),
-            None => None,
+    let backward = move |device: &Device, dy: Tensor| {
+        let is_sum = y_of_sum.is_some();
+        // Both y and the gradient of the sum's result are freed here: the largest tensors of a step.
+        let dy = match y_of_sum {
+            Some(y) => device.relu_backward(&dy, &y.tensor(device)?)?,
+            None => dy,
         };
-        let dy = dsum.as_ref().unwrap_or(dy);
         let x = saved_x.tensor(device)?;
         let BatchNormGradients { dx, dgamma, dbeta } = match statistics {
             Statistics::OfTheBatch => {
-                device.batch_norm_training_backward(dy, &x, &norm, rectified)?
+                device.batch_norm_training_backward(&dy, &x, &norm, rectified)?
             }
             Statistics::Constant => {
-                device.batch_norm_evaluation_backward(dy, &x, &norm, rectified)?
+                device.batch_norm_evaluation_backward(&dy, &x, &norm, rectified)?
             }
         };
-        let gradients = [dx, dgamma, dbeta].into_iter().chain(dsum);
+        let dshortcut = is_sum.then_some(dy);
+        let gradients = [dx, dgamma, dbeta].into_iter().chain(dshortcut);
         let gradients = gradients.zip(needs);
         Ok(gradients
             .map(|(gradient, needed)| needed.then_some(gradient))
             .collect())
-    })?;
+    };
+    let var = tape.record_owning("batch_norm", y, &inputs, backward)?;
     Ok(var.computed_again_by(again))
 }

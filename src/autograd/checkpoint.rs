@@ -38,7 +38,7 @@ pub fn checkpoint(
     inputs.extend(leaves.iter().map(|leaf| ("a parameter", leaf)));
     let (saved_x, needs_dx) = (x.saved(), x.is_tracked());
     let parameters: Vec<Tensor> = parameters.iter().map(|&p| p.clone()).collect();
-    tape.record(
+    tape.record_owning(
         "checkpoint",
         y.tensor().clone(),
         &inputs,
@@ -55,7 +55,7 @@ pub fn checkpoint(
             let y = forward(&again, &input, Run::Again)?;
             // It is at hand, so that the way back need not compute it a third time.
             y.keep();
-            let gradients = again.backward_from(&y, dy)?;
+            let gradients = again.backward_owning(y, dy)?;
             let of = |leaf: &Tensor| {
                 gradients.of(leaf).cloned().ok_or_else(|| {
                     Error::shape(

@@ -65,8 +65,8 @@ impl Var {
 }
 
 /// How an operation goes back: from the gradient of its result to one gradient for each input, in their order; `None`
-/// for an input that is not tracked. It owns what the operation saved, and runs once.
-pub type Backward = Box<dyn FnOnce(&Device, &Tensor) -> Result<Vec<Option<Tensor>>>>;
+/// for an input that is not tracked. It owns what the operation saved and the gradient, and runs once.
+pub type Backward = Box<dyn FnOnce(&Device, Tensor) -> Result<Vec<Option<Tensor>>>>;
 
 /// An input: its name in the operation, and the node that made it if it is tracked.
 struct Input {
@@ -283,6 +283,22 @@ impl Tape {
         inputs: &[(&'static str, &Var)],
         backward: impl FnOnce(&Device, &Tensor) -> Result<Vec<Option<Tensor>>> + 'static,
     ) -> Result<Var> {
+        self.record_owning(operation, y, inputs, move |device, dy| {
+            backward(device, &dy)
+        })
+    }
+
+    /// As [`Tape::record`], for an operation that frees the gradient of its result before it is done.
+    ///
+    /// # Errors
+    /// As [`Tape::record`].
+    pub(super) fn record_owning(
+        &self,
+        operation: &'static str,
+        y: Tensor,
+        inputs: &[(&'static str, &Var)],
+        backward: impl FnOnce(&Device, Tensor) -> Result<Vec<Option<Tensor>>> + 'static,
+    ) -> Result<Var> {
         for (name, input) in inputs {
             if input.node.is_some_and(|node| node.tape != self.id) {
                 return Err(Error::shape(
@@ -354,6 +370,14 @@ impl Tape {
     /// # Errors
     /// As [`Tape::backward`].
     pub fn backward_from(self, y: &Var, dy: &Tensor) -> Result<Gradients> {
+        self.backward_owning(y.clone(), dy.clone())
+    }
+
+    /// As [`Tape::backward_from`]; `y` is freed at once and `dy` as soon as it was used, where nothing else holds them.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`].
+    pub(super) fn backward_owning(self, y: Var, dy: Tensor) -> Result<Gradients> {
         let Some(last) = y.node.filter(|node| node.tape == self.id) else {
             return Err(Error::shape(
                 "backward",
@@ -361,11 +385,12 @@ impl Tape {
             ));
         };
         dy.expect("backward", "dy", y.shape(), y.tensor.dtype())?;
+        drop(y);
         let Record {
             mut nodes, leaves, ..
         } = self.record.take();
         let mut slots: Vec<Option<Tensor>> = vec![None; nodes.len()];
-        slots[last.index] = Some(dy.clone());
+        slots[last.index] = Some(dy);
         // An operation's inputs are older than it is: when its turn comes, all of its gradient has arrived. Nodes are
         // dropped on the way, those that the loss does not depend on too.
         while let Some(node) = nodes.pop() {
@@ -376,8 +401,7 @@ impl Tape {
             let Some(dy) = slots[index].take() else {
                 continue;
             };
-            let gradients = backward(&self.device, &dy)?;
-            drop(dy);
+            let gradients = backward(&self.device, dy)?;
             if gradients.len() != node.inputs.len() {
                 return Err(Error::shape(
                     node.operation,

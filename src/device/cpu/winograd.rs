@@ -29,9 +29,9 @@ use layout::{Images, Matrices, Tiles, transform_inputs};
 use transforms::{KERNEL, PRODUCTS};
 
 /// Tiles that are transformed and multiplied at a time: their V and M stay in a core's cache.
-const TILES: usize = 32;
+const TILES: usize = 64;
 /// Output channels of a block where the kernels are larger than the inputs.
-const CHANNELS: usize = 16;
+const CHANNELS: usize = 32;
 /// Channels on either side at least: below, the transforms cost more than the products save.
 const CHANNELS_AT_LEAST: usize = 32;
 /// Products at least in the shortest sum that the definition of an element has: a shorter one allows less rounding than
