@@ -194,7 +194,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="steps a round, after one that is not counted")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--skip", nargs="*", default=["resnet50"], help="works that llvmpipe does not do, for their time")
+    parser.add_argument("--skip", nargs="*", default=["resnet18", "resnet50"], help="works that llvmpipe does not do, for their time")
     parser.add_argument("--device", choices=["cpu", "llvmpipe"], help="on one device alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
