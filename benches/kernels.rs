@@ -6,15 +6,17 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::kernels::{Activation, ChannelNorm, Gemm};
+use parallax::device::kernels::{Activation, AdamStep, ChannelNorm, Gemm};
 use parallax::device::philox::Philox;
 use parallax::device::shapes::{self, Conv2d};
 use parallax::device::variants::Variant;
 use parallax::device::{read_f32, upload_f32};
-use parallax::{Device, Tensor};
+use parallax::nn::{Arch, ResNet, ResNetConfig, Stem};
+use parallax::{DType, Device, Tensor};
 
 mod textbook;
 
@@ -208,8 +210,29 @@ fn nt_xent(c: &mut Criterion) {
     });
 }
 
+/// Benches `run` under `name` and returns the median of its seconds; nothing where a filter leaves it out.
+fn median(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    mut run: impl FnMut(),
+) -> Option<f64> {
+    let mut seconds = Vec::new();
+    group.bench_function(name, |bench| {
+        bench.iter_custom(|rounds| {
+            let start = Instant::now();
+            (0..rounds).for_each(|_| run());
+            let taken = start.elapsed();
+            seconds.push(taken.as_secs_f64() / rounds as f64);
+            taken
+        });
+    });
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied()
+}
+
 /// The largest batch of the literature, 2N = 16,384, beside the three products that it contains (similarities forward, the
-/// same again backward, probabilities times embeddings), in slices of rows so that neither holds a 2N x 2N matrix.
+/// same again backward, probabilities times embeddings), in slices of rows so that neither holds a 2N x 2N matrix; prints
+/// the ratio of their medians.
 fn nt_xent_large(c: &mut Criterion) {
     let device = device();
     let (n, d, rows) = (16_384, 128, 2_048);
@@ -221,28 +244,88 @@ fn nt_xent_large(c: &mut Criterion) {
     let mut group = c.benchmark_group("nt_xent_large");
     group.sample_size(10);
     group.throughput(Throughput::Elements(3 * 2 * (n * n * d) as u64));
-    group.bench_function("forward and backward 16384x128", |bench| {
-        bench.iter(|| {
-            let forward = device.nt_xent(&z, 0.5).expect("it fits");
-            let dz = device.nt_xent_backward(&dloss, &z, 0.5, &forward);
-            wait(&device, &dz.expect("it fits"));
-        });
+    let loss = median(&mut group, "forward and backward 16384x128", || {
+        let forward = device.nt_xent(&z, 0.5).expect("it fits");
+        let dz = device.nt_xent_backward(&dloss, &z, 0.5, &forward);
+        wait(&device, &dz.expect("it fits"));
     });
     let transposed = Gemm {
         transpose_b: true,
         ..Gemm::default()
     };
-    group.bench_function("its three products", |bench| {
-        bench.iter(|| {
-            for first in (0..n).step_by(rows) {
-                let part = device.slice(&z, first, rows).expect("rows of z");
-                device.gemm(transposed, &part, &z).expect("it fits");
-                let similarities = device.gemm(transposed, &part, &z).expect("it fits");
-                let product = device.gemm(Gemm::default(), &similarities, &z);
-                wait(&device, &product.expect("it fits"));
-            }
-        });
+    let products = median(&mut group, "its three products", || {
+        for first in (0..n).step_by(rows) {
+            let part = device.slice(&z, first, rows).expect("rows of z");
+            device.gemm(transposed, &part, &z).expect("it fits");
+            let similarities = device.gemm(transposed, &part, &z).expect("it fits");
+            let product = device.gemm(Gemm::default(), &similarities, &z);
+            wait(&device, &product.expect("it fits"));
+        }
     });
+    if let (Some(loss), Some(products)) = (loss, products) {
+        println!(
+            "nt_xent_large: {loss:.2} s, {:.2} times its three products ({products:.2} s)",
+            loss / products
+        );
+    }
+}
+
+/// Adam over the parameters of a ResNet-50, one after the other as a step does it, and over one tensor of as many elements:
+/// what one dispatch over all parameters would save. Prints the difference, and the host's part of the first.
+fn adam(c: &mut Criterion) {
+    let device = device();
+    let config = ResNetConfig {
+        arch: Arch::ResNet50,
+        stem: Stem::Cifar { padding: 1 },
+        width: 1.0,
+    };
+    let lengths: Vec<usize> = {
+        let network = ResNet::new(&device, &config, 0).expect("it fits");
+        network.parameters().iter().map(|p| p.value.len()).collect()
+    };
+    let all: usize = lengths.iter().sum();
+    let zeros = |len: usize| device.zeros(&[len], DType::F32).expect("it fits");
+    let tensors = |lengths: &[usize]| -> Vec<[Tensor; 4]> {
+        lengths
+            .iter()
+            .map(|&len| [(); 4].map(|()| zeros(len)))
+            .collect()
+    };
+    let gate = device.zeros(&[1], DType::U32).expect("one number");
+    let options = AdamStep {
+        learning_rate: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        gradient_scale: 1.0,
+        step: 1,
+    };
+    let mut called = 0.0;
+    let mut step = |tensors: &[[Tensor; 4]]| {
+        let start = Instant::now();
+        for [parameter, gradient, first, second] in tensors {
+            device
+                .adam_step(options, parameter, gradient, first, second, Some(&gate))
+                .expect("the shapes are alike");
+        }
+        called = start.elapsed().as_secs_f64();
+        wait(&device, &tensors[0][0]);
+    };
+    let mut group = c.benchmark_group("adam");
+    group.throughput(Throughput::Bytes(7 * 4 * all as u64));
+    let (one, each) = (tensors(&[all]), tensors(&lengths));
+    let single = median(&mut group, "as many elements in one tensor", || step(&one));
+    let many = median(&mut group, "every parameter of ResNet-50", || step(&each));
+    if let (Some(single), Some(many)) = (single, many) {
+        println!(
+            "adam: {:.2} ms over {} tensors, {:.2} ms over one; the calls took the host {:.2} ms",
+            1e3 * many,
+            lengths.len(),
+            1e3 * single,
+            1e3 * called
+        );
+    }
 }
 
 criterion_group!(
@@ -252,6 +335,7 @@ criterion_group!(
     conv2d,
     batch_norm,
     nt_xent,
-    nt_xent_large
+    nt_xent_large,
+    adam
 );
 criterion_main!(benches);
