@@ -1,5 +1,5 @@
-//! A SimCLR view, a residual block and one training step, in images/s: a step's images each give two views. `PARALLAX_BENCH_DEVICE` names
-//! the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
+//! A SimCLR view, a residual block and one training step, in images/s: a step's images each give two views.
+//! `PARALLAX_BENCH_DEVICE` names the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
 //! `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain, staged, ...).
 
 use std::hint::black_box;
