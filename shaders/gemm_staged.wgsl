@@ -24,26 +24,7 @@
 #variant bias BIAS=1
 
 #import grid
-
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    a_offset: u32,
-    a_term: u32,
-    // 1
-    a_row: u32,
-    b_offset: u32,
-    b_term: u32,
-    // 1
-    b_column: u32,
-    // elements before row 0 of c, and of a row
-    c_offset: u32,
-    c_stride: u32,
-    // first column written
-    column: u32,
-    accumulate: u32,
-}
+#import gemm_params
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;

@@ -9,6 +9,7 @@ use super::activations::{Activations, NewActivations, read_activations, read_wei
 use super::batch_norm::{Normalization, batch_norm, read_activation};
 use super::parallel;
 use super::product::{Into, View, product};
+use super::scratch::with_scratch;
 use super::{CpuDevice, winograd};
 use crate::device::kernels::{Activation, ChannelNorm};
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
@@ -116,22 +117,6 @@ fn scatter(rows: &[f32], channels: usize, pixels: usize, images: &mut [f32]) {
     }
 }
 
-/// Memory that a thread keeps between blocks.
-fn with_scratch<R>(lens: [usize; 2], body: impl FnOnce(&mut [f32], &mut [f32]) -> R) -> R {
-    thread_local! {
-        static SCRATCH: std::cell::RefCell<[Vec<f32>; 2]> = const { std::cell::RefCell::new([Vec::new(), Vec::new()]) };
-    }
-    SCRATCH.with_borrow_mut(|buffers| {
-        for (buffer, len) in buffers.iter_mut().zip(lens) {
-            if buffer.len() < len {
-                buffer.resize(len, 0.0);
-            }
-        }
-        let [a, b] = buffers;
-        body(&mut a[..lens[0]], &mut b[..lens[1]])
-    })
-}
-
 pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
     let g = geometry("conv2d", x, w, conv)?;
     let w = read_weight(device, "conv2d", w, x.dtype())?;
@@ -198,7 +183,7 @@ fn convolve(
         let rows = if images == 1 { 0 } else { g.o * width };
         with_scratch(
             [if direct { 0 } else { k * width }, rows],
-            |columns, rows| {
+            |[columns, rows]| {
                 let columns: &[f32] = if direct {
                     x
                 } else {
@@ -252,7 +237,7 @@ pub(super) fn conv2d_dx(
         let rows = if images == 1 { 0 } else { g.o * width };
         with_scratch(
             [if direct { 0 } else { k * width }, rows],
-            |columns, rows| {
+            |[columns, rows]| {
                 let dy: &[f32] = if images == 1 {
                     dy
                 } else {
@@ -306,7 +291,7 @@ pub(super) fn conv2d_dw(
         let rows = if images == 1 { 0 } else { g.o * width };
         with_scratch(
             [if direct { 0 } else { k * width }, rows],
-            |columns, rows| {
+            |[columns, rows]| {
                 let columns: &[f32] = if direct {
                     x
                 } else {

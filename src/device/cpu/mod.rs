@@ -27,6 +27,7 @@ mod pool;
 mod product;
 mod reduce;
 mod resized_crop;
+mod scratch;
 mod softmax_cross_entropy;
 mod storage;
 mod uniform;

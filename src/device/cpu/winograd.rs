@@ -23,6 +23,7 @@ use std::ops::Range;
 
 use super::activations::Activations;
 use super::arena::Buffer;
+use super::scratch::with_scratch;
 use super::{CpuDevice, parallel};
 use crate::device::shapes::ConvGeometry;
 use layout::{Images, Matrices, Tiles, transform_inputs};
@@ -146,25 +147,6 @@ pub(super) fn applies_to_dx(g: &ConvGeometry) -> bool {
 /// Whether these kernels take the weight gradient of `g`.
 pub(super) fn applies_to_dw(g: &ConvGeometry) -> bool {
     applies(g) && g.n * g.oh * g.ow >= TERMS_AT_LEAST
-}
-
-/// Memory that a thread keeps between blocks, in parts.
-fn with_scratch<const N: usize, R>(lens: [usize; N], body: impl FnOnce([&mut [f32]; N]) -> R) -> R {
-    thread_local! {
-        static SCRATCH: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
-    }
-    SCRATCH.with_borrow_mut(|buffer| {
-        let len = lens.iter().sum();
-        if buffer.len() < len {
-            buffer.resize(len, 0.0);
-        }
-        let mut rest = &mut buffer[..len];
-        body(lens.map(|len| {
-            let (part, others) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = others;
-            part
-        }))
-    })
 }
 
 /// The ranges of at most `TILES` of `count` tiles.

@@ -225,8 +225,8 @@ impl GpuDevice {
             .collect())
     }
 
-    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier (127 f16 ones), where every adapter can
-    /// bind it, and the number of those elements comes with it.
+    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier (127 f16 ones), where every
+    /// adapter can bind it, and the number of those elements comes with it.
     fn part_from(
         &self,
         operation: &'static str,

@@ -3,10 +3,11 @@
 use super::super::activations::{Activations, NewActivations};
 use super::super::batch_norm::Normalization;
 use super::super::product::{Into, View, product};
+use super::super::scratch::with_scratch;
 use super::super::{CpuDevice, parallel};
 use super::layout::{Kernel, Matrices, transform_inputs, transform_outputs};
 use super::transforms::PRODUCTS;
-use super::{CHANNELS, Layer, TILES, all_inputs, ranges, with_scratch};
+use super::{CHANNELS, Layer, TILES, all_inputs, ranges};
 use crate::device::shapes::ConvGeometry;
 
 /// `M = V U` at every point.

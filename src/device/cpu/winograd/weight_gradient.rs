@@ -3,12 +3,13 @@
 use super::super::activations::Activations;
 use super::super::arena::Buffer;
 use super::super::product::{Into, View, product};
+use super::super::scratch::with_scratch;
 use super::super::{CpuDevice, parallel};
 use super::layout::{
     Matrices, transform_inputs, transform_kernel_gradient, transform_output_gradients,
 };
 use super::transforms::{KERNEL, LANES, PRODUCTS};
-use super::{CHANNELS, Layer, TILES, Transformed, all_inputs, ranges, with_scratch};
+use super::{CHANNELS, Layer, TILES, Transformed, all_inputs, ranges};
 use crate::device::shapes::ConvGeometry;
 
 /// `dU (+)= V^T dM` at every point, for the columns `first .. first + kernels.columns` of dM.
