@@ -1,6 +1,7 @@
 //! The same call gives the same bits, on every device, and on the CPU with any number of threads.
 
 use parallax::device::Device;
+use parallax::device::cpu::with_threads;
 use parallax::device::kernels::{Activation, ChannelNorm, Gemm};
 use parallax::device::shapes::{Conv2d, Pool2d};
 
@@ -132,13 +133,7 @@ fn twice_gives_the_same_bits() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let device = devices::cpu();
-    let with_threads = |threads: usize| {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .expect("a thread pool")
-            .install(|| results(&device))
-    };
+    let with_threads = |threads: usize| with_threads(threads, || results(&device));
     let differing = differing(&with_threads(1), &with_threads(3));
     assert!(differing.is_empty(), "{differing:?}");
 }

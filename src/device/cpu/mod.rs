@@ -30,6 +30,8 @@ mod resized_crop;
 mod scratch;
 mod softmax_cross_entropy;
 mod storage;
+#[cfg(feature = "threads")]
+mod threads;
 mod uniform;
 mod vectorised;
 mod winograd;
@@ -39,6 +41,8 @@ use arena::{Arena, Buffer};
 use batch_norm::Statistics;
 pub(crate) use storage::CpuStorage;
 use storage::{CpuData, read, write};
+#[cfg(feature = "threads")]
+pub use threads::with_threads;
 
 /// The processor as a device.
 #[derive(Default)]

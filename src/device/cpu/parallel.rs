@@ -2,7 +2,12 @@
 //! threads, so neither do the results.
 
 #[cfg(feature = "threads")]
-use rayon::prelude::*;
+use super::threads::for_each;
+
+#[cfg(not(feature = "threads"))]
+fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
+    (0..count).for_each(body);
+}
 
 /// Calls `body` with each chunk of `out` (`chunk` elements, the last may be shorter) and its index.
 pub(super) fn for_chunks<T: Send>(
@@ -10,22 +15,41 @@ pub(super) fn for_chunks<T: Send>(
     chunk: usize,
     body: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
-    #[cfg(feature = "threads")]
-    out.par_chunks_mut(chunk.max(1))
-        .enumerate()
-        .for_each(|(i, part)| body(i, part));
-    #[cfg(not(feature = "threads"))]
-    out.chunks_mut(chunk.max(1))
-        .enumerate()
-        .for_each(|(i, part)| body(i, part));
+    let (chunk, len) = (chunk.max(1), out.len());
+    let start = Start(out.as_mut_ptr());
+    for_each(len.div_ceil(chunk), &|i| {
+        let first = i * chunk;
+        // SAFETY: every index is handed out once, so the chunks are parts of `out` that do not overlap, and `out` is
+        // borrowed until the loop is over.
+        let part =
+            unsafe { std::slice::from_raw_parts_mut(start.at(first), chunk.min(len - first)) };
+        body(i, part);
+    });
+}
+
+/// Where a slice begins whose parts go to several threads.
+struct Start<T>(*mut T);
+
+// SAFETY: each thread makes another part of the slice from it, whose elements may be sent to it.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+impl<T> Start<T> {
+    /// # Safety
+    /// `index` must lie in the slice.
+    unsafe fn at(&self, index: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(index) }
+    }
 }
 
 /// The results of `body` for 0 .. count, in order.
 pub(super) fn map<T: Send>(count: usize, body: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-    #[cfg(feature = "threads")]
-    return (0..count).into_par_iter().map(body).collect();
-    #[cfg(not(feature = "threads"))]
-    return (0..count).map(body).collect();
+    let mut results: Vec<Option<T>> = (0..count).map(|_| None).collect();
+    for_chunks(&mut results, 1, |i, result| result[0] = Some(body(i)));
+    let results = results.into_iter();
+    results
+        .map(|result| result.expect("every index has its turn"))
+        .collect()
 }
 
 /// Elements a thread takes at a time in element-wise loops: small enough for the second-level cache, large enough to
