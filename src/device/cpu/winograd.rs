@@ -13,6 +13,7 @@
 
 mod convolve;
 mod layout;
+mod multiply;
 mod transforms;
 mod weight_gradient;
 
@@ -31,8 +32,6 @@ use transforms::{KERNEL, PRODUCTS};
 
 /// Tiles that are transformed and multiplied at a time: their V and M stay in a core's cache.
 const TILES: usize = 64;
-/// Output channels of a block where the kernels are larger than the inputs.
-const CHANNELS: usize = 32;
 /// Channels on either side at least: below, the transforms cost more than the products save.
 const CHANNELS_AT_LEAST: usize = 32;
 /// Products at least in the shortest sum that the definition of an element has: a shorter one allows less rounding than
@@ -156,7 +155,7 @@ fn ranges(count: usize) -> impl Iterator<Item = (usize, usize)> {
         .map(move |first| (first, TILES.min(count - first)))
 }
 
-/// The transformed tiles of all inputs: a chunk of matrices for each block of images.
+/// The transformed tiles of all inputs: a chunk of matrices for each block of images, `of_tiles` of it.
 struct Transformed {
     chunk: usize,
     values: Buffer,
@@ -167,16 +166,16 @@ impl Transformed {
     fn new(
         device: &CpuDevice,
         layer: Layer,
-        channels: usize,
+        of_tiles: impl Fn(usize) -> Matrices + Sync + Send,
         transform: impl Fn(usize, usize, Matrices, &mut [f32]) + Sync + Send,
     ) -> Self {
         let per_block = layer.images_per_block();
         let tiles = layer.tiles().per_image();
-        let chunk = Matrices::new(per_block * tiles, channels).len();
+        let chunk = of_tiles(per_block * tiles).len();
         let mut values = device.take(layer.n.div_ceil(per_block) * chunk);
         parallel::for_chunks(&mut values, chunk, |block, values| {
             let images = per_block.min(layer.n - block * per_block);
-            let matrices = Matrices::new(images * tiles, channels);
+            let matrices = of_tiles(images * tiles);
             transform(block, images, matrices, values);
         });
         Transformed { chunk, values }
@@ -185,7 +184,8 @@ impl Transformed {
 
 /// V of every block of images.
 fn all_inputs(device: &CpuDevice, layer: Layer, x: Activations<'_>) -> Transformed {
-    Transformed::new(device, layer, layer.c, |block, images, matrices, v| {
+    let rows = |tiles| Matrices::whole(tiles, layer.c);
+    Transformed::new(device, layer, rows, |block, images, matrices, v| {
         let from = layer.input_images(images);
         with_scratch([from.len()], |[pixels]| {
             let range = layer.inputs(block * layer.images_per_block(), images);

@@ -2,32 +2,13 @@
 
 use super::super::activations::{Activations, NewActivations};
 use super::super::batch_norm::Normalization;
-use super::super::product::{Into, View, product};
+use super::super::product::Into;
 use super::super::scratch::with_scratch;
 use super::super::{CpuDevice, parallel};
-use super::layout::{Kernel, Matrices, transform_inputs, transform_outputs};
-use super::transforms::PRODUCTS;
-use super::{CHANNELS, Layer, TILES, all_inputs, ranges};
+use super::layout::{Kernel, Matrices, PANEL, transform_inputs, transform_outputs};
+use super::multiply::multiply;
+use super::{Layer, TILES, all_inputs, ranges};
 use crate::device::shapes::ConvGeometry;
-
-/// `M = V U` at every point.
-fn multiply(
-    c: usize,
-    (inputs, v): (Matrices, &[f32]),
-    (kernels, u): (Matrices, &[f32]),
-    (outputs, m): (Matrices, &mut [f32]),
-) {
-    for point in 0..PRODUCTS {
-        product(
-            [inputs.rows, kernels.columns, c],
-            View::rows(&v[point * inputs.columns..], inputs.stride()),
-            View::rows(&u[point * kernels.columns..], kernels.stride()),
-            Into::Replace,
-            &mut m[point * outputs.columns..],
-            outputs.stride(),
-        );
-    }
-}
 
 /// `y [n, O, OH, OW]`, changed by the normalization where there is one.
 pub(in crate::device::cpu) fn conv2d(
@@ -93,9 +74,12 @@ fn with_kernels_kept(
     finish: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
     let tiles = layer.tiles();
-    let kernels = Matrices::new(layer.c, layer.o);
+    let kernels = Matrices::panels(layer.c, layer.o);
     let mut u = device.take(kernels.len());
-    kernel.transform(0, (kernels, &mut u));
+    let panel = Matrices::panels(layer.c, PANEL);
+    parallel::for_chunks(&mut u, panel.len(), |i, u| {
+        kernel.transform(i * PANEL, (panel, u));
+    });
     let block_len = layer.images_per_block() * layer.output_len();
     y.for_chunks(block_len, |block, y| {
         let count = y.len() / layer.output_len();
@@ -103,17 +87,20 @@ fn with_kernels_kept(
             layer.input_images(count),
             layer.output_images(count, layer.o),
         );
-        let (v, m) = (Matrices::new(TILES, layer.c), Matrices::new(TILES, layer.o));
+        let (v, m) = (
+            Matrices::whole(TILES, layer.c),
+            Matrices::panels(TILES, layer.o),
+        );
         with_scratch(
             [from.len(), v.len(), m.len(), to.len()],
             |[pixels, v, m, outputs]| {
                 let inputs = layer.inputs(block * layer.images_per_block(), count);
                 x.with(inputs, |x| from.gather(x, pixels));
                 for (first, rows) in ranges(count * tiles.per_image()) {
-                    let inputs = Matrices::new(rows, layer.c);
-                    let products = Matrices::new(rows, layer.o);
+                    let inputs = Matrices::whole(rows, layer.c);
+                    let products = Matrices::panels(rows, layer.o);
                     transform_inputs((from, pixels), tiles, layer.padding, first, (inputs, v));
-                    multiply(layer.c, (inputs, v), (kernels, &u), (products, m));
+                    multiply((inputs, v), (kernels, &u), Into::Replace, (products, m));
                     transform_outputs((products, m), tiles, first, (to, outputs));
                 }
                 for (image, y) in y.chunks_mut(layer.output_len()).enumerate() {
@@ -136,33 +123,33 @@ fn with_inputs_kept(
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
     let inputs = all_inputs(device, layer, x);
-    let kernels = Matrices::new(layer.c, CHANNELS);
+    let kernels = Matrices::panels(layer.c, PANEL);
     let pixels = layer.output[0] * layer.output[1];
-    let part_len = layer.n * CHANNELS * pixels;
+    let part_len = layer.n * PANEL * pixels;
     // [block of channels, n, channel of the block, pixels]
-    let mut parts = device.take(layer.o.div_ceil(CHANNELS) * part_len);
+    let mut parts = device.take(layer.o.div_ceil(PANEL) * part_len);
     parallel::for_chunks(&mut parts, part_len, |part, y| {
-        let to = layer.output_images(per_block, CHANNELS);
-        let m = Matrices::new(per_block * tiles.per_image(), CHANNELS);
+        let to = layer.output_images(per_block, PANEL);
+        let m = Matrices::panels(per_block * tiles.per_image(), PANEL);
         with_scratch([kernels.len(), m.len(), to.len()], |[u, m, outputs]| {
-            kernel.transform(part * CHANNELS, (kernels, u));
+            kernel.transform(part * PANEL, (kernels, u));
             let blocks = inputs.values.chunks(inputs.chunk);
-            for (v, y) in blocks.zip(y.chunks_mut(per_block * CHANNELS * pixels)) {
-                let images = y.len() / (CHANNELS * pixels);
-                let to = layer.output_images(images, CHANNELS);
-                let products = Matrices::new(images * tiles.per_image(), CHANNELS);
-                let rows = Matrices::new(products.rows, layer.c);
-                multiply(layer.c, (rows, v), (kernels, u), (products, m));
+            for (v, y) in blocks.zip(y.chunks_mut(per_block * PANEL * pixels)) {
+                let images = y.len() / (PANEL * pixels);
+                let to = layer.output_images(images, PANEL);
+                let products = Matrices::panels(images * tiles.per_image(), PANEL);
+                let rows = Matrices::whole(products.rows, layer.c);
+                multiply((rows, v), (kernels, u), Into::Replace, (products, m));
                 transform_outputs((products, m), tiles, 0, (to, outputs));
-                for (image, y) in y.chunks_mut(CHANNELS * pixels).enumerate() {
+                for (image, y) in y.chunks_mut(PANEL * pixels).enumerate() {
                     to.scatter(image, outputs, y);
                 }
             }
         });
     });
     y.for_chunks(layer.output_len(), |image, y| {
-        for (part, y) in y.chunks_mut(CHANNELS * pixels).enumerate() {
-            let from = part * part_len + image * CHANNELS * pixels;
+        for (part, y) in y.chunks_mut(PANEL * pixels).enumerate() {
+            let from = part * part_len + image * PANEL * pixels;
             y.copy_from_slice(&parts[from..][..y.len()]);
         }
         finish(image * layer.output_len(), y);

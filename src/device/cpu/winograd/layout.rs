@@ -9,46 +9,70 @@ use super::transforms::{
     output_gradient, square, turned,
 };
 
-/// 36 matrices of `rows` x `columns`, a row's elements next to one another.
+/// Columns of a panel.
+pub(super) const PANEL: usize = 32;
+
+/// 36 matrices of `rows` x `columns`, cut into panels of columns: `[panel, point, row, column of the panel]`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrices {
     pub(super) rows: usize,
-    /// A multiple of the lanes; elements past the channels have no meaning.
+    /// A multiple of `panel`; elements past the channels have no meaning.
     pub(super) columns: usize,
+    pub(super) panel: usize,
 }
 
 impl Matrices {
-    pub(super) fn new(rows: usize, channels: usize) -> Self {
+    /// Row by row: one panel.
+    pub(super) fn whole(rows: usize, channels: usize) -> Self {
         let columns = channels.next_multiple_of(LANES);
-        Matrices { rows, columns }
+        Matrices {
+            rows,
+            columns,
+            panel: columns,
+        }
     }
 
-    /// From one row to the next: the matrices stand next to one another, row by row, so that a tile's 36 values are
-    /// written into a few pages and not into 36. A cache line more than a row, since rows a power of two apart would
+    /// Panels of [`PANEL`].
+    pub(super) fn panels(rows: usize, channels: usize) -> Self {
+        Matrices {
+            rows,
+            columns: channels.next_multiple_of(PANEL),
+            panel: PANEL,
+        }
+    }
+
+    /// From one point to the next: a cache line more than the panel's elements, since 36 places a power of two apart would
     /// share the same few lines of the cache.
-    pub(super) fn stride(self) -> usize {
-        PRODUCTS * self.columns + 16
+    fn of_point(self) -> usize {
+        self.rows * self.panel + 16
     }
 
     pub(super) fn len(self) -> usize {
-        self.rows * self.stride()
+        self.columns / self.panel * PRODUCTS * self.of_point()
+    }
+
+    /// Where an element stands.
+    #[inline(always)]
+    pub(super) fn at(self, point: usize, row: usize, column: usize) -> usize {
+        let panel = column / self.panel;
+        (panel * PRODUCTS + point) * self.of_point() + row * self.panel + column % self.panel
     }
 
     #[inline(always)]
     fn write(self, row: usize, column: usize, x: [[Lanes; POINTS]; POINTS], to: &mut [f32]) {
-        let first = row * self.stride() + column;
+        let first = self.at(0, row, column);
         for (point, x) in x.as_flattened().iter().enumerate() {
-            to[first + point * self.columns..][..LANES].copy_from_slice(&x.0);
+            to[first + point * self.of_point()..][..LANES].copy_from_slice(&x.0);
         }
     }
 
     #[inline(always)]
     fn read(self, row: usize, column: usize, from: &[f32]) -> [[Lanes; POINTS]; POINTS] {
-        let first = row * self.stride() + column;
+        let first = self.at(0, row, column);
         let mut x = [[Lanes::ZERO; POINTS]; POINTS];
         for (i, line) in x.iter_mut().enumerate() {
             for (j, x) in line.iter_mut().enumerate() {
-                *x = Lanes::load(&from[first + (i * POINTS + j) * self.columns..]);
+                *x = Lanes::load(&from[first + (i * POINTS + j) * self.of_point()..]);
             }
         }
         x
@@ -216,7 +240,7 @@ pub(super) fn transform_inputs(
             for row in 0..matrices.rows {
                 let (image, i, j) = tiles.place(first + row);
                 let pixels = x.square::<POINTS>(image, i - padding, j - padding);
-                for column in (0..matrices.columns).step_by(LANES) {
+                for column in (0..x.width()).step_by(LANES) {
                     let d = load_square(from, &pixels, column);
                     matrices.write(row, column, square(&d, input), to);
                 }
@@ -238,7 +262,7 @@ pub(super) fn transform_output_gradients(
             for row in 0..matrices.rows {
                 let (image, i, j) = tiles.place(first + row);
                 let pixels = dy.square::<OUTPUTS>(image, i, j);
-                for column in (0..matrices.columns).step_by(LANES) {
+                for column in (0..dy.width()).step_by(LANES) {
                     let d = load_square(from, &pixels, column);
                     matrices.write(row, column, square(&d, output_gradient), to);
                 }
@@ -261,7 +285,7 @@ pub(super) fn transform_outputs(
             for row in 0..matrices.rows {
                 let (image, i, j) = tiles.place(first + row);
                 let pixels = y.square::<OUTPUTS>(image, i, j);
-                for column in (0..matrices.columns).step_by(LANES) {
+                for column in (0..y.width()).step_by(LANES) {
                     let outputs = square(&matrices.read(row, column, from), output);
                     for (&at, outputs) in pixels.as_flattened().iter().zip(outputs.as_flattened()) {
                         if at != outside {

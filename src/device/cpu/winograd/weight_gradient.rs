@@ -2,37 +2,16 @@
 
 use super::super::activations::Activations;
 use super::super::arena::Buffer;
-use super::super::product::{Into, View, product};
+use super::super::product::Into;
 use super::super::scratch::with_scratch;
 use super::super::{CpuDevice, parallel};
 use super::layout::{
-    Matrices, transform_inputs, transform_kernel_gradient, transform_output_gradients,
+    Matrices, PANEL, transform_inputs, transform_kernel_gradient, transform_output_gradients,
 };
-use super::transforms::{KERNEL, LANES, PRODUCTS};
-use super::{CHANNELS, Layer, TILES, Transformed, all_inputs, ranges};
+use super::multiply::multiply_transposed;
+use super::transforms::{KERNEL, LANES};
+use super::{Layer, TILES, Transformed, all_inputs, ranges};
 use crate::device::shapes::ConvGeometry;
-
-/// `dU (+)= V^T dM` at every point, for the columns `first .. first + kernels.columns` of dM.
-fn multiply_transposed(
-    c: usize,
-    (inputs, v): (Matrices, &[f32]),
-    (gradients, dm): (Matrices, &[f32]),
-    first: usize,
-    into: Into,
-    (kernels, du): (Matrices, &mut [f32]),
-) {
-    let columns = kernels.columns.min(gradients.columns - first);
-    for point in 0..PRODUCTS {
-        product(
-            [c, columns, inputs.rows],
-            View::rows(&v[point * inputs.columns..], inputs.stride()).transposed(),
-            View::rows(&dm[point * gradients.columns + first..], gradients.stride()),
-            into,
-            &mut du[point * kernels.columns..],
-            kernels.stride(),
-        );
-    }
-}
 
 /// `dw [O, C, 3, 3]`.
 pub(in crate::device::cpu) fn conv2d_dw(
@@ -60,7 +39,7 @@ fn gradient_with_kernels_kept(
     dw: &mut [f32],
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
-    let kernels = Matrices::new(layer.c, layer.o);
+    let kernels = Matrices::panels(layer.c, layer.o);
     let group = parallel::images_per_group(layer.n, kernels.len()).next_multiple_of(per_block);
     let groups = layer.n.div_ceil(group);
     let mut partials = device.take(groups * kernels.len());
@@ -70,7 +49,10 @@ fn gradient_with_kernels_kept(
             let count = per_block.min(end - block);
             let from = layer.input_images(count);
             let to = layer.output_images(count, layer.o);
-            let (v, m) = (Matrices::new(TILES, layer.c), Matrices::new(TILES, layer.o));
+            let (v, m) = (
+                Matrices::whole(TILES, layer.c),
+                Matrices::panels(TILES, layer.o),
+            );
             with_scratch(
                 [from.len(), v.len(), m.len(), to.len()],
                 |[pixels, v, dm, outputs]| {
@@ -78,8 +60,8 @@ fn gradient_with_kernels_kept(
                     x.with(of_block(layer.input_len()), |x| from.gather(x, pixels));
                     dy.with(of_block(layer.output_len()), |dy| to.gather(dy, outputs));
                     for (first, rows) in ranges(count * tiles.per_image()) {
-                        let inputs = Matrices::new(rows, layer.c);
-                        let gradients = Matrices::new(rows, layer.o);
+                        let inputs = Matrices::whole(rows, layer.c);
+                        let gradients = Matrices::panels(rows, layer.o);
                         let padding = layer.padding;
                         transform_inputs((from, pixels), tiles, padding, first, (inputs, v));
                         transform_output_gradients((to, outputs), tiles, first, (gradients, dm));
@@ -88,7 +70,7 @@ fn gradient_with_kernels_kept(
                             false => Into::Add,
                         };
                         let (v, dm) = ((inputs, &*v), (gradients, &*dm));
-                        multiply_transposed(layer.c, v, dm, 0, into, (kernels, du));
+                        multiply_transposed(v, dm, into, (kernels, du));
                     }
                 },
             );
@@ -110,7 +92,8 @@ fn gradient_with_inputs_kept(
 ) {
     let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
     let inputs = all_inputs(device, layer, x);
-    let gradients = Transformed::new(device, layer, layer.o, |block, images, matrices, dm| {
+    let panels = |tiles| Matrices::panels(tiles, layer.o);
+    let gradients = Transformed::new(device, layer, panels, |block, images, matrices, dm| {
         let to = layer.output_images(images, layer.o);
         with_scratch([to.len()], |[pixels]| {
             let start = block * per_block * layer.output_len();
@@ -119,8 +102,8 @@ fn gradient_with_inputs_kept(
             transform_output_gradients((to, pixels), tiles, 0, (matrices, dm));
         });
     });
-    let kernels = Matrices::new(layer.c, CHANNELS);
-    let part_len = CHANNELS * layer.c * KERNEL * KERNEL;
+    let kernels = Matrices::panels(layer.c, PANEL);
+    let part_len = PANEL * layer.c * KERNEL * KERNEL;
     parallel::for_chunks(dw, part_len, |part, dw| {
         with_scratch([kernels.len()], |[du]| {
             let blocks = inputs.values.chunks(inputs.chunk);
@@ -128,13 +111,14 @@ fn gradient_with_inputs_kept(
             for (block, (v, dm)) in blocks.enumerate() {
                 let images = per_block.min(layer.n - block * per_block);
                 let rows = images * tiles.per_image();
-                let v = (Matrices::new(rows, layer.c), v);
-                let dm = (Matrices::new(rows, layer.o), dm);
+                let v = (Matrices::whole(rows, layer.c), v);
+                let panel = Matrices::panels(rows, PANEL);
+                let dm = (panel, &dm[part * panel.len()..]);
                 let into = match block {
                     0 => Into::Replace,
                     _ => Into::Add,
                 };
-                multiply_transposed(layer.c, v, dm, part * CHANNELS, into, (kernels, du));
+                multiply_transposed(v, dm, into, (kernels, du));
             }
             transform_kernel_gradient((kernels, du), 0, dw);
         });
