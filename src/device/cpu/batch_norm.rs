@@ -19,30 +19,40 @@ const LANES: usize = 16;
 /// that of the terms' own sum.
 const FLUSH: usize = 64 * LANES;
 
+type Lanes = [f32; LANES];
+
 /// Two sums that run beside each other.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    lanes: [[f32; LANES]; 2],
+    lanes: [Lanes; 2],
     totals: [f64; 2],
 }
 
 impl Sums {
-    /// Adds `terms(a, b)` of each pair of two planes, of at most [`FLUSH`] elements.
+    /// Adds `terms(a, b)` of each pair of two planes, of at most [`FLUSH`] elements; a lane's terms depend on its pair alone.
+    /// (Lanes at a time: terms of one pair at a time are not turned into vector code.)
     #[inline(always)]
-    fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(f32, f32) -> [f32; 2]) {
+    fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(&Lanes, &Lanes) -> [Lanes; 2]) {
+        let (lanes_a, rest_a) = a.as_chunks();
+        let (lanes_b, rest_b) = b.as_chunks();
         let [mut first, mut second] = self.lanes;
-        let (pairs_a, pairs_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let rest = pairs_a.remainder().iter().zip(pairs_b.remainder());
-        for (lane, (&a, &b)) in rest.enumerate() {
+        for (a, b) in lanes_a.iter().zip(lanes_b) {
             let [x, y] = terms(a, b);
-            first[lane] += x;
-            second[lane] += y;
+            for (sum, x) in first.iter_mut().zip(x) {
+                *sum += x;
+            }
+            for (sum, y) in second.iter_mut().zip(y) {
+                *sum += y;
+            }
         }
-        for (a, b) in pairs_a.zip(pairs_b) {
-            for lane in 0..LANES {
-                let [x, y] = terms(a[lane], b[lane]);
-                first[lane] += x;
-                second[lane] += y;
+        if !rest_a.is_empty() {
+            let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
+            a[..rest_a.len()].copy_from_slice(rest_a);
+            b[..rest_b.len()].copy_from_slice(rest_b);
+            let [x, y] = terms(&a, &b);
+            for lane in 0..rest_a.len() {
+                first[lane] += x[lane];
+                second[lane] += y[lane];
             }
         }
         self.lanes = [first, second];
@@ -142,7 +152,14 @@ pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<Ba
                 plane,
                 plane,
                 #[inline(always)]
-                |x, _| [x - about, (x - about) * (x - about)],
+                |x, _| {
+                    let (mut terms, mut squares) = (*x, [0.0; LANES]);
+                    terms.iter_mut().for_each(|x| *x -= about);
+                    for (square, x) in squares.iter_mut().zip(&terms) {
+                        *square = x * x;
+                    }
+                    [terms, squares]
+                },
             );
         },
     );
@@ -390,8 +407,14 @@ pub(super) fn backward(
                 x,
                 #[inline(always)]
                 |dy, x| {
-                    let dy = line.passed(rectified, dy, x);
-                    [dy, dy * ((x - line.mean) * line.deviation)]
+                    let (mut terms, mut products) = (*dy, [0.0; LANES]);
+                    for (dy, &x) in terms.iter_mut().zip(x) {
+                        *dy = line.passed(rectified, *dy, x);
+                    }
+                    for (product, (dy, x)) in products.iter_mut().zip(terms.iter().zip(x)) {
+                        *product = dy * ((x - line.mean) * line.deviation);
+                    }
+                    [terms, products]
                 },
             );
         },

@@ -19,6 +19,9 @@ use crate::tensor::{DType, Tensor};
 /// Columns of a block at least, where the batch has them: fewer would leave the product's inner loops short.
 const COLUMNS: usize = 256;
 
+/// Rows of a weight gradient whose partial sums a thread adds up at a time.
+const ROWS: usize = 16;
+
 /// Images of one block.
 fn images_per_block(g: &ConvGeometry) -> usize {
     COLUMNS.div_ceil((g.oh * g.ow).max(1)).min(g.n.max(1))
@@ -113,6 +116,16 @@ fn scatter(rows: &[f32], channels: usize, pixels: usize, images: &mut [f32]) {
     for (image, target) in images.chunks_mut(channels * pixels).enumerate() {
         for (channel, plane) in target.chunks_mut(pixels).enumerate() {
             plane.copy_from_slice(&rows[channel * width + image * pixels..][..pixels]);
+        }
+    }
+}
+
+/// Adds the transpose of the first columns of `from`, whose rows have `from_width` elements, to `to` `[columns, width]`.
+fn add_turned(from: &[f32], from_width: usize, to: &mut [f32], width: usize) {
+    let columns = to.len() / width.max(1);
+    for (row, from) in from.chunks(from_width).take(width).enumerate() {
+        for (column, from) in from[..columns].iter().enumerate() {
+            to[column * width + row] += from;
         }
     }
 }
@@ -249,8 +262,12 @@ pub(super) fn conv2d_dx(
                     product([k, width, g.o], w, dy, Into::Replace, dx, width);
                 } else {
                     product([k, width, g.o], w, dy, Into::Replace, columns, width);
-                    dx.fill(0.0);
-                    col2im(&g, columns, dx);
+                    if is_pointwise(&g) {
+                        scatter(columns, k, pixels, dx);
+                    } else {
+                        dx.fill(0.0);
+                        col2im(&g, columns, dx);
+                    }
                 }
             },
         );
@@ -283,6 +300,9 @@ pub(super) fn conv2d_dw(
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let group = parallel::images_per_group(g.n, g.o * k);
     let groups = g.n.div_ceil(group).max(1);
+    // The product packs its right operand against the grain, so that is the one with fewer rows, where the sums are long
+    // enough to pay for turning the result.
+    let turned = k > g.o && images_per_block(&g) == 1;
     let mut partials = device.take(groups * g.o * k);
     let of_block = |dw: &mut [f32], dy: &[f32], x: &[f32]| {
         let images = x.len() / input;
@@ -304,15 +324,14 @@ pub(super) fn conv2d_dw(
                     gather(dy, g.o, pixels, rows);
                     rows
                 };
-                let columns = View::rows(columns, width).transposed();
-                product(
-                    [g.o, k, width],
-                    View::rows(dy, width),
-                    columns,
-                    Into::Add,
-                    dw,
-                    k,
-                );
+                let (dy, columns) = (View::rows(dy, width), View::rows(columns, width));
+                if turned {
+                    let sizes = [k, g.o, width];
+                    product(sizes, columns, dy.transposed(), Into::Add, dw, g.o);
+                } else {
+                    let sizes = [g.o, k, width];
+                    product(sizes, dy, columns.transposed(), Into::Add, dw, k);
+                }
             },
         );
     };
@@ -328,12 +347,16 @@ pub(super) fn conv2d_dw(
         }
     });
     let mut dw = device.take(g.o * k);
-    parallel::for_chunks(&mut dw, parallel::CHUNK, |i, part| {
-        let start = i * parallel::CHUNK;
-        part.copy_from_slice(&partials[start..start + part.len()]);
-        for group in 1..groups {
-            let partial = &partials[group * g.o * k + start..][..part.len()];
-            part.iter_mut().zip(partial).for_each(|(sum, &p)| *sum += p);
+    parallel::for_chunks(&mut dw, ROWS * k, |i, part| {
+        let first = i * ROWS;
+        part.fill(0.0);
+        for partial in partials.chunks(g.o * k) {
+            if turned {
+                add_turned(&partial[first..], g.o, part, k);
+            } else {
+                let partial = &partial[first * k..][..part.len()];
+                part.iter_mut().zip(partial).for_each(|(sum, &p)| *sum += p);
+            }
         }
     });
     Ok(device.floats(&w_shape, dw))
