@@ -230,11 +230,12 @@ impl Context {
         let storage = entry
             .storage
             .iter()
-            .map(|&(binding, writes)| wgpu::BindGroupLayoutEntry {
+            .map(|&(binding, _)| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: !writes },
+                    // Where the kernel only reads, too: `arena.rs` says why.
+                    ty: wgpu::BufferBindingType::Storage { read_only: false },
                     has_dynamic_offset: false,
                     min_binding_size: None,
                 },

@@ -1,5 +1,6 @@
 //! Launches of `shaders/elementwise.wgsl`, and copies.
 
+use super::copy::copy_elements;
 use super::shaders::elementwise::{self as kernels, Params};
 use super::{EntryPoint, GpuDevice};
 use crate::device::shapes;
@@ -116,8 +117,8 @@ pub(super) fn concat(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tenso
     let mut shape = a.shape().to_vec();
     shape[0] = rows;
     let y = device.floats(&shape)?;
-    device.copy_elements("concat", (a, 0), (&y, 0), a.len())?;
-    device.copy_elements("concat", (b, 0), (&y, a.len()), b.len())?;
+    copy_elements(device, "concat", (a, 0), (&y, 0), a.len())?;
+    copy_elements(device, "concat", (b, 0), (&y, a.len()), b.len())?;
     Ok(y)
 }
 
@@ -126,6 +127,6 @@ pub(super) fn slice(device: &GpuDevice, x: &Tensor, start: usize, count: usize) 
     let mut shape = x.shape().to_vec();
     shape[0] = count;
     let y = device.floats(&shape)?;
-    device.copy_elements("slice", (x, start * row), (&y, 0), count * row)?;
+    copy_elements(device, "slice", (x, start * row), (&y, 0), count * row)?;
     Ok(y)
 }

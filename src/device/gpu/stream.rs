@@ -22,6 +22,14 @@ pub(super) struct Part {
     pub(super) size: u64,
 }
 
+impl Part {
+    fn overlaps(&self, other: &Part) -> bool {
+        self.buffer.number == other.buffer.number
+            && self.offset < other.offset + other.size
+            && other.offset < self.offset + self.size
+    }
+}
+
 /// A bind group is made for a kernel and the parts of buffers that it is given.
 type BindGroupKey = (usize, &'static str, Vec<(u64, u64, u64)>);
 
@@ -254,6 +262,7 @@ impl Context {
                 ),
             ));
         }
+        check_aliases(entry, parts)?;
         let [x, y] = fold(workgroups, self.limits.max_compute_workgroups_per_dimension)
             .ok_or_else(|| {
                 Error::device(
@@ -285,22 +294,17 @@ impl Context {
         Ok(())
     }
 
-    /// Records a copy of `bytes` bytes (a multiple of four, as are the offsets).
-    pub(super) fn copy_bytes(
-        &self,
-        from: (&wgpu::Buffer, u64),
-        to: (&wgpu::Buffer, u64),
-        bytes: u64,
-    ) {
+    /// Records a copy of the first `bytes` bytes (a multiple of four) of a part to a buffer that the host can map.
+    pub(super) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
         lock(&self.stream).copy(self, "copy", |encoder| {
-            encoder.copy_buffer_to_buffer(from.0, from.1, to.0, to.1, bytes);
+            encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, to, 0, bytes);
         });
     }
 
-    /// Records the filling of a buffer with zeros.
-    pub(super) fn clear(&self, buffer: &wgpu::Buffer) {
+    /// Records the filling of a part with zeros.
+    pub(super) fn clear(&self, part: &Part) {
         lock(&self.stream).copy(self, "clear", |encoder| {
-            encoder.clear_buffer(buffer, 0, None);
+            encoder.clear_buffer(&part.buffer.raw, part.offset, Some(part.size));
         });
     }
 
@@ -317,13 +321,14 @@ impl Context {
         self.check()
     }
 
-    /// Replaces a buffer's first bytes. Kernels recorded before still see the old ones: they are submitted first.
-    pub(super) fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+    /// Replaces a part's first bytes. Kernels recorded before still see the old ones: they are submitted first.
+    pub(super) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
         /// The queue stages a copy of what it is given: large uploads go in parts.
         const PART: usize = 32 << 20;
         self.submit()?;
+        let buffer = &to.buffer.raw;
         for (i, part) in bytes.chunks(PART).enumerate() {
-            let offset = (i * PART) as u64;
+            let offset = to.offset + (i * PART) as u64;
             let whole = part.len() / 4 * 4;
             self.queue.write_buffer(buffer, offset, &part[..whole]);
             if whole < part.len() {
@@ -338,6 +343,26 @@ impl Context {
         }
         self.check()
     }
+}
+
+/// Fails where a kernel would write what another of its bindings shows: each invocation would see what others had done by
+/// chance.
+fn check_aliases(entry: &EntryPoint, parts: &[Part]) -> Result<()> {
+    let bound = || entry.storage.iter().zip(parts).enumerate();
+    for (i, (&(binding, writes), part)) in bound() {
+        let mut others = bound().filter(|&(other, _)| other != i);
+        if let (true, Some((_, (&(other, _), _)))) =
+            (writes, others.find(|(_, (_, other))| part.overlaps(other)))
+        {
+            return Err(Error::shape(
+                entry.name,
+                format!(
+                    "the tensor of binding {binding}, which is written, overlaps that of binding {other}"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `count` workgroups as x times y, each at most `limit`; the product may be larger.
