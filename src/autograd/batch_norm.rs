@@ -109,7 +109,11 @@ fn normalized(
         let is_sum = y_of_sum.is_some();
         // Both y and the gradient of the sum's result are freed here: the largest tensors of a step.
         let dy = match y_of_sum {
-            Some(y) => device.relu_backward(&dy, &y.tensor(device)?)?,
+            Some(y) => {
+                let dsum = device.relu_backward(&dy, &y.tensor(device)?)?;
+                drop((y, dy));
+                dsum
+            }
             None => dy,
         };
         let x = saved_x.tensor(device)?;

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 
 /// Bytes of the uniform buffer: one slot a dispatch of a submission.
 const UNIFORM_BYTES: u64 = 256 * 1024;
+/// Bytes that the host writes before they are handed to the queue, which stages a copy of what it is given until it has
+/// written it. At most about three times as many are staged.
+const STAGED: usize = 8 << 20;
 /// Bind groups kept before the cache is emptied; a training step of ResNet-50 makes about two thousand.
 const MAX_BIND_GROUPS: usize = 20_000;
 
@@ -68,6 +71,9 @@ pub(super) struct Stream {
     uniform_buffer: wgpu::Buffer,
     uniform_slot: usize,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
+    /// Bytes written since the last of [`Context::bound_staging`]'s submissions, and that submission.
+    staged: usize,
+    handed_over: Option<wgpu::SubmissionIndex>,
     /// Where kernels are timed, each is a pass of its own.
     timing: Option<Timing>,
     pub(super) counts: StreamCounts,
@@ -87,6 +93,8 @@ impl Stream {
             }),
             uniform_slot: (limits.min_uniform_buffer_offset_alignment as usize).max(128),
             bind_groups: HashMap::new(),
+            staged: 0,
+            handed_over: None,
             timing: None,
             counts: StreamCounts::default(),
         }
@@ -323,25 +331,48 @@ impl Context {
 
     /// Replaces a part's first bytes. Kernels recorded before still see the old ones: they are submitted first.
     pub(super) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
-        /// The queue stages a copy of what it is given: large uploads go in parts.
-        const PART: usize = 32 << 20;
         self.submit()?;
         let buffer = &to.buffer.raw;
-        for (i, part) in bytes.chunks(PART).enumerate() {
-            let offset = to.offset + (i * PART) as u64;
-            let whole = part.len() / 4 * 4;
-            self.queue.write_buffer(buffer, offset, &part[..whole]);
-            if whole < part.len() {
+        for (i, chunk) in bytes.chunks(STAGED).enumerate() {
+            let offset = to.offset + (i * STAGED) as u64;
+            let whole = chunk.len() / 4 * 4;
+            self.queue.write_buffer(buffer, offset, &chunk[..whole]);
+            if whole < chunk.len() {
                 let mut last = [0; 4];
-                last[..part.len() - whole].copy_from_slice(&part[whole..]);
+                last[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
                 self.queue
                     .write_buffer(buffer, offset + whole as u64, &last);
             }
-            if bytes.len() > PART {
-                self.queue.submit([]);
-            }
+            self.bound_staging(chunk.len())?;
         }
         self.check()
+    }
+
+    /// Hands over what was staged, now that `bytes` more were, where it is much; and waits for what was handed over so
+    /// before, so that its memory serves what comes.
+    fn bound_staging(&self, bytes: usize) -> Result<()> {
+        let mut stream = lock(&self.stream);
+        stream.staged += bytes;
+        if stream.staged < STAGED {
+            return Ok(());
+        }
+        stream.staged = 0;
+        let now = self.queue.submit([]);
+        let Some(before) = stream.handed_over.replace(now) else {
+            return Ok(());
+        };
+        drop(stream);
+        let wait = wgpu::PollType::Wait {
+            submission_index: Some(before),
+            timeout: None,
+        };
+        match self.device.poll(wait) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::device(
+                &self.name,
+                format!("an upload failed: {error}"),
+            )),
+        }
     }
 }
 
