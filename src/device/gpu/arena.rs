@@ -9,6 +9,9 @@
 
 /// Spans are multiples of this many bytes: the largest alignment of an offset that an adapter may ask for.
 pub(super) const UNIT: u64 = 256;
+/// Spans of at most so many bytes are taken from the end of a free span, larger ones from its start: gradients of weights,
+/// which are small and stay long, do not lie between activations, which are large and go soon.
+const SMALL: u64 = 2 << 20;
 
 /// A part of a block, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,21 +20,28 @@ pub(super) struct Span {
     pub(super) len: u64,
 }
 
+impl Span {
+    fn end(self) -> u64 {
+        self.start + self.len
+    }
+}
+
 #[derive(Debug)]
 struct Block {
     len: u64,
     /// By their start, no two touching.
     free: Vec<Span>,
-    /// Bytes from the start on that were ever in use.
-    touched: u64,
+    /// What was never in use: a part of one free span, from whose start or end the next span is taken.
+    untouched: Span,
 }
 
 impl Block {
     fn new(len: u64) -> Self {
+        let whole = Span { start: 0, len };
         Block {
             len,
-            free: vec![Span { start: 0, len }],
-            touched: 0,
+            free: vec![whole],
+            untouched: whole,
         }
     }
 
@@ -45,18 +55,39 @@ impl Block {
         lengths.filter(|&there| there >= len).min()
     }
 
-    /// The first `len` bytes of the first free span of `fitting` bytes.
+    /// `len` bytes of the first free span of `fitting` bytes.
     fn take(&mut self, fitting: u64, len: u64) -> Span {
         let place = self.free.iter().position(|span| span.len == fitting);
         let place = place.expect("the length is that of a free span");
-        let span = &mut self.free[place];
-        let start = span.start;
-        span.start += len;
-        span.len -= len;
-        if span.len == 0 {
+        let free = &mut self.free[place];
+        let mut start = free.start;
+        free.len -= len;
+        match len <= SMALL {
+            true => start += free.len,
+            false => free.start += len,
+        }
+        if free.len == 0 {
             self.free.remove(place);
         }
         Span { start, len }
+    }
+
+    /// Notes that a span is in use, and returns how many bytes of it are for the first time.
+    fn touch(&mut self, span: Span) -> u64 {
+        let (start, end) = (self.untouched.start, self.untouched.end());
+        if span.end() <= start || end <= span.start {
+            return 0;
+        }
+        let (start, end) = match span.len <= SMALL {
+            true => (start, span.start.max(start)),
+            false => (span.end().min(end), end),
+        };
+        let before = self.untouched.len;
+        self.untouched = Span {
+            start,
+            len: end - start,
+        };
+        before - self.untouched.len
     }
 
     fn give_back(&mut self, span: Span) {
@@ -72,7 +103,7 @@ impl Block {
     fn join_next(&mut self, place: usize) {
         let span = self.free[place];
         if let Some(next) = self.free.get(place + 1)
-            && span.start + span.len == next.start
+            && span.end() == next.start
         {
             self.free[place].len += next.len;
             self.free.remove(place + 1);
@@ -118,12 +149,10 @@ impl Arena {
         let (_, _, number, fitting) = fitting.min()?;
         let block = &mut self.blocks[number];
         let span = block.take(fitting, len);
-        let touched = (span.start + len).saturating_sub(block.touched);
-        block.touched += touched;
         Some(Taken {
             block: number,
             span,
-            touched,
+            touched: block.touch(span),
         })
     }
 
@@ -137,19 +166,25 @@ mod tests {
     use super::*;
     use crate::device::philox::Philox;
 
+    fn take(block: &mut Block, len: u64) -> Span {
+        let fitting = block.fitting(len).expect("there is room");
+        block.take(fitting, len)
+    }
+
     #[test]
     fn spans_join_what_comes_back() {
-        let mut block = Block::new(1024);
-        let [a, b, c] = [256, 512, 256].map(|len| block.take(block.fitting(len).unwrap(), len));
-        assert_eq!([a.start, b.start, c.start], [0, 256, 768]);
-        assert!(block.free.is_empty() && block.fitting(256).is_none());
-        block.give_back(a);
-        block.give_back(c);
-        assert_eq!(block.free, [a, c]);
+        let mut block = Block::new(8 * SMALL);
+        let [a, b, c] = [1, 3, 4].map(|times| take(&mut block, times * SMALL));
+        // The small one at the end, the others from the start on.
+        assert_eq!([a.start, b.start, c.start], [7 * SMALL, 0, 3 * SMALL]);
+        assert!(block.free.is_empty() && block.fitting(UNIT).is_none());
         block.give_back(b);
+        block.give_back(a);
+        assert_eq!(block.free, [b, a]);
+        block.give_back(c);
         let whole = Span {
             start: 0,
-            len: 1024,
+            len: 8 * SMALL,
         };
         assert_eq!(block.free, [whole]);
         assert!(block.is_unused());
@@ -158,18 +193,38 @@ mod tests {
     #[test]
     fn what_many_small_tensors_used_serves_a_large_one() {
         let mut arena = Arena::default();
-        arena.add(64 * UNIT);
-        let small: Vec<Taken> = (0..16).map(|_| arena.take(UNIT).unwrap()).collect();
-        assert_eq!(
-            small.iter().map(|taken| taken.touched).sum::<u64>(),
-            16 * UNIT
-        );
-        for taken in small {
+        arena.add(8 * SMALL);
+        let taken: Vec<Taken> = (0..3).map(|_| arena.take(2 * SMALL).unwrap()).collect();
+        let touched: Vec<u64> = taken.iter().map(|taken| taken.touched).collect();
+        assert_eq!(touched, [2 * SMALL; 3]);
+        for taken in taken {
             arena.give_back(taken.block, taken.span);
         }
-        let large = arena.take(16 * UNIT).unwrap();
+        let large = arena.take(6 * SMALL).unwrap();
         assert_eq!((large.span.start, large.touched), (0, 0));
-        assert_eq!(arena.take(49 * UNIT), None);
+        assert_eq!(arena.take(3 * SMALL), None);
+    }
+
+    #[test]
+    fn what_was_never_in_use_is_told_from_what_was() {
+        let mut arena = Arena::default();
+        arena.add(8 * SMALL);
+        let large = arena.take(2 * SMALL).unwrap();
+        let small = arena.take(UNIT).unwrap();
+        assert_eq!((large.touched, small.touched), (2 * SMALL, UNIT));
+        assert_eq!(small.span.start, 8 * SMALL - UNIT);
+        // In the hole that the large one leaves, at its end, as nothing else fits better.
+        let behind = arena.take(3 * SMALL).unwrap();
+        arena.give_back(large.block, large.span);
+        let again = arena.take(SMALL).unwrap();
+        assert_eq!((again.span.start, again.touched), (SMALL, 0));
+        arena.give_back(behind.block, behind.span);
+        // From the first large one's end over what was in use into what was not.
+        let last = arena.take(5 * SMALL).unwrap();
+        assert_eq!((last.span.start, last.touched), (2 * SMALL, 2 * SMALL));
+        // The rest up to the small one at the end.
+        let rest = arena.take(SMALL - UNIT).unwrap();
+        assert_eq!((rest.span.start, rest.touched), (7 * SMALL, SMALL - UNIT));
     }
 
     /// Where a step's tensors lie that are made and given back in an order of chance, the same for every step.
@@ -178,15 +233,16 @@ mod tests {
         let (mut places, mut held) = (Vec::new(), Vec::<(usize, Span)>::new());
         for _ in 0..400 {
             if rng.below(5) < 3 {
-                let len = u64::from(1 + rng.below(40)) * UNIT;
+                let len = u64::from(1 + rng.below(400)) * SMALL / 100;
+                let len = len.next_multiple_of(UNIT);
                 let taken = arena.take(len).unwrap_or_else(|| {
-                    arena.add(len.max(16 * UNIT * (1 + arena.blocks.len() as u64)));
+                    arena.add(len.max(2 * SMALL * (1 + arena.blocks.len() as u64)));
                     arena.take(len).unwrap()
                 });
                 let place = (taken.block, taken.span);
                 let Span { start, len } = taken.span;
                 for (block, span) in &held {
-                    let apart = span.start + span.len <= start || start + len <= span.start;
+                    let apart = span.end() <= start || start + len <= span.start;
                     assert!(*block != taken.block || apart);
                 }
                 places.push(place);
@@ -205,9 +261,9 @@ mod tests {
     #[test]
     fn every_step_gets_the_places_of_the_first_and_no_two_tensors_overlap() {
         let mut arena = Arena::default();
-        arena.add(50 * UNIT);
+        arena.add(5 * SMALL);
         // What is held from step to step.
-        arena.take(30 * UNIT).unwrap();
+        arena.take(3 * SMALL).unwrap();
         let first = step(&mut arena);
         let made = arena.blocks.len();
         assert!(made > 3, "one block tells nothing");
@@ -216,8 +272,8 @@ mod tests {
         }
         assert_eq!(arena.blocks.len(), made);
         let rest = Span {
-            start: 30 * UNIT,
-            len: 20 * UNIT,
+            start: 3 * SMALL,
+            len: 2 * SMALL,
         };
         assert_eq!(arena.blocks[0].free, [rest]);
         assert!(arena.blocks[1..].iter().all(Block::is_unused));

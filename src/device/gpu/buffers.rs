@@ -66,9 +66,11 @@ impl Drop for GpuStorage {
     }
 }
 
-/// Bytes of a block, or more for a larger tensor. It holds many tensors of most kinds, and a device that holds little has no
-/// more than one.
+/// Bytes of a block, or more for a larger tensor. It holds many tensors of most kinds; of the last one, a part is not used.
 const BLOCK: u64 = 128 << 20;
+/// The same for an adapter that is software, which takes memory as it is touched: the longer a block, the better large spans
+/// find room in it. Adapters have no longer buffers.
+const BLOCK_OF_SOFTWARE: u64 = 2 << 30;
 /// Staging buffers of a size that are made together: readbacks of several steps are under way at once, and only the first
 /// step is to make buffers.
 const STAGING_AT_ONCE: usize = 8;
@@ -150,7 +152,11 @@ fn block(context: &Context, bytes: usize, len: u64) -> Result<(wgpu::Buffer, u64
             ),
         ));
     }
-    let size = BLOCK.clamp(len, limit);
+    let block = match context.is_software {
+        true => BLOCK_OF_SOFTWARE,
+        false => BLOCK,
+    };
+    let size = block.clamp(len, limit);
     let usage =
         wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     match context.create_buffer(size, usage) {

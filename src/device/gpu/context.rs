@@ -56,6 +56,8 @@ pub(crate) struct Context {
     pub(super) limits: wgpu::Limits,
     /// Whether the adapter computes in the host's memory.
     pub(super) in_host_memory: bool,
+    /// Whether the adapter is a program on the processor.
+    pub(super) is_software: bool,
     pub(super) name: String,
     /// Bytes of a tensor that a kernel is given at once.
     pub(super) binding_limit: u64,
@@ -159,6 +161,7 @@ impl Context {
                 info.device_type,
                 wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu
             ),
+            is_software: adapters::is_software(&info),
             name: info.name,
             runtime_checks: options.runtime_checks,
             modules: Mutex::default(),
