@@ -312,6 +312,9 @@ pub trait Kernels: Send + Sync {
     /// `dx = dy where y > 0, else 0`, from the result `y` of the forward pass. Activations of either type.
     fn relu_backward(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor>;
 
+    /// As [`Kernels::relu_backward`], with the result in the place of `dy`.
+    fn relu_backward_in_place(&self, dy: &Tensor, y: &Tensor) -> Result<()>;
+
     /// `factor * x`
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor>;
 

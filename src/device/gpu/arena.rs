@@ -11,7 +11,7 @@
 pub(super) const UNIT: u64 = 256;
 /// Spans of at most so many bytes are taken from the end of a free span, larger ones from its start: gradients of weights,
 /// which are small and stay long, do not lie between activations, which are large and go soon.
-const SMALL: u64 = 2 << 20;
+const SMALL: u64 = 512 << 10;
 
 /// A part of a block, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

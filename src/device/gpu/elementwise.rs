@@ -67,6 +67,15 @@ pub(super) fn relu_backward(device: &GpuDevice, dy: &Tensor, y: &Tensor) -> Resu
     Ok(dx)
 }
 
+pub(super) fn relu_backward_in_place(device: &GpuDevice, dy: &Tensor, y: &Tensor) -> Result<()> {
+    let operation = "relu_backward_in_place";
+    shapes::activations(operation, "dy", dy)?;
+    shapes::same(operation, ("dy", dy), ("y", y))?;
+    shapes::distinct(operation, ("dy", dy), ("y", y))?;
+    let entry = &kernels::RELU_BACKWARD_IN_PLACE;
+    launch(device, operation, entry, 0.0, &[y], None, dy)
+}
+
 pub(super) fn scale(device: &GpuDevice, factor: f32, x: &Tensor) -> Result<Tensor> {
     shapes::floats("scale", "x", x)?;
     let y = device.floats(x.shape())?;

@@ -376,6 +376,10 @@ impl Kernels for GpuDevice {
         elementwise::relu_backward(self, dy, y)
     }
 
+    fn relu_backward_in_place(&self, dy: &Tensor, y: &Tensor) -> Result<()> {
+        elementwise::relu_backward_in_place(self, dy, y)
+    }
+
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor> {
         elementwise::scale(self, factor, x)
     }
