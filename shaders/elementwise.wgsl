@@ -11,7 +11,7 @@
 //
 // add, relu, both relu_backward and axpy have a twin for f16 tensors.
 //
-// Four elements an invocation, as one vec4: buffers are padded to 64 elements, so the last vec4 may hold padding, which
+// Four elements an invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may hold padding, which
 // nobody reads. Workgroups of 256 invocations along one dimension.
 
 #f16

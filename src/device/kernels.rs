@@ -22,7 +22,8 @@ pub enum HostSlice<'a> {
     U8(&'a [u8]),
 }
 
-/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far.
+/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far. Of
+/// memory that was taken for tensors to come, what none has lain in yet is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
     pub current: u64,
