@@ -93,6 +93,7 @@ fn main() -> Result<()> {
         let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;
         let gradients = tape.backward(&loss)?;
         optimizer.step(1e-3, &gradients, None)?;
+        encoder.commit_running_statistics(None)?;
         read_f32(&device, loss.tensor())?;
         times.push(started.elapsed().as_secs_f64());
         counts.extend(

@@ -3,14 +3,15 @@
 //   add            y = a + b
 //   relu           y = max(a, 0)
 //   relu_backward  y = a where b > 0, else 0         (a = dy, b = the forward pass's result, y = dx)
+//   relu_backward_in_place  y = y where b > 0, else 0
 //   scale          y = factor a
 //   scale_by       y = a s                           (b[0].x = s, a device scalar)
 //   axpy           y += factor a
 //   broadcast      y = s                             (a[0].x = s)
 //
-// add, relu, relu_backward and axpy have a twin for f16 tensors.
+// add, relu, both relu_backward and axpy have a twin for f16 tensors.
 //
-// Four elements an invocation, as one vec4: buffers are padded to 64 elements, so the last vec4 may hold padding, which
+// Four elements an invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may hold padding, which
 // nobody reads. Workgroups of 256 invocations along one dimension.
 
 #f16
@@ -59,6 +60,14 @@ fn relu_backward(at: Invocation) {
     let i = index256(at);
     if i < params.count {
         y[i] = real4(select(vec4f(0.0), vec4f(a[i]), vec4f(b[i]) > vec4f(0.0)));
+    }
+}
+
+@compute @workgroup_size(256)
+fn relu_backward_in_place(at: Invocation) {
+    let i = index256(at);
+    if i < params.count {
+        y[i] = real4(select(vec4f(0.0), vec4f(y[i]), vec4f(b[i]) > vec4f(0.0)));
     }
 }
 

@@ -107,9 +107,15 @@ fn normalized(
     let rectified = matches!(activation, Activation::Relu);
     let backward = move |device: &Device, dy: Tensor| {
         let is_sum = y_of_sum.is_some();
-        // Both y and the gradient of the sum's result are freed here: the largest tensors of a step.
+        // Both y and the gradient of the sum's result, the largest tensors of a step, end here.
         let dy = match y_of_sum {
-            Some(y) => device.relu_backward(&dy, &y.tensor(device)?)?,
+            Some(y) => {
+                let y = y.tensor(device)?;
+                match dy.is_unshared() {
+                    true => device.relu_backward_in_place(&dy, &y).map(|()| dy)?,
+                    false => device.relu_backward(&dy, &y)?,
+                }
+            }
             None => dy,
         };
         let x = saved_x.tensor(device)?;

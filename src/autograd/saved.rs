@@ -28,7 +28,7 @@ impl Saved {
     pub(super) fn tensor_between(&self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor.clone()),
-            Saved::Again(again) => again.tensor(device, again.depth % 2 == 0),
+            Saved::Again(again) => again.tensor(device, again.depth % KEPT == 0),
         }
     }
 
@@ -41,6 +41,9 @@ impl Saved {
     }
 }
 
+/// Of the values on the way to another one, one of so many is kept.
+const KEPT: usize = 4;
+
 /// How to compute a value again.
 type Compute = Box<dyn Fn(&Device) -> Result<Tensor>>;
 
@@ -48,8 +51,8 @@ type Compute = Box<dyn Fn(&Device) -> Result<Tensor>>;
 /// result of its convolution. It takes no memory between its last use on the way forward and the first on the way back;
 /// from there on it is kept until every operation that saved it has gone back.
 ///
-/// The last activation of a stage needs that of the block before, and so on to the first. Every second one on this way is
-/// kept: each of the others is then one step away when its turn comes, for half the memory of keeping all.
+/// The last activation of a stage needs that of the block before, and so on to the first. Every fourth one on this way is
+/// kept: each of the others is then three steps away at most when its turn comes, for a quarter of the memory of keeping all.
 pub(super) struct Again {
     compute: Compute,
     depth: usize,

@@ -22,7 +22,8 @@ pub enum HostSlice<'a> {
     U8(&'a [u8]),
 }
 
-/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far.
+/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far. Of
+/// memory that was taken for tensors to come, what none has lain in yet is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
     pub current: u64,
@@ -311,6 +312,9 @@ pub trait Kernels: Send + Sync {
 
     /// `dx = dy where y > 0, else 0`, from the result `y` of the forward pass. Activations of either type.
     fn relu_backward(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor>;
+
+    /// As [`Kernels::relu_backward`], with the result in the place of `dy`.
+    fn relu_backward_in_place(&self, dy: &Tensor, y: &Tensor) -> Result<()>;
 
     /// `factor * x`
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor>;

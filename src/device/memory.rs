@@ -1,18 +1,8 @@
-//! What the devices' memory is counted by: bytes, storage numbers, and the size classes of the GPU's pool.
+//! What the devices' memory is counted by: bytes, and storage numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::kernels::MemoryUse;
-
-/// The size that a request for `len` elements is rounded up to: eight classes between powers of two, so that at most an
-/// eighth is wasted and buffers of nearly equal tensors are shared.
-pub(crate) fn size_class(len: usize) -> usize {
-    if len <= 64 {
-        return if len == 0 { 0 } else { 64 };
-    }
-    let step = (len.next_power_of_two() / 16).max(1);
-    len.div_ceil(step) * step
-}
 
 /// A number for a new tensor's storage, unique in the process.
 pub(crate) fn next_storage_id() -> u64 {
@@ -41,24 +31,6 @@ impl MemoryCounter {
         MemoryUse {
             current: self.current.load(Ordering::Relaxed),
             peak: self.peak.load(Ordering::Relaxed),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size_class;
-
-    #[test]
-    fn a_size_class_holds_the_request_and_wastes_little() {
-        for len in (1..5000).chain([1 << 20, (1 << 20) + 1, 67_108_864, 67_108_865]) {
-            let class = size_class(len);
-            assert!(class >= len, "{len} -> {class}");
-            assert!(
-                len < 64 || class as f64 <= len as f64 * 1.125 + 1.0,
-                "{len} -> {class}"
-            );
-            assert_eq!(size_class(class), class, "a class must be its own class");
         }
     }
 }

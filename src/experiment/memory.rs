@@ -55,11 +55,10 @@ impl StepSize {
         self.batch_size * self.views_per_image
     }
 
-    /// Views whose activations are held at a time, at most. A GPU's pool keeps buffers for tensors of the same size, so that a
-    /// last chunk of another size has its own beside those of the others.
+    /// Views whose activations are held at a time, at most.
     fn views_held(&self) -> usize {
         match in_parts(self.batch_size, self.micro_batch) {
-            Some(images) => (images + self.batch_size % images) * self.views_per_image,
+            Some(images) => images * self.views_per_image,
             None => self.views(),
         }
     }

@@ -2,7 +2,7 @@
 
 use parallax::device::philox::Philox;
 
-use crate::compare::{agree, normal, put, random, size, wide};
+use crate::compare::{agree, bits, get, normal, put, random, size, wide};
 use crate::devices;
 use crate::reference::{self, Expected};
 
@@ -66,12 +66,13 @@ fn relu_and_its_gradient() {
                 &[count],
                 &expected,
             );
-            let dx = device
-                .relu_backward(&put(&device, &dy, &[count]), &y)
-                .expect(name);
+            let dy_there = put(&device, &dy, &[count]);
+            let dx = device.relu_backward(&dy_there, &y).expect(name);
             let expected = reference::elementwise::relu_backward(&wide(&dy), &expected.value);
             let case = format!("relu_backward {count} on {name}");
             agree(&case, &device, &dx, &[count], &expected);
+            device.relu_backward_in_place(&dy_there, &y).expect(name);
+            agree(&case, &device, &dy_there, &[count], &expected);
         }
     }
 }
@@ -101,6 +102,9 @@ fn relu_keeps_what_is_not_a_number() {
         let back = device
             .relu_backward(&put(&device, &ones, &[7]), &y)
             .expect(name);
+        let in_place = put(&device, &ones, &[7]);
+        device.relu_backward_in_place(&in_place, &y).expect(name);
+        assert_eq!(bits(&get(&device, &in_place)), bits(&get(&device, &back)));
         let expected = reference::elementwise::relu_backward(&wide(&ones), &expected.value);
         agree(
             &format!("relu_backward at NaN on {name}"),

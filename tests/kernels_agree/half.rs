@@ -133,6 +133,9 @@ fn element_by_element() {
             check("relu", &device.relu(&dx).expect(name), &relu);
             let back = device.relu_backward(&dy, &dx).expect(name);
             check("relu_backward", &back, &relu_backward);
+            let back = device.copy(&dy).expect(name);
+            device.relu_backward_in_place(&back, &dx).expect(name);
+            check("relu_backward in place", &back, &relu_backward);
             device.axpy(factor, &dx, &dy).expect(name);
             check("axpy", &dy, &axpy);
         }

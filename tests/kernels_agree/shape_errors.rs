@@ -96,6 +96,18 @@ fn elementwise() {
             "relu_backward: type",
             d.relu_backward(&integers, &integers).map(drop),
         );
+        refuse(
+            "relu_backward_in_place: shapes",
+            d.relu_backward_in_place(&a, &b),
+        );
+        refuse(
+            "relu_backward_in_place: type",
+            d.relu_backward_in_place(&integers, &integers),
+        );
+        refuse(
+            "relu_backward_in_place: one tensor",
+            d.relu_backward_in_place(&a, &a),
+        );
         refuse("scale: type", d.scale(2.0, &integers).map(drop));
         refuse("scale_by: s", d.scale_by(&z.f(&[2]), &a).map(drop));
         refuse(

@@ -77,6 +77,21 @@ pub(super) fn relu_backward(device: &CpuDevice, dy: &Tensor, y: &Tensor) -> Resu
     })
 }
 
+pub(super) fn relu_backward_in_place(_: &CpuDevice, dy: &Tensor, y: &Tensor) -> Result<()> {
+    let operation = "relu_backward_in_place";
+    shapes::activations(operation, "dy", dy)?;
+    shapes::same(operation, ("dy", dy), ("y", y))?;
+    shapes::distinct(operation, ("dy", dy), ("y", y))?;
+    let stored = read_activations(operation, "y", y)?;
+    let y = stored.values();
+    change_activations(operation, "dy", dy, CHUNK, |i, part| {
+        y.with(range(i, part), |y| {
+            let each = part.iter_mut().zip(y);
+            each.for_each(|(dy, &y)| *dy = if y > 0.0 { *dy } else { 0.0 });
+        });
+    })
+}
+
 pub(super) fn scale(device: &CpuDevice, factor: f32, x: &Tensor) -> Result<Tensor> {
     shapes::floats("scale", "x", x)?;
     map(device, "scale", x, |x| factor * x)

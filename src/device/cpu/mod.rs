@@ -276,6 +276,10 @@ impl Kernels for CpuDevice {
         elementwise::relu_backward(self, dy, y)
     }
 
+    fn relu_backward_in_place(&self, dy: &Tensor, y: &Tensor) -> Result<()> {
+        elementwise::relu_backward_in_place(self, dy, y)
+    }
+
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor> {
         elementwise::scale(self, factor, x)
     }

@@ -46,7 +46,7 @@ fn kind(info: &wgpu::AdapterInfo) -> &'static str {
     }
 }
 
-fn is_software(info: &wgpu::AdapterInfo) -> bool {
+pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     info.device_type == wgpu::DeviceType::Cpu
         || ["llvmpipe", "lavapipe", "swiftshader", "basic render"]

@@ -1,10 +1,12 @@
-//! GPU memory: tensors' buffers, the pool that they go back to, and the staging buffers of readbacks.
+//! GPU memory: tensors' storage, the buffers that it lies in, and the staging buffers of readbacks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::arena::{Arena, Span, Taken, UNIT};
 use super::context::{Context, lock};
-use crate::device::memory::{MemoryCounter, next_storage_id, size_class};
+use super::stream::Part;
+use crate::device::memory::{MemoryCounter, next_storage_id};
 use crate::error::{Error, Result};
 
 /// A buffer with a number of its own, by which bind groups are cached.
@@ -14,20 +16,24 @@ pub(super) struct Buffer {
     pub(super) number: u64,
 }
 
-/// The elements of one tensor. The buffer is at least as large as its size class, so that the last vec4 of a kernel may
-/// touch padding.
+/// The elements of one tensor. The span is a multiple of 256 bytes, so that the last vec4 of a kernel may touch padding.
 pub(crate) struct GpuStorage {
     id: u64,
-    pub(super) buffer: Buffer,
+    buffer: Buffer,
+    block: usize,
+    span: Span,
     context: Arc<Context>,
 }
 
 impl GpuStorage {
-    /// A buffer for `bytes` bytes whose content is not defined.
+    /// Memory for `bytes` bytes whose content is not defined.
     pub(super) fn allocate(context: &Arc<Context>, bytes: usize) -> Result<Self> {
+        let (buffer, taken) = context.pool.take(context, bytes)?;
         Ok(GpuStorage {
             id: next_storage_id(),
-            buffer: context.pool.take(context, bytes)?,
+            buffer,
+            block: taken.block,
+            span: taken.span,
             context: context.clone(),
         })
     }
@@ -40,72 +46,72 @@ impl GpuStorage {
     pub(super) fn is_on(&self, context: &Arc<Context>) -> bool {
         Arc::ptr_eq(&self.context, context)
     }
-}
 
-impl Drop for GpuStorage {
-    /// The buffer can be used again at once: kernels run in the order in which they were recorded.
-    fn drop(&mut self) {
-        self.context.pool.give_back(self.buffer.clone());
+    /// All of it, with the padding.
+    pub(super) fn whole(&self) -> Part {
+        Part {
+            buffer: self.buffer.clone(),
+            offset: self.span.start,
+            size: self.span.len,
+        }
     }
 }
 
+impl Drop for GpuStorage {
+    /// The span can be used again at once: kernels run in the order in which they were recorded, and what the host writes
+    /// comes behind all that was recorded before ([`Context::write`]).
+    fn drop(&mut self) {
+        let mut blocks = lock(&self.context.pool.blocks);
+        blocks.arena.give_back(self.block, self.span);
+    }
+}
+
+/// Bytes of a block, or more for a larger tensor. It holds many tensors of most kinds; of the last one, a part is not used.
+const BLOCK: u64 = 128 << 20;
+/// The same for an adapter that is software, which takes memory as it is touched: the longer a block, the better large spans
+/// find room in it. Adapters have no longer buffers.
+const BLOCK_OF_SOFTWARE: u64 = 2 << 30;
 /// Staging buffers of a size that are made together: readbacks of several steps are under way at once, and only the first
 /// step is to make buffers.
 const STAGING_AT_ONCE: usize = 8;
 /// The largest staging buffer that is made with others.
 const SMALL_STAGING: u64 = 1024;
 
-/// Free buffers by size, and by number.
-///
-/// The free buffer with the lowest number is always taken, so that the same requests in the same order get the same
-/// buffers, step after step, and find their bind groups in the cache.
+/// The arena, and the buffers that its blocks are.
+#[derive(Default)]
+struct Blocks {
+    arena: Arena,
+    buffers: Vec<Buffer>,
+}
+
+/// Tensors' memory, and free staging buffers by size.
 #[derive(Default)]
 pub(super) struct Pool {
-    free: Mutex<HashMap<u64, BTreeMap<u64, Buffer>>>,
+    blocks: Mutex<Blocks>,
     staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
+    /// Bytes of the blocks that were ever in use.
     pub(super) memory: MemoryCounter,
 }
 
 impl Pool {
-    fn take(&self, context: &Context, bytes: usize) -> Result<Buffer> {
-        // Counted in words, so that every class is a multiple of 64 words, 256 bytes: the largest offset alignment that
-        // an adapter may ask for.
-        let words = size_class(bytes.div_ceil(4).max(1)).next_multiple_of(64);
-        let size = 4 * words as u64;
-        if let Some((_, buffer)) = lock(&self.free)
-            .get_mut(&size)
-            .and_then(BTreeMap::pop_first)
-        {
-            return Ok(buffer);
-        }
-        let limit = context.limits.max_buffer_size;
-        if size > limit {
-            return Err(Error::device(
-                &context.name,
-                format!(
-                    "a tensor of {bytes} bytes is larger than the adapter's largest buffer, {limit} bytes; use a smaller \
-                     batch or another device"
-                ),
-            ));
-        }
-        let raw = context.create_buffer(
-            size,
-            wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::COPY_SRC
-                | wgpu::BufferUsages::COPY_DST,
-        )?;
-        self.memory.add(size);
-        Ok(Buffer {
-            raw,
-            number: next_storage_id(),
-        })
-    }
-
-    fn give_back(&self, buffer: Buffer) {
-        lock(&self.free)
-            .entry(buffer.raw.size())
-            .or_default()
-            .insert(buffer.number, buffer);
+    fn take(&self, context: &Context, bytes: usize) -> Result<(Buffer, Taken)> {
+        let len = (bytes.max(1) as u64).next_multiple_of(UNIT);
+        let mut blocks = lock(&self.blocks);
+        let taken = match blocks.arena.take(len) {
+            Some(taken) => taken,
+            None => {
+                let (raw, size) = block(context, bytes, len)?;
+                blocks.buffers.push(Buffer {
+                    raw,
+                    number: next_storage_id(),
+                });
+                blocks.arena.add(size);
+                let taken = blocks.arena.take(len);
+                taken.expect("the block is as large as the span")
+            }
+        };
+        self.memory.add(taken.touched);
+        Ok((blocks.buffers[taken.block].clone(), taken))
     }
 
     /// A buffer that the host can map, of `bytes` bytes or more.
@@ -131,5 +137,31 @@ impl Pool {
                 .or_default()
                 .push(buffer);
         }
+    }
+}
+
+/// A buffer for a tensor of `bytes` bytes, rounded up to `len`, and for others.
+fn block(context: &Context, bytes: usize, len: u64) -> Result<(wgpu::Buffer, u64)> {
+    let limit = context.limits.max_buffer_size / UNIT * UNIT;
+    if len > limit {
+        return Err(Error::device(
+            &context.name,
+            format!(
+                "a tensor of {bytes} bytes is larger than the adapter's largest buffer, {limit} bytes; use a smaller batch \
+                 or another device"
+            ),
+        ));
+    }
+    let block = match context.is_software {
+        true => BLOCK_OF_SOFTWARE,
+        false => BLOCK,
+    };
+    let size = block.clamp(len, limit);
+    let usage =
+        wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    match context.create_buffer(size, usage) {
+        // Where so large a block is refused, one for this tensor may not be.
+        Err(_) if size > len => Ok((context.create_buffer(len, usage)?, len)),
+        made => Ok((made?, size)),
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Context {
     pub(super) limits: wgpu::Limits,
     /// Whether the adapter computes in the host's memory.
     pub(super) in_host_memory: bool,
+    /// Whether the adapter is a program on the processor.
+    pub(super) is_software: bool,
     pub(super) name: String,
     /// Bytes of a tensor that a kernel is given at once.
     pub(super) binding_limit: u64,
@@ -159,6 +161,7 @@ impl Context {
                 info.device_type,
                 wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu
             ),
+            is_software: adapters::is_software(&info),
             name: info.name,
             runtime_checks: options.runtime_checks,
             modules: Mutex::default(),
@@ -230,11 +233,12 @@ impl Context {
         let storage = entry
             .storage
             .iter()
-            .map(|&(binding, writes)| wgpu::BindGroupLayoutEntry {
+            .map(|&(binding, _)| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: !writes },
+                    // Where the kernel only reads, too: `arena.rs` says why.
+                    ty: wgpu::BufferBindingType::Storage { read_only: false },
                     has_dynamic_offset: false,
                     min_binding_size: None,
                 },

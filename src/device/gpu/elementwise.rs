@@ -1,5 +1,6 @@
 //! Launches of `shaders/elementwise.wgsl`, and copies.
 
+use super::copy::copy_elements;
 use super::shaders::elementwise::{self as kernels, Params};
 use super::{EntryPoint, GpuDevice};
 use crate::device::shapes;
@@ -66,6 +67,15 @@ pub(super) fn relu_backward(device: &GpuDevice, dy: &Tensor, y: &Tensor) -> Resu
     Ok(dx)
 }
 
+pub(super) fn relu_backward_in_place(device: &GpuDevice, dy: &Tensor, y: &Tensor) -> Result<()> {
+    let operation = "relu_backward_in_place";
+    shapes::activations(operation, "dy", dy)?;
+    shapes::same(operation, ("dy", dy), ("y", y))?;
+    shapes::distinct(operation, ("dy", dy), ("y", y))?;
+    let entry = &kernels::RELU_BACKWARD_IN_PLACE;
+    launch(device, operation, entry, 0.0, &[y], None, dy)
+}
+
 pub(super) fn scale(device: &GpuDevice, factor: f32, x: &Tensor) -> Result<Tensor> {
     shapes::floats("scale", "x", x)?;
     let y = device.floats(x.shape())?;
@@ -116,8 +126,8 @@ pub(super) fn concat(device: &GpuDevice, a: &Tensor, b: &Tensor) -> Result<Tenso
     let mut shape = a.shape().to_vec();
     shape[0] = rows;
     let y = device.floats(&shape)?;
-    device.copy_elements("concat", (a, 0), (&y, 0), a.len())?;
-    device.copy_elements("concat", (b, 0), (&y, a.len()), b.len())?;
+    copy_elements(device, "concat", (a, 0), (&y, 0), a.len())?;
+    copy_elements(device, "concat", (b, 0), (&y, a.len()), b.len())?;
     Ok(y)
 }
 
@@ -126,6 +136,6 @@ pub(super) fn slice(device: &GpuDevice, x: &Tensor, start: usize, count: usize) 
     let mut shape = x.shape().to_vec();
     shape[0] = count;
     let y = device.floats(&shape)?;
-    device.copy_elements("slice", (x, start * row), (&y, 0), count * row)?;
+    copy_elements(device, "slice", (x, start * row), (&y, 0), count * row)?;
     Ok(y)
 }

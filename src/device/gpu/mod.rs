@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
 mod adapters;
+mod arena;
 mod buffers;
 mod context;
 mod pipeline_cache;
@@ -25,6 +26,7 @@ mod batch_norm;
 mod cast;
 mod color;
 mod conv2d;
+mod copy;
 mod elementwise;
 mod gemm;
 mod images;
@@ -163,9 +165,10 @@ impl GpuDevice {
             0,
             "{operation}: {name} starts at {start}"
         );
+        let whole = self.storage(operation, name, x)?.whole();
         Ok(Part {
-            buffer: self.storage(operation, name, x)?.buffer.clone(),
-            offset: (start * element) as u64,
+            buffer: whole.buffer,
+            offset: whole.offset + (start * element) as u64,
             size: ((count * element) as u64).next_multiple_of(16).max(16),
         })
     }
@@ -285,28 +288,6 @@ impl GpuDevice {
         self.context
             .launch(entry, bytemuck::bytes_of(&params), parts, workgroups)
     }
-
-    /// Records a copy of `count` elements of four bytes between places counted in elements.
-    fn copy_elements(
-        &self,
-        operation: &'static str,
-        from: (&Tensor, usize),
-        to: (&Tensor, usize),
-        count: usize,
-    ) -> Result<()> {
-        let element = from.0.dtype().bytes();
-        let source = self.storage(operation, "x", from.0)?;
-        let target = self.storage(operation, "y", to.0)?;
-        let bytes = ((count * element) as u64).next_multiple_of(4);
-        if bytes > 0 {
-            self.context.copy_bytes(
-                (&source.buffer.raw, (from.1 * element) as u64),
-                (&target.buffer.raw, (to.1 * element) as u64),
-                bytes,
-            );
-        }
-        Ok(())
-    }
 }
 
 fn bytes_of(data: HostSlice<'_>) -> &[u8] {
@@ -342,38 +323,35 @@ impl Kernels for GpuDevice {
         let dtype = shapes::host_slice("upload", data, shape)?;
         let x = self.allocate(shape, dtype)?;
         self.context
-            .write(&self.storage("upload", "x", &x)?.buffer.raw, bytes_of(data))?;
+            .write(&self.storage("upload", "x", &x)?.whole(), bytes_of(data))?;
         Ok(x)
     }
 
     fn overwrite(&self, x: &Tensor, data: HostSlice<'_>) -> Result<()> {
         let dtype = shapes::host_slice("overwrite", data, x.shape())?;
         x.expect("overwrite", "x", x.shape(), dtype)?;
-        self.context.write(
-            &self.storage("overwrite", "x", x)?.buffer.raw,
-            bytes_of(data),
-        )
+        self.context
+            .write(&self.storage("overwrite", "x", x)?.whole(), bytes_of(data))
     }
 
     fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let x = self.allocate(shape, dtype)?;
-        self.context
-            .clear(&self.storage("zeros", "x", &x)?.buffer.raw);
+        self.context.clear(&self.storage("zeros", "x", &x)?.whole());
         Ok(x)
     }
 
     fn copy(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.allocate(x.shape(), x.dtype())?;
-        self.copy_elements("copy", (x, 0), (&y, 0), x.len())?;
+        copy::copy_elements(self, "copy", (x, 0), (&y, 0), x.len())?;
         Ok(y)
     }
 
     fn download(&self, x: &Tensor) -> Result<Readback> {
         let bytes = x.len() * x.dtype().bytes();
-        let buffer = &self.storage("download", "x", x)?.buffer;
+        let part = &self.storage("download", "x", x)?.whole();
         Ok(Readback(State::Gpu(GpuReadback::start(
             &self.context,
-            buffer,
+            part,
             bytes,
         )?)))
     }
@@ -396,6 +374,10 @@ impl Kernels for GpuDevice {
 
     fn relu_backward(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
         elementwise::relu_backward(self, dy, y)
+    }
+
+    fn relu_backward_in_place(&self, dy: &Tensor, y: &Tensor) -> Result<()> {
+        elementwise::relu_backward_in_place(self, dy, y)
     }
 
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor> {

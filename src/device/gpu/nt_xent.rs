@@ -1,5 +1,6 @@
 //! Launches of `shaders/nt_xent.wgsl`, between products of matrices.
 
+use super::copy::copy_elements;
 use super::shaders::nt_xent_pairs::{self as pairs, Params};
 use super::shaders::nt_xent_vectors as vectors;
 use super::softmax_cross_entropy::mean;
@@ -101,7 +102,13 @@ pub(super) fn nt_xent_backward(
     let dz = device.floats(&[n, d])?;
     for rows in ranges {
         let of_rows = gradient(rows)?;
-        device.copy_elements(operation, (&of_rows, 0), (&dz, rows.0 * d), rows.1 * d)?;
+        copy_elements(
+            device,
+            operation,
+            (&of_rows, 0),
+            (&dz, rows.0 * d),
+            rows.1 * d,
+        )?;
     }
     Ok(dz)
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-use super::buffers::Buffer;
 use super::context::{Context, lock};
+use super::stream::Part;
 use crate::error::{Error, Result};
 
 /// A transfer to the host.
@@ -16,11 +16,11 @@ pub(crate) struct GpuReadback {
 }
 
 impl GpuReadback {
-    /// Submits what was recorded and a copy of the first `bytes` bytes of `buffer`.
-    pub(super) fn start(context: &Arc<Context>, buffer: &Buffer, bytes: usize) -> Result<Self> {
+    /// Submits what was recorded and a copy of the first `bytes` bytes of `part`.
+    pub(super) fn start(context: &Arc<Context>, part: &Part, bytes: usize) -> Result<Self> {
         let copied = (bytes as u64).next_multiple_of(4);
         let staging = context.pool.take_staging(context, copied)?;
-        context.copy_bytes((&buffer.raw, 0), (&staging, 0), copied);
+        context.copy_to_staging(part, &staging, copied);
         context.submit()?;
         let (send, mapped) = channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 
 /// Bytes of the uniform buffer: one slot a dispatch of a submission.
 const UNIFORM_BYTES: u64 = 256 * 1024;
+/// Bytes that the host writes before they are handed to the queue, which stages a copy of what it is given until it has
+/// written it. At most about three times as many are staged.
+const STAGED: usize = 1 << 20;
 /// Bind groups kept before the cache is emptied; a training step of ResNet-50 makes about two thousand.
 const MAX_BIND_GROUPS: usize = 20_000;
 
@@ -20,6 +23,14 @@ pub(super) struct Part {
     pub(super) buffer: Buffer,
     pub(super) offset: u64,
     pub(super) size: u64,
+}
+
+impl Part {
+    fn overlaps(&self, other: &Part) -> bool {
+        self.buffer.number == other.buffer.number
+            && self.offset < other.offset + other.size
+            && other.offset < self.offset + self.size
+    }
 }
 
 /// A bind group is made for a kernel and the parts of buffers that it is given.
@@ -60,6 +71,9 @@ pub(super) struct Stream {
     uniform_buffer: wgpu::Buffer,
     uniform_slot: usize,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
+    /// Bytes written since the last of [`Context::bound_staging`]'s submissions, and that submission.
+    staged: usize,
+    handed_over: Option<wgpu::SubmissionIndex>,
     /// Where kernels are timed, each is a pass of its own.
     timing: Option<Timing>,
     pub(super) counts: StreamCounts,
@@ -79,6 +93,8 @@ impl Stream {
             }),
             uniform_slot: (limits.min_uniform_buffer_offset_alignment as usize).max(128),
             bind_groups: HashMap::new(),
+            staged: 0,
+            handed_over: None,
             timing: None,
             counts: StreamCounts::default(),
         }
@@ -254,6 +270,7 @@ impl Context {
                 ),
             ));
         }
+        check_aliases(entry, parts)?;
         let [x, y] = fold(workgroups, self.limits.max_compute_workgroups_per_dimension)
             .ok_or_else(|| {
                 Error::device(
@@ -285,22 +302,17 @@ impl Context {
         Ok(())
     }
 
-    /// Records a copy of `bytes` bytes (a multiple of four, as are the offsets).
-    pub(super) fn copy_bytes(
-        &self,
-        from: (&wgpu::Buffer, u64),
-        to: (&wgpu::Buffer, u64),
-        bytes: u64,
-    ) {
+    /// Records a copy of the first `bytes` bytes (a multiple of four) of a part to a buffer that the host can map.
+    pub(super) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
         lock(&self.stream).copy(self, "copy", |encoder| {
-            encoder.copy_buffer_to_buffer(from.0, from.1, to.0, to.1, bytes);
+            encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, to, 0, bytes);
         });
     }
 
-    /// Records the filling of a buffer with zeros.
-    pub(super) fn clear(&self, buffer: &wgpu::Buffer) {
+    /// Records the filling of a part with zeros.
+    pub(super) fn clear(&self, part: &Part) {
         lock(&self.stream).copy(self, "clear", |encoder| {
-            encoder.clear_buffer(buffer, 0, None);
+            encoder.clear_buffer(&part.buffer.raw, part.offset, Some(part.size));
         });
     }
 
@@ -317,27 +329,71 @@ impl Context {
         self.check()
     }
 
-    /// Replaces a buffer's first bytes. Kernels recorded before still see the old ones: they are submitted first.
-    pub(super) fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
-        /// The queue stages a copy of what it is given: large uploads go in parts.
-        const PART: usize = 32 << 20;
+    /// Replaces a part's first bytes. Kernels recorded before still see the old ones: they are submitted first.
+    pub(super) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
         self.submit()?;
-        for (i, part) in bytes.chunks(PART).enumerate() {
-            let offset = (i * PART) as u64;
-            let whole = part.len() / 4 * 4;
-            self.queue.write_buffer(buffer, offset, &part[..whole]);
-            if whole < part.len() {
+        let buffer = &to.buffer.raw;
+        for (i, chunk) in bytes.chunks(STAGED).enumerate() {
+            let offset = to.offset + (i * STAGED) as u64;
+            let whole = chunk.len() / 4 * 4;
+            self.queue.write_buffer(buffer, offset, &chunk[..whole]);
+            if whole < chunk.len() {
                 let mut last = [0; 4];
-                last[..part.len() - whole].copy_from_slice(&part[whole..]);
+                last[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
                 self.queue
                     .write_buffer(buffer, offset + whole as u64, &last);
             }
-            if bytes.len() > PART {
-                self.queue.submit([]);
-            }
+            self.bound_staging(chunk.len())?;
         }
         self.check()
     }
+
+    /// Hands over what was staged, now that `bytes` more were, where it is much; and waits for what was handed over so
+    /// before, so that its memory serves what comes.
+    fn bound_staging(&self, bytes: usize) -> Result<()> {
+        let mut stream = lock(&self.stream);
+        stream.staged += bytes;
+        if stream.staged < STAGED {
+            return Ok(());
+        }
+        stream.staged = 0;
+        let now = self.queue.submit([]);
+        let Some(before) = stream.handed_over.replace(now) else {
+            return Ok(());
+        };
+        drop(stream);
+        let wait = wgpu::PollType::Wait {
+            submission_index: Some(before),
+            timeout: None,
+        };
+        match self.device.poll(wait) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::device(
+                &self.name,
+                format!("an upload failed: {error}"),
+            )),
+        }
+    }
+}
+
+/// Fails where a kernel would write what another of its bindings shows: each invocation would see what others had done by
+/// chance.
+fn check_aliases(entry: &EntryPoint, parts: &[Part]) -> Result<()> {
+    let bound = || entry.storage.iter().zip(parts).enumerate();
+    for (i, (&(binding, writes), part)) in bound() {
+        let mut others = bound().filter(|&(other, _)| other != i);
+        if let (true, Some((_, (&(other, _), _)))) =
+            (writes, others.find(|(_, (_, other))| part.overlaps(other)))
+        {
+            return Err(Error::shape(
+                entry.name,
+                format!(
+                    "the tensor of binding {binding}, which is written, overlaps that of binding {other}"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `count` workgroups as x times y, each at most `limit`; the product may be larger.

@@ -3,6 +3,7 @@
 use super::buffers::Buffer;
 use super::context::{Context, lock};
 use super::readback::GpuReadback;
+use super::stream::Part;
 use super::{GpuDevice, Result};
 use crate::device::memory::next_storage_id;
 use std::sync::Arc;
@@ -110,16 +111,19 @@ impl GpuDevice {
 fn resolve(context: &Arc<Context>, timing: Timing) -> Result<Vec<TimedKernel>> {
     const STAMP: u64 = 8;
     let stamps = 2 * timing.recorded.len() as u32;
-    let resolved = Buffer {
-        raw: context.create_buffer(
-            timing.sets.len() as u64 * STAMP * u64::from(QUERIES),
-            wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-        )?,
-        number: next_storage_id(),
+    let size = timing.sets.len() as u64 * STAMP * u64::from(QUERIES);
+    let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+    let resolved = Part {
+        buffer: Buffer {
+            raw: context.create_buffer(size, usage)?,
+            number: next_storage_id(),
+        },
+        offset: 0,
+        size,
     };
     for (set, first) in timing.sets.iter().zip((0..).step_by(QUERIES as usize)) {
         let count = (stamps - first).min(QUERIES);
-        context.resolve(set, count, &resolved.raw, STAMP * u64::from(first));
+        context.resolve(set, count, &resolved.buffer.raw, STAMP * u64::from(first));
     }
     let readback = GpuReadback::start(context, &resolved, (STAMP * u64::from(stamps)) as usize)?;
     let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&readback.wait()?);

@@ -174,8 +174,8 @@ impl<'a> Case<'a> {
         }
         let started = Instant::now();
         let y = self.problem.run(self.device, &self.arguments)?;
-        let buffer = &self.device.storage("tune", "y", &y)?.buffer;
-        GpuReadback::start(&self.device.context, buffer, 4)?.wait()?;
+        let part = &self.device.storage("tune", "y", &y)?.whole();
+        GpuReadback::start(&self.device.context, part, 4)?.wait()?;
         Ok(started.elapsed().as_secs_f64())
     }
 

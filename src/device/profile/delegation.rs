@@ -134,6 +134,14 @@ impl Kernels for ProfiledDevice {
         )
     }
 
+    fn relu_backward_in_place(&self, dy: &Tensor, y: &Tensor) -> Result<()> {
+        self.call(
+            "relu_backward_in_place",
+            |inner| inner.relu_backward_in_place(dy, y),
+            |_| Work::each(1, &[dy, y], dy),
+        )
+    }
+
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor> {
         self.call(
             "scale",
