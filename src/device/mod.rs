@@ -10,6 +10,7 @@ pub mod philox;
 pub mod profile;
 mod readback;
 pub mod shapes;
+mod spans;
 pub mod variants;
 
 pub use kernels::Kernels;

@@ -1,12 +1,16 @@
 //! GPU memory: tensors' storage, the buffers that it lies in, and the staging buffers of readbacks.
+//!
+//! Two tensors of a kernel may lie in one buffer. wgpu gives a buffer one use in a dispatch, and where one part of it is
+//! written that use is to be written: `build.rs` makes every storage binding such a one, and a launch sees to it that
+//! nothing that its kernel writes is bound twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::arena::{Arena, Span, Taken, UNIT};
 use super::context::{Context, lock};
 use super::stream::Part;
 use crate::device::memory::{MemoryCounter, next_storage_id};
+use crate::device::spans::{Span, Spans, Taken, UNIT};
 use crate::error::{Error, Result};
 
 /// A buffer with a number of its own, by which bind groups are cached.
@@ -62,7 +66,7 @@ impl Drop for GpuStorage {
     /// comes behind all that was recorded before ([`Context::write`]).
     fn drop(&mut self) {
         let mut blocks = lock(&self.context.pool.blocks);
-        blocks.arena.give_back(self.block, self.span);
+        blocks.spans.give_back(self.block, self.span);
     }
 }
 
@@ -77,10 +81,10 @@ const STAGING_AT_ONCE: usize = 8;
 /// The largest staging buffer that is made with others.
 const SMALL_STAGING: u64 = 1024;
 
-/// The arena, and the buffers that its blocks are.
+/// The places in the blocks, and the buffers that these are.
 #[derive(Default)]
 struct Blocks {
-    arena: Arena,
+    spans: Spans,
     buffers: Vec<Buffer>,
 }
 
@@ -97,7 +101,7 @@ impl Pool {
     fn take(&self, context: &Context, bytes: usize) -> Result<(Buffer, Taken)> {
         let len = (bytes.max(1) as u64).next_multiple_of(UNIT);
         let mut blocks = lock(&self.blocks);
-        let taken = match blocks.arena.take(len) {
+        let taken = match blocks.spans.take(len) {
             Some(taken) => taken,
             None => {
                 let (raw, size) = block(context, bytes, len)?;
@@ -105,8 +109,8 @@ impl Pool {
                     raw,
                     number: next_storage_id(),
                 });
-                blocks.arena.add(size);
-                let taken = blocks.arena.take(len);
+                blocks.spans.add(size);
+                let taken = blocks.spans.take(len);
                 taken.expect("the block is as large as the span")
             }
         };

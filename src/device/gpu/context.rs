@@ -237,7 +237,7 @@ impl Context {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    // Where the kernel only reads, too: `arena.rs` says why.
+                    // Where the kernel only reads, too: `buffers.rs` says why.
                     ty: wgpu::BufferBindingType::Storage { read_only: false },
                     has_dynamic_offset: false,
                     min_binding_size: None,

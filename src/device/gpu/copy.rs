@@ -1,9 +1,9 @@
 //! Launches of `shaders/copy.wgsl`.
 
-use super::arena::UNIT;
 use super::shaders::copy_vectors as vectors;
 use super::shaders::copy_words::{self as words, Params};
 use super::{GpuDevice, Part};
+use crate::device::spans::UNIT;
 use crate::error::Result;
 use crate::tensor::Tensor;
 

@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
 mod adapters;
-mod arena;
 mod buffers;
 mod context;
 mod pipeline_cache;

@@ -1,11 +1,8 @@
-//! Where tensors lie in GPU memory: in a few large blocks, each one buffer, of which every tensor takes a span.
+//! Where tensors lie in a device's memory: in a few large blocks, of which every tensor takes a span. Here is no memory, only
+//! the places.
 //!
 //! A span that is given back joins the free spans beside it, so that the memory of many small tensors serves one large
 //! tensor later: what a training step holds is close to what it uses at its fullest moment.
-//!
-//! Two tensors of a kernel may so lie in one buffer. wgpu gives a buffer one use in a dispatch, and where one part of it is
-//! written that use is to be written: `build.rs` makes every storage binding such a one, and a launch sees to it that
-//! nothing that its kernel writes is bound twice.
 
 /// Spans are multiples of this many bytes: the largest alignment of an offset that an adapter may ask for.
 pub(super) const UNIT: u64 = 256;
@@ -113,7 +110,7 @@ impl Block {
 
 /// Blocks in the order in which they were added, and what is free of them.
 #[derive(Debug, Default)]
-pub(super) struct Arena {
+pub(super) struct Spans {
     blocks: Vec<Block>,
 }
 
@@ -126,7 +123,7 @@ pub(super) struct Taken {
     pub(super) touched: u64,
 }
 
-impl Arena {
+impl Spans {
     /// Adds a block of `len` bytes.
     pub(super) fn add(&mut self, len: u64) {
         self.blocks.push(Block::new(len));
@@ -192,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_many_small_tensors_used_serves_a_large_one() {
-        let mut arena = Arena::default();
+        let mut arena = Spans::default();
         arena.add(8 * SMALL);
         let taken: Vec<Taken> = (0..3).map(|_| arena.take(2 * SMALL).unwrap()).collect();
         let touched: Vec<u64> = taken.iter().map(|taken| taken.touched).collect();
@@ -207,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_was_never_in_use_is_told_from_what_was() {
-        let mut arena = Arena::default();
+        let mut arena = Spans::default();
         arena.add(8 * SMALL);
         let large = arena.take(2 * SMALL).unwrap();
         let small = arena.take(UNIT).unwrap();
@@ -228,7 +225,7 @@ mod tests {
     }
 
     /// Where a step's tensors lie that are made and given back in an order of chance, the same for every step.
-    fn step(arena: &mut Arena) -> Vec<(usize, Span)> {
+    fn step(arena: &mut Spans) -> Vec<(usize, Span)> {
         let mut rng = Philox::new(7, [0; 3]);
         let (mut places, mut held) = (Vec::new(), Vec::<(usize, Span)>::new());
         for _ in 0..400 {
@@ -260,7 +257,7 @@ mod tests {
 
     #[test]
     fn every_step_gets_the_places_of_the_first_and_no_two_tensors_overlap() {
-        let mut arena = Arena::default();
+        let mut arena = Spans::default();
         arena.add(5 * SMALL);
         // What is held from step to step.
         arena.take(3 * SMALL).unwrap();
