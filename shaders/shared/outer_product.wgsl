@@ -4,14 +4,16 @@
 //
 // The importing shader loads all factors before: on a processor each load is a dozen branches, and a compiler that finds
 // sums between them keeps the products in memory.
+#for v in 0..VECTORS
 #for r in 0..ROWS
 #for u in 0..UNROLL
+#if v == 0
 #if SUBGROUP
     let factor${u}_${r} = vec4f(subgroupBroadcast(left${u}_${r / SUBGROUP}, ${r % SUBGROUP}u));
 #else
     let factor${u}_${r} = vec4f(left${u}_${r / 4}[${r % 4}]);
 #end
-#for v in 0..VECTORS
+#end
     sum${r}_${v} = fma(factor${u}_${r}, right${u}_${v}, sum${r}_${v});
 #end
 #end

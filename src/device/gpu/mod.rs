@@ -27,6 +27,7 @@ mod color;
 mod conv2d;
 mod elementwise;
 mod gemm;
+mod gemm_pairs;
 mod images;
 mod l2_normalize;
 mod nt_xent;
