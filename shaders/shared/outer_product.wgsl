@@ -2,6 +2,8 @@
 // other, and ROWS x VECTORS sums of four elements each. The left factors are the same for the whole workgroup: left{u}_{q}
 // has four of them, or, with SUBGROUP, one for each invocation of a subgroup of SUBGROUP, which is handed round.
 //
+// The columns of one v come first, all its rows, then those of the next: its right factors stay in registers meanwhile.
+//
 // The importing shader loads all factors before: on a processor each load is a dozen branches, and a compiler that finds
 // sums between them keeps the products in memory.
 #for v in 0..VECTORS
