@@ -18,8 +18,8 @@
 //   - subgroup8, only for adapters whose subgroups are all of 8: a and b are single elements with any strides, since every
 //     load there is made lane by lane, so that nothing is packed. An invocation loads one element in eight of A, and
 //     subgroupBroadcast hands it round. UNROLL terms are loaded, then added up; the sums are stored by loops. large has the
-//     fewest loads for each multiply-add, small loses less at the edges of C. contiguous, for a B whose columns lie side by
-//     side in whole vec4s (b_offset and b_term count them; b_column is 1), finds a lane's address once for four elements.
+//     fewest loads for each multiply-add, small loses less at the edges of C.
+//     gemm_pairs.wgsl takes its place where whole vectors lie together.
 //   - subgroup32: the same for adapters whose subgroups are all of 32, as many graphics processors' are. Not run yet: no such
 //     adapter was at hand.
 //
@@ -32,7 +32,6 @@
 #variant plain_bias ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=1
 #variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=1 BIAS=0
 #variant subgroup8_large_bias ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=1 BIAS=1
-#variant subgroup8_contiguous ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=0 BIAS=0
 #variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8 STRIDED=1 BIAS=0
 #variant subgroup8_small_bias ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8 STRIDED=1 BIAS=1
 #variant subgroup32 ROWS=32 VECTORS=1 WORKGROUP=32 UNROLL=2 SUBGROUP=32 STRIDED=1 BIAS=0

@@ -1,5 +1,5 @@
 //! naga translates every expanded shader to the languages of the platforms that it is not run on here: SPIR-V, Metal's,
-//! DirectX's, and, where no f16 is used, GLSL, so that their users meet no surprise.
+//! DirectX's, and, where neither f16 nor i64 is used, GLSL, so that their users meet no surprise.
 
 use std::collections::BTreeSet;
 
@@ -109,8 +109,11 @@ fn written(length: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn uses_f16(shader: &Shader) -> bool {
-    shader.source.contains("enable f16")
+/// GLSL ES has neither f16 nor i64.
+fn beyond_glsl(shader: &Shader) -> bool {
+    ["enable f16", "i64"]
+        .iter()
+        .any(|word| shader.source.contains(word))
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn every_shader_translates() {
             shader.name
         );
         for (language, translate) in LANGUAGES {
-            if language == "GLSL" && uses_f16(shader) {
+            if language == "GLSL" && beyond_glsl(shader) {
                 continue;
             }
             for entry_point in shader.entry_points {

@@ -65,6 +65,8 @@ pub(crate) struct Context {
     pub(super) subgroup_size: Option<[u32; 2]>,
     /// Whether kernels can read and write f16.
     pub(super) has_f16: bool,
+    /// Whether kernels can load two elements as one i64.
+    pub(super) has_i64: bool,
     /// Which variant each shape runs.
     pub(super) table: Mutex<VariantTable>,
     /// The name for data of the adapter's pipelines, where it has them.
@@ -92,7 +94,8 @@ impl Context {
         check_limits(&info.name, &limits)?;
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
-            | wgpu::Features::PIPELINE_CACHE;
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::SHADER_INT64;
         wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
         wanted.set(wgpu::Features::SHADER_F16, options.f16);
         let features = adapter.features() & wanted;
@@ -150,6 +153,7 @@ impl Context {
             binding_limit: (binding_limit / 256 * 256).max(256),
             subgroup_size,
             has_f16: features.contains(wgpu::Features::SHADER_F16),
+            has_i64: features.contains(wgpu::Features::SHADER_INT64),
             table: Mutex::new(table),
             pipeline_key: match features.contains(wgpu::Features::PIPELINE_CACHE) {
                 true => wgpu::util::pipeline_cache_key(&info),

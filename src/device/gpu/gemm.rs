@@ -1,10 +1,11 @@
 //! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`: matrix products and the linear layer.
 
+use super::gemm_pairs::{Lie, Product};
 use super::pack::{Layout, pack};
 use super::shaders::{
-    gemm_plain, gemm_plain_bias, gemm_staged_bias, gemm_staged_plain, gemm_subgroup8_contiguous,
-    gemm_subgroup8_large, gemm_subgroup8_large_bias, gemm_subgroup8_small,
-    gemm_subgroup8_small_bias, gemm_subgroup32, gemm_subgroup32_bias,
+    gemm_plain, gemm_plain_bias, gemm_staged_bias, gemm_staged_plain, gemm_subgroup8_large,
+    gemm_subgroup8_large_bias, gemm_subgroup8_small, gemm_subgroup8_small_bias, gemm_subgroup32,
+    gemm_subgroup32_bias,
 };
 use super::stream::Part;
 use super::{EntryPoint, GpuDevice};
@@ -29,8 +30,6 @@ pub(super) struct Tile {
     pub(super) columns: usize,
     /// Whether the factors must be packed, padded to whole tiles; where they lie in their tensors otherwise.
     pub(super) packed: bool,
-    /// The same tile for a right factor whose vec4s lie as the kernel reads them.
-    contiguous: Option<&'static EntryPoint>,
 }
 
 impl Tile {
@@ -46,7 +45,6 @@ impl Tile {
             rows,
             columns,
             packed: true,
-            contiguous: None,
         }
     }
 
@@ -95,10 +93,7 @@ pub(super) fn tiles(bias: bool) -> [Tile; 5] {
             &gemm_subgroup32_bias::GEMM,
         ],
     };
-    let [mut large, small, of_32] = Tile::of_subgroups(large, small, of_32);
-    if !bias {
-        large.contiguous = Some(&gemm_subgroup8_contiguous::GEMM);
-    }
+    let [large, small, of_32] = Tile::of_subgroups(large, small, of_32);
     [
         Tile::packed(Variant::Plain, plain, 8, 512),
         Tile::packed(Variant::Staged, staged, 64, 128),
@@ -139,21 +134,11 @@ struct Bound {
 }
 
 impl Bound {
-    /// The right factor with the entry point that reads it, in vec4s where that is quicker.
-    fn for_tile(self, tile: &Tile) -> (&'static EntryPoint, Bound) {
-        let in_vectors = self.step == 1
-            && self.offset.is_multiple_of(VECTOR)
-            && self.term.is_multiple_of(VECTOR);
-        match tile.contiguous {
-            Some(entry) if in_vectors => {
-                let bound = Bound {
-                    offset: self.offset / VECTOR,
-                    term: self.term / VECTOR,
-                    ..self
-                };
-                (entry, bound)
-            }
-            _ => (tile.entry, self),
+    fn lie(&self) -> Lie {
+        Lie {
+            offset: self.offset,
+            term: self.term,
+            step: self.step,
         }
     }
 }
@@ -261,7 +246,24 @@ fn product(
                 let right = b.bind(device, operation, term, column)?;
                 let (c_part, c_offset) =
                     device.part_from(operation, "c", &c, range.0 * n, range.1 * n)?;
-                let (entry, right) = right.for_tile(tile);
+                let workgroups = tile.workgroups(range.1, column.1);
+                let in_pairs = Product {
+                    m: range.1,
+                    n: column.1,
+                    k: term.1,
+                    a: left.lie(),
+                    b: right.lie(),
+                    c_offset,
+                    c_stride: n,
+                    column: column.0,
+                    accumulate: term.0 > 0,
+                    bias: bias.is_some(),
+                };
+                let in_pairs = match tile.variant {
+                    // The kernel has this variant's tile.
+                    Variant::Subgroup8Large => in_pairs.in_pairs(device),
+                    _ => None,
+                };
                 let params = gemm_plain::Params {
                     m: range.1 as u32,
                     n: column.1 as u32,
@@ -282,8 +284,10 @@ fn product(
                     parts.push(device.whole(operation, "bias", bias)?);
                 }
                 parts.push(c_part);
-                let workgroups = tile.workgroups(range.1, column.1);
-                device.launch(entry, params, &parts, workgroups)?;
+                match in_pairs {
+                    Some((entry, params)) => device.launch(entry, params, &parts, workgroups)?,
+                    None => device.launch(tile.entry, params, &parts, workgroups)?,
+                }
             }
         }
     }

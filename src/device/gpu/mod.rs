@@ -28,6 +28,7 @@ mod conv2d;
 mod copy;
 mod elementwise;
 mod gemm;
+mod gemm_pairs;
 mod images;
 mod l2_normalize;
 mod nt_xent;

@@ -1,0 +1,184 @@
+// C = A B (+ bias) where whole vectors of A and B lie together, for Vulkan on a processor with subgroups of 8: the fast case
+// of gemm.wgsl's subgroup8_large.
+//
+//   a     [M, K]   rows of terms (left_along), or [K, M]: 4 elements a vector
+//   b     [N, K]   (right_along), 4 elements a vector; or [K, N], 8 elements a vector
+//   bias  [N]      added to every row (variant bias)
+//   c     [M, N]   some rows of C; columns `column .. column + n` are written
+//
+// K is a multiple of 4 and N of 8, offsets and steps of whole vectors, which the launch counts in them. Where any of this fails, gemm.wgsl takes the product.
+//
+// An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane by
+// lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end (docs/performance.md,
+// WGSL on llvmpipe). Loaded as i64, two elements share the second test and the vector's elements the first: a third of the
+// instructions. They are taken apart at once, the upper one by an arithmetic shift: from a logical one the compiler makes a
+// shuffle of 512 bits and keeps its whole result.
+//
+// An invocation loads one row in eight of A, and subgroupBroadcast hands it round. Loads, sums and stores are otherwise as in
+// gemm.wgsl: the order of the sum is k = 0, 1, ... for each element.
+//
+// One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B.
+//
+// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth.
+#variant nn ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=0 BIAS=0
+#variant nt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=1 BIAS=0
+#variant nt_bias ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=1 BIAS=1
+#variant tn ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=0 BIAS=0
+#variant tt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=1 BIAS=0
+
+#import grid
+
+struct Params {
+    m: u32,
+    // columns, in eights
+    eights: u32,
+    // terms in fours
+    fours: u32,
+    // in vectors of a: from a row to the next (left_along), or from a term to the next
+    a_offset: u32,
+    a_step: u32,
+    // in vectors of b: from a column to the next (right_along), or from a term to the next
+    b_offset: u32,
+    b_step: u32,
+    // in vec4s
+    c_offset: u32,
+    c_stride: u32,
+    // first column written
+    column: u32,
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec2<i64>>;
+#if RIGHT_ALONG
+@group(0) @binding(2) var<storage, read> b: array<vec2<i64>>;
+#else
+@group(0) @binding(2) var<storage, read> b: array<vec4<i64>>;
+#end
+#if BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+#end
+@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
+
+fn lower(pair: i64) -> f32 {
+    return bitcast<f32>(u32(pair));
+}
+
+fn upper(pair: i64) -> f32 {
+    return bitcast<f32>(u32(pair >> 32u));
+}
+
+@compute @workgroup_size(8)
+fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
+    let row_tiles = (params.m + ${ROWS - 1}u) / ${ROWS}u;
+    let tile = workgroup_index(at);
+    let first_row = tile % row_tiles * ${ROWS}u;
+    // Invocations behind the last column repeat it and store nothing.
+    let own = tile / row_tiles * 8u + at.lane;
+    let eight = min(own, params.eights - 1u);
+#for r in 0..ROWS
+#for v in 0..VECTORS
+    var sum${r}_${v} = vec4f(0.0);
+#end
+#end
+#if LEFT_ALONG
+    // Sum r is of row r of the tile.
+#for q in 0..ROWS/8
+    let a_at${q} = params.a_offset + min(first_row + ${8 * q}u + subgroup_lane, params.m - 1u) * params.a_step;
+#end
+#else
+    // Four rows a lane: sum r is of row 32 (r / 32) + 4 (r % 8) + r / 8 % 4 of the tile.
+#for q in 0..ROWS/32
+    let a_first${q} = params.a_offset + min(first_row / 4u + ${8 * q}u + subgroup_lane, params.m / 4u - 1u);
+#end
+    var a_on = 0u;
+#end
+#if RIGHT_ALONG
+#for j in 0..8
+    let b_at${j} = params.b_offset + (eight * 8u + ${j}u) * params.b_step;
+#end
+#else
+    var b_at = params.b_offset + eight;
+#end
+    for (var four = 0u; four < params.fours; four++) {
+#if RIGHT_ALONG
+#for j in 0..8
+        let column${j} = b[b_at${j} + four];
+        let right0_of${j} = lower(column${j}.x);
+        let right1_of${j} = upper(column${j}.x);
+        let right2_of${j} = lower(column${j}.y);
+        let right3_of${j} = upper(column${j}.y);
+#end
+#for u in 0..UNROLL
+#for v in 0..VECTORS
+        let right${u}_${v} = vec4f(right${u}_of${4 * v}, right${u}_of${4 * v + 1}, right${u}_of${4 * v + 2}, right${u}_of${4 * v + 3});
+#end
+#end
+#else
+#for u in 0..UNROLL
+        let pairs${u} = b[b_at + ${u}u * params.b_step];
+        let right${u}_0 = vec4f(lower(pairs${u}.x), upper(pairs${u}.x), lower(pairs${u}.y), upper(pairs${u}.y));
+        let right${u}_1 = vec4f(lower(pairs${u}.z), upper(pairs${u}.z), lower(pairs${u}.w), upper(pairs${u}.w));
+#end
+        b_at += ${UNROLL}u * params.b_step;
+#end
+#if LEFT_ALONG
+#for q in 0..ROWS/8
+        let row${q} = a[a_at${q} + four];
+        let left0_${q} = lower(row${q}.x);
+        let left1_${q} = upper(row${q}.x);
+        let left2_${q} = lower(row${q}.y);
+        let left3_${q} = upper(row${q}.y);
+#end
+#else
+#for u in 0..UNROLL
+#for q in 0..ROWS/32
+        let rows${u}_${q} = a[a_first${q} + a_on + ${u}u * params.a_step];
+        let left${u}_${4 * q} = lower(rows${u}_${q}.x);
+        let left${u}_${4 * q + 1} = upper(rows${u}_${q}.x);
+        let left${u}_${4 * q + 2} = lower(rows${u}_${q}.y);
+        let left${u}_${4 * q + 3} = upper(rows${u}_${q}.y);
+#end
+#end
+        a_on += ${UNROLL}u * params.a_step;
+#end
+#import outer_product
+    }
+
+    // Stored by a loop, from an array: unrolled, their tests make the compiler take half a minute.
+    var sums: array<f32, ${ROWS * 8}>;
+#for r in 0..ROWS
+#for v in 0..VECTORS
+#for i in 0..4
+    sums[${(r * VECTORS + v) * 4 + i}] = sum${r}_${v}[${i}];
+#end
+#end
+#end
+#if BIAS
+    let bias_at = params.column + eight * 8u;
+#for j in 0..8
+    let shift${j} = bias[bias_at + ${j}u];
+#end
+#end
+    let c_at = params.c_offset + params.column / 4u + eight * 2u;
+    for (var r = 0u; r < ${ROWS}u; r++) {
+#if LEFT_ALONG
+        let row = first_row + r;
+#else
+        let row = first_row + r / 32u * 32u + r % 8u * 4u + r / 8u % 4u;
+#end
+        if own < params.eights && row < params.m {
+            let to = c_at + row * params.c_stride;
+#for v in 0..VECTORS
+            var total${v} = vec4f(sums[r * 8u + ${4 * v}u], sums[r * 8u + ${4 * v + 1}u], sums[r * 8u + ${4 * v + 2}u], sums[r * 8u + ${4 * v + 3}u]);
+#if BIAS
+            total${v} += vec4f(shift${4 * v}, shift${4 * v + 1}, shift${4 * v + 2}, shift${4 * v + 3});
+#end
+            if params.accumulate != 0u {
+                total${v} += c[to + ${v}u];
+            }
+            c[to + ${v}u] = total${v};
+#end
+        }
+    }
+}

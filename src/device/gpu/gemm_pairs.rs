@@ -1,0 +1,88 @@
+//! Launches of `shaders/gemm_pairs.wgsl`: products whose factors lie in whole vectors, on a processor's Vulkan.
+
+use super::shaders::{
+    gemm_pairs_nn, gemm_pairs_nt, gemm_pairs_nt_bias, gemm_pairs_tn, gemm_pairs_tt,
+};
+use super::{EntryPoint, GpuDevice};
+
+/// Elements in a vector of A, and of terms that are added up at once.
+const FOUR: usize = 4;
+/// Columns of one invocation, and elements in a vector of B where those lie together.
+const EIGHT: usize = 8;
+
+/// Where a factor lies in its binding, in elements.
+#[derive(Clone, Copy)]
+pub(super) struct Lie {
+    pub(super) offset: usize,
+    /// From a term of the sum to the next.
+    pub(super) term: usize,
+    /// From a row of A, or a column of B, to the next.
+    pub(super) step: usize,
+}
+
+/// A product of `m` rows, `n` columns and `k` terms.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) a: Lie,
+    pub(super) b: Lie,
+    /// Elements before C, and from a row of it to the next.
+    pub(super) c_offset: usize,
+    pub(super) c_stride: usize,
+    /// First column written.
+    pub(super) column: usize,
+    pub(super) accumulate: bool,
+    pub(super) bias: bool,
+}
+
+impl Product {
+    /// The kernel for it, and what that is launched with; none where the device has no `i64`, or something does not lie in
+    /// whole vectors.
+    pub(super) fn in_pairs(
+        &self,
+        device: &GpuDevice,
+    ) -> Option<(&'static EntryPoint, gemm_pairs_nn::Params)> {
+        let (a, b) = (self.a, self.b);
+        let (left_along, right_along) = (a.term == 1, b.term == 1);
+        let a_step = if left_along { a.step } else { a.term };
+        let b_step = if right_along { b.step } else { b.term };
+        let b_vector = if right_along { FOUR } else { EIGHT };
+        let in_fours = [self.k, a.offset, a_step, self.c_offset, self.c_stride];
+        let whole = device.context.has_i64
+            && self.k > 0
+            && in_fours.iter().all(|x| x.is_multiple_of(FOUR))
+            && [b.offset, b_step]
+                .iter()
+                .all(|x| x.is_multiple_of(b_vector))
+            && self.column.is_multiple_of(FOUR)
+            && self.n.is_multiple_of(EIGHT)
+            && (left_along || a.step == 1 && self.m.is_multiple_of(FOUR))
+            && (right_along || b.step == 1);
+        let entry = match (left_along, right_along, self.bias) {
+            _ if !whole => return None,
+            (true, false, false) => &gemm_pairs_nn::GEMM,
+            (true, true, false) => &gemm_pairs_nt::GEMM,
+            (true, true, true) => &gemm_pairs_nt_bias::GEMM,
+            (false, false, false) => &gemm_pairs_tn::GEMM,
+            (false, true, false) => &gemm_pairs_tt::GEMM,
+            // Only the linear layer has a bias, and its factors lie along the sum.
+            (_, _, true) => return None,
+        };
+        let params = gemm_pairs_nn::Params {
+            m: self.m as u32,
+            eights: (self.n / EIGHT) as u32,
+            fours: (self.k / FOUR) as u32,
+            a_offset: (a.offset / FOUR) as u32,
+            a_step: (a_step / FOUR) as u32,
+            b_offset: (b.offset / b_vector) as u32,
+            b_step: (b_step / b_vector) as u32,
+            c_offset: (self.c_offset / 4) as u32,
+            c_stride: (self.c_stride / 4) as u32,
+            column: self.column as u32,
+            accumulate: u32::from(self.accumulate),
+        };
+        Some((entry, params))
+    }
+}
