@@ -6,7 +6,8 @@
 //   bias  [N]      added to every row (variant bias)
 //   c     [M, N]   some rows of C; columns `column .. column + n` are written
 //
-// K is a multiple of 4 and N of 8, offsets and steps of whole vectors, which the launch counts in them. Where any of this fails, gemm.wgsl takes the product.
+// K is a multiple of 4 and N of 8, offsets and steps of whole vectors, which the launch counts in them. Where any of this
+// fails, gemm.wgsl takes the product.
 //
 // An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane by
 // lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end (docs/performance.md,

@@ -406,7 +406,37 @@ fn fold(count: usize, limit: u32) -> Option<[u32; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use super::fold;
+    use super::super::shaders::copy_vectors as copy;
+    use super::{Buffer, Part, check_aliases, fold};
+
+    #[test]
+    fn what_a_kernel_writes_is_bound_once() {
+        let (device, _queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+        let buffer = |number| Buffer {
+            raw: device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: 1024,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            }),
+            number,
+        };
+        let (one, other) = (buffer(1), buffer(2));
+        let part = |buffer: &Buffer, offset| Part {
+            buffer: buffer.clone(),
+            offset,
+            size: 256,
+        };
+        let check = |from, to| check_aliases(&copy::COPY, &[from, to]);
+        assert!(
+            check(part(&one, 0), part(&one, 256)).is_ok(),
+            "side by side"
+        );
+        assert!(check(part(&one, 0), part(&other, 0)).is_ok(), "two buffers");
+        let error = check(part(&one, 256), part(&one, 256)).unwrap_err();
+        assert!(error.to_string().contains("overlaps"), "{error}");
+        assert!(check(part(&one, 0), part(&one, 128)).is_err(), "in part");
+    }
 
     #[test]
     fn a_long_grid_is_folded_into_two_dimensions() {

@@ -94,7 +94,7 @@ impl Block<'_> {
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { self.tiles::<[f32; 8], 4, TRANSPOSED>() };
+        unsafe { portable::<TRANSPOSED>(self) };
     }
 
     /// Tiles of at most `ROWS` rows and two vectors of columns.
@@ -127,6 +127,13 @@ impl Block<'_> {
             }
         }
     }
+}
+
+/// # Safety
+/// As for [`Block::multiply`].
+unsafe fn portable<const TRANSPOSED: bool>(block: Block<'_>) {
+    // SAFETY: the caller's promise; any processor has arrays.
+    unsafe { block.tiles::<[f32; 8], 4, TRANSPOSED>() }
 }
 
 /// `c [ROWS, two vectors] (+)= a b`, with rows of `c` and `b` in panels.
@@ -307,5 +314,82 @@ mod x86 {
         fn mul_add(self, b: Self, c: Self) -> Self {
             Avx2(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::philox::Philox;
+
+    type Path = unsafe fn(Block<'_>);
+
+    /// Every set of instructions that this processor has, for an `a` as it stands or transposed.
+    fn paths<const TRANSPOSED: bool>() -> Vec<(&'static str, Path)> {
+        let mut paths: Vec<(&'static str, Path)> = vec![("portable", portable::<TRANSPOSED>)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                paths.push(("AVX2", x86::avx2::<TRANSPOSED>));
+            }
+            if is_x86_feature_detected!("avx512f") {
+                paths.push(("AVX-512", x86::avx512::<TRANSPOSED>));
+            }
+        }
+        paths
+    }
+
+    /// Rows that fill no tile, one, and several with a rest; each against a float64 loop.
+    fn check<const TRANSPOSED: bool>() {
+        let mut rng = Philox::new(11, [0; 3]);
+        for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 23, 64] {
+            for (terms, add) in [(1, false), (2, true), (7, false), (64, true), (256, false)] {
+                let (of_rows, of_terms) = match TRANSPOSED {
+                    false => (terms + 3, 1),
+                    true => (1, rows + 3),
+                };
+                let mut numbers = |len| -> Vec<f32> { (0..len).map(|_| rng.normal()).collect() };
+                let a = numbers((rows - 1) * of_rows + (terms - 1) * of_terms + 1);
+                let b = numbers(terms * PANEL);
+                let before = numbers(rows * PANEL);
+                for (name, path) in paths::<TRANSPOSED>() {
+                    let mut c = before.clone();
+                    let block = Block {
+                        rows,
+                        terms,
+                        a: &a,
+                        stride: of_rows.max(of_terms),
+                        b: &b,
+                        c: &mut c,
+                        add,
+                    };
+                    // SAFETY: the slices were made for these sizes, and the processor has the instructions.
+                    unsafe { path(block) };
+                    for (at, &found) in c.iter().enumerate() {
+                        let (row, column) = (at / PANEL, at % PANEL);
+                        let (mut sum, mut size) = match add {
+                            true => (f64::from(before[at]), f64::from(before[at].abs())),
+                            false => (0.0, 0.0),
+                        };
+                        for term in 0..terms {
+                            let left = f64::from(a[row * of_rows + term * of_terms]);
+                            let product = left * f64::from(b[term * PANEL + column]);
+                            (sum, size) = (sum + product, size + product.abs());
+                        }
+                        let bound = 4.0 * ((terms + 1) as f64).sqrt() * 2f64.powi(-24) * size;
+                        assert!(
+                            (f64::from(found) - sum).abs() <= bound,
+                            "{name}: {rows} rows, {terms} terms, ({row}, {column}): {found}, expected {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_of_instructions_agrees_with_float64() {
+        check::<false>();
+        check::<true>();
     }
 }
