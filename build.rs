@@ -74,7 +74,7 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
                 format!("{} variant '{variant}': {e}{place}", file.display())
             })?;
             // Tensors of one kernel may lie in one buffer, read ones and written ones, and a buffer has one use in a dispatch
-            // (`src/device/gpu/arena.rs`).
+            // (`src/device/gpu/buffers.rs`).
             let source = source.replace("var<storage, read>", "var<storage, read_write>");
             expanded.push((module, source, shader));
         }
