@@ -33,10 +33,17 @@ struct Blocks {
     memory: Vec<Block>,
 }
 
+/// Bytes that every buffer begins at a multiple of: a line of the cache, so that no vector lies in two.
+pub(super) const LINE: usize = 64;
+
 struct Block {
-    /// Zeros at first, from the allocator, which `Drop` gives them back to.
-    floats: NonNull<f32>,
+    /// From the allocator, which `Drop` gives it back to.
+    memory: NonNull<u8>,
     layout: Layout,
+    /// The first float that begins a line; zeros at first.
+    floats: NonNull<f32>,
+    /// Of the floats.
+    bytes: u64,
 }
 
 // SAFETY: a block owns its floats; its pointer is only handed out in spans that do not overlap.
@@ -63,12 +70,19 @@ impl Block {
 
     /// None where the system refuses `len` floats.
     fn new(len: usize) -> Option<Self> {
-        let layout = Layout::array::<f32>(len).ok()?;
+        let floats = Layout::array::<f32>(len).ok()?;
+        // Room to begin at a line: an allocator that is asked for the alignment may write all the zeros itself, and so
+        // touch every page.
+        let (layout, _) = floats.extend(Layout::array::<u8>(LINE).ok()?).ok()?;
         // SAFETY: the layout has a size, since no block is empty.
-        let floats = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let before = memory.align_offset(LINE);
         Some(Block {
-            floats: floats.cast(),
+            memory,
             layout,
+            // SAFETY: `before` is less than `LINE`, which the layout has beside the floats.
+            floats: unsafe { memory.add(before) }.cast(),
+            bytes: floats.size() as u64,
         })
     }
 }
@@ -77,7 +91,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: the floats came from the allocator with this layout, and every buffer that pointed into them holds the
         // arena and so this block: none is left.
-        unsafe { dealloc(self.floats.as_ptr().cast(), self.layout) };
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }
 }
 
@@ -99,7 +113,7 @@ impl Arena {
         let mut blocks = self.blocks();
         let taken = blocks.spans.take(bytes).unwrap_or_else(|| {
             let block = Block::for_span((bytes / FLOAT) as usize);
-            blocks.spans.add(block.layout.size() as u64);
+            blocks.spans.add(block.bytes);
             blocks.memory.push(block);
             let taken = blocks.spans.take(bytes);
             taken.expect("the block is as large as the span")

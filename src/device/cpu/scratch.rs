@@ -2,7 +2,13 @@
 
 use std::cell::RefCell;
 
-/// Parts of `lens` floats, whose content is not defined. Not to be asked for again inside `body`.
+use super::arena::LINE;
+
+/// Floats of a line of the cache.
+const FLOATS: usize = LINE / size_of::<f32>();
+
+/// Parts of `lens` floats, each from the beginning of a line on, whose content is not defined. Not to be asked for again
+/// inside `body`.
 pub(super) fn with_scratch<const N: usize, R>(
     lens: [usize; N],
     body: impl FnOnce([&mut [f32]; N]) -> R,
@@ -11,15 +17,19 @@ pub(super) fn with_scratch<const N: usize, R>(
         static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     }
     SCRATCH.with_borrow_mut(|buffer| {
-        let len = lens.iter().sum();
+        let whole_lines = |len: usize| len.next_multiple_of(FLOATS);
+        let len = FLOATS + lens.iter().copied().map(whole_lines).sum::<usize>();
         if buffer.len() < len {
-            buffer.resize(len, 0.0);
+            // Not both at once; and pages that no part touches are not taken.
+            *buffer = Vec::new();
+            *buffer = vec![0.0; len];
         }
-        let mut rest = &mut buffer[..len];
+        let before = buffer.as_ptr().align_offset(LINE).min(FLOATS);
+        let mut rest = &mut buffer[before..];
         body(lens.map(|len| {
-            let (part, others) = std::mem::take(&mut rest).split_at_mut(len);
+            let (part, others) = std::mem::take(&mut rest).split_at_mut(whole_lines(len));
             rest = others;
-            part
+            &mut part[..len]
         }))
     })
 }
