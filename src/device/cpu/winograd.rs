@@ -30,7 +30,7 @@ use layout::{Images, Matrices, Tiles, transform_inputs};
 use transforms::{KERNEL, PRODUCTS};
 
 /// Tiles that are transformed and multiplied at a time: their V and M stay in a core's cache.
-const TILES: usize = 64;
+const TILES: usize = 32;
 /// Channels that are transformed and multiplied at a time where all inputs are kept: their U stays in a core's cache.
 const CHANNELS: usize = 64;
 /// Channels on either side at least: below, the transforms cost more than the products save.

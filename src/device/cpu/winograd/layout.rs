@@ -8,8 +8,8 @@ use super::transforms::{
     KERNEL, OUTPUTS, POINTS, PRODUCTS, input, kernel, kernel_gradient, output, output_gradient,
     square,
 };
-use super::transpose::{SIDE, eight, transpose, turned};
-use super::vector::{Vector, Work, run};
+use super::transpose::transpose;
+use super::vector::{SIDE, Vector, Work, run};
 
 /// Channels are filled up to a multiple of it: the floats of the widest register.
 pub(super) const LANES: usize = 16;
@@ -116,7 +116,7 @@ impl Images {
         {
             let start = ((first_image + image) * channels_of_x + first_channel) * pixels;
             x.with(start..start + self.channels * pixels, |planes| {
-                transpose(planes, self.channels, pixels, pixels, to, width);
+                transpose((planes, pixels), [self.channels, pixels], (to, width));
             });
         }
         to[self.images * pixels * width..][..width].fill(0.0);
@@ -126,7 +126,7 @@ impl Images {
     pub(super) fn scatter(self, image: usize, from: &[f32], planes: &mut [f32]) {
         let (pixels, width) = (self.h * self.w, self.width());
         let from = &from[image * pixels * width..][..pixels * width];
-        transpose(from, pixels, self.channels, width, planes, pixels);
+        transpose((from, width), [pixels, self.channels], (planes, pixels));
     }
 
     /// Elements from the start of the buffer to a pixel, to the zeros where it lies outside.
@@ -391,7 +391,9 @@ impl Work for KernelTransform<'_> {
                 let present = written.saturating_sub(first).min(V::LANES);
                 let at = (self.read + row) * read_stride + first * write_stride;
                 let mut taps = [[0.0; LANES]; TAPS];
-                turn_taps(w, at, write_stride, present, &mut taps);
+                // Past the last channel there is none.
+                let w = w.get(at..).unwrap_or_default();
+                turn_taps::<V>(w, write_stride, present, &mut taps);
                 if turned {
                     taps.reverse();
                 }
@@ -414,18 +416,47 @@ impl Work for KernelTransform<'_> {
     }
 }
 
-/// The taps of the kernels at `at`, `at + stride` and so on, `present` of them, as rows of a tap each.
+/// The taps of the kernels at 0, `stride` and so on, `present` of them, as rows of a tap each.
 #[inline(always)]
-fn turn_taps(w: &[f32], at: usize, stride: usize, present: usize, taps: &mut [[f32; LANES]; TAPS]) {
-    for lane in (0..present).step_by(SIDE) {
-        let mut block = [[0.0; SIDE]; SIDE];
-        for (i, line) in block.iter_mut().enumerate().take(present - lane) {
-            let at = at + (lane + i) * stride;
-            *line = eight(&w[at..]);
-            taps[SIDE][lane + i] = w[at + SIDE];
+fn turn_taps<V: Vector>(w: &[f32], stride: usize, present: usize, taps: &mut [[f32; LANES]; TAPS]) {
+    let whole = present / SIDE * SIDE;
+    for lane in (0..whole).step_by(SIDE) {
+        V::turn(
+            &w[lane * stride..],
+            stride,
+            &mut taps.as_flattened_mut()[lane..],
+            LANES,
+        );
+    }
+    for lane in 0..present {
+        let rest = if lane < whole { SIDE } else { 0 };
+        for tap in rest..TAPS {
+            taps[tap][lane] = w[lane * stride + tap];
         }
-        for (taps, line) in taps.iter_mut().zip(turned(block)) {
-            taps[lane..][..SIDE].copy_from_slice(&line);
+    }
+}
+
+/// The inverse of [`turn_taps`].
+#[inline(always)]
+fn turn_taps_back<V: Vector>(
+    taps: &[[f32; LANES]; TAPS],
+    present: usize,
+    w: &mut [f32],
+    stride: usize,
+) {
+    let whole = present / SIDE * SIDE;
+    for lane in (0..whole).step_by(SIDE) {
+        V::turn(
+            &taps.as_flattened()[lane..],
+            LANES,
+            &mut w[lane * stride..],
+            stride,
+        );
+    }
+    for lane in 0..present {
+        let rest = if lane < whole { SIDE } else { 0 };
+        for tap in rest..TAPS {
+            w[lane * stride + tap] = taps[tap][lane];
         }
     }
 }
@@ -480,19 +511,8 @@ impl Work for KernelGradientTransform<'_> {
                 for (taps, gradients) in taps.iter_mut().zip(gradients.as_flattened()) {
                     gradients.put(taps);
                 }
-                for lane in (0..present).step_by(SIDE) {
-                    let mut block = [[0.0; SIDE]; SIDE];
-                    for (line, taps) in block.iter_mut().zip(&taps) {
-                        *line = eight(&taps[lane..]);
-                    }
-                    let block = turned(block);
-                    for (i, line) in block.iter().enumerate().take(present - lane) {
-                        let output = column + lane + i;
-                        let at = (output * self.channels + self.channel + row) * TAPS;
-                        dw[at..][..SIDE].copy_from_slice(line);
-                        dw[at + SIDE] = taps[SIDE][lane + i];
-                    }
-                }
+                let at = (column * self.channels + self.channel + row) * TAPS;
+                turn_taps_back::<V>(&taps, present, &mut dw[at..], self.channels * TAPS);
             }
         }
     }

@@ -1,96 +1,86 @@
-//! Transposes by 8 x 8 blocks of floats, in shuffles.
+//! The transpose of a matrix: pixels by channels to channels by pixels, and back.
 
-use super::super::vectorised::vectorised;
-
-/// Side of a block.
-pub(super) const SIDE: usize = 8;
-
-type Eight = [f32; SIDE];
-
-/// The first eight of a slice.
-#[inline(always)]
-pub(super) fn eight(from: &[f32]) -> Eight {
-    let mut eight = [0.0; SIDE];
-    eight.copy_from_slice(&from[..SIDE]);
-    eight
-}
+use super::vector::{SIDE, Vector, Work, run};
 
 /// `to [columns, rows] = from [rows, columns]^T`, with rows of `from_width` and of `to_width`.
 pub(super) fn transpose(
-    from: &[f32],
-    rows: usize,
-    columns: usize,
-    from_width: usize,
-    to: &mut [f32],
-    to_width: usize,
+    (from, from_width): (&[f32], usize),
+    [rows, columns]: [usize; 2],
+    (to, to_width): (&mut [f32], usize),
 ) {
-    let (whole_rows, whole_columns) = (rows / SIDE * SIDE, columns / SIDE * SIDE);
-    vectorised(
-        #[inline(always)]
-        || {
-            for i in (0..whole_rows).step_by(SIDE) {
-                for j in (0..whole_columns).step_by(SIDE) {
-                    let mut block = [[0.0; SIDE]; SIDE];
-                    for (r, line) in block.iter_mut().enumerate() {
-                        *line = eight(&from[(i + r) * from_width + j..]);
-                    }
-                    for (c, line) in turned(block).iter().enumerate() {
-                        to[(j + c) * to_width + i..][..SIDE].copy_from_slice(line);
-                    }
-                }
-                for j in whole_columns..columns {
-                    for r in 0..SIDE {
-                        to[j * to_width + i + r] = from[(i + r) * from_width + j];
-                    }
-                }
-            }
-            for i in whole_rows..rows {
-                for j in 0..columns {
-                    to[j * to_width + i] = from[i * from_width + j];
-                }
-            }
-        },
-    );
+    run(Transpose {
+        from,
+        from_width,
+        rows,
+        columns,
+        to,
+        to_width,
+    });
 }
 
-/// The same 64 elements with rows and lanes exchanged, in shuffles of two registers.
-#[inline(always)]
-pub(super) fn turned(x: [Eight; SIDE]) -> [Eight; SIDE] {
-    // Of either half: pairs, then fours, of the elements of one column.
-    let low = |a: Eight, b: Eight| [a[0], b[0], a[1], b[1], a[4], b[4], a[5], b[5]];
-    let high = |a: Eight, b: Eight| [a[2], b[2], a[3], b[3], a[6], b[6], a[7], b[7]];
-    let low_pair = |a: Eight, b: Eight| [a[0], a[1], b[0], b[1], a[4], a[5], b[4], b[5]];
-    let high_pair = |a: Eight, b: Eight| [a[2], a[3], b[2], b[3], a[6], a[7], b[6], b[7]];
-    let low_half = |a: Eight, b: Eight| [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
-    let high_half = |a: Eight, b: Eight| [a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]];
-    let pairs = [
-        low(x[0], x[1]),
-        high(x[0], x[1]),
-        low(x[2], x[3]),
-        high(x[2], x[3]),
-        low(x[4], x[5]),
-        high(x[4], x[5]),
-        low(x[6], x[7]),
-        high(x[6], x[7]),
-    ];
-    let fours = [
-        low_pair(pairs[0], pairs[2]),
-        high_pair(pairs[0], pairs[2]),
-        low_pair(pairs[1], pairs[3]),
-        high_pair(pairs[1], pairs[3]),
-        low_pair(pairs[4], pairs[6]),
-        high_pair(pairs[4], pairs[6]),
-        low_pair(pairs[5], pairs[7]),
-        high_pair(pairs[5], pairs[7]),
-    ];
-    [
-        low_half(fours[0], fours[4]),
-        low_half(fours[1], fours[5]),
-        low_half(fours[2], fours[6]),
-        low_half(fours[3], fours[7]),
-        high_half(fours[0], fours[4]),
-        high_half(fours[1], fours[5]),
-        high_half(fours[2], fours[6]),
-        high_half(fours[3], fours[7]),
-    ]
+struct Transpose<'a> {
+    from: &'a [f32],
+    from_width: usize,
+    rows: usize,
+    columns: usize,
+    to: &'a mut [f32],
+    to_width: usize,
+}
+
+impl Work for Transpose<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let (from, from_width) = (self.from, self.from_width);
+        let (to, to_width) = (self.to, self.to_width);
+        let whole_rows = self.rows / SIDE * SIDE;
+        let whole_columns = self.columns / SIDE * SIDE;
+        for j in (0..whole_columns).step_by(SIDE) {
+            for i in (0..whole_rows).step_by(SIDE) {
+                let (from, to) = (&from[i * from_width + j..], &mut to[j * to_width + i..]);
+                V::turn(from, from_width, to, to_width);
+            }
+        }
+        for i in 0..self.rows {
+            let rest = if i < whole_rows { whole_columns } else { 0 };
+            for j in rest..self.columns {
+                to[j * to_width + i] = from[i * from_width + j];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vector::{REGISTERS, run_with};
+    use super::*;
+
+    #[test]
+    fn whole_squares_and_what_is_left() {
+        for [rows, columns] in [[8, 8], [16, 24], [7, 9], [17, 8], [8, 3], [40, 49]] {
+            let (from_width, to_width) = (columns + 2, rows + 1);
+            let from: Vec<f32> = (0..rows * from_width).map(|i| i as f32).collect();
+            for register in REGISTERS {
+                let mut to = vec![-1.0; columns * to_width];
+                let transpose = Transpose {
+                    from: &from,
+                    from_width,
+                    rows,
+                    columns,
+                    to: &mut to,
+                    to_width,
+                };
+                if !run_with(register, transpose) {
+                    continue;
+                }
+                for (at, &found) in to.iter().enumerate() {
+                    let (column, row) = (at / to_width, at % to_width);
+                    let expected = match row < rows {
+                        true => from[row * from_width + column],
+                        false => -1.0,
+                    };
+                    assert_eq!(found, expected, "{register}: {rows} x {columns}, {at}");
+                }
+            }
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Registers of floats: the widest that the processor has.
 
+/// Side of the squares that [`Vector::turn`] transposes.
+pub(super) const SIDE: usize = 8;
+
 /// A register of floats. Its functions are inlined into those of [`run`], which have its instructions.
 pub(super) trait Vector: Copy {
     const LANES: usize;
@@ -17,6 +20,21 @@ pub(super) trait Vector: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self b + c`
     fn mul_add(self, b: Self, c: Self) -> Self;
+
+    /// Transposes [`SIDE`] rows of as many floats; those of `from` lie `from_width` apart, those of `to` `to_width`.
+    ///
+    /// # Safety
+    /// The rows must be readable and writable.
+    unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize);
+
+    /// As [`Vector::turn_at`], from the first rows of a slice into those of another, which must have them.
+    #[inline(always)]
+    fn turn(from: &[f32], from_width: usize, to: &mut [f32], to_width: usize) {
+        let needed = |width: usize| (SIDE - 1) * width + SIDE;
+        assert!(from.len() >= needed(from_width) && to.len() >= needed(to_width));
+        // SAFETY: the line above.
+        unsafe { Self::turn_at(from.as_ptr(), from_width, to.as_mut_ptr(), to_width) }
+    }
 
     /// `self + factor x`
     #[inline(always)]
@@ -96,6 +114,16 @@ impl Vector for [f32; 8] {
     }
 
     #[inline(always)]
+    unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+        for row in 0..SIDE {
+            for column in 0..SIDE {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(column * to_width + row) = *from.add(row * from_width + column) };
+            }
+        }
+    }
+
+    #[inline(always)]
     fn add(mut self, other: Self) -> Self {
         self.iter_mut().zip(other).for_each(|(x, y)| *x += y);
         self
@@ -148,6 +176,41 @@ mod x86 {
     #[derive(Clone, Copy)]
     struct Avx2(__m256);
 
+    /// By shuffles inside the halves of registers of eight, each half loaded by itself: rows 0 and 4, 1 and 5, and so on.
+    ///
+    /// # Safety
+    /// As for [`Vector::turn_at`], and the processor must have AVX.
+    #[inline(always)]
+    unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for half in [0, 4] {
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let from = from.add(i * from_width + half);
+                    let fourth_after = from.add(4 * from_width);
+                    *row = _mm256_set_m128(_mm_loadu_ps(fourth_after), _mm_loadu_ps(from));
+                }
+                let pairs = [
+                    _mm256_castps_pd(_mm256_unpacklo_ps(rows[0], rows[1])),
+                    _mm256_castps_pd(_mm256_unpacklo_ps(rows[2], rows[3])),
+                    _mm256_castps_pd(_mm256_unpackhi_ps(rows[0], rows[1])),
+                    _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3])),
+                ];
+                let columns = [
+                    _mm256_unpacklo_pd(pairs[0], pairs[1]),
+                    _mm256_unpackhi_pd(pairs[0], pairs[1]),
+                    _mm256_unpacklo_pd(pairs[2], pairs[3]),
+                    _mm256_unpackhi_pd(pairs[2], pairs[3]),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    let to = to.add((half + i) * to_width);
+                    _mm256_storeu_ps(to, _mm256_castpd_ps(column));
+                }
+            }
+        }
+    }
+
     // SAFETY, of every block below: these values are made in the two functions above alone, which the processor runs.
     impl Vector for Avx512 {
         const LANES: usize = 16;
@@ -166,6 +229,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+            unsafe { turn_at(from, from_width, to, to_width) }
         }
 
         #[inline(always)]
@@ -206,6 +274,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+            unsafe { turn_at(from, from_width, to, to_width) }
         }
 
         #[inline(always)]
