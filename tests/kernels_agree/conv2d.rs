@@ -158,6 +158,8 @@ fn wide_3x3_kernels_of_stride_1() {
             ([17, 32, 4, 4], [70, 32, 3, 3], 1, 1),
             ([9, 32, 8, 8], [70, 32, 3, 3], 1, 1),
             ([9, 70, 8, 8], [32, 70, 3, 3], 1, 1),
+            // The same where there are fewer tiles than channels: blocks of them on both sides, with a rest.
+            ([9, 70, 4, 4], [129, 70, 3, 3], 1, 1),
         ],
     );
 }

@@ -8,19 +8,18 @@
 //! - dw: `dU [C, O] = V^T dM`, the transpose of the forward pass step by step
 //!
 //! Where there are more tiles than kernels' channels, U is made once and blocks of images follow one another through the
-//! cache; where there are fewer, V is made once and blocks of output channels do. Blocks never depend on the number of
-//! threads.
+//! cache; where there are fewer, V is made once and blocks of kernels do. Blocks never depend on the number of threads.
 
 mod convolve;
 mod layout;
 mod multiply;
 mod transforms;
+mod transpose;
+mod vector;
 mod weight_gradient;
 
 pub(super) use convolve::{conv2d, conv2d_dx};
 pub(super) use weight_gradient::conv2d_dw;
-
-use std::ops::Range;
 
 use super::activations::Activations;
 use super::arena::Buffer;
@@ -31,7 +30,9 @@ use layout::{Images, Matrices, Tiles, transform_inputs};
 use transforms::{KERNEL, PRODUCTS};
 
 /// Tiles that are transformed and multiplied at a time: their V and M stay in a core's cache.
-const TILES: usize = 64;
+const TILES: usize = 32;
+/// Channels that are transformed and multiplied at a time where all inputs are kept: their U stays in a core's cache.
+const CHANNELS: usize = 64;
 /// Channels on either side at least: below, the transforms cost more than the products save.
 const CHANNELS_AT_LEAST: usize = 32;
 /// Products at least in the shortest sum that the definition of an element has: a shorter one allows less rounding than
@@ -77,17 +78,8 @@ impl Layer {
         Tiles::of(self.output[0], self.output[1])
     }
 
-    fn input_len(self) -> usize {
-        self.c * self.input[0] * self.input[1]
-    }
-
     fn output_len(self) -> usize {
         self.o * self.output[0] * self.output[1]
-    }
-
-    /// The input's elements of `count` images from `first` on.
-    fn inputs(self, first: usize, count: usize) -> Range<usize> {
-        first * self.input_len()..(first + count) * self.input_len()
     }
 
     fn input_images(self, images: usize) -> Images {
@@ -155,44 +147,61 @@ fn ranges(count: usize) -> impl Iterator<Item = (usize, usize)> {
         .map(move |first| (first, TILES.min(count - first)))
 }
 
-/// The transformed tiles of all inputs: a chunk of matrices for each block of images, `of_tiles` of it.
+/// The transformed tiles of all images, where they are kept: matrices for each block of channels.
 struct Transformed {
-    chunk: usize,
+    /// Of a whole block; the last may have fewer columns.
+    block: Matrices,
+    channels: usize,
     values: Buffer,
 }
 
 impl Transformed {
-    /// Fills the chunks with `transform(block, images of it, tiles of it, chunk)`.
+    /// Fills the blocks, whose matrices are `block`, with `transform(pixels, matrices)` of the images `x`.
     fn new(
         device: &CpuDevice,
-        layer: Layer,
-        of_tiles: impl Fn(usize) -> Matrices + Sync + Send,
-        transform: impl Fn(usize, usize, Matrices, &mut [f32]) + Sync + Send,
+        x: Activations<'_>,
+        x_images: Images,
+        block: Matrices,
+        transform: impl Fn((Images, &[f32]), (Matrices, &mut [f32])) + Sync + Send,
     ) -> Self {
-        let per_block = layer.images_per_block();
-        let tiles = layer.tiles().per_image();
-        let chunk = of_tiles(per_block * tiles).len();
-        let mut values = device.take(layer.n.div_ceil(per_block) * chunk);
-        parallel::for_chunks(&mut values, chunk, |block, values| {
-            let images = per_block.min(layer.n - block * per_block);
-            let matrices = of_tiles(images * tiles);
-            transform(block, images, matrices, values);
+        let channels = x_images.channels;
+        let mut values = device.take(channels.div_ceil(block.columns) * block.len());
+        parallel::for_chunks(&mut values, block.len(), |i, values| {
+            let first = i * block.columns;
+            let part = Images {
+                channels: block.columns.min(channels - first),
+                ..x_images
+            };
+            with_scratch([part.len()], |[pixels]| {
+                part.gather(x, channels, [0, first], pixels);
+                transform((part, pixels), (block, values));
+            });
         });
-        Transformed { chunk, values }
+        Transformed {
+            block,
+            channels,
+            values,
+        }
+    }
+
+    /// The first channel of each block, how many it has, and its matrices.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize, (Matrices, &[f32]))> {
+        let blocks = self.values.chunks(self.block.len()).enumerate();
+        blocks.map(|(i, values)| {
+            let first = i * self.block.columns;
+            let channels = self.block.columns.min(self.channels - first);
+            (first, channels, (self.block, values))
+        })
     }
 }
 
-/// V of every block of images.
+/// V of all images.
 fn all_inputs(device: &CpuDevice, layer: Layer, x: Activations<'_>) -> Transformed {
-    let rows = |tiles| Matrices::whole(tiles, layer.c);
-    Transformed::new(device, layer, rows, |block, images, matrices, v| {
-        let from = layer.input_images(images);
-        with_scratch([from.len()], |[pixels]| {
-            let range = layer.inputs(block * layer.images_per_block(), images);
-            x.with(range, |x| from.gather(x, pixels));
-            let tiles = layer.tiles();
-            transform_inputs((from, pixels), tiles, layer.padding, 0, (matrices, v));
-        });
+    let tiles = layer.tiles();
+    let block = Matrices::whole(layer.n * tiles.per_image(), CHANNELS);
+    let images = layer.input_images(layer.n);
+    Transformed::new(device, x, images, block, |pixels, v| {
+        transform_inputs(pixels, tiles, layer.padding, 0, v);
     })
 }
 

@@ -7,7 +7,7 @@ use super::super::scratch::with_scratch;
 use super::super::{CpuDevice, parallel};
 use super::layout::{Kernel, Matrices, PANEL, transform_inputs, transform_outputs};
 use super::multiply::multiply;
-use super::{Layer, TILES, all_inputs, ranges};
+use super::{CHANNELS, Layer, TILES, all_inputs, ranges};
 use crate::device::shapes::ConvGeometry;
 
 /// `y [n, O, OH, OW]`, changed by the normalization where there is one.
@@ -78,7 +78,7 @@ fn with_kernels_kept(
     let mut u = device.take(kernels.len());
     let panel = Matrices::panels(layer.c, PANEL);
     parallel::for_chunks(&mut u, panel.len(), |i, u| {
-        kernel.transform(i * PANEL, (panel, u));
+        kernel.transform(i * PANEL, 0, (panel, u));
     });
     let block_len = layer.images_per_block() * layer.output_len();
     y.for_chunks(block_len, |block, y| {
@@ -94,8 +94,8 @@ fn with_kernels_kept(
         with_scratch(
             [from.len(), v.len(), m.len(), to.len()],
             |[pixels, v, m, outputs]| {
-                let inputs = layer.inputs(block * layer.images_per_block(), count);
-                x.with(inputs, |x| from.gather(x, pixels));
+                let first = block * layer.images_per_block();
+                from.gather(x, layer.c, [first, 0], pixels);
                 for (first, rows) in ranges(count * tiles.per_image()) {
                     let inputs = Matrices::whole(rows, layer.c);
                     let products = Matrices::panels(rows, layer.o);
@@ -112,7 +112,7 @@ fn with_kernels_kept(
     });
 }
 
-/// Transforms the inputs once, then takes block after block of output channels.
+/// Transforms the inputs once, then takes block after block of output channels, and of input channels in each.
 fn with_inputs_kept(
     device: &CpuDevice,
     layer: Layer,
@@ -121,35 +121,38 @@ fn with_inputs_kept(
     y: &mut NewActivations,
     finish: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
-    let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
+    let tiles = layer.tiles();
     let inputs = all_inputs(device, layer, x);
-    let kernels = Matrices::panels(layer.c, PANEL);
-    let pixels = layer.output[0] * layer.output[1];
-    let part_len = layer.n * PANEL * pixels;
+    let to = layer.output_images(layer.n, PANEL);
+    let kernels = Matrices::panels(CHANNELS, PANEL);
+    let products = Matrices::panels(layer.n * tiles.per_image(), PANEL);
+    let block_len = PANEL * layer.output[0] * layer.output[1];
+    let part_len = layer.n * block_len;
     // [block of channels, n, channel of the block, pixels]
     let mut parts = device.take(layer.o.div_ceil(PANEL) * part_len);
     parallel::for_chunks(&mut parts, part_len, |part, y| {
-        let to = layer.output_images(per_block, PANEL);
-        let m = Matrices::panels(per_block * tiles.per_image(), PANEL);
-        with_scratch([kernels.len(), m.len(), to.len()], |[u, m, outputs]| {
-            kernel.transform(part * PANEL, (kernels, u));
-            let blocks = inputs.values.chunks(inputs.chunk);
-            for (v, y) in blocks.zip(y.chunks_mut(per_block * PANEL * pixels)) {
-                let images = y.len() / (PANEL * pixels);
-                let to = layer.output_images(images, PANEL);
-                let products = Matrices::panels(images * tiles.per_image(), PANEL);
-                let rows = Matrices::whole(products.rows, layer.c);
-                multiply((rows, v), (kernels, u), Into::Replace, (products, m));
+        with_scratch(
+            [kernels.len(), products.len(), to.len()],
+            |[u, m, outputs]| {
+                for (first, channels, v) in inputs.blocks() {
+                    let kernels = Matrices::panels(channels, PANEL);
+                    kernel.transform(part * PANEL, first, (kernels, u));
+                    let into = match first {
+                        0 => Into::Replace,
+                        _ => Into::Add,
+                    };
+                    multiply(v, (kernels, u), into, (products, m));
+                }
                 transform_outputs((products, m), tiles, 0, (to, outputs));
-                for (image, y) in y.chunks_mut(PANEL * pixels).enumerate() {
+                for (image, y) in y.chunks_mut(block_len).enumerate() {
                     to.scatter(image, outputs, y);
                 }
-            }
-        });
+            },
+        );
     });
     y.for_chunks(layer.output_len(), |image, y| {
-        for (part, y) in y.chunks_mut(PANEL * pixels).enumerate() {
-            let from = part * part_len + image * PANEL * pixels;
+        for (part, y) in y.chunks_mut(block_len).enumerate() {
+            let from = part * part_len + image * block_len;
             y.copy_from_slice(&parts[from..][..y.len()]);
         }
         finish(image * layer.output_len(), y);

@@ -1,14 +1,18 @@
-//! Images with their channels innermost, where the transforms of Winograd's convolution find eight at a time, and the
+//! Images with their channels innermost, where the transforms of Winograd's convolution find a register of them, and the
 //! transforms of whole tiles and kernels between them and the matrices that are multiplied.
 //!
 //! A transformed thing is 36 matrices, one a point.
 
-use super::super::vectorised::vectorised;
+use super::super::activations::Activations;
 use super::transforms::{
-    KERNEL, LANES, Lanes, OUTPUTS, POINTS, PRODUCTS, input, kernel, kernel_gradient, output,
-    output_gradient, square, turned,
+    KERNEL, OUTPUTS, POINTS, PRODUCTS, input, kernel, kernel_gradient, output, output_gradient,
+    square,
 };
+use super::transpose::transpose;
+use super::vector::{SIDE, Vector, Work, run};
 
+/// Channels are filled up to a multiple of it: the floats of the widest register.
+pub(super) const LANES: usize = 16;
 /// Columns of a panel.
 pub(super) const PANEL: usize = 32;
 
@@ -59,21 +63,19 @@ impl Matrices {
     }
 
     #[inline(always)]
-    fn write(self, row: usize, column: usize, x: [[Lanes; POINTS]; POINTS], to: &mut [f32]) {
+    fn write<V: Vector>(self, row: usize, column: usize, x: [[V; POINTS]; POINTS], to: &mut [f32]) {
         let first = self.at(0, row, column);
         for (point, x) in x.as_flattened().iter().enumerate() {
-            to[first + point * self.of_point()..][..LANES].copy_from_slice(&x.0);
+            x.put(&mut to[first + point * self.of_point()..]);
         }
     }
 
     #[inline(always)]
-    fn read(self, row: usize, column: usize, from: &[f32]) -> [[Lanes; POINTS]; POINTS] {
+    fn read<V: Vector>(self, row: usize, column: usize, from: &[f32]) -> [[V; POINTS]; POINTS] {
         let first = self.at(0, row, column);
-        let mut x = [[Lanes::ZERO; POINTS]; POINTS];
-        for (i, line) in x.iter_mut().enumerate() {
-            for (j, x) in line.iter_mut().enumerate() {
-                *x = Lanes::load(&from[first + (i * POINTS + j) * self.of_point()..]);
-            }
+        let mut x = [[V::splat(0.0); POINTS]; POINTS];
+        for (point, x) in x.as_flattened_mut().iter_mut().enumerate() {
+            *x = V::first_of(&from[first + point * self.of_point()..]);
         }
         x
     }
@@ -98,16 +100,24 @@ impl Images {
         (self.images * self.h * self.w + 1) * self.width()
     }
 
-    /// From `[images, channels, h, w]`.
-    pub(super) fn gather(self, planes: &[f32], to: &mut [f32]) {
+    /// From the images `first_image ..` and their channels `first_channel ..` of `x` `[_, channels_of_x, h, w]`.
+    pub(super) fn gather(
+        self,
+        x: Activations<'_>,
+        channels_of_x: usize,
+        [first_image, first_channel]: [usize; 2],
+        to: &mut [f32],
+    ) {
         let (pixels, width) = (self.h * self.w, self.width());
-        for image in 0..self.images {
-            let planes = &planes[image * self.channels * pixels..][..self.channels * pixels];
-            let to = &mut to[image * pixels * width..][..pixels * width];
-            vectorised(
-                #[inline(always)]
-                || transpose(planes, self.channels, pixels, pixels, to, width),
-            );
+        for (image, to) in to
+            .chunks_exact_mut(pixels * width)
+            .take(self.images)
+            .enumerate()
+        {
+            let start = ((first_image + image) * channels_of_x + first_channel) * pixels;
+            x.with(start..start + self.channels * pixels, |planes| {
+                transpose((planes, pixels), [self.channels, pixels], (to, width));
+            });
         }
         to[self.images * pixels * width..][..width].fill(0.0);
     }
@@ -116,10 +126,7 @@ impl Images {
     pub(super) fn scatter(self, image: usize, from: &[f32], planes: &mut [f32]) {
         let (pixels, width) = (self.h * self.w, self.width());
         let from = &from[image * pixels * width..][..pixels * width];
-        vectorised(
-            #[inline(always)]
-            || transpose(from, pixels, self.channels, width, planes, pixels),
-        );
+        transpose((from, width), [pixels, self.channels], (planes, pixels));
     }
 
     /// Elements from the start of the buffer to a pixel, to the zeros where it lies outside.
@@ -149,52 +156,18 @@ impl Images {
 
 /// The channels `column ..` of pixels.
 #[inline(always)]
-fn load_square<const S: usize>(
+fn load_square<V: Vector, const S: usize>(
     from: &[f32],
     pixels: &[[usize; S]; S],
     column: usize,
-) -> [[Lanes; S]; S] {
-    let mut d = [[Lanes::ZERO; S]; S];
+) -> [[V; S]; S] {
+    let mut d = [[V::splat(0.0); S]; S];
     for (line, pixels) in d.iter_mut().zip(pixels) {
         for (d, at) in line.iter_mut().zip(pixels) {
-            *d = Lanes::load(&from[at + column..]);
+            *d = V::first_of(&from[at + column..]);
         }
     }
     d
-}
-
-/// `to [columns, rows] = from [rows, columns]^T`, with rows of `from_width` and of `to_width`.
-#[inline(always)]
-fn transpose(
-    from: &[f32],
-    rows: usize,
-    columns: usize,
-    from_width: usize,
-    to: &mut [f32],
-    to_width: usize,
-) {
-    let (whole_rows, whole_columns) = (rows / LANES * LANES, columns / LANES * LANES);
-    for i in (0..whole_rows).step_by(LANES) {
-        for j in (0..whole_columns).step_by(LANES) {
-            let mut block = [Lanes::ZERO; LANES];
-            for (r, line) in block.iter_mut().enumerate() {
-                *line = Lanes::load(&from[(i + r) * from_width + j..]);
-            }
-            for (c, line) in turned(block).iter().enumerate() {
-                to[(j + c) * to_width + i..][..LANES].copy_from_slice(&line.0);
-            }
-        }
-        for j in whole_columns..columns {
-            for r in 0..LANES {
-                to[j * to_width + i + r] = from[(i + r) * from_width + j];
-            }
-        }
-    }
-    for i in whole_rows..rows {
-        for j in 0..columns {
-            to[j * to_width + i] = from[i * from_width + j];
-        }
-    }
 }
 
 /// The tiles of 4 x 4 that cover the outputs of an image, in rows.
@@ -227,75 +200,139 @@ impl Tiles {
 
 /// `B^T d B` of the tiles from `first` on, one a row of the matrices `to`.
 pub(super) fn transform_inputs(
-    (x, from): (Images, &[f32]),
+    x: (Images, &[f32]),
     tiles: Tiles,
     padding: usize,
     first: usize,
-    (matrices, to): (Matrices, &mut [f32]),
+    to: (Matrices, &mut [f32]),
 ) {
     let padding = padding as isize;
-    vectorised(
-        #[inline(always)]
-        || {
-            for row in 0..matrices.rows {
-                let (image, i, j) = tiles.place(first + row);
-                let pixels = x.square::<POINTS>(image, i - padding, j - padding);
-                for column in (0..x.width()).step_by(LANES) {
-                    let d = load_square(from, &pixels, column);
-                    matrices.write(row, column, square(&d, input), to);
-                }
+    run(InputTransform {
+        x,
+        tiles,
+        padding,
+        first,
+        to,
+    });
+}
+
+struct InputTransform<'a> {
+    x: (Images, &'a [f32]),
+    tiles: Tiles,
+    padding: isize,
+    first: usize,
+    to: (Matrices, &'a mut [f32]),
+}
+
+impl Work for InputTransform<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let ((x, from), (matrices, to)) = (self.x, self.to);
+        for row in 0..matrices.rows {
+            let (image, i, j) = self.tiles.place(self.first + row);
+            let pixels = x.square::<POINTS>(image, i - self.padding, j - self.padding);
+            for column in (0..x.width()).step_by(V::LANES) {
+                let d = load_square::<V, _>(from, &pixels, column);
+                matrices.write(
+                    row,
+                    column,
+                    square(
+                        &d,
+                        #[inline(always)]
+                        |x| input(x),
+                    ),
+                    to,
+                );
             }
-        },
-    );
+        }
+    }
 }
 
 /// `A dy A^T` of the tiles from `first` on, one a row of the matrices `to`.
 pub(super) fn transform_output_gradients(
-    (dy, from): (Images, &[f32]),
+    dy: (Images, &[f32]),
     tiles: Tiles,
     first: usize,
-    (matrices, to): (Matrices, &mut [f32]),
+    to: (Matrices, &mut [f32]),
 ) {
-    vectorised(
-        #[inline(always)]
-        || {
-            for row in 0..matrices.rows {
-                let (image, i, j) = tiles.place(first + row);
-                let pixels = dy.square::<OUTPUTS>(image, i, j);
-                for column in (0..dy.width()).step_by(LANES) {
-                    let d = load_square(from, &pixels, column);
-                    matrices.write(row, column, square(&d, output_gradient), to);
-                }
-            }
-        },
-    );
+    run(OutputGradientTransform {
+        dy,
+        tiles,
+        first,
+        to,
+    });
 }
 
-/// `A^T m A` of the rows of the matrices `from` into the tiles from `first` on; what lies outside is dropped.
-pub(super) fn transform_outputs(
-    (matrices, from): (Matrices, &[f32]),
+struct OutputGradientTransform<'a> {
+    dy: (Images, &'a [f32]),
     tiles: Tiles,
     first: usize,
-    (y, to): (Images, &mut [f32]),
+    to: (Matrices, &'a mut [f32]),
+}
+
+impl Work for OutputGradientTransform<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let ((dy, from), (matrices, to)) = (self.dy, self.to);
+        for row in 0..matrices.rows {
+            let (image, i, j) = self.tiles.place(self.first + row);
+            let pixels = dy.square::<OUTPUTS>(image, i, j);
+            for column in (0..dy.width()).step_by(V::LANES) {
+                let d = load_square::<V, _>(from, &pixels, column);
+                matrices.write(
+                    row,
+                    column,
+                    square(
+                        &d,
+                        #[inline(always)]
+                        |x| output_gradient(x),
+                    ),
+                    to,
+                );
+            }
+        }
+    }
+}
+
+/// `A^T m A` of the rows of the matrices `m` into the tiles from `first` on; what lies outside is dropped.
+pub(super) fn transform_outputs(
+    m: (Matrices, &[f32]),
+    tiles: Tiles,
+    first: usize,
+    y: (Images, &mut [f32]),
 ) {
-    let outside = y.pixel(0, -1, -1);
-    vectorised(
-        #[inline(always)]
-        || {
-            for row in 0..matrices.rows {
-                let (image, i, j) = tiles.place(first + row);
-                let pixels = y.square::<OUTPUTS>(image, i, j);
-                for column in (0..y.width()).step_by(LANES) {
-                    let outputs = square(&matrices.read(row, column, from), output);
-                    for (&at, outputs) in pixels.as_flattened().iter().zip(outputs.as_flattened()) {
-                        if at != outside {
-                            to[at + column..][..LANES].copy_from_slice(&outputs.0);
-                        }
+    run(OutputTransform { m, tiles, first, y });
+}
+
+struct OutputTransform<'a> {
+    m: (Matrices, &'a [f32]),
+    tiles: Tiles,
+    first: usize,
+    y: (Images, &'a mut [f32]),
+}
+
+impl Work for OutputTransform<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let ((matrices, from), (y, to)) = (self.m, self.y);
+        let outside = y.pixel(0, -1, -1);
+        for row in 0..matrices.rows {
+            let (image, i, j) = self.tiles.place(self.first + row);
+            let pixels = y.square::<OUTPUTS>(image, i, j);
+            for column in (0..y.width()).step_by(V::LANES) {
+                let outputs = square(
+                    &matrices.read::<V>(row, column, from),
+                    #[inline(always)]
+                    |x| output(x),
+                );
+                for (&at, outputs) in pixels.as_flattened().iter().zip(outputs.as_flattened()) {
+                    if at != outside {
+                        outputs.put(&mut to[at + column..]);
                     }
                 }
             }
-        },
-    );
+        }
+    }
 }
 
 /// The weights of a convolution, or of its input gradient: there the kernel is turned by half a turn and the channels
@@ -319,76 +356,164 @@ impl Kernel<'_> {
         }
     }
 
-    /// `G g G^T` for the written channels `first ..`, as matrices of a row a read channel.
-    pub(super) fn transform(self, first: usize, (matrices, to): (Matrices, &mut [f32])) {
-        const TAPS: usize = KERNEL * KERNEL;
-        let (_, written) = self.channels();
-        let (read_stride, write_stride) = match self.turned {
-            false => (TAPS, self.c * TAPS),
-            true => (self.c * TAPS, TAPS),
-        };
-        vectorised(
-            #[inline(always)]
-            || {
-                for row in 0..matrices.rows {
-                    for column in (0..matrices.columns).step_by(LANES) {
-                        let mut taps = [Lanes::ZERO; TAPS];
-                        let mut block = [Lanes::ZERO; LANES];
-                        let present = written.saturating_sub(first + column).min(LANES);
-                        for (lane, line) in block.iter_mut().enumerate().take(present) {
-                            let at = row * read_stride + (first + column + lane) * write_stride;
-                            *line = Lanes::load(&self.w[at..]);
-                            taps[TAPS - 1].0[lane] = self.w[at + TAPS - 1];
-                        }
-                        taps[..LANES].copy_from_slice(&turned(block));
-                        if self.turned {
-                            taps.reverse();
-                        }
-                        let mut g = [[Lanes::ZERO; KERNEL]; KERNEL];
-                        g.as_flattened_mut().copy_from_slice(&taps);
-                        matrices.write(row, column, square(&g, kernel), to);
-                    }
-                }
-            },
-        );
+    /// `G g G^T` for the written channels `written ..` and the read channels `read ..`, as matrices of a row a read channel.
+    pub(super) fn transform(self, written: usize, read: usize, to: (Matrices, &mut [f32])) {
+        run(KernelTransform {
+            kernel: self,
+            written,
+            read,
+            to,
+        });
     }
 }
 
-/// `G^T dU G` of the sums `partials` of several groups, columns `first ..` into `dw` `[outputs, matrices.rows, 3, 3]`.
-pub(super) fn transform_kernel_gradient(
-    (matrices, partials): (Matrices, &[f32]),
-    first: usize,
-    dw: &mut [f32],
+const TAPS: usize = KERNEL * KERNEL;
+
+struct KernelTransform<'a> {
+    kernel: Kernel<'a>,
+    written: usize,
+    read: usize,
+    to: (Matrices, &'a mut [f32]),
+}
+
+impl Work for KernelTransform<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let (Kernel { w, c, turned, .. }, (matrices, to)) = (self.kernel, self.to);
+        let (_, written) = self.kernel.channels();
+        let (read_stride, write_stride) = match turned {
+            false => (TAPS, c * TAPS),
+            true => (c * TAPS, TAPS),
+        };
+        for row in 0..matrices.rows {
+            for column in (0..matrices.columns).step_by(V::LANES) {
+                let first = self.written + column;
+                let present = written.saturating_sub(first).min(V::LANES);
+                let at = (self.read + row) * read_stride + first * write_stride;
+                let mut taps = [[0.0; LANES]; TAPS];
+                // Past the last channel there is none.
+                let w = w.get(at..).unwrap_or_default();
+                turn_taps::<V>(w, write_stride, present, &mut taps);
+                if turned {
+                    taps.reverse();
+                }
+                let mut g = [[V::splat(0.0); KERNEL]; KERNEL];
+                for (g, taps) in g.as_flattened_mut().iter_mut().zip(&taps) {
+                    *g = V::first_of(taps);
+                }
+                matrices.write(
+                    row,
+                    column,
+                    square(
+                        &g,
+                        #[inline(always)]
+                        |x| kernel(x),
+                    ),
+                    to,
+                );
+            }
+        }
+    }
+}
+
+/// The taps of the kernels at 0, `stride` and so on, `present` of them, as rows of a tap each.
+#[inline(always)]
+fn turn_taps<V: Vector>(w: &[f32], stride: usize, present: usize, taps: &mut [[f32; LANES]; TAPS]) {
+    let whole = present / SIDE * SIDE;
+    for lane in (0..whole).step_by(SIDE) {
+        V::turn(
+            &w[lane * stride..],
+            stride,
+            &mut taps.as_flattened_mut()[lane..],
+            LANES,
+        );
+    }
+    for lane in 0..present {
+        let rest = if lane < whole { SIDE } else { 0 };
+        for tap in rest..TAPS {
+            taps[tap][lane] = w[lane * stride + tap];
+        }
+    }
+}
+
+/// The inverse of [`turn_taps`].
+#[inline(always)]
+fn turn_taps_back<V: Vector>(
+    taps: &[[f32; LANES]; TAPS],
+    present: usize,
+    w: &mut [f32],
+    stride: usize,
 ) {
-    const TAPS: usize = KERNEL * KERNEL;
-    let outputs = dw.len() / (TAPS * matrices.rows).max(1);
-    vectorised(
-        #[inline(always)]
-        || {
-            for column in (0..outputs).step_by(LANES) {
-                let present = (outputs - column).min(LANES);
-                for row in 0..matrices.rows {
-                    let mut sum = [[Lanes::ZERO; POINTS]; POINTS];
-                    for group in partials.chunks(matrices.len()) {
-                        let part = matrices.read(row, first + column, group);
-                        for (sum, part) in
-                            sum.as_flattened_mut().iter_mut().zip(part.as_flattened())
-                        {
-                            *sum = *sum + *part;
-                        }
-                    }
-                    let taps = square(&sum, kernel_gradient);
-                    let taps = taps.as_flattened();
-                    let mut block = [Lanes::ZERO; LANES];
-                    block.copy_from_slice(&taps[..LANES]);
-                    let block = turned(block);
-                    for (lane, line) in block.iter().enumerate().take(present) {
-                        let at = ((column + lane) * matrices.rows + row) * TAPS;
-                        dw[at..][..LANES].copy_from_slice(&line.0);
-                        dw[at + LANES] = taps[LANES].0[lane];
+    let whole = present / SIDE * SIDE;
+    for lane in (0..whole).step_by(SIDE) {
+        V::turn(
+            &taps.as_flattened()[lane..],
+            LANES,
+            &mut w[lane * stride..],
+            stride,
+        );
+    }
+    for lane in 0..present {
+        let rest = if lane < whole { SIDE } else { 0 };
+        for tap in rest..TAPS {
+            w[lane * stride + tap] = taps[tap][lane];
+        }
+    }
+}
+
+/// `G^T dU G` of the sums `partials` of several groups, columns `column ..`, into the channels `channel ..` of `dw`
+/// `[outputs, channels, 3, 3]`.
+pub(super) fn transform_kernel_gradient(
+    partials: (Matrices, &[f32]),
+    column: usize,
+    dw: &mut [f32],
+    channels: usize,
+    channel: usize,
+) {
+    run(KernelGradientTransform {
+        partials,
+        column,
+        dw,
+        channels,
+        channel,
+    });
+}
+
+struct KernelGradientTransform<'a> {
+    partials: (Matrices, &'a [f32]),
+    column: usize,
+    dw: &'a mut [f32],
+    channels: usize,
+    channel: usize,
+}
+
+impl Work for KernelGradientTransform<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let ((matrices, partials), dw) = (self.partials, self.dw);
+        let outputs = dw.len() / (TAPS * self.channels).max(1);
+        for column in (0..outputs).step_by(V::LANES) {
+            let present = (outputs - column).min(V::LANES);
+            for row in 0..matrices.rows {
+                let mut sum = [[V::splat(0.0); POINTS]; POINTS];
+                for group in partials.chunks(matrices.len()) {
+                    let part = matrices.read::<V>(row, self.column + column, group);
+                    for (sum, part) in sum.as_flattened_mut().iter_mut().zip(part.as_flattened()) {
+                        *sum = sum.add(*part);
                     }
                 }
+                let mut taps = [[0.0; LANES]; TAPS];
+                let gradients = square(
+                    &sum,
+                    #[inline(always)]
+                    |x| kernel_gradient(x),
+                );
+                for (taps, gradients) in taps.iter_mut().zip(gradients.as_flattened()) {
+                    gradients.put(taps);
+                }
+                let at = (column * self.channels + self.channel + row) * TAPS;
+                turn_taps_back::<V>(&taps, present, &mut dw[at..], self.channels * TAPS);
             }
-        },
-    );
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::layout::{Matrices, PANEL};
 use super::transforms::PRODUCTS;
+use super::vector::{Vector, Work, run};
 use crate::device::cpu::product::Into;
 
 /// Terms that are added up before a tile goes back: a panel of them fills two thirds of a first-level cache of 48 KiB.
@@ -18,7 +19,7 @@ pub(super) fn multiply(
     c: (Matrices, &mut [f32]),
 ) {
     assert!(a.0.rows == c.0.rows && b.0.rows <= a.0.columns && a.0.panel == a.0.columns);
-    run::<false>(a, b, into, c);
+    products::<false>(a, b, into, c);
 }
 
 /// `c (+)= a^T b` at every point, with `a` `[terms, rows of c]`, `b` `[terms, columns of c]`.
@@ -29,10 +30,10 @@ pub(super) fn multiply_transposed(
     c: (Matrices, &mut [f32]),
 ) {
     assert!(a.0.rows == b.0.rows && c.0.rows <= a.0.columns && a.0.panel == a.0.columns);
-    run::<true>(a, b, into, c);
+    products::<true>(a, b, into, c);
 }
 
-fn run<const TRANSPOSED: bool>(
+fn products<const TRANSPOSED: bool>(
     (left, a): (Matrices, &[f32]),
     (right, b): (Matrices, &[f32]),
     into: Into,
@@ -47,7 +48,7 @@ fn run<const TRANSPOSED: bool>(
         {
             let column = panel * PANEL;
             let a = &a[left.at(point, 0, 0)..];
-            let block = Block {
+            let block = Block::<TRANSPOSED> {
                 rows: result.rows,
                 terms: TERMS.min(right.rows - first),
                 a: if TRANSPOSED {
@@ -60,14 +61,13 @@ fn run<const TRANSPOSED: bool>(
                 c: &mut c[result.at(point, 0, column)..],
                 add,
             };
-            // SAFETY: the assertions above: each matrix lies in its slice, and the block ends where it does.
-            unsafe { block.multiply::<TRANSPOSED>() };
+            run(block);
         }
     }
 }
 
-/// A panel of the result, and what is added up in it.
-struct Block<'a> {
+/// A panel of the result, and what is added up in it: `rows` and `terms` of `a`, `b` and `c`, which must lie in them.
+struct Block<'a, const TRANSPOSED: bool> {
     rows: usize,
     terms: usize,
     a: &'a [f32],
@@ -78,42 +78,27 @@ struct Block<'a> {
     add: bool,
 }
 
-impl Block<'_> {
-    /// # Safety
-    /// `a`, `b` and `c` must hold the block: `rows` and `terms` of them, as `TRANSPOSED` says.
-    unsafe fn multiply<const TRANSPOSED: bool>(self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                // SAFETY: the processor has it; the rest is the caller's promise.
-                return unsafe { x86::avx512::<TRANSPOSED>(self) };
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                // SAFETY: as above.
-                return unsafe { x86::avx2::<TRANSPOSED>(self) };
-            }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { portable::<TRANSPOSED>(self) };
-    }
-
-    /// Tiles of at most `ROWS` rows and two vectors of columns.
-    ///
-    /// # Safety
-    /// As for `multiply`, and the processor must have the vector.
+impl<const TRANSPOSED: bool> Work for Block<'_, TRANSPOSED> {
     #[inline(always)]
-    unsafe fn tiles<V: Vector, const ROWS: usize, const TRANSPOSED: bool>(self) {
-        for row in (0..self.rows).step_by(ROWS) {
+    fn run<V: Vector>(self) {
+        let Block {
+            rows,
+            terms,
+            stride,
+            add,
+            ..
+        } = self;
+        let [of_row, of_term] = if TRANSPOSED { [1, stride] } else { [stride, 1] };
+        assert!(self.a.len() > (rows - 1) * of_row + (terms - 1) * of_term);
+        assert!(self.b.len() >= terms * PANEL && self.c.len() >= rows * PANEL);
+        for row in (0..rows).step_by(V::TILE_ROWS) {
             for column in (0..PANEL).step_by(2 * V::LANES) {
-                let from = if TRANSPOSED { row } else { row * self.stride };
-                let terms = self.terms;
-                // SAFETY: the caller's promise.
+                // SAFETY: the assertions above.
                 unsafe {
-                    let a = self.a.as_ptr().add(from);
+                    let a = self.a.as_ptr().add(row * of_row);
                     let b = self.b.as_ptr().add(column);
                     let c = self.c.as_mut_ptr().add(row * PANEL + column);
-                    let (stride, add) = (self.stride, self.add);
-                    match ROWS.min(self.rows - row) {
+                    match V::TILE_ROWS.min(rows - row) {
                         8 => tile::<V, 8, TRANSPOSED>(terms, a, stride, b, c, add),
                         7 => tile::<V, 7, TRANSPOSED>(terms, a, stride, b, c, add),
                         6 => tile::<V, 6, TRANSPOSED>(terms, a, stride, b, c, add),
@@ -127,13 +112,6 @@ impl Block<'_> {
             }
         }
     }
-}
-
-/// # Safety
-/// As for [`Block::multiply`].
-unsafe fn portable<const TRANSPOSED: bool>(block: Block<'_>) {
-    // SAFETY: the caller's promise; any processor has arrays.
-    unsafe { block.tiles::<[f32; 8], 4, TRANSPOSED>() }
 }
 
 /// `c [ROWS, two vectors] (+)= a b`, with rows of `c` and `b` in panels.
@@ -178,166 +156,11 @@ unsafe fn tile<V: Vector, const ROWS: usize, const TRANSPOSED: bool>(
     }
 }
 
-/// A register of floats.
-trait Vector: Copy {
-    const LANES: usize;
-    fn splat(x: f32) -> Self;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    fn add(self, other: Self) -> Self;
-    /// `self b + c`
-    fn mul_add(self, b: Self, c: Self) -> Self;
-}
-
-/// Whatever the compiler makes of eight floats.
-impl Vector for [f32; 8] {
-    const LANES: usize = 8;
-
-    #[inline(always)]
-    fn splat(x: f32) -> Self {
-        [x; 8]
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array has the alignment of its elements.
-        unsafe { from.cast::<Self>().read() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: as above.
-        unsafe { to.cast::<Self>().write(self) }
-    }
-
-    #[inline(always)]
-    fn add(mut self, other: Self) -> Self {
-        self.iter_mut().zip(other).for_each(|(x, y)| *x += y);
-        self
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, mut c: Self) -> Self {
-        for (i, c) in c.iter_mut().enumerate() {
-            // One instruction there; elsewhere it may be a call.
-            *c = match cfg!(target_arch = "aarch64") {
-                true => self[i].mul_add(b[i], *c),
-                false => self[i] * b[i] + *c,
-            };
-        }
-        c
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Block, Vector};
-
-    /// # Safety
-    /// As for [`Block::multiply`]; the processor must have AVX-512.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn avx512<const TRANSPOSED: bool>(block: Block<'_>) {
-        // SAFETY: the caller's promise.
-        unsafe { block.tiles::<Avx512, 8, TRANSPOSED>() }
-    }
-
-    /// # Safety
-    /// As for [`Block::multiply`]; the processor must have AVX2 and FMA.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2<const TRANSPOSED: bool>(block: Block<'_>) {
-        // SAFETY: the caller's promise.
-        unsafe { block.tiles::<Avx2, 6, TRANSPOSED>() }
-    }
-
-    #[derive(Clone, Copy)]
-    struct Avx512(__m512);
-
-    #[derive(Clone, Copy)]
-    struct Avx2(__m256);
-
-    // SAFETY, of every block below: these values are made in the two functions above alone, which the processor runs.
-    impl Vector for Avx512 {
-        const LANES: usize = 16;
-
-        #[inline(always)]
-        fn splat(x: f32) -> Self {
-            Avx512(unsafe { _mm512_set1_ps(x) })
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            Avx512(unsafe { _mm512_loadu_ps(from) })
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self.0) }
-        }
-
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul_add(self, b: Self, c: Self) -> Self {
-            Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-        }
-    }
-
-    impl Vector for Avx2 {
-        const LANES: usize = 8;
-
-        #[inline(always)]
-        fn splat(x: f32) -> Self {
-            Avx2(unsafe { _mm256_set1_ps(x) })
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            Avx2(unsafe { _mm256_loadu_ps(from) })
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm256_storeu_ps(to, self.0) }
-        }
-
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            Avx2(unsafe { _mm256_add_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul_add(self, b: Self, c: Self) -> Self {
-            Avx2(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::vector;
     use super::*;
     use crate::device::philox::Philox;
-
-    type Path = unsafe fn(Block<'_>);
-
-    /// Every set of instructions that this processor has, for an `a` as it stands or transposed.
-    fn paths<const TRANSPOSED: bool>() -> Vec<(&'static str, Path)> {
-        let mut paths: Vec<(&'static str, Path)> = vec![("portable", portable::<TRANSPOSED>)];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                paths.push(("AVX2", x86::avx2::<TRANSPOSED>));
-            }
-            if is_x86_feature_detected!("avx512f") {
-                paths.push(("AVX-512", x86::avx512::<TRANSPOSED>));
-            }
-        }
-        paths
-    }
 
     /// Rows that fill no tile, one, and several with a rest; each against a float64 loop.
     fn check<const TRANSPOSED: bool>() {
@@ -352,9 +175,9 @@ mod tests {
                 let a = numbers((rows - 1) * of_rows + (terms - 1) * of_terms + 1);
                 let b = numbers(terms * PANEL);
                 let before = numbers(rows * PANEL);
-                for (name, path) in paths::<TRANSPOSED>() {
+                for name in vector::REGISTERS {
                     let mut c = before.clone();
-                    let block = Block {
+                    let block = Block::<TRANSPOSED> {
                         rows,
                         terms,
                         a: &a,
@@ -363,8 +186,9 @@ mod tests {
                         c: &mut c,
                         add,
                     };
-                    // SAFETY: the slices were made for these sizes, and the processor has the instructions.
-                    unsafe { path(block) };
+                    if !vector::run_with(name, block) {
+                        continue;
+                    }
                     for (at, &found) in c.iter().enumerate() {
                         let (row, column) = (at / PANEL, at % PANEL);
                         let (mut sum, mut size) = match add {

@@ -6,11 +6,11 @@ use super::super::product::Into;
 use super::super::scratch::with_scratch;
 use super::super::{CpuDevice, parallel};
 use super::layout::{
-    Matrices, PANEL, transform_inputs, transform_kernel_gradient, transform_output_gradients,
+    LANES, Matrices, PANEL, transform_inputs, transform_kernel_gradient, transform_output_gradients,
 };
 use super::multiply::multiply_transposed;
-use super::transforms::{KERNEL, LANES};
-use super::{Layer, TILES, Transformed, all_inputs, ranges};
+use super::transforms::KERNEL;
+use super::{CHANNELS, Layer, TILES, Transformed, all_inputs, ranges};
 use crate::device::shapes::ConvGeometry;
 
 /// `dw [O, C, 3, 3]`.
@@ -56,9 +56,8 @@ fn gradient_with_kernels_kept(
             with_scratch(
                 [from.len(), v.len(), m.len(), to.len()],
                 |[pixels, v, dm, outputs]| {
-                    let of_block = |len: usize| block * len..(block + count) * len;
-                    x.with(of_block(layer.input_len()), |x| from.gather(x, pixels));
-                    dy.with(of_block(layer.output_len()), |dy| to.gather(dy, outputs));
+                    from.gather(x, layer.c, [block, 0], pixels);
+                    to.gather(dy, layer.o, [block, 0], outputs);
                     for (first, rows) in ranges(count * tiles.per_image()) {
                         let inputs = Matrices::whole(rows, layer.c);
                         let gradients = Matrices::panels(rows, layer.o);
@@ -78,11 +77,12 @@ fn gradient_with_kernels_kept(
     });
     let row = LANES * layer.c * KERNEL * KERNEL;
     parallel::for_chunks(dw, row, |i, dw| {
-        transform_kernel_gradient((kernels, &partials), i * LANES, dw);
+        transform_kernel_gradient((kernels, &partials), i * LANES, dw, layer.c, 0);
     });
 }
 
-/// V and dM are made once; blocks of output channels follow one another, each with a dU that stays in the cache.
+/// V and dM are made once; blocks of output channels follow one another, and of input channels in each, whose dU stays in
+/// the cache.
 fn gradient_with_inputs_kept(
     device: &CpuDevice,
     layer: Layer,
@@ -90,37 +90,22 @@ fn gradient_with_inputs_kept(
     x: Activations<'_>,
     dw: &mut [f32],
 ) {
-    let (tiles, per_block) = (layer.tiles(), layer.images_per_block());
+    let tiles = layer.tiles();
     let inputs = all_inputs(device, layer, x);
-    let panels = |tiles| Matrices::panels(tiles, layer.o);
-    let gradients = Transformed::new(device, layer, panels, |block, images, matrices, dm| {
-        let to = layer.output_images(images, layer.o);
-        with_scratch([to.len()], |[pixels]| {
-            let start = block * per_block * layer.output_len();
-            let range = start..start + images * layer.output_len();
-            dy.with(range, |dy| to.gather(dy, pixels));
-            transform_output_gradients((to, pixels), tiles, 0, (matrices, dm));
-        });
+    let panel = Matrices::panels(layer.n * tiles.per_image(), PANEL);
+    let dy_images = layer.output_images(layer.n, layer.o);
+    let gradients = Transformed::new(device, dy, dy_images, panel, |pixels, dm| {
+        transform_output_gradients(pixels, tiles, 0, dm);
     });
-    let kernels = Matrices::panels(layer.c, PANEL);
     let part_len = PANEL * layer.c * KERNEL * KERNEL;
     parallel::for_chunks(dw, part_len, |part, dw| {
-        with_scratch([kernels.len()], |[du]| {
-            let blocks = inputs.values.chunks(inputs.chunk);
-            let blocks = blocks.zip(gradients.values.chunks(gradients.chunk));
-            for (block, (v, dm)) in blocks.enumerate() {
-                let images = per_block.min(layer.n - block * per_block);
-                let rows = images * tiles.per_image();
-                let v = (Matrices::whole(rows, layer.c), v);
-                let panel = Matrices::panels(rows, PANEL);
-                let dm = (panel, &dm[part * panel.len()..]);
-                let into = match block {
-                    0 => Into::Replace,
-                    _ => Into::Add,
-                };
-                multiply_transposed(v, dm, into, (kernels, du));
+        let dm = &gradients.values[part * panel.len()..][..panel.len()];
+        with_scratch([Matrices::panels(CHANNELS, PANEL).len()], |[du]| {
+            for (first, channels, v) in inputs.blocks() {
+                let kernels = Matrices::panels(channels, PANEL);
+                multiply_transposed(v, (panel, dm), Into::Replace, (kernels, du));
+                transform_kernel_gradient((kernels, &du[..kernels.len()]), 0, dw, layer.c, first);
             }
-            transform_kernel_gradient((kernels, du), 0, dw);
         });
     });
 }
