@@ -1,5 +1,5 @@
 // C = A B (+ bias) where whole vectors of A and B lie together, for Vulkan on a processor with subgroups of 8: the fast case
-// of gemm.wgsl's subgroup8_large.
+// of gemm.wgsl's subgroup8_large, and of 1x1 convolutions and their gradients.
 //
 //   a     [M, K]   rows of terms (left_along), or [K, M]: 4 elements a vector
 //   b     [N, K]   (right_along), 4 elements a vector; or [K, N], 8 elements a vector
@@ -8,6 +8,13 @@
 //
 // K is a multiple of 4 and N of 8, offsets and steps of whole vectors, which the launch counts in them. Where any of this
 // fails, gemm.wgsl takes the product.
+//
+// An index that runs through the pixels of images is cut into their planes, whole vectors each: the columns where b is not
+// right_along (b and c are images; a is a weight), or the terms (nt: a and b are images). A product has a single image.
+//   forward     nn: y[n, q, pixel]  = sum over c of w[q, c] x[n, c, pixel]
+//   dx          tn: dx[n, c, pixel] = sum over q of w[q, c] dy[n, q, pixel]
+//   dw          nt: dw[q, c]        = sum over n, pixel of dy[n, q, pixel] x[n, c, pixel]
+// nt also cuts its terms into `splits` runs, each with a C of its own behind the one before, which another kernel adds up.
 //
 // An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane by
 // lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end (docs/performance.md,
@@ -18,14 +25,14 @@
 // An invocation loads one row in eight of A, and subgroupBroadcast hands it round. Loads, sums and stores are otherwise as in
 // gemm.wgsl: the order of the sum is k = 0, 1, ... for each element.
 //
-// One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B.
+// One workgroup a tile, row tiles fastest, splits slowest: the workgroups that run together share columns of B.
 //
 // Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth.
-#variant nn ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=0 BIAS=0
-#variant nt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=1 BIAS=0
-#variant nt_bias ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=1 BIAS=1
-#variant tn ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=0 BIAS=0
-#variant tt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=1 BIAS=0
+#variant nn ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=0 BIAS=0 SPLITS=0
+#variant nt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=1 BIAS=0 SPLITS=1
+#variant nt_bias ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=1 RIGHT_ALONG=1 BIAS=1 SPLITS=0
+#variant tn ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=0 BIAS=0 SPLITS=0
+#variant tt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=1 BIAS=0 SPLITS=0
 
 #import grid
 
@@ -47,6 +54,13 @@ struct Params {
     // first column written
     column: u32,
     accumulate: u32,
+    // vectors of b in a plane of an image, and from an image to the next; the same step in vectors of a (nt) or vec4s of c
+    plane: u32,
+    b_image: u32,
+    other_image: u32,
+    // nt: runs of the sum, and fours in one
+    splits: u32,
+    split_fours: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -75,8 +89,23 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
     let tile = workgroup_index(at);
     let first_row = tile % row_tiles * ${ROWS}u;
     // Invocations behind the last column repeat it and store nothing.
+#if SPLITS
+    let column_tiles = (params.eights + 7u) / 8u;
+    let own = tile / row_tiles % column_tiles * 8u + at.lane;
+    // Folding may launch workgroups behind the last split: they have no terms and store nothing.
+    let split = tile / row_tiles / column_tiles;
+    let first_four = min(split * params.split_fours, params.fours);
+    let end_four = min(first_four + params.split_fours, params.fours);
+#else
     let own = tile / row_tiles * 8u + at.lane;
+    let first_four = 0u;
+    let end_four = params.fours;
+#end
     let eight = min(own, params.eights - 1u);
+#if RIGHT_ALONG
+#else
+    let image = eight / params.plane;
+#end
 #for r in 0..ROWS
 #for v in 0..VECTORS
     var sum${r}_${v} = vec4f(0.0);
@@ -99,12 +128,22 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
     let b_at${j} = params.b_offset + (eight * 8u + ${j}u) * params.b_step;
 #end
 #else
-    var b_at = params.b_offset + eight;
+    var b_at = params.b_offset + eight + image * (params.b_image - params.plane);
 #end
-    for (var four = 0u; four < params.fours; four++) {
+#if SPLITS
+    let first_image = first_four / params.plane;
+    var in_plane = first_four - first_image * params.plane;
+    var a_on = first_image * params.other_image + in_plane;
+    var b_on = first_image * params.b_image + in_plane;
+#end
+    for (var four = first_four; four < end_four; four++) {
 #if RIGHT_ALONG
 #for j in 0..8
+#if SPLITS
+        let column${j} = b[b_at${j} + b_on];
+#else
         let column${j} = b[b_at${j} + four];
+#end
         let right0_of${j} = lower(column${j}.x);
         let right1_of${j} = upper(column${j}.x);
         let right2_of${j} = lower(column${j}.y);
@@ -125,7 +164,11 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #end
 #if LEFT_ALONG
 #for q in 0..ROWS/8
+#if SPLITS
+        let row${q} = a[a_at${q} + a_on];
+#else
         let row${q} = a[a_at${q} + four];
+#end
         let left0_${q} = lower(row${q}.x);
         let left1_${q} = upper(row${q}.x);
         let left2_${q} = lower(row${q}.y);
@@ -142,6 +185,13 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #end
 #end
         a_on += ${UNROLL}u * params.a_step;
+#end
+#if SPLITS
+        in_plane++;
+        let ends = in_plane == params.plane;
+        in_plane = select(in_plane, 0u, ends);
+        a_on += select(1u, params.other_image - params.plane + 1u, ends);
+        b_on += select(1u, params.b_image - params.plane + 1u, ends);
 #end
 #import outer_product
     }
@@ -161,14 +211,26 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
     let shift${j} = bias[bias_at + ${j}u];
 #end
 #end
+#if SPLITS
+    let c_at = params.c_offset + params.column / 4u + eight * 2u + split * params.m * params.c_stride;
+#else
+#if RIGHT_ALONG
     let c_at = params.c_offset + params.column / 4u + eight * 2u;
+#else
+    let c_at = params.c_offset + params.column / 4u + eight * 2u + image * (params.other_image - params.plane * 2u);
+#end
+#end
     for (var r = 0u; r < ${ROWS}u; r++) {
 #if LEFT_ALONG
         let row = first_row + r;
 #else
         let row = first_row + r / 32u * 32u + r % 8u * 4u + r / 8u % 4u;
 #end
+#if SPLITS
+        if own < params.eights && row < params.m && split < params.splits {
+#else
         if own < params.eights && row < params.m {
+#end
             let to = c_at + row * params.c_stride;
 #for v in 0..VECTORS
             var total${v} = vec4f(sums[r * 8u + ${4 * v}u], sums[r * 8u + ${4 * v + 1}u], sums[r * 8u + ${4 * v + 2}u], sums[r * 8u + ${4 * v + 3}u]);

@@ -133,6 +133,34 @@ fn across_tile_borders() {
     );
 }
 
+/// 1x1 kernels of stride 1: products whose columns or terms are cut into images, and those that do not lie in whole vectors.
+#[test]
+fn kernels_of_1x1() {
+    convolutions_agree(
+        38,
+        &[
+            // Whole vectors; ragged edges of the tile on every side.
+            ([5, 64, 8, 8], [64, 64, 1, 1], 1, 0),
+            ([3, 72, 4, 4], [68, 72, 1, 1], 1, 0),
+            ([7, 4, 4, 2], [136, 4, 1, 1], 1, 0),
+            ([2, 136, 4, 6], [20, 136, 1, 1], 1, 0),
+            // Sums over pixels that are cut into runs, inside an image and between two.
+            ([9, 8, 12, 12], [12, 8, 1, 1], 1, 0),
+            ([33, 16, 8, 4], [8, 16, 1, 1], 1, 0),
+            // Planes, or channels, that are no whole vectors: of either kind, and of one alone.
+            ([3, 64, 6, 6], [64, 64, 1, 1], 1, 0),
+            ([3, 64, 5, 5], [64, 64, 1, 1], 1, 0),
+            ([3, 62, 4, 4], [64, 62, 1, 1], 1, 0),
+            ([3, 64, 4, 4], [62, 64, 1, 1], 1, 0),
+            ([2, 68, 4, 4], [64, 68, 1, 1], 1, 0),
+            // More than a small binding.
+            ([17, 16, 16, 16], [24, 16, 1, 1], 1, 0),
+            // Padding: no product.
+            ([2, 8, 8, 8], [8, 8, 1, 1], 1, 1),
+        ],
+    );
+}
+
 /// Shapes that the CPU device takes through Winograd's transforms: 3x3, stride 1, at least 32 channels.
 #[test]
 fn wide_3x3_kernels_of_stride_1() {

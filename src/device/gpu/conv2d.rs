@@ -1,7 +1,8 @@
 //! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two
-//! gradients.
+//! gradients, which are products of `shaders/gemm_pairs.wgsl` where the kernel is 1x1.
 
 use super::gemm::Tile;
+use super::gemm_pairs::{Images, Lie, Product};
 use super::pack::{Layout, pack};
 use super::shaders::{
     conv2d_dw_plain, conv2d_dw_subgroup8_large, conv2d_dw_subgroup8_small, conv2d_dw_subgroup32,
@@ -116,6 +117,50 @@ impl Weight {
     }
 }
 
+/// Whether each pixel of the result is made of the one pixel of the input in its place, and the variant may read two
+/// elements at once: a product, where its factors lie in whole vectors.
+fn is_product(tile: &Tile, dtype: DType, g: &ConvGeometry) -> bool {
+    let pointwise = g.kh == 1 && g.kw == 1 && g.stride == 1 && g.padding == 0;
+    pointwise && tile.variant == Variant::Subgroup8Large && dtype == DType::F32
+}
+
+/// The product that a 1x1 convolution of `images` images is: `w` by planes of `plane` pixels, from so many channels to so
+/// many, from and to images that begin at so many elements.
+fn pointwise(
+    w: &Weight,
+    [images, plane]: [usize; 2],
+    channels: [usize; 2],
+    offsets: [usize; 2],
+) -> Product {
+    let [from, to] = channels;
+    Product {
+        m: to,
+        n: images * plane,
+        k: from,
+        a: Lie {
+            offset: 0,
+            term: w.term,
+            step: w.row,
+        },
+        b: Lie {
+            offset: offsets[0],
+            term: plane,
+            step: 1,
+        },
+        c_offset: offsets[1],
+        c_stride: plane,
+        column: 0,
+        accumulate: false,
+        bias: false,
+        images: Some(Images {
+            plane,
+            b: from * plane,
+            other: to * plane,
+        }),
+        run: None,
+    }
+}
+
 pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
     let g = shapes::conv2d(
         "conv2d",
@@ -134,6 +179,16 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
         let (x, x_offset) = device.part_from("conv2d", "x", x, start * x_row, count * x_row)?;
         let (y, y_offset) = device.part_from("conv2d", "y", &y, start * y_row, count * y_row)?;
         let pixels = count * g.oh * g.ow;
+        let workgroups = tile.workgroups(g.o, pixels);
+        let w_part = device.whole("conv2d", "w", &w.x)?;
+        if is_product(&tile, dtype, &g) {
+            let sizes = [count, g.oh * g.ow];
+            let product = pointwise(&w, sizes, [g.c, g.o], [x_offset, y_offset]);
+            if let Some((entry, params)) = product.in_pairs(device) {
+                device.launch(entry, params, &[w_part, x, y], workgroups)?;
+                continue;
+            }
+        }
         let params = conv2d_plain::Params {
             pixels: pixels as u32,
             grid_h: g.oh as u32,
@@ -163,9 +218,7 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
             input_offset: x_offset as u32,
             output_offset: y_offset as u32,
         };
-        let parts = [x, device.whole("conv2d", "w", &w.x)?, y];
-        let workgroups = tile.workgroups(g.o, pixels);
-        device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
+        device.launch_for(dtype, tile.entry, params, &[x, w_part, y], workgroups)?;
     }
     Ok(y)
 }
@@ -217,7 +270,17 @@ pub(super) fn conv2d_dx(
             device.part_from("conv2d_dx", "dy", dy, start * dy_row, count * dy_row)?;
         let (dx, dx_offset) =
             device.part_from("conv2d_dx", "dx", &dx, start * dx_row, count * dx_row)?;
-        let parts = [dy, device.whole("conv2d_dx", "w", &w.x)?, dx];
+        let w_part = device.whole("conv2d_dx", "w", &w.x)?;
+        if is_product(&tile, dtype, &g) {
+            let sizes = [count, g.h * g.w];
+            let product = pointwise(&w, sizes, [g.o, g.c], [dy_offset, dx_offset]);
+            if let Some((entry, params)) = product.in_pairs(device) {
+                let workgroups = tile.workgroups(g.c, count * g.h * g.w);
+                device.launch(entry, params, &[w_part, dy, dx], workgroups)?;
+                continue;
+            }
+        }
+        let parts = [dy, w_part, dx];
         for rows in phases(g.h, g.kh, conv) {
             for columns in phases(g.w, g.kw, conv) {
                 let pixels = count * rows.count * columns.count;
@@ -339,6 +402,40 @@ impl Dw {
     }
 }
 
+/// The product that a 1x1 convolution's weight gradient is: dy by x, over the pixels of `images` images in runs of
+/// `rows_per_split` rows, from images that begin at so many elements.
+fn weight_product(
+    g: &ConvGeometry,
+    images: usize,
+    [dy_offset, x_offset]: [usize; 2],
+    rows_per_split: usize,
+) -> Product {
+    let plane = g.h * g.w;
+    let along = |offset| Lie {
+        offset,
+        term: 1,
+        step: plane,
+    };
+    Product {
+        m: g.o,
+        n: g.c,
+        k: images * plane,
+        a: along(dy_offset),
+        b: along(x_offset),
+        c_offset: 0,
+        c_stride: g.c,
+        column: 0,
+        accumulate: false,
+        bias: false,
+        images: Some(Images {
+            plane,
+            b: g.c * plane,
+            other: g.o * plane,
+        }),
+        run: Some(rows_per_split * g.ow),
+    }
+}
+
 pub(super) fn conv2d_dw(
     device: &GpuDevice,
     dy: &Tensor,
@@ -414,8 +511,21 @@ pub(super) fn conv2d_dw(
         };
         let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
         let workgroups = tile.workgroups(g.o, columns) * splits;
-        let parts = [x, dy, partials.clone()];
-        device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
+        let in_pairs = match is_product(tile, dtype, &g) {
+            true => {
+                weight_product(&g, count, [dy_offset, x_offset], rows_per_split).in_pairs(device)
+            }
+            false => None,
+        };
+        match in_pairs {
+            Some((entry, params)) => {
+                device.launch(entry, params, &[dy, x, partials.clone()], workgroups)?
+            }
+            None => {
+                let parts = [x, dy, partials.clone()];
+                device.launch_for(dtype, tile.entry, params, &parts, workgroups)?
+            }
+        }
         if direct {
             continue;
         }

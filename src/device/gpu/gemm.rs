@@ -258,6 +258,8 @@ fn product(
                     column: column.0,
                     accumulate: term.0 > 0,
                     bias: bias.is_some(),
+                    images: None,
+                    run: None,
                 };
                 let in_pairs = match tile.variant {
                     // The kernel has this variant's tile.

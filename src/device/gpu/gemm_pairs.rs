@@ -1,4 +1,5 @@
-//! Launches of `shaders/gemm_pairs.wgsl`: products whose factors lie in whole vectors, on a processor's Vulkan.
+//! Launches of `shaders/gemm_pairs.wgsl`: products, and 1x1 convolutions as products, whose factors lie in whole vectors, on
+//! a processor's Vulkan.
 
 use super::shaders::{
     gemm_pairs_nn, gemm_pairs_nt, gemm_pairs_nt_bias, gemm_pairs_tn, gemm_pairs_tt,
@@ -20,6 +21,17 @@ pub(super) struct Lie {
     pub(super) step: usize,
 }
 
+/// An index that runs through the pixels of images: B's columns where those lie together (C is images as B is), otherwise
+/// the terms of the sum (A is images as B is).
+#[derive(Clone, Copy)]
+pub(super) struct Images {
+    /// Elements of a plane.
+    pub(super) plane: usize,
+    /// Elements from an image of B to the next, and from one of C or A.
+    pub(super) b: usize,
+    pub(super) other: usize,
+}
+
 /// A product of `m` rows, `n` columns and `k` terms.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
@@ -35,6 +47,9 @@ pub(super) struct Product {
     pub(super) column: usize,
     pub(super) accumulate: bool,
     pub(super) bias: bool,
+    pub(super) images: Option<Images>,
+    /// Terms of one run of the sum, where it is cut into runs with a C of their own.
+    pub(super) run: Option<usize>,
 }
 
 impl Product {
@@ -49,11 +64,25 @@ impl Product {
         let a_step = if left_along { a.step } else { a.term };
         let b_step = if right_along { b.step } else { b.term };
         let b_vector = if right_along { FOUR } else { EIGHT };
-        let in_fours = [self.k, a.offset, a_step, self.c_offset, self.c_stride];
+        let images = self.images.unwrap_or(Images {
+            plane: if right_along { self.k } else { self.n },
+            b: 0,
+            other: 0,
+        });
+        let run = self.run.unwrap_or(self.k);
+        let in_fours = [
+            self.k,
+            a.offset,
+            a_step,
+            self.c_offset,
+            self.c_stride,
+            images.other,
+            run,
+        ];
         let whole = device.context.has_i64
             && self.k > 0
             && in_fours.iter().all(|x| x.is_multiple_of(FOUR))
-            && [b.offset, b_step]
+            && [b.offset, b_step, images.plane, images.b]
                 .iter()
                 .all(|x| x.is_multiple_of(b_vector))
             && self.column.is_multiple_of(FOUR)
@@ -82,6 +111,11 @@ impl Product {
             c_stride: (self.c_stride / 4) as u32,
             column: self.column as u32,
             accumulate: u32::from(self.accumulate),
+            plane: (images.plane / b_vector) as u32,
+            b_image: (images.b / b_vector) as u32,
+            other_image: (images.other / 4) as u32,
+            splits: self.k.div_ceil(run) as u32,
+            split_fours: (run / FOUR) as u32,
         };
         Some((entry, params))
     }
