@@ -19,8 +19,7 @@
 // An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane by
 // lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end (docs/performance.md,
 // WGSL on llvmpipe). Loaded as i64, two elements share the second test and the vector's elements the first: a third of the
-// instructions. They are taken apart at once, the upper one by an arithmetic shift: from a logical one the compiler makes a
-// shuffle of 512 bits and keeps its whole result.
+// instructions. They are taken apart at once.
 //
 // An invocation loads one row in eight of A, and subgroupBroadcast hands it round. Loads, sums and stores are otherwise as in
 // gemm.wgsl: the order of the sum is k = 0, 1, ... for each element.
@@ -35,6 +34,7 @@
 #variant tt ROWS=64 VECTORS=2 UNROLL=4 SUBGROUP=8 LEFT_ALONG=0 RIGHT_ALONG=1 BIAS=0 SPLITS=0
 
 #import grid
+#import pairs
 
 struct Params {
     m: u32,
@@ -74,14 +74,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 #end
 @group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
-
-fn lower(pair: i64) -> f32 {
-    return bitcast<f32>(u32(pair));
-}
-
-fn upper(pair: i64) -> f32 {
-    return bitcast<f32>(u32(pair >> 32u));
-}
 
 @compute @workgroup_size(8)
 fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
