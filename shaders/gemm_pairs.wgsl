@@ -1,5 +1,5 @@
 // C = A B (+ bias) where whole vectors of A and B lie together, for Vulkan on a processor with subgroups of 8: the fast case
-// of gemm.wgsl's subgroup8_large, and of 1x1 convolutions and their gradients.
+// of gemm.wgsl's subgroup8_large, and of 1x1 and 3x3 convolutions and their gradients.
 //
 //   a     [M, K]   rows of terms (left_along), or [K, M]: 4 elements a vector
 //   b     [N, K]   (right_along), 4 elements a vector; or [K, N], 8 elements a vector
@@ -14,7 +14,9 @@
 //   forward     nn: y[n, q, pixel]  = sum over c of w[q, c] x[n, c, pixel]
 //   dx          tn: dx[n, c, pixel] = sum over q of w[q, c] dy[n, q, pixel]
 //   dw          nt: dw[q, c]        = sum over n, pixel of dy[n, q, pixel] x[n, c, pixel]
-// nt also cuts its terms into `splits` runs, each with a C of its own behind the one before, which another kernel adds up.
+// A 3x3 convolution of stride 1 is the same with nine taps, where b is images as unfold.wgsl lays them out, so that a tap's
+// pixels are as many vectors further on: nn and tn add up tap after tap, and a has a matrix for each; in nt a column is a
+// channel and a tap. nt also cuts its terms into `splits` runs, each with a C of its own behind the one before, which another kernel adds up.
 //
 // An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane by
 // lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end (docs/performance.md,
@@ -61,6 +63,15 @@ struct Params {
     // nt: runs of the sum, and fours in one
     splits: u32,
     split_fours: u32,
+    // taps of a row, and in all; fours of a tap's terms
+    taps_w: u32,
+    taps: u32,
+    tap_fours: u32,
+    // nn, tn: what is skipped between two taps, in vectors of a and, in a row of taps and between two, of b; nt: from a tap
+    // of b to the next, and to that in the next row
+    a_tap: u32,
+    b_tap: u32,
+    b_tap_row: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -113,11 +124,18 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #for q in 0..ROWS/32
     let a_first${q} = params.a_offset + min(first_row / 4u + ${8 * q}u + subgroup_lane, params.m / 4u - 1u);
 #end
-    var a_on = 0u;
 #end
 #if RIGHT_ALONG
 #for j in 0..8
+#if SPLITS
+    let channel${j} = (eight * 8u + ${j}u) / params.taps;
+    let tap${j} = eight * 8u + ${j}u - channel${j} * params.taps;
+    let tap_row${j} = tap${j} / params.taps_w;
+    let b_at${j} = params.b_offset + channel${j} * params.b_step + tap_row${j} * params.b_tap_row
+        + (tap${j} - tap_row${j} * params.taps_w) * params.b_tap;
+#else
     let b_at${j} = params.b_offset + (eight * 8u + ${j}u) * params.b_step;
+#end
 #end
 #else
     var b_at = params.b_offset + eight + image * (params.b_image - params.plane);
@@ -127,6 +145,10 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
     var in_plane = first_four - first_image * params.plane;
     var a_on = first_image * params.other_image + in_plane;
     var b_on = first_image * params.b_image + in_plane;
+#else
+    var a_on = 0u;
+    var in_tap = 0u;
+    var tap_column = 0u;
 #end
     for (var four = first_four; four < end_four; four++) {
 #if RIGHT_ALONG
@@ -152,15 +174,10 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
         let right${u}_0 = vec4f(lower(pairs${u}.x), upper(pairs${u}.x), lower(pairs${u}.y), upper(pairs${u}.y));
         let right${u}_1 = vec4f(lower(pairs${u}.z), upper(pairs${u}.z), lower(pairs${u}.w), upper(pairs${u}.w));
 #end
-        b_at += ${UNROLL}u * params.b_step;
 #end
 #if LEFT_ALONG
 #for q in 0..ROWS/8
-#if SPLITS
         let row${q} = a[a_at${q} + a_on];
-#else
-        let row${q} = a[a_at${q} + four];
-#end
         let left0_${q} = lower(row${q}.x);
         let left1_${q} = upper(row${q}.x);
         let left2_${q} = lower(row${q}.y);
@@ -176,7 +193,6 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
         let left${u}_${4 * q + 3} = upper(rows${u}_${q}.y);
 #end
 #end
-        a_on += ${UNROLL}u * params.a_step;
 #end
 #if SPLITS
         in_plane++;
@@ -184,6 +200,22 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
         in_plane = select(in_plane, 0u, ends);
         a_on += select(1u, params.other_image - params.plane + 1u, ends);
         b_on += select(1u, params.b_image - params.plane + 1u, ends);
+#else
+        in_tap++;
+        let ends = in_tap == params.tap_fours;
+        in_tap = select(in_tap, 0u, ends);
+#if LEFT_ALONG
+        a_on += 1u + select(0u, params.a_tap, ends);
+#else
+        a_on += ${UNROLL}u * params.a_step + select(0u, params.a_tap, ends);
+#end
+#if RIGHT_ALONG
+#else
+        tap_column += select(0u, 1u, ends);
+        let row_ends = tap_column == params.taps_w;
+        tap_column = select(tap_column, 0u, row_ends);
+        b_at += ${UNROLL}u * params.b_step + select(0u, select(params.b_tap, params.b_tap_row, row_ends), ends);
+#end
 #end
 #import outer_product
     }

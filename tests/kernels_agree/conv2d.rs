@@ -161,6 +161,35 @@ fn kernels_of_1x1() {
     );
 }
 
+/// 3x3 kernels of stride 1 and padding 1: products over unfolded images, and those that do not lie in whole vectors.
+#[test]
+fn kernels_of_3x3() {
+    convolutions_agree(
+        39,
+        &[
+            // Rows of whole eights, which the rows of taps share; ragged edges of the tile on every side.
+            ([3, 72, 3, 8], [68, 72, 3, 3], 1, 1),
+            ([2, 64, 16, 16], [64, 64, 3, 3], 1, 1),
+            ([3, 8, 1, 24], [4, 8, 3, 3], 1, 1),
+            // Rows of fours.
+            ([5, 72, 4, 4], [20, 72, 3, 3], 1, 1),
+            ([2, 16, 2, 12], [136, 16, 3, 3], 1, 1),
+            // One of the three alone, or none: odd rows of fours, channels or rows that are no whole vectors.
+            ([2, 64, 3, 4], [64, 64, 3, 3], 1, 1),
+            ([2, 62, 8, 8], [64, 62, 3, 3], 1, 1),
+            ([2, 64, 8, 8], [62, 64, 3, 3], 1, 1),
+            ([2, 68, 8, 8], [64, 68, 3, 3], 1, 1),
+            ([2, 64, 8, 6], [64, 64, 3, 3], 1, 1),
+            // More images than are unfolded at once, forward and back.
+            ([40, 64, 16, 16], [8, 64, 3, 3], 1, 1),
+            ([40, 8, 16, 16], [64, 8, 3, 3], 1, 1),
+            // Not the padding that keeps the size.
+            ([2, 64, 8, 8], [64, 64, 3, 3], 1, 0),
+            ([2, 64, 8, 8], [64, 64, 3, 3], 1, 2),
+        ],
+    );
+}
+
 /// Shapes that the CPU device takes through Winograd's transforms: 3x3, stride 1, at least 32 channels.
 #[test]
 fn wide_3x3_kernels_of_stride_1() {

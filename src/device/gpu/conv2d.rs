@@ -1,8 +1,8 @@
 //! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two
-//! gradients, which are products of `shaders/gemm_pairs.wgsl` where the kernel is 1x1.
+//! gradients, where they are no products of `conv2d_pairs.rs`.
 
+use super::conv2d_pairs::{self, WeightGradient};
 use super::gemm::Tile;
-use super::gemm_pairs::{Images, Lie, Product};
 use super::pack::{Layout, pack};
 use super::shaders::{
     conv2d_dw_plain, conv2d_dw_subgroup8_large, conv2d_dw_subgroup8_small, conv2d_dw_subgroup32,
@@ -117,50 +117,6 @@ impl Weight {
     }
 }
 
-/// Whether each pixel of the result is made of the one pixel of the input in its place, and the variant may read two
-/// elements at once: a product, where its factors lie in whole vectors.
-fn is_product(tile: &Tile, dtype: DType, g: &ConvGeometry) -> bool {
-    let pointwise = g.kh == 1 && g.kw == 1 && g.stride == 1 && g.padding == 0;
-    pointwise && tile.variant == Variant::Subgroup8Large && dtype == DType::F32
-}
-
-/// The product that a 1x1 convolution of `images` images is: `w` by planes of `plane` pixels, from so many channels to so
-/// many, from and to images that begin at so many elements.
-fn pointwise(
-    w: &Weight,
-    [images, plane]: [usize; 2],
-    channels: [usize; 2],
-    offsets: [usize; 2],
-) -> Product {
-    let [from, to] = channels;
-    Product {
-        m: to,
-        n: images * plane,
-        k: from,
-        a: Lie {
-            offset: 0,
-            term: w.term,
-            step: w.row,
-        },
-        b: Lie {
-            offset: offsets[0],
-            term: plane,
-            step: 1,
-        },
-        c_offset: offsets[1],
-        c_stride: plane,
-        column: 0,
-        accumulate: false,
-        bias: false,
-        images: Some(Images {
-            plane,
-            b: from * plane,
-            other: to * plane,
-        }),
-        run: None,
-    }
-}
-
 pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor> {
     let g = shapes::conv2d(
         "conv2d",
@@ -173,6 +129,9 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     shapes::floats("conv2d", "w", w)?;
     let y = device.allocate(&g.y_shape(), dtype)?;
     let tile = forward_tile(device, Operation::Conv2d, &g, [g.o, g.n * g.oh * g.ow]);
+    if conv2d_pairs::record(device, "conv2d", &tile, &g, [x, w, &y], false)? {
+        return Ok(y);
+    }
     let w = Weight::bind(device, "conv2d", (w, dtype), &g, false, &tile)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
@@ -181,14 +140,6 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
         let pixels = count * g.oh * g.ow;
         let workgroups = tile.workgroups(g.o, pixels);
         let w_part = device.whole("conv2d", "w", &w.x)?;
-        if is_product(&tile, dtype, &g) {
-            let sizes = [count, g.oh * g.ow];
-            let product = pointwise(&w, sizes, [g.c, g.o], [x_offset, y_offset]);
-            if let Some((entry, params)) = product.in_pairs(device) {
-                device.launch(entry, params, &[w_part, x, y], workgroups)?;
-                continue;
-            }
-        }
         let params = conv2d_plain::Params {
             pixels: pixels as u32,
             grid_h: g.oh as u32,
@@ -263,6 +214,9 @@ pub(super) fn conv2d_dx(
     shapes::floats("conv2d_dx", "w", w)?;
     let dx = device.allocate(&g.x_shape(), dtype)?;
     let tile = forward_tile(device, Operation::Conv2dDx, &g, [g.c, g.n * g.h * g.w]);
+    if conv2d_pairs::record(device, "conv2d_dx", &tile, &g, [dy, w, &dx], true)? {
+        return Ok(dx);
+    }
     let w = Weight::bind(device, "conv2d_dx", (w, dtype), &g, true, &tile)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
@@ -271,15 +225,6 @@ pub(super) fn conv2d_dx(
         let (dx, dx_offset) =
             device.part_from("conv2d_dx", "dx", &dx, start * dx_row, count * dx_row)?;
         let w_part = device.whole("conv2d_dx", "w", &w.x)?;
-        if is_product(&tile, dtype, &g) {
-            let sizes = [count, g.h * g.w];
-            let product = pointwise(&w, sizes, [g.o, g.c], [dy_offset, dx_offset]);
-            if let Some((entry, params)) = product.in_pairs(device) {
-                let workgroups = tile.workgroups(g.c, count * g.h * g.w);
-                device.launch(entry, params, &[w_part, dy, dx], workgroups)?;
-                continue;
-            }
-        }
         let parts = [dy, w_part, dx];
         for rows in phases(g.h, g.kh, conv) {
             for columns in phases(g.w, g.kw, conv) {
@@ -402,40 +347,6 @@ impl Dw {
     }
 }
 
-/// The product that a 1x1 convolution's weight gradient is: dy by x, over the pixels of `images` images in runs of
-/// `rows_per_split` rows, from images that begin at so many elements.
-fn weight_product(
-    g: &ConvGeometry,
-    images: usize,
-    [dy_offset, x_offset]: [usize; 2],
-    rows_per_split: usize,
-) -> Product {
-    let plane = g.h * g.w;
-    let along = |offset| Lie {
-        offset,
-        term: 1,
-        step: plane,
-    };
-    Product {
-        m: g.o,
-        n: g.c,
-        k: images * plane,
-        a: along(dy_offset),
-        b: along(x_offset),
-        c_offset: 0,
-        c_stride: g.c,
-        column: 0,
-        accumulate: false,
-        bias: false,
-        images: Some(Images {
-            plane,
-            b: g.c * plane,
-            other: g.o * plane,
-        }),
-        run: Some(rows_per_split * g.ow),
-    }
-}
-
 pub(super) fn conv2d_dw(
     device: &GpuDevice,
     dy: &Tensor,
@@ -460,6 +371,11 @@ pub(super) fn conv2d_dw(
             (largest, (DW_SCRATCH / largest).max(1))
         }
         false => (0, usize::MAX),
+    };
+    let in_pairs = WeightGradient::new(device, tile, dtype, &g);
+    let (packed, most) = match &in_pairs {
+        Some(product) => (product.elements(), product.images()),
+        None => (packed, most),
     };
     let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, packed], most)?;
     let whole = ranges.len() == 1;
@@ -511,20 +427,20 @@ pub(super) fn conv2d_dw(
         };
         let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
         let workgroups = tile.workgroups(g.o, columns) * splits;
-        let in_pairs = match is_product(tile, dtype, &g) {
-            true => {
-                weight_product(&g, count, [dy_offset, x_offset], rows_per_split).in_pairs(device)
+        let recorded = match &in_pairs {
+            Some(product) => {
+                let parts = [
+                    (dy.clone(), dy_offset),
+                    (x.clone(), x_offset),
+                    (partials.clone(), 0),
+                ];
+                product.record(device, &g, count, parts, (rows_per_split, workgroups))?
             }
-            false => None,
+            None => false,
         };
-        match in_pairs {
-            Some((entry, params)) => {
-                device.launch(entry, params, &[dy, x, partials.clone()], workgroups)?
-            }
-            None => {
-                let parts = [x, dy, partials.clone()];
-                device.launch_for(dtype, tile.entry, params, &parts, workgroups)?
-            }
+        if !recorded {
+            let parts = [x, dy, partials.clone()];
+            device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
         }
         if direct {
             continue;

@@ -1,6 +1,6 @@
 //! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`: matrix products and the linear layer.
 
-use super::gemm_pairs::{Lie, Product};
+use super::gemm_pairs::{Lie, Product, Taps};
 use super::pack::{Layout, pack};
 use super::shaders::{
     gemm_plain, gemm_plain_bias, gemm_staged_bias, gemm_staged_plain, gemm_subgroup8_large,
@@ -260,6 +260,7 @@ fn product(
                     bias: bias.is_some(),
                     images: None,
                     run: None,
+                    taps: Taps::ONE,
                 };
                 let in_pairs = match tile.variant {
                     // The kernel has this variant's tile.

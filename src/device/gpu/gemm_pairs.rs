@@ -32,7 +32,31 @@ pub(super) struct Images {
     pub(super) other: usize,
 }
 
-/// A product of `m` rows, `n` columns and `k` terms.
+/// Taps of a kernel. Where the pixels are B's columns, a product is added up for each, tap after tap; where they are the
+/// terms, B's columns are channels with their taps.
+#[derive(Clone, Copy)]
+pub(super) struct Taps {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Elements from a tap's matrix A to the next.
+    pub(super) a: usize,
+    /// Elements of B from a tap to the next, and to that of the next row.
+    pub(super) b: isize,
+    pub(super) b_row: isize,
+}
+
+impl Taps {
+    /// Of a product of matrices.
+    pub(super) const ONE: Taps = Taps {
+        rows: 1,
+        columns: 1,
+        a: 0,
+        b: 0,
+        b_row: 0,
+    };
+}
+
+/// A product of `m` rows, `n` columns and `k` terms a tap.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub(super) m: usize,
@@ -50,6 +74,7 @@ pub(super) struct Product {
     pub(super) images: Option<Images>,
     /// Terms of one run of the sum, where it is cut into runs with a C of their own.
     pub(super) run: Option<usize>,
+    pub(super) taps: Taps,
 }
 
 impl Product {
@@ -70,6 +95,19 @@ impl Product {
             other: 0,
         });
         let run = self.run.unwrap_or(self.k);
+        let taps = self.taps;
+        let [all, k] = [taps.rows * taps.columns, self.k];
+        // What is skipped at the end of a tap's terms; the difference itself where a column is a channel and a tap.
+        let skipped = |to_next: isize, term: usize| match right_along {
+            true => to_next,
+            false => to_next - (k * term) as isize,
+        };
+        let between_rows = match right_along {
+            true => taps.b_row,
+            false => taps.b_row - (taps.columns - 1) as isize * taps.b,
+        };
+        // Signed steps, which wrap in the shader's unsigned addresses.
+        let vectors = |elements: isize, vector: usize| (elements / vector as isize) as i32 as u32;
         let in_fours = [
             self.k,
             a.offset,
@@ -78,6 +116,7 @@ impl Product {
             self.c_stride,
             images.other,
             run,
+            taps.a,
         ];
         let whole = device.context.has_i64
             && self.k > 0
@@ -85,6 +124,9 @@ impl Product {
             && [b.offset, b_step, images.plane, images.b]
                 .iter()
                 .all(|x| x.is_multiple_of(b_vector))
+            && [taps.b, taps.b_row]
+                .iter()
+                .all(|x| x % b_vector as isize == 0)
             && self.column.is_multiple_of(FOUR)
             && self.n.is_multiple_of(EIGHT)
             && (left_along || a.step == 1 && self.m.is_multiple_of(FOUR))
@@ -102,7 +144,7 @@ impl Product {
         let params = gemm_pairs_nn::Params {
             m: self.m as u32,
             eights: (self.n / EIGHT) as u32,
-            fours: (self.k / FOUR) as u32,
+            fours: (if right_along { k } else { all * k } / FOUR) as u32,
             a_offset: (a.offset / FOUR) as u32,
             a_step: (a_step / FOUR) as u32,
             b_offset: (b.offset / b_vector) as u32,
@@ -116,6 +158,12 @@ impl Product {
             other_image: (images.other / 4) as u32,
             splits: self.k.div_ceil(run) as u32,
             split_fours: (run / FOUR) as u32,
+            taps_w: taps.columns as u32,
+            taps: all as u32,
+            tap_fours: (k / FOUR) as u32,
+            a_tap: vectors(taps.a as isize - (k * a.term) as isize, FOUR),
+            b_tap: vectors(skipped(taps.b, b_step), b_vector),
+            b_tap_row: vectors(skipped(between_rows, b_step), b_vector),
         };
         Some((entry, params))
     }
