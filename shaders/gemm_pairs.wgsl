@@ -50,13 +50,13 @@ struct Params {
     // in vectors of b: from a column to the next (right_along), or from a term to the next
     b_offset: u32,
     b_step: u32,
-    // in vec4s
+    // in eights
     c_offset: u32,
     c_stride: u32,
     // first column written
     column: u32,
     accumulate: u32,
-    // vectors of b in a plane of an image, and from an image to the next; the same step in vectors of a (nt) or vec4s of c
+    // vectors of b in a plane of an image, and from an image to the next; the same step in vectors of a (nt) or eights of c
     plane: u32,
     b_image: u32,
     other_image: u32,
@@ -84,7 +84,7 @@ struct Params {
 #if BIAS
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 #end
-@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> c: array<vec4<i64>>;
 
 @compute @workgroup_size(8)
 fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
@@ -171,8 +171,8 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #else
 #for u in 0..UNROLL
         let pairs${u} = b[b_at + ${u}u * params.b_step];
-        let right${u}_0 = vec4f(lower(pairs${u}.x), upper(pairs${u}.x), lower(pairs${u}.y), upper(pairs${u}.y));
-        let right${u}_1 = vec4f(lower(pairs${u}.z), upper(pairs${u}.z), lower(pairs${u}.w), upper(pairs${u}.w));
+        let right${u}_0 = lower_four(pairs${u});
+        let right${u}_1 = upper_four(pairs${u});
 #end
 #end
 #if LEFT_ALONG
@@ -221,6 +221,7 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
     }
 
     // Stored by a loop, from an array: unrolled, their tests make the compiler take half a minute.
+    // They become pairs there alone: an array of pairs makes the sums' own loop slower by a fifth.
     var sums: array<f32, ${ROWS * 8}>;
 #for r in 0..ROWS
 #for v in 0..VECTORS
@@ -231,17 +232,18 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #end
 #if BIAS
     let bias_at = params.column + eight * 8u;
-#for j in 0..8
-    let shift${j} = bias[bias_at + ${j}u];
+#for v in 0..VECTORS
+    let shift${v} = vec4f(bias[bias_at + ${4 * v}u], bias[bias_at + ${4 * v + 1}u], bias[bias_at + ${4 * v + 2}u], bias[bias_at + ${4 * v + 3}u]);
 #end
 #end
+    let c_first = params.c_offset + params.column / 8u + eight;
 #if SPLITS
-    let c_at = params.c_offset + params.column / 4u + eight * 2u + split * params.m * params.c_stride;
+    let c_at = c_first + split * params.m * params.c_stride;
 #else
 #if RIGHT_ALONG
-    let c_at = params.c_offset + params.column / 4u + eight * 2u;
+    let c_at = c_first;
 #else
-    let c_at = params.c_offset + params.column / 4u + eight * 2u + image * (params.other_image - params.plane * 2u);
+    let c_at = c_first + image * (params.other_image - params.plane);
 #end
 #end
     for (var r = 0u; r < ${ROWS}u; r++) {
@@ -259,13 +261,15 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #for v in 0..VECTORS
             var total${v} = vec4f(sums[r * 8u + ${4 * v}u], sums[r * 8u + ${4 * v + 1}u], sums[r * 8u + ${4 * v + 2}u], sums[r * 8u + ${4 * v + 3}u]);
 #if BIAS
-            total${v} += vec4f(shift${4 * v}, shift${4 * v + 1}, shift${4 * v + 2}, shift${4 * v + 3});
+            total${v} += shift${v};
+#end
 #end
             if params.accumulate != 0u {
-                total${v} += c[to + ${v}u];
+                let before = c[to];
+                total0 += lower_four(before);
+                total1 += upper_four(before);
             }
-            c[to + ${v}u] = total${v};
-#end
+            c[to] = eight_of(total0, total1);
         }
     }
 }

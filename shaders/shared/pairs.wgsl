@@ -13,3 +13,18 @@ fn upper(pair: i64) -> f32 {
 fn pair_of(lower: u32, upper: u32) -> i64 {
     return bitcast<i64>(u64(lower) | (u64(upper) << 32u));
 }
+
+// Eight elements as four pairs: the first four, the second four, and back.
+fn lower_four(eight: vec4<i64>) -> vec4f {
+    return vec4f(lower(eight.x), upper(eight.x), lower(eight.y), upper(eight.y));
+}
+
+fn upper_four(eight: vec4<i64>) -> vec4f {
+    return vec4f(lower(eight.z), upper(eight.z), lower(eight.w), upper(eight.w));
+}
+
+fn eight_of(first: vec4f, second: vec4f) -> vec4<i64> {
+    let a = bitcast<vec4u>(first);
+    let b = bitcast<vec4u>(second);
+    return vec4<i64>(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w));
+}

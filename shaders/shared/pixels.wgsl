@@ -40,17 +40,15 @@ fn stored(first: Pixels, second: Pixels) -> Stored {
 alias Stored = vec4<i64>;
 
 fn pixels0(unit: Stored) -> Pixels {
-    return vec4f(lower(unit.x), upper(unit.x), lower(unit.y), upper(unit.y));
+    return lower_four(unit);
 }
 
 fn pixels1(unit: Stored) -> Pixels {
-    return vec4f(lower(unit.z), upper(unit.z), lower(unit.w), upper(unit.w));
+    return upper_four(unit);
 }
 
 fn stored(first: Pixels, second: Pixels) -> Stored {
-    let a = bitcast<vec4u>(first);
-    let b = bitcast<vec4u>(second);
-    return vec4<i64>(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w));
+    return eight_of(first, second);
 }
 #end
 #else

@@ -8,7 +8,7 @@ use super::{EntryPoint, GpuDevice};
 
 /// Elements in a vector of A, and of terms that are added up at once.
 const FOUR: usize = 4;
-/// Columns of one invocation, and elements in a vector of B where those lie together.
+/// Columns of one invocation, and elements in a vector of C, and of B where those lie together.
 const EIGHT: usize = 8;
 
 /// Where a factor lies in its binding, in elements.
@@ -108,27 +108,18 @@ impl Product {
         };
         // Signed steps, which wrap in the shader's unsigned addresses.
         let vectors = |elements: isize, vector: usize| (elements / vector as isize) as i32 as u32;
-        let in_fours = [
-            self.k,
-            a.offset,
-            a_step,
-            self.c_offset,
-            self.c_stride,
-            images.other,
-            run,
-            taps.a,
-        ];
+        let in_fours = [self.k, a.offset, a_step, run, taps.a];
+        let in_eights = [self.n, self.c_offset, self.c_stride, self.column];
         let whole = device.context.has_i64
             && self.k > 0
             && in_fours.iter().all(|x| x.is_multiple_of(FOUR))
-            && [b.offset, b_step, images.plane, images.b]
+            && in_eights.iter().all(|x| x.is_multiple_of(EIGHT))
+            && [b.offset, b_step, images.plane, images.b, images.other]
                 .iter()
                 .all(|x| x.is_multiple_of(b_vector))
             && [taps.b, taps.b_row]
                 .iter()
                 .all(|x| x % b_vector as isize == 0)
-            && self.column.is_multiple_of(FOUR)
-            && self.n.is_multiple_of(EIGHT)
             && (left_along || a.step == 1 && self.m.is_multiple_of(FOUR))
             && (right_along || b.step == 1);
         let entry = match (left_along, right_along, self.bias) {
@@ -149,13 +140,14 @@ impl Product {
             a_step: (a_step / FOUR) as u32,
             b_offset: (b.offset / b_vector) as u32,
             b_step: (b_step / b_vector) as u32,
-            c_offset: (self.c_offset / 4) as u32,
-            c_stride: (self.c_stride / 4) as u32,
+            c_offset: (self.c_offset / EIGHT) as u32,
+            c_stride: (self.c_stride / EIGHT) as u32,
             column: self.column as u32,
             accumulate: u32::from(self.accumulate),
             plane: (images.plane / b_vector) as u32,
             b_image: (images.b / b_vector) as u32,
-            other_image: (images.other / 4) as u32,
+            // A's vectors are as long as B's where both are images, and C's otherwise.
+            other_image: (images.other / b_vector) as u32,
             splits: self.k.div_ceil(run) as u32,
             split_fours: (run / FOUR) as u32,
             taps_w: taps.columns as u32,
