@@ -3,8 +3,7 @@
 
 use super::gemm::Tile;
 use super::gemm_pairs::{Images, Lie, Product, Taps};
-use super::pack::{Layout, pack};
-use super::shaders::gemm_pairs_nn::Params;
+use super::shaders::{by_taps, gemm_pairs_nn::Params};
 use super::stream::Part;
 use super::unfold::{self, SIDE, unfold};
 use super::{EntryPoint, GpuDevice};
@@ -136,23 +135,22 @@ fn by_taps(
     device: &GpuDevice,
     operation: &'static str,
     w: &Tensor,
-    g: &ConvGeometry,
+    kernel: Kernel,
 ) -> Result<Tensor> {
-    let taps = g.kh * g.kw;
-    if taps == 1 {
+    let Kernel::Square = kernel else {
         return Ok(w.clone());
-    }
-    let layout = Layout {
-        rows: taps * g.o,
-        columns: g.c,
-        inner: g.o,
-        offset: 0,
-        outer_stride: 1,
-        inner_stride: g.c * taps,
-        column_stride: taps,
     };
-    let whole = device.whole(operation, "w", w)?;
-    pack(device, operation, (whole, DType::F32), layout, 4)
+    let turned = device.floats(&[w.len()])?;
+    let eights = w.len() / (SIDE * SIDE * 8);
+    let params = by_taps::Params {
+        eights: eights as u32,
+    };
+    let parts = [
+        device.whole(operation, "w", w)?,
+        device.whole(operation, "w by taps", &turned)?,
+    ];
+    device.launch(&by_taps::TURN, params, &parts, eights.div_ceil(8))?;
+    Ok(turned)
 }
 
 /// Records a convolution, or with `back` the gradient of its input: `[n, from, h, w]` to `[n, to, h, w]`. False where it is
@@ -168,11 +166,15 @@ pub(super) fn record(
     let (from, to) = if back { (g.o, g.c) } else { (g.c, g.o) };
     let way = Kernel::of(device, tile, input.dtype(), g)
         .and_then(|kernel| Way::new(device, kernel, [from, g.h, g.w], 8));
-    let (Some(way), true) = (way, from.is_multiple_of(4) && to.is_multiple_of(4)) else {
+    let channels = match g.kh {
+        SIDE => g.c.is_multiple_of(8) && g.o.is_multiple_of(4),
+        _ => g.c.is_multiple_of(4) && g.o.is_multiple_of(4),
+    };
+    let (Some(way), true) = (way, channels) else {
         return Ok(false);
     };
     let plane = g.h * g.w;
-    let weight = by_taps(device, operation, w, g)?;
+    let weight = by_taps(device, operation, w, way.kernel)?;
     let [from_row, to_row] = [from * plane, to * plane];
     let elements = [from_row, to_row, way.elements()];
     for (start, count) in device.row_ranges(operation, g.n, &elements, way.images())? {
