@@ -429,12 +429,9 @@ pub(super) fn conv2d_dw(
         let workgroups = tile.workgroups(g.o, columns) * splits;
         let recorded = match &in_pairs {
             Some(product) => {
-                let parts = [
-                    (dy.clone(), dy_offset),
-                    (x.clone(), x_offset),
-                    (partials.clone(), 0),
-                ];
-                product.record(device, &g, count, parts, (rows_per_split, workgroups))?
+                let images = [(dy.clone(), dy_offset), (x.clone(), x_offset)];
+                let sizes = [rows_per_split, workgroups];
+                product.record(device, &g, count, images, partials.clone(), sizes)?
             }
             None => false,
         };

@@ -1,12 +1,12 @@
 //! Convolutions as products of `shaders/gemm_pairs.wgsl`, on a processor's Vulkan: those of 1x1 kernels as they lie, those of
 //! 3x3 kernels by way of `shaders/unfold.wgsl`, a few images at a time.
 
+use super::GpuDevice;
 use super::gemm::Tile;
 use super::gemm_pairs::{Images, Lie, Product, Taps};
-use super::shaders::{by_taps, gemm_pairs_nn::Params};
+use super::shaders::by_taps;
 use super::stream::Part;
 use super::unfold::{self, SIDE, unfold};
-use super::{EntryPoint, GpuDevice};
 use crate::device::shapes::ConvGeometry;
 use crate::device::variants::Variant;
 use crate::error::Result;
@@ -274,8 +274,9 @@ impl WeightGradient {
         device: &GpuDevice,
         g: &ConvGeometry,
         images: usize,
-        [(dy, dy_offset), x, (partials, _)]: [(Part, usize); 3],
-        (rows_per_split, workgroups): (usize, usize),
+        [(dy, dy_offset), x]: [(Part, usize); 2],
+        partials: Part,
+        [rows_per_split, workgroups]: [usize; 2],
     ) -> Result<bool> {
         let seen = self.0.see(device, "conv2d_dw", x, images)?;
         let plane = g.h * g.w;
@@ -313,8 +314,7 @@ impl WeightGradient {
                 b_row: seen.tap_row as isize,
             },
         };
-        let launch: Option<(&'static EntryPoint, Params)> = product.in_pairs(device);
-        let Some((entry, params)) = launch else {
+        let Some((entry, params)) = product.in_pairs(device) else {
             return Ok(false);
         };
         device.launch(entry, params, &[dy, seen.part, partials], workgroups)?;

@@ -1,5 +1,5 @@
-//! Launches of `shaders/gemm_pairs.wgsl`: products, and 1x1 convolutions as products, whose factors lie in whole vectors, on
-//! a processor's Vulkan.
+//! Launches of `shaders/gemm_pairs.wgsl`: products, and convolutions as products, whose factors lie in whole vectors, on a
+//! processor's Vulkan.
 
 use super::shaders::{
     gemm_pairs_nn, gemm_pairs_nt, gemm_pairs_nt_bias, gemm_pairs_tn, gemm_pairs_tt,
