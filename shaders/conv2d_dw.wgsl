@@ -12,6 +12,7 @@
 //       dy        [N, O, OH, OW]               where it lies, from dy_offset on
 //       partials  [splits, O, columns]         a column is a channel and a tap
 //   dw  [O, C, KH, KW]
+// On a processor 1x1 and 3x3 kernels of stride 1 are products of gemm_pairs.wgsl where they can be.
 // Each has a twin for f16 x and dy, whose sums and dw are f32 too.
 //
 // partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output channels x

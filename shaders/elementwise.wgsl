@@ -12,7 +12,10 @@
 // add, relu, both relu_backward and axpy have a twin for f16 tensors.
 //
 // Four elements an invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may hold padding, which
-// nobody reads. Workgroups of 256 invocations along one dimension.
+// nobody reads. `pairs`, for Vulkan on a processor, takes eight, of which a tensor has whole ones. Workgroups of 256
+// invocations along one dimension.
+#variant vectors WIDTH=4 PAIRS=0
+#variant pairs WIDTH=8 PAIRS=1
 
 #f16
 
@@ -21,29 +24,29 @@ enable f16;
 #end
 
 #import grid
-#import real
+#import pixels
 
 struct Params {
-    // vec4s to compute
+    // units of WIDTH elements to compute
     count: u32,
     factor: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<real4>;
-@group(0) @binding(2) var<storage, read> b: array<real4>;
-@group(0) @binding(3) var<storage, read_write> y: array<real4>;
-
-// max(x, 0) that keeps NaN: x < 0 is false for it.
-fn rectify(x: vec4f) -> vec4f {
-    return select(x, vec4f(0.0), x < vec4f(0.0));
-}
+@group(0) @binding(1) var<storage, read> a: array<Stored>;
+@group(0) @binding(2) var<storage, read> b: array<Stored>;
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>;
 
 @compute @workgroup_size(256)
 fn add(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(vec4f(a[i]) + vec4f(b[i]));
+        let of_a = a[i];
+        let of_b = b[i];
+#for h in 0..1+PAIRS
+        let result${h} = pixels${h}(of_a) + pixels${h}(of_b);
+#end
+        y[i] = stored(result0, result${PAIRS});
     }
 }
 
@@ -51,7 +54,11 @@ fn add(at: Invocation) {
 fn relu(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(rectify(vec4f(a[i])));
+        let of_a = a[i];
+#for h in 0..1+PAIRS
+        let result${h} = rectify(pixels${h}(of_a));
+#end
+        y[i] = stored(result0, result${PAIRS});
     }
 }
 
@@ -59,7 +66,12 @@ fn relu(at: Invocation) {
 fn relu_backward(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(select(vec4f(0.0), vec4f(a[i]), vec4f(b[i]) > vec4f(0.0)));
+        let of_a = a[i];
+        let of_b = b[i];
+#for h in 0..1+PAIRS
+        let result${h} = select(Pixels(0.0), pixels${h}(of_a), pixels${h}(of_b) > Pixels(0.0));
+#end
+        y[i] = stored(result0, result${PAIRS});
     }
 }
 
@@ -67,11 +79,16 @@ fn relu_backward(at: Invocation) {
 fn relu_backward_in_place(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(select(vec4f(0.0), vec4f(y[i]), vec4f(b[i]) > vec4f(0.0)));
+        let of_y = y[i];
+        let of_b = b[i];
+#for h in 0..1+PAIRS
+        let result${h} = select(Pixels(0.0), pixels${h}(of_y), pixels${h}(of_b) > Pixels(0.0));
+#end
+        y[i] = stored(result0, result${PAIRS});
     }
 }
 
-#if F16
+#if F16 + PAIRS
 #else
 @compute @workgroup_size(256)
 fn scale(at: Invocation) {
@@ -94,11 +111,16 @@ fn scale_by(at: Invocation) {
 fn axpy(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(vec4f(y[i]) + params.factor * vec4f(a[i]));
+        let of_y = y[i];
+        let of_a = a[i];
+#for h in 0..1+PAIRS
+        let result${h} = pixels${h}(of_y) + params.factor * pixels${h}(of_a);
+#end
+        y[i] = stored(result0, result${PAIRS});
     }
 }
 
-#if F16
+#if F16 + PAIRS
 #else
 @compute @workgroup_size(256)
 fn broadcast(at: Invocation) {

@@ -10,7 +10,7 @@ use crate::{devices, reference};
 
 const EPS: f32 = 1e-5;
 
-const SHAPES: [[usize; 4]; 12] = [
+const SHAPES: [[usize; 4]; 15] = [
     [1, 1, 1, 2],
     [2, 1, 1, 1],
     [1, 3, 5, 7],
@@ -24,6 +24,10 @@ const SHAPES: [[usize; 4]; 12] = [
     [140, 5, 4, 4],
     [37, 17, 8, 8],
     [3, 2, 34, 34],
+    // Planes of whole eights, with more channels than lanes, and fewer, and several splits.
+    [5, 19, 4, 6],
+    [1, 1, 2, 4],
+    [21, 3, 32, 32],
 ];
 
 /// Numbers of one mean and deviation, the same for every channel but the first, which is constant in the last kind.

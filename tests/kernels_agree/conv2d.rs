@@ -133,6 +133,63 @@ fn across_tile_borders() {
     );
 }
 
+/// 1x1 kernels of stride 1: products whose columns or terms are cut into images, and those that do not lie in whole vectors.
+#[test]
+fn kernels_of_1x1() {
+    convolutions_agree(
+        38,
+        &[
+            // Whole vectors; ragged edges of the tile on every side.
+            ([5, 64, 8, 8], [64, 64, 1, 1], 1, 0),
+            ([3, 72, 4, 4], [68, 72, 1, 1], 1, 0),
+            ([7, 4, 4, 2], [136, 4, 1, 1], 1, 0),
+            ([2, 136, 4, 6], [20, 136, 1, 1], 1, 0),
+            // Sums over pixels that are cut into runs, inside an image and between two.
+            ([9, 8, 12, 12], [12, 8, 1, 1], 1, 0),
+            ([33, 16, 8, 4], [8, 16, 1, 1], 1, 0),
+            // Planes, or channels, that are no whole vectors: of either kind, and of one alone.
+            ([3, 64, 6, 6], [64, 64, 1, 1], 1, 0),
+            ([3, 64, 5, 5], [64, 64, 1, 1], 1, 0),
+            ([3, 62, 4, 4], [64, 62, 1, 1], 1, 0),
+            ([3, 64, 4, 4], [62, 64, 1, 1], 1, 0),
+            ([2, 68, 4, 4], [64, 68, 1, 1], 1, 0),
+            // More than a small binding.
+            ([17, 16, 16, 16], [24, 16, 1, 1], 1, 0),
+            // Padding: no product.
+            ([2, 8, 8, 8], [8, 8, 1, 1], 1, 1),
+        ],
+    );
+}
+
+/// 3x3 kernels of stride 1 and padding 1: products over unfolded images, and those that do not lie in whole vectors.
+#[test]
+fn kernels_of_3x3() {
+    convolutions_agree(
+        39,
+        &[
+            // Rows of whole eights, which the rows of taps share; ragged edges of the tile on every side.
+            ([3, 72, 3, 8], [68, 72, 3, 3], 1, 1),
+            ([2, 64, 16, 16], [64, 64, 3, 3], 1, 1),
+            ([3, 8, 1, 24], [4, 8, 3, 3], 1, 1),
+            // Rows of fours.
+            ([5, 72, 4, 4], [20, 72, 3, 3], 1, 1),
+            ([2, 16, 2, 12], [136, 16, 3, 3], 1, 1),
+            // One of the three alone, or none: odd rows of fours, channels or rows that are no whole vectors.
+            ([2, 64, 3, 4], [64, 64, 3, 3], 1, 1),
+            ([2, 62, 8, 8], [64, 62, 3, 3], 1, 1),
+            ([2, 64, 8, 8], [62, 64, 3, 3], 1, 1),
+            ([2, 68, 8, 8], [64, 68, 3, 3], 1, 1),
+            ([2, 64, 8, 6], [64, 64, 3, 3], 1, 1),
+            // More images than are unfolded at once, forward and back.
+            ([40, 64, 16, 16], [8, 64, 3, 3], 1, 1),
+            ([40, 8, 16, 16], [64, 8, 3, 3], 1, 1),
+            // Not the padding that keeps the size.
+            ([2, 64, 8, 8], [64, 64, 3, 3], 1, 0),
+            ([2, 64, 8, 8], [64, 64, 3, 3], 1, 2),
+        ],
+    );
+}
+
 /// Shapes that the CPU device takes through Winograd's transforms: 3x3, stride 1, at least 32 channels.
 #[test]
 fn wide_3x3_kernels_of_stride_1() {

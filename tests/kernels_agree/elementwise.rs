@@ -6,9 +6,11 @@ use crate::compare::{agree, bits, get, normal, put, random, size, wide};
 use crate::devices;
 use crate::reference::{self, Expected};
 
-/// Around vectors of four and workgroups of 64 and 256; beyond a small binding; and some at random.
+/// Around vectors of four and eight and workgroups of 64 and 256; beyond a small binding; and some at random.
 fn counts(rng: &mut Philox) -> Vec<usize> {
-    let mut counts = vec![1, 2, 3, 4, 5, 63, 64, 65, 129, 255, 256, 257, 1023, 40_001];
+    let mut counts = vec![
+        1, 2, 3, 4, 5, 8, 63, 64, 65, 129, 255, 256, 257, 1023, 40_000, 40_001,
+    ];
     counts.extend((0..4).map(|_| size(rng, 1, 5000)));
     counts
 }

@@ -253,7 +253,7 @@ fn convolution_and_its_gradients() {
     }
 }
 
-const BATCHES: [[usize; 4]; 8] = [
+const BATCHES: [[usize; 4]; 11] = [
     [1, 1, 1, 2],
     [2, 1, 1, 1],
     [1, 3, 5, 7],
@@ -262,6 +262,10 @@ const BATCHES: [[usize; 4]; 8] = [
     [257, 2, 1, 1],
     [3, 3, 65, 63],
     [64, 17, 9, 9],
+    // Planes of whole eights.
+    [5, 19, 4, 6],
+    [1, 1, 2, 4],
+    [21, 3, 32, 32],
 ];
 
 #[test]

@@ -1,7 +1,7 @@
 //! Launches of `shaders/batch_norm.wgsl`.
 
 use super::shaders::batch_norm_elements::{self as elements, Params};
-use super::shaders::batch_norm_vectors as vectors;
+use super::shaders::{batch_norm_pairs as pairs, batch_norm_vectors as vectors};
 use super::{EntryPoint, GpuDevice, Part};
 use crate::device::kernels::{
     Activation, BatchNormGradients, BatchStatistics, ChannelNorm, Kernels, RunningUpdate,
@@ -13,8 +13,12 @@ use crate::tensor::{DType, Tensor};
 /// Elements of one channel that a workgroup takes: enough to hide its start, few enough to fill a device.
 const SPLIT: usize = 8 * 1024;
 
-/// An entry point for planes of any size, and the one for planes of whole vec4s.
-type Entries = [&'static EntryPoint; 2];
+/// An entry point for planes of any size, the one for planes of whole vec4s, and the one for planes of whole eights on a
+/// processor.
+type Entries = [&'static EntryPoint; 3];
+
+/// Lanes of a workgroup of the last, each of which has a split of its own.
+const LANES: usize = 8;
 
 /// A contiguous part of a batch that fits a binding: whole images, or some channels of one image.
 struct Slab {
@@ -43,7 +47,11 @@ impl Batch {
         eps: f32,
     ) -> Result<Batch> {
         let plane = h * w;
-        let width = if plane.is_multiple_of(4) { 4 } else { 1 };
+        let width = match plane {
+            _ if plane.is_multiple_of(8) && device.context.prefers_pairs() => 8,
+            _ if plane.is_multiple_of(4) => 4,
+            _ => 1,
+        };
         let lanes = (plane / width).next_power_of_two().min(256);
         let images_per_split = SPLIT.div_ceil(plane);
         let mut params = Params {
@@ -107,7 +115,7 @@ impl Batch {
     fn launch(
         &self,
         device: &GpuDevice,
-        [elements, vectors]: Entries,
+        [elements, vectors, pairs]: Entries,
         inputs: &[&Tensor],
         middle: &[&Tensor],
         output: Option<&Tensor>,
@@ -115,7 +123,11 @@ impl Batch {
         let cut = |x: &Tensor, slab: &Slab| -> Result<(Part, usize)> {
             device.part_from(self.operation, "x", x, slab.start, slab.len)
         };
-        let entry = if self.width == 4 { vectors } else { elements };
+        let (entry, splits) = match self.width {
+            8 => (pairs, LANES),
+            4 => (vectors, 1),
+            _ => (elements, 1),
+        };
         for slab in &self.slabs {
             let mut params = slab.params;
             let mut parts = Vec::with_capacity(7);
@@ -130,9 +142,10 @@ impl Batch {
             if let Some(y) = output {
                 parts.push(cut(y, slab)?.0);
             }
-            let workgroups = params.images.div_ceil(params.images_per_split) * params.channels;
+            let all = params.images.div_ceil(params.images_per_split) * params.channels;
+            let workgroups = (all as usize).div_ceil(splits);
             let dtype = inputs[0].dtype();
-            device.launch_for(dtype, entry, params, &parts, workgroups as usize)?;
+            device.launch_for(dtype, entry, params, &parts, workgroups)?;
         }
         Ok(())
     }
@@ -163,6 +176,7 @@ pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<Ba
         [
             &elements::STATISTICS_OF_SPLIT,
             &vectors::STATISTICS_OF_SPLIT,
+            &pairs::STATISTICS_OF_SPLIT,
         ],
         &[x],
         &[&partials],
@@ -194,12 +208,16 @@ pub(super) fn batch_norm(
     let mut batch = Batch::new(device, operation, shape, *eps)?;
     match activation {
         Activation::AddRelu(shortcut) => {
-            let entries = [&elements::NORMALIZE_ADD_RELU, &vectors::NORMALIZE_ADD_RELU];
+            let entries = [
+                &elements::NORMALIZE_ADD_RELU,
+                &vectors::NORMALIZE_ADD_RELU,
+                &pairs::NORMALIZE_ADD_RELU,
+            ];
             batch.launch(device, entries, &[x, shortcut], &of_channels, Some(&y))?;
         }
         Activation::Identity | Activation::Relu => {
             batch.rectify(matches!(activation, Activation::Relu));
-            let entries = [&elements::NORMALIZE, &vectors::NORMALIZE];
+            let entries = [&elements::NORMALIZE, &vectors::NORMALIZE, &pairs::NORMALIZE];
             batch.launch(device, entries, &[x], &of_channels, Some(&y))?;
         }
     }
@@ -233,6 +251,7 @@ pub(super) fn backward(
         [
             &elements::GRADIENT_SUMS_OF_SPLIT,
             &vectors::GRADIENT_SUMS_OF_SPLIT,
+            &pairs::GRADIENT_SUMS_OF_SPLIT,
         ],
         &[x, dy],
         &[mean, variance, &norm.gamma, &norm.beta, &partials],
@@ -256,7 +275,11 @@ pub(super) fn backward(
     ];
     batch.launch_channels(device, &elements::MERGE_GRADIENT_SUMS, params, &tensors)?;
     let dx = device.allocate(x.shape(), x.dtype())?;
-    let entries = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
+    let entries = [
+        &elements::INPUT_GRADIENT,
+        &vectors::INPUT_GRADIENT,
+        &pairs::INPUT_GRADIENT,
+    ];
     let of_channels = [&norm.beta, &coefficients];
     batch.launch(device, entries, &[x, dy], &of_channels, Some(&dx))?;
     Ok(BatchNormGradients { dx, dgamma, dbeta })
@@ -273,7 +296,11 @@ pub(super) fn batch_norm_evaluation_dx(
     let dx = device.allocate(dy.shape(), dy.dtype())?;
     let mut batch = Batch::new(device, operation, shape, norm.eps)?;
     batch.rectify(y.is_some());
-    let entries = [&elements::EVALUATION_DX, &vectors::EVALUATION_DX];
+    let entries = [
+        &elements::EVALUATION_DX,
+        &vectors::EVALUATION_DX,
+        &pairs::EVALUATION_DX,
+    ];
     // Where nothing was rectified, the kernel does not look at what stands in y's place.
     let inputs = [y.unwrap_or(dy), dy];
     let of_channels = [&norm.statistics.variance, &norm.gamma];

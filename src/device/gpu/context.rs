@@ -176,6 +176,12 @@ impl Context {
         })
     }
 
+    /// Whether kernels that memory bounds take two elements at once and a lane has work of its own: where a processor runs
+    /// them, on which every load is made lane by lane.
+    pub(super) fn prefers_pairs(&self) -> bool {
+        self.is_software && self.has_i64
+    }
+
     /// Fails where wgpu has reported an error since the device was opened.
     pub(super) fn check(&self) -> Result<()> {
         match &*lock(&self.failure) {

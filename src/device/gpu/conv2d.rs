@@ -1,6 +1,7 @@
 //! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two
-//! gradients.
+//! gradients, where they are no products of `conv2d_pairs.rs`.
 
+use super::conv2d_pairs::{self, WeightGradient};
 use super::gemm::Tile;
 use super::pack::{Layout, pack};
 use super::shaders::{
@@ -128,12 +129,17 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     shapes::floats("conv2d", "w", w)?;
     let y = device.allocate(&g.y_shape(), dtype)?;
     let tile = forward_tile(device, Operation::Conv2d, &g, [g.o, g.n * g.oh * g.ow]);
+    if conv2d_pairs::record(device, "conv2d", &tile, &g, [x, w, &y], false)? {
+        return Ok(y);
+    }
     let w = Weight::bind(device, "conv2d", (w, dtype), &g, false, &tile)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
         let (x, x_offset) = device.part_from("conv2d", "x", x, start * x_row, count * x_row)?;
         let (y, y_offset) = device.part_from("conv2d", "y", &y, start * y_row, count * y_row)?;
         let pixels = count * g.oh * g.ow;
+        let workgroups = tile.workgroups(g.o, pixels);
+        let w_part = device.whole("conv2d", "w", &w.x)?;
         let params = conv2d_plain::Params {
             pixels: pixels as u32,
             grid_h: g.oh as u32,
@@ -163,9 +169,7 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
             input_offset: x_offset as u32,
             output_offset: y_offset as u32,
         };
-        let parts = [x, device.whole("conv2d", "w", &w.x)?, y];
-        let workgroups = tile.workgroups(g.o, pixels);
-        device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
+        device.launch_for(dtype, tile.entry, params, &[x, w_part, y], workgroups)?;
     }
     Ok(y)
 }
@@ -210,6 +214,9 @@ pub(super) fn conv2d_dx(
     shapes::floats("conv2d_dx", "w", w)?;
     let dx = device.allocate(&g.x_shape(), dtype)?;
     let tile = forward_tile(device, Operation::Conv2dDx, &g, [g.c, g.n * g.h * g.w]);
+    if conv2d_pairs::record(device, "conv2d_dx", &tile, &g, [dy, w, &dx], true)? {
+        return Ok(dx);
+    }
     let w = Weight::bind(device, "conv2d_dx", (w, dtype), &g, true, &tile)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
@@ -217,7 +224,8 @@ pub(super) fn conv2d_dx(
             device.part_from("conv2d_dx", "dy", dy, start * dy_row, count * dy_row)?;
         let (dx, dx_offset) =
             device.part_from("conv2d_dx", "dx", &dx, start * dx_row, count * dx_row)?;
-        let parts = [dy, device.whole("conv2d_dx", "w", &w.x)?, dx];
+        let w_part = device.whole("conv2d_dx", "w", &w.x)?;
+        let parts = [dy, w_part, dx];
         for rows in phases(g.h, g.kh, conv) {
             for columns in phases(g.w, g.kw, conv) {
                 let pixels = count * rows.count * columns.count;
@@ -364,6 +372,11 @@ pub(super) fn conv2d_dw(
         }
         false => (0, usize::MAX),
     };
+    let in_pairs = WeightGradient::new(device, tile, dtype, &g);
+    let (packed, most) = match &in_pairs {
+        Some(product) => (product.elements(), product.images()),
+        None => (packed, most),
+    };
     let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, packed], most)?;
     let whole = ranges.len() == 1;
     for (start, count) in ranges {
@@ -414,8 +427,18 @@ pub(super) fn conv2d_dw(
         };
         let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
         let workgroups = tile.workgroups(g.o, columns) * splits;
-        let parts = [x, dy, partials.clone()];
-        device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
+        let recorded = match &in_pairs {
+            Some(product) => {
+                let images = [(dy.clone(), dy_offset), (x.clone(), x_offset)];
+                let sizes = [rows_per_split, workgroups];
+                product.record(device, &g, count, images, partials.clone(), sizes)?
+            }
+            None => false,
+        };
+        if !recorded {
+            let parts = [x, dy, partials.clone()];
+            device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
+        }
         if direct {
             continue;
         }

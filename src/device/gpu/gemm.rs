@@ -1,6 +1,6 @@
 //! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`: matrix products and the linear layer.
 
-use super::gemm_pairs::{Lie, Product};
+use super::gemm_pairs::{Lie, Product, Taps};
 use super::pack::{Layout, pack};
 use super::shaders::{
     gemm_plain, gemm_plain_bias, gemm_staged_bias, gemm_staged_plain, gemm_subgroup8_large,
@@ -258,6 +258,9 @@ fn product(
                     column: column.0,
                     accumulate: term.0 > 0,
                     bias: bias.is_some(),
+                    images: None,
+                    run: None,
+                    taps: Taps::ONE,
                 };
                 let in_pairs = match tile.variant {
                     // The kernel has this variant's tile.

@@ -25,6 +25,7 @@ mod batch_norm;
 mod cast;
 mod color;
 mod conv2d;
+mod conv2d_pairs;
 mod copy;
 mod elementwise;
 mod gemm;
@@ -38,6 +39,7 @@ mod pool;
 mod reduce;
 mod resized_crop;
 mod softmax_cross_entropy;
+mod unfold;
 mod uniform;
 
 pub use adapters::{AdapterChoice, AdapterDescription, adapters};
