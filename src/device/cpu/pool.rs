@@ -114,6 +114,10 @@ pub(super) fn global_average_pool_backward(
     dy.expect(op, "dy", &[n, c], DType::F32)?;
     let mut dx = device.take_activations(shapes::check_elements(op, &x_shape)?, x_dtype);
     let dy = read_f32(op, "dy", dy)?;
-    dx.for_chunks(h * w, |plane, dx| dx.fill(dy[plane] / (h * w) as f32));
+    dx.for_chunks(c * h * w, |image, dx| {
+        for (plane, dx) in dx.chunks_mut((h * w).max(1)).enumerate() {
+            dx.fill(dy[image * c + plane] / (h * w) as f32);
+        }
+    });
     Ok(device.activations(&x_shape, dx))
 }
