@@ -19,12 +19,17 @@ use crate::tensor::{DType, Tensor};
 /// Columns of a block at least, where the batch has them: fewer would leave the product's inner loops short.
 const COLUMNS: usize = 256;
 
+/// Floats of a block's columns at most, where an image has no more: each thread keeps as many.
+const FLOATS: usize = 640 << 10;
+
 /// Rows of a weight gradient whose partial sums a thread adds up at a time.
 const ROWS: usize = 16;
 
 /// Images of one block.
 fn images_per_block(g: &ConvGeometry) -> usize {
-    COLUMNS.div_ceil((g.oh * g.ow).max(1)).min(g.n.max(1))
+    let pixels = (g.oh * g.ow).max(1);
+    let fitting = FLOATS / (g.c * g.kh * g.kw * pixels).max(1);
+    COLUMNS.div_ceil(pixels).min(fitting).clamp(1, g.n.max(1))
 }
 
 /// Whether the columns are the input planes themselves.

@@ -1,5 +1,9 @@
 //! The one door to the crate `gemm`: a matrix product over slices with strides, on the calling thread.
 
+/// Rows and columns of the result that the crate is given at a time: it packs both operands as a whole, and its thread
+/// keeps the memory.
+const SIDE: usize = 512;
+
 /// A matrix in a slice: element (i, j) stands at `i row + j column`.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -63,29 +67,36 @@ pub(super) fn product(
         }
         return;
     }
-    // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its slice, `c` is
-    // borrowed alone, and its rows do not overlap since width >= n.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            width as isize,
-            into == Into::Add,
-            a.data.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    for i in (0..m).step_by(SIDE) {
+        for j in (0..n).step_by(SIDE) {
+            let (rows, columns) = (SIDE.min(m - i), SIDE.min(n - j));
+            let (a_part, b_part) = (&a.data[i * a.row..], &b.data[j * b.column..]);
+            let c_part = &mut c[i * width + j..];
+            // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its slice,
+            // `c` is borrowed alone, and its rows do not overlap since width >= n.
+            unsafe {
+                gemm::gemm(
+                    rows,
+                    columns,
+                    k,
+                    c_part.as_mut_ptr(),
+                    1,
+                    width as isize,
+                    into == Into::Add,
+                    a_part.as_ptr(),
+                    a.column as isize,
+                    a.row as isize,
+                    b_part.as_ptr(),
+                    b.column as isize,
+                    b.row as isize,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    gemm::Parallelism::None,
+                );
+            }
+        }
     }
 }
