@@ -10,7 +10,7 @@ use crate::{devices, reference};
 
 const EPS: f32 = 1e-5;
 
-const SHAPES: [[usize; 4]; 15] = [
+const SHAPES: [[usize; 4]; 16] = [
     [1, 1, 1, 2],
     [2, 1, 1, 1],
     [1, 3, 5, 7],
@@ -28,6 +28,8 @@ const SHAPES: [[usize; 4]; 15] = [
     [5, 19, 4, 6],
     [1, 1, 2, 4],
     [21, 3, 32, 32],
+    // Planes that a lane sums by itself, as long as a 224x224 image's.
+    [1, 2, 224, 224],
 ];
 
 /// Numbers of one mean and deviation, the same for every channel but the first, which is constant in the last kind.

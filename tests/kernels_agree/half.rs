@@ -46,8 +46,8 @@ fn agree16(case: &str, device: &Device, x: &Tensor, shape: &[usize], expected: &
     agree(case, device, &x, shape, &expected.clone().stored_as_f16());
 }
 
-/// Sizes around words, vec4s, workgroups and slices; odd ones end in half a word.
-const COUNTS: [usize; 9] = [1, 2, 3, 5, 255, 1025, 4097, 33_333, 70_001];
+/// Sizes around words, vec4s, pairs of vec4s, workgroups and slices; odd ones end in half a word.
+const COUNTS: [usize; 11] = [1, 2, 3, 5, 8, 255, 1025, 4097, 33_333, 40_000, 70_001];
 
 #[test]
 fn cast_rounds_to_the_nearest_and_back_is_exact() {
@@ -138,6 +138,52 @@ fn element_by_element() {
             check("relu_backward in place", &back, &relu_backward);
             device.axpy(factor, &dx, &dy).expect(name);
             check("axpy", &dy, &axpy);
+        }
+    }
+}
+
+/// A loss scale that is too large is found by its infinities: what is too large for f16 must become one.
+#[test]
+fn sums_too_large_for_f16_are_infinite() {
+    let largest = 65_504.0;
+    let x = [
+        largest,
+        largest,
+        largest,
+        -largest,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        1.0,
+        largest,
+    ];
+    let y = [
+        15.0,
+        16.0,
+        largest,
+        -largest,
+        1.0,
+        -1.0,
+        1.0,
+        f32::INFINITY,
+        -largest,
+    ];
+    for (name, device) in devices::all() {
+        for count in [8, 9] {
+            let [dx, dy] = [&x, &y].map(|x| put16(&device, &x[..count], &[count]));
+            let sums = get16(&device, &device.add(&dx, &dy).expect(name));
+            device.axpy(1.0, &dx, &dy).expect(name);
+            for found in [sums, get16(&device, &dy)] {
+                for (i, &found) in found.iter().enumerate() {
+                    let expected = f16::from_f32(x[i] + y[i]).to_f32();
+                    assert!(
+                        found == expected || found.is_nan() && expected.is_nan(),
+                        "{} + {} of {count} becomes {found} and not {expected} on {name}",
+                        x[i],
+                        y[i]
+                    );
+                }
+            }
         }
     }
 }

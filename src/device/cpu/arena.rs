@@ -77,6 +77,7 @@ impl Block {
         // SAFETY: the layout has a size, since no block is empty.
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let before = memory.align_offset(LINE);
+        assert!(before < LINE, "a pointer to bytes can be aligned");
         Some(Block {
             memory,
             layout,
@@ -89,7 +90,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: the floats came from the allocator with this layout, and every buffer that pointed into them holds the
+        // SAFETY: the memory came from the allocator with this layout, and every buffer that pointed into them holds the
         // arena and so this block: none is left.
         unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }

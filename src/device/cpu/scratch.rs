@@ -24,7 +24,8 @@ pub(super) fn with_scratch<const N: usize, R>(
             *buffer = Vec::new();
             *buffer = vec![0.0; len];
         }
-        let before = buffer.as_ptr().align_offset(LINE).min(FLOATS);
+        let before = buffer.as_ptr().align_offset(LINE);
+        assert!(before <= FLOATS, "a pointer to floats can be aligned");
         let mut rest = &mut buffer[before..];
         body(lens.map(|len| {
             let (part, others) = std::mem::take(&mut rest).split_at_mut(whole_lines(len));

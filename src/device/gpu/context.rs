@@ -153,7 +153,9 @@ impl Context {
             binding_limit: (binding_limit / 256 * 256).max(256),
             subgroup_size,
             has_f16: features.contains(wgpu::Features::SHADER_F16),
-            has_i64: features.contains(wgpu::Features::SHADER_INT64),
+            // Through Vulkan alone: what other backends make of loads of 64 bits was never run.
+            has_i64: features.contains(wgpu::Features::SHADER_INT64)
+                && info.backend == wgpu::Backend::Vulkan,
             table: Mutex::new(table),
             pipeline_key: match features.contains(wgpu::Features::PIPELINE_CACHE) {
                 true => wgpu::util::pipeline_cache_key(&info),

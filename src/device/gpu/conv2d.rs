@@ -374,7 +374,7 @@ pub(super) fn conv2d_dw(
     };
     let in_pairs = WeightGradient::new(device, tile, dtype, &g);
     let (packed, most) = match &in_pairs {
-        Some(product) => (product.elements(), product.images()),
+        Some(product) => (product.elements(), product.images(g.n)),
         None => (packed, most),
     };
     let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, packed], most)?;

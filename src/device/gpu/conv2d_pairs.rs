@@ -15,6 +15,9 @@ use crate::tensor::{DType, Tensor};
 /// Elements of the unfolded images, where one image fits: 8 MiB.
 const UNFOLDED: usize = 2 << 20;
 
+/// Parts of a batch that are unfolded one after the other, at most: each makes bind groups of its own.
+const PARTS: usize = 32;
+
 /// The kernels whose results have a pixel for each of the input's.
 #[derive(Clone, Copy)]
 enum Kernel {
@@ -91,11 +94,11 @@ impl Way {
         }
     }
 
-    /// Images to be taken at once, at most.
-    fn images(&self) -> usize {
+    /// Images of a batch of `n` to be taken at once, at most.
+    fn images(&self, n: usize) -> usize {
         match self.elements() {
             0 => usize::MAX,
-            elements => (UNFOLDED / elements).max(1),
+            elements => (UNFOLDED / elements).max(n.div_ceil(PARTS)),
         }
     }
 
@@ -154,7 +157,7 @@ fn by_taps(
 }
 
 /// Records a convolution, or with `back` the gradient of its input: `[n, from, h, w]` to `[n, to, h, w]`. False where it is
-/// none of these products, or does not lie in whole vectors: then nothing was done.
+/// none of these products, or does not lie in whole vectors: then no result was written.
 pub(super) fn record(
     device: &GpuDevice,
     operation: &'static str,
@@ -177,7 +180,7 @@ pub(super) fn record(
     let weight = by_taps(device, operation, w, way.kernel)?;
     let [from_row, to_row] = [from * plane, to * plane];
     let elements = [from_row, to_row, way.elements()];
-    for (start, count) in device.row_ranges(operation, g.n, &elements, way.images())? {
+    for (start, count) in device.row_ranges(operation, g.n, &elements, way.images(g.n))? {
         let input = device.part_from(
             operation,
             "input",
@@ -263,12 +266,12 @@ impl WeightGradient {
         self.0.elements()
     }
 
-    pub(super) fn images(&self) -> usize {
-        self.0.images()
+    pub(super) fn images(&self, n: usize) -> usize {
+        self.0.images(n)
     }
 
     /// Records the sums over `images` images in runs of `rows_per_split` rows, into `partials`, from an element of `dy` and one
-    /// of `x` on. False, and nothing done, where a run is not whole vectors.
+    /// of `x` on. False, and no sum written, where a run is not whole vectors.
     pub(super) fn record(
         &self,
         device: &GpuDevice,

@@ -14,7 +14,7 @@ const UNIFORM_BYTES: u64 = 256 * 1024;
 /// Bytes that the host writes before they are handed to the queue, which stages a copy of what it is given until it has
 /// written it. At most about three times as many are staged.
 const STAGED: usize = 1 << 20;
-/// Bind groups kept before the cache is emptied; a training step of ResNet-50 makes about two thousand.
+/// Bind groups kept before the cache is emptied; a training step of ResNet-50 makes some two to six thousand.
 const MAX_BIND_GROUPS: usize = 20_000;
 
 /// The part of a buffer that a kernel is given, in bytes.

@@ -81,6 +81,7 @@ struct Block<'a, const TRANSPOSED: bool> {
 impl<const TRANSPOSED: bool> Work for Block<'_, TRANSPOSED> {
     #[inline(always)]
     fn run<V: Vector>(self) {
+        const { assert!(PANEL.is_multiple_of(2 * V::LANES) && V::TILE_ROWS <= 8) };
         let Block {
             rows,
             terms,
@@ -89,6 +90,7 @@ impl<const TRANSPOSED: bool> Work for Block<'_, TRANSPOSED> {
             ..
         } = self;
         let [of_row, of_term] = if TRANSPOSED { [1, stride] } else { [stride, 1] };
+        assert!(rows > 0 && terms > 0);
         assert!(self.a.len() > (rows - 1) * of_row + (terms - 1) * of_term);
         assert!(self.b.len() >= terms * PANEL && self.c.len() >= rows * PANEL);
         for row in (0..rows).step_by(V::TILE_ROWS) {
