@@ -27,7 +27,8 @@
 //   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded to
 //     whole tiles (w_tap and w_term count vec4s; w_row is 1).
 //   - subgroup8 and subgroup32: w is single elements, where they lie in their tensor.
-// On a processor 1x1 and 3x3 kernels of stride 1 are products of gemm_pairs.wgsl where they can be.
+// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all lies in
+// whole vectors (src/device/gpu/conv2d_pairs.rs).
 // A further one, staged in workgroup memory, is conv2d_staged.wgsl. Each has a twin for f16 input, w and output, whose sums
 // are f32 too.
 //

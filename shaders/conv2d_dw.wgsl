@@ -12,7 +12,8 @@
 //       dy        [N, O, OH, OW]               where it lies, from dy_offset on
 //       partials  [splits, O, columns]         a column is a channel and a tap
 //   dw  [O, C, KH, KW]
-// On a processor 1x1 and 3x3 kernels of stride 1 are products of gemm_pairs.wgsl where they can be.
+// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all lies in
+// whole vectors (src/device/gpu/conv2d_pairs.rs).
 // Each has a twin for f16 x and dy, whose sums and dw are f32 too.
 //
 // partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output channels x

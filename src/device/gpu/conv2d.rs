@@ -364,20 +364,18 @@ pub(super) fn conv2d_dw(
     let (pixels, input) = (g.oh * g.ow, g.h * g.w);
     let (x_row, dy_row) = (g.c * input, g.o * pixels);
     let [columns, result] = kernels.sizes(&g);
-    let (packed, most) = match tile.packed {
-        true => {
+    let in_pairs = WeightGradient::new(device, tile, dtype, &g);
+    // Elements of an image's copy, and images to be copied at once at most.
+    let (copied, most) = match &in_pairs {
+        Some(product) => (product.elements(), product.images(g.n)),
+        None if tile.packed => {
             let x = g.c.next_multiple_of(4) * input;
             let largest = x.max(g.o.next_multiple_of(tile.rows) * pixels);
             (largest, (DW_SCRATCH / largest).max(1))
         }
-        false => (0, usize::MAX),
+        None => (0, usize::MAX),
     };
-    let in_pairs = WeightGradient::new(device, tile, dtype, &g);
-    let (packed, most) = match &in_pairs {
-        Some(product) => (product.elements(), product.images(g.n)),
-        None => (packed, most),
-    };
-    let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, packed], most)?;
+    let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, copied], most)?;
     let whole = ranges.len() == 1;
     for (start, count) in ranges {
         let (mut x, mut x_offset) =
