@@ -254,6 +254,9 @@ fn nt_xent_and_its_gradient() {
             }
         }
     }
+    // More rows than two tiles have columns.
+    let z = unit_rows(&mut rng, 1030, 3);
+    nt_xent_agrees("random rows", [1030, 3], &z, 0.1);
 }
 
 #[test]
@@ -265,5 +268,23 @@ fn nt_xent_of_equal_views_and_of_collapsed_rows() {
         nt_xent_agrees("equal views", [rows, columns], &views, 0.1);
         let row = unit_rows(&mut rng, 1, columns);
         nt_xent_agrees("equal rows", [rows, columns], &row.repeat(rows), 0.1);
+    }
+}
+
+#[test]
+fn nan_among_the_rows_makes_nt_xent_nan() {
+    let mut rng = random(66);
+    for (rows, at) in [(2, 0), (2, 1), (130, 64), (1030, 700)] {
+        let mut z = unit_rows(&mut rng, rows, 7);
+        z[at * 7 + 3] = f32::NAN;
+        for (name, device) in devices::all() {
+            let z = put(&device, &z, &[rows, 7]);
+            let loss = device.nt_xent(&z, 0.5).expect(name).loss;
+            let loss = get(&device, &loss);
+            assert!(
+                loss[0].is_nan(),
+                "{rows} rows, NaN in row {at}, on {name}: {loss:?}"
+            );
+        }
     }
 }

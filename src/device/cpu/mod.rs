@@ -17,6 +17,7 @@ mod batch_norm;
 mod color;
 mod conv2d;
 mod elementwise;
+mod exp;
 mod gemm;
 mod images;
 mod l2_normalize;

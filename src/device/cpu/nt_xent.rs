@@ -1,17 +1,22 @@
 //! NT-Xent in blocks: rows against column tiles, similarities in a tile that is never kept, so that memory grows with the
 //! rows and not with their square. A block of rows is one task and meets the tiles in order.
 
+use super::exp::exp;
 use super::parallel;
 use super::product::{Into, View, product};
+use super::vectorised::vectorised;
 use super::{CpuDevice, read_f32};
 use crate::device::kernels::RowLoss;
 use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows of a block and columns of a tile: a tile of 64 x 256 similarities is 64 KiB.
-const ROWS: usize = 64;
-const COLUMNS: usize = 256;
+/// Rows of a block and columns of a tile: its 256 KiB of similarities stay in a core's cache, and are enough for a product
+/// to be worth its packing.
+const ROWS: usize = 128;
+const COLUMNS: usize = 512;
+/// Partial maxima and sums that the compiler keeps in vector registers.
+const LANES: usize = 16;
 
 /// Calls `body` with the first column and the similarities (rows of `width`) of each tile of the block's rows.
 fn for_tiles(
@@ -32,54 +37,93 @@ fn for_tiles(
     }
 }
 
+/// What a row has met of the others.
+#[derive(Clone, Copy)]
+struct Row {
+    max: f32,
+    /// Of the exponentials of similarities less `max`.
+    sum: f64,
+    /// Similarity with the row's positive.
+    positive: f32,
+}
+
+impl Row {
+    fn new() -> Self {
+        Row {
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+            positive: 0.0,
+        }
+    }
+
+    /// Takes a tile's similarities into the sum.
+    #[inline(always)]
+    fn meet(&mut self, line: &[f32]) {
+        let (lanes, rest) = line.as_chunks::<LANES>();
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let mut tops = [self.max; LANES];
+        for lanes in lanes {
+            for (top, &s) in tops.iter_mut().zip(lanes) {
+                *top = larger(*top, s);
+            }
+        }
+        let top = tops.iter().chain(rest).fold(self.max, |a, &b| larger(a, b));
+        // Where every similarity was that of the row with itself, or NaN, which the sum must see.
+        let below = if top == f32::NEG_INFINITY { 0.0 } else { top };
+        let mut sums = [0.0f64; LANES];
+        for lanes in lanes {
+            for (sum, &s) in sums.iter_mut().zip(lanes) {
+                *sum += f64::from(exp(s - below));
+            }
+        }
+        let sum: f64 = sums.iter().sum();
+        let rest: f64 = rest.iter().map(|&s| f64::from(exp(s - below))).sum();
+        // Nothing was met before where the maximum is still that of nothing.
+        let scale = if self.max == top {
+            1.0
+        } else {
+            f64::from(self.max - top).exp()
+        };
+        self.sum = self.sum * scale + sum + rest;
+        self.max = top;
+    }
+}
+
 pub(super) fn nt_xent(device: &CpuDevice, z: &Tensor, temperature: f32) -> Result<RowLoss> {
     let [n, d] = shapes::nt_xent(z, temperature)?;
     let z = read_f32("nt_xent", "z", z)?;
     let blocks = parallel::map(n.div_ceil(ROWS), |block| {
         let first = block * ROWS;
         let rows = ROWS.min(n - first);
-        // Each row's maximum, sum of exponentials below it, and similarity with its positive.
-        let mut state = vec![(f32::NEG_INFINITY, 0.0f64, 0.0f32); rows];
+        let mut state = vec![Row::new(); rows];
         for_tiles(&z, [n, d], first, rows, |column, width, tile| {
-            for (i, ((max, sum, positive), line)) in
-                state.iter_mut().zip(tile.chunks_mut(width)).enumerate()
-            {
+            for (i, (state, line)) in state.iter_mut().zip(tile.chunks_mut(width)).enumerate() {
                 let row = first + i;
-                line.iter_mut().for_each(|s| *s /= temperature);
+                vectorised(
+                    #[inline(always)]
+                    || line.iter_mut().for_each(|s| *s /= temperature),
+                );
                 let partner = (row + n / 2) % n;
                 if (column..column + width).contains(&partner) {
-                    *positive = line[partner - column];
+                    state.positive = line[partner - column];
                 }
                 if (column..column + width).contains(&row) {
                     line[row - column] = f32::NEG_INFINITY;
                 }
-                let top = line.iter().copied().fold(*max, f32::max);
-                if top == f32::NEG_INFINITY {
-                    // The tile held this row's own column alone, or NaN, which the sum below must see.
-                    *sum += line
-                        .iter()
-                        .filter(|s| s.is_nan())
-                        .map(|&s| f64::from(s))
-                        .sum::<f64>();
-                    continue;
-                }
-                let scaled = *sum * f64::from(*max - top).exp();
-                *sum = scaled
-                    + line
-                        .iter()
-                        .map(|&s| f64::from((s - top).exp()))
-                        .sum::<f64>();
-                *max = top;
+                vectorised(
+                    #[inline(always)]
+                    || state.meet(line),
+                );
             }
         });
         state
     });
     let mut log_sum_exp = device.take(n);
     let mut total = 0.0;
-    for (lse, &(max, sum, positive)) in log_sum_exp.iter_mut().zip(blocks.iter().flatten()) {
-        let exact = f64::from(max) + sum.ln();
+    for (lse, row) in log_sum_exp.iter_mut().zip(blocks.iter().flatten()) {
+        let exact = f64::from(row.max) + row.sum.ln();
         *lse = exact as f32;
-        total += exact - f64::from(positive);
+        total += exact - f64::from(row.positive);
     }
     let mut loss = device.take(1);
     loss[0] = (total / n as f64) as f32;
@@ -113,10 +157,16 @@ pub(super) fn nt_xent_backward(
         for_tiles(&z, [n, d], first, rows, |column, width, tile| {
             for (i, line) in tile.chunks_mut(width).enumerate() {
                 let row = first + i;
-                for (j, s) in line.iter_mut().enumerate() {
-                    let similarity = *s / temperature;
-                    *s = (similarity - lse[row]).exp() + (similarity - lse[column + j]).exp();
-                }
+                let of_row = lse[row];
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (s, &of_column) in line.iter_mut().zip(&lse[column..]) {
+                            let similarity = *s / temperature;
+                            *s = exp(similarity - of_row) + exp(similarity - of_column);
+                        }
+                    },
+                );
                 if (column..column + width).contains(&row) {
                     line[row - column] = 0.0;
                 }
