@@ -63,6 +63,9 @@ fn gemm_across_tile_borders() {
         [129, 130, 33],
         [128, 128, 16],
         [257, 129, 65],
+        // Ragged edges of the CPU's tiles.
+        [130, 259, 12],
+        [257, 513, 5],
         // The ragged edges of the largest tile, and an odd number of terms.
         [250, 123, 37],
         [250, 124, 37],

@@ -1,16 +1,47 @@
-//! Matrix products: fixed blocks of rows, each one call of the crate `gemm` on one thread, so that the result does not
+//! Matrix products: fixed tiles of the result, each one call of the crate `gemm` on one thread, so that the result does not
 //! depend on the number of threads.
 
 use super::parallel;
 use super::product::{Into, View, product};
+use super::scratch::with_scratch;
 use super::{CpuDevice, read_f32};
 use crate::device::kernels::Gemm;
 use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows of the result that a thread takes at a time.
-const ROWS: usize = 64;
+/// Rows and columns of a tile. Its part of both operands is packed for it alone, which pays in a large tile; a product of a
+/// batch's features has few rows, which still have to be enough for every core.
+const ROWS: usize = 128;
+const COLUMNS: usize = 256;
+
+/// Calls `body` with each tile of a result with rows of `n`, its first row and column, and its width.
+fn for_tiles(c: &mut [f32], n: usize, body: impl Fn([usize; 2], &mut [f32], usize) + Sync + Send) {
+    let across = n.div_ceil(COLUMNS);
+    let mut tiles: Vec<Vec<&mut [f32]>> = Vec::new();
+    for (row, line) in c.chunks_mut(n.max(1)).enumerate() {
+        if row % ROWS == 0 {
+            tiles.resize_with(tiles.len() + across, || Vec::with_capacity(ROWS));
+        }
+        let band = tiles.len() - across;
+        let tiles = tiles[band..].iter_mut();
+        tiles
+            .zip(line.chunks_mut(COLUMNS))
+            .for_each(|(tile, part)| tile.push(part));
+    }
+    parallel::for_chunks(&mut tiles, 1, |i, tile| {
+        let lines = &mut tile[0];
+        let width = lines[0].len();
+        with_scratch([lines.len() * width], |[tile]| {
+            body([i / across * ROWS, i % across * COLUMNS], tile, width);
+            let results = tile.chunks(width);
+            lines
+                .iter_mut()
+                .zip(results)
+                .for_each(|(line, result)| line.copy_from_slice(result));
+        });
+    });
+}
 
 pub(super) fn gemm(device: &CpuDevice, options: Gemm, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let g = shapes::gemm(options, a, b)?;
@@ -24,13 +55,10 @@ pub(super) fn gemm(device: &CpuDevice, options: Gemm, a: &Tensor, b: &Tensor) ->
         true => View::rows(&b, g.k).transposed(),
     };
     let mut c = device.take(g.m * g.n);
-    parallel::for_chunks(&mut c, ROWS * g.n, |i, block| {
-        let part = View {
-            data: &left.data[(i * ROWS * left.row).min(left.data.len())..],
-            ..left
-        };
-        let rows = block.len() / g.n;
-        product([rows, g.n, g.k], part, right, Into::Replace, block, g.n);
+    for_tiles(&mut c, g.n, |[row, column], tile, width| {
+        let sizes = [tile.len() / width, width, g.k];
+        let (left, right) = (left.from_row(row), right.from_column(column));
+        product(sizes, left, right, Into::Replace, tile, width);
     });
     Ok(device.floats(&[g.m, g.n], c))
 }
@@ -46,19 +74,15 @@ pub(super) fn linear(device: &CpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) 
     let (x, w) = (read_f32("linear", "x", x)?, read_f32("linear", "w", w)?);
     let bias = read_f32("linear", "bias", bias)?;
     let mut y = device.take(g.m * g.n);
-    parallel::for_chunks(&mut y, ROWS * g.n, |i, block| {
-        block
-            .chunks_mut(g.n)
-            .for_each(|row| row.copy_from_slice(&bias));
-        let rows = block.len() / g.n;
-        product(
-            [rows, g.n, g.k],
-            View::rows(&x[i * ROWS * g.k..], g.k),
-            View::rows(&w, g.k).transposed(),
-            Into::Add,
-            block,
-            g.n,
-        );
+    let left = View::rows(&x, g.k);
+    let right = View::rows(&w, g.k).transposed();
+    for_tiles(&mut y, g.n, |[row, column], tile, width| {
+        let bias = &bias[column..][..width];
+        tile.chunks_mut(width)
+            .for_each(|row| row.copy_from_slice(bias));
+        let sizes = [tile.len() / width, width, g.k];
+        let (left, right) = (left.from_row(row), right.from_column(column));
+        product(sizes, left, right, Into::Add, tile, width);
     });
     Ok(device.floats(&[g.m, g.n], y))
 }

@@ -31,6 +31,20 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The rows from `row` on, of which there may be none.
+    pub(super) fn from_row(self, row: usize) -> Self {
+        let start = (row * self.row).min(self.data.len());
+        View {
+            data: &self.data[start..],
+            ..self
+        }
+    }
+
+    /// The columns from `column` on, of which there may be none.
+    pub(super) fn from_column(self, column: usize) -> Self {
+        self.transposed().from_row(column).transposed()
+    }
+
     /// Whether an `m` x `n` matrix lies in the slice.
     fn holds(&self, m: usize, n: usize) -> bool {
         m == 0 || n == 0 || (m - 1) * self.row + (n - 1) * self.column < self.data.len()
@@ -70,7 +84,7 @@ pub(super) fn product(
     for i in (0..m).step_by(SIDE) {
         for j in (0..n).step_by(SIDE) {
             let (rows, columns) = (SIDE.min(m - i), SIDE.min(n - j));
-            let (a_part, b_part) = (&a.data[i * a.row..], &b.data[j * b.column..]);
+            let (a_part, b_part) = (a.from_row(i), b.from_column(j));
             let c_part = &mut c[i * width + j..];
             // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its slice,
             // `c` is borrowed alone, and its rows do not overlap since width >= n.
@@ -83,10 +97,10 @@ pub(super) fn product(
                     1,
                     width as isize,
                     into == Into::Add,
-                    a_part.as_ptr(),
+                    a_part.data.as_ptr(),
                     a.column as isize,
                     a.row as isize,
-                    b_part.as_ptr(),
+                    b_part.data.as_ptr(),
                     b.column as isize,
                     b.row as isize,
                     1.0,
