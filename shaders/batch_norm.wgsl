@@ -8,6 +8,7 @@
 //   input_gradient     dx = gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m)
 //                      where the statistics are the batch's; where they are constants, the first term alone;
 //                      `rectified` as above
+//   input_gradient_in_place  the same, where y holds x before
 //   evaluation_dx      the first term from dy alone; where `rectified` is 1, 0 wherever the result y was not above 0
 //   update_running     running = (1 - momentum) running + momentum batch
 //
@@ -345,29 +346,43 @@ fn merge_gradient_sums(at: Invocation) {
 }
 #end
 
+// dx of some pixels of a channel that has these coefficients and shift.
+fn gradient_of(of_channel: vec4f, shift: f32, value: Pixels, back: Pixels) -> Pixels {
+    let centered = value - of_channel.x;
+    let passes = Tests(params.rectified == 0u) | (centered * of_channel.y + shift > Pixels(0.0));
+    let through = of_channel.z + centered * of_channel.w;
+    return of_channel.y * (select(Pixels(0.0), back, passes) - through);
+}
+
+#for in_place in 0..2
 @compute @workgroup_size(WORKGROUP)
+#if in_place
+fn input_gradient_in_place(at: Invocation) {
+#else
 fn input_gradient(at: Invocation) {
+#end
     let own = walk(at);
     let c = params.first_channel + own.channel;
     let of_channel = coefficients[c];
     let shift = beta[c];
-    let all_pass = Tests(params.rectified == 0u);
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
+#if in_place
+            let unit = y[start + p];
+#else
             let unit = x[start + p];
+#end
             let back = dy[start + p];
 #for h in 0..1+PAIRS
-            let centered${h} = pixels${h}(unit) - of_channel.x;
-            let passes${h} = all_pass | (centered${h} * of_channel.y + shift > Pixels(0.0));
-            let through${h} = of_channel.z + centered${h} * of_channel.w;
-            let result${h} = of_channel.y * (select(Pixels(0.0), pixels${h}(back), passes${h}) - through${h});
+            let result${h} = gradient_of(of_channel, shift, pixels${h}(unit), pixels${h}(back));
 #end
             y[start + p] = stored(result0, result${PAIRS});
         }
     }
 }
 
+#end
 @compute @workgroup_size(WORKGROUP)
 fn evaluation_dx(at: Invocation) {
     let own = walk(at);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parallax::data::{self, DataKind};
 use parallax::device::cpu::CpuDevice;
+use parallax::device::profile::ProfiledDevice;
 use parallax::device::read_f32;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::pretext::Protocol;
@@ -65,4 +66,28 @@ fn recomputation_holds_less() {
     };
     let (plain, again) = (peak(false), peak(true));
     assert!(again < 0.75 * plain, "{again} of {plain} bytes");
+}
+
+/// A batch norm's gradient needs no memory of its own: its input is not held any more when its turn comes.
+#[test]
+fn every_batch_norm_goes_back_in_place() {
+    for (arch, batch_norms) in [(Arch::ResNet18, 20), (Arch::ResNet50, 53)] {
+        for recompute in [false, true] {
+            let profiler = Arc::new(ProfiledDevice::cpu(CpuDevice::new()));
+            let device: Device = profiler.clone();
+            let trainer = trainer(&device, arch, 0.0625, 4).expect("it fits");
+            let mut trainer = trainer.recomputing(recompute);
+            profiler.start();
+            let pending = trainer.step(0).expect("it runs");
+            trainer.finish(pending).expect("it is finite");
+            let calls = profiler.stop().expect("there is no GPU").calls;
+            let count = |kernel: &str| calls.iter().filter(|call| call.kernel == kernel).count();
+            let counts = [
+                "batch_norm_training_backward_in_place",
+                "batch_norm_training_backward",
+            ]
+            .map(count);
+            assert_eq!(counts, [batch_norms, 0], "{arch}, recompute {recompute}");
+        }
+    }
 }

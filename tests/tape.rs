@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use parallax::autograd::{self, Tape, Var};
+use parallax::autograd::{self, Affine, Tape, Var};
 use parallax::device::cpu::CpuDevice;
+use parallax::device::kernels::Activation;
+use parallax::device::profile::ProfiledDevice;
+use parallax::device::shapes::Conv2d;
 use parallax::device::{read_f32, upload_f32};
 use parallax::{Device, Error, Result, Tensor};
 
@@ -162,6 +165,57 @@ fn inference_saves_nothing_and_backward_frees_as_it_goes() -> Result<()> {
         "{}",
         peak_buffers(&device)
     );
+    Ok(())
+}
+
+/// Backward, batch norm writes the gradient of its input over this, unless somebody still has it.
+#[test]
+fn an_input_that_is_still_held_is_not_overwritten() -> Result<()> {
+    let profiler = Arc::new(ProfiledDevice::cpu(CpuDevice::new()));
+    let device: Device = profiler.clone();
+    let numbers: Vec<f32> = (0..24).map(|i| (i * i % 17) as f32).collect();
+    let x = upload_f32(&device, &numbers, &[2, 3, 2, 2])?;
+    let w = upload_f32(&device, &numbers[..12], &[1, 3, 2, 2])?;
+    let gamma = upload_f32(&device, &[1.5, -0.5, 2.0], &[3])?;
+    let beta = upload_f32(&device, &[0.5, 0.25, 0.0], &[3])?;
+    // The gradients, and the kernel that batch norm's came from.
+    let gradients = |holds: bool| -> Result<(Vec<Vec<f32>>, &str)> {
+        let tape = Tape::new(&device);
+        let between = autograd::scale(&tape, 2.0, &tape.leaf(&x))?;
+        let held = holds.then(|| between.tensor().clone());
+        let affine = Affine {
+            gamma: &tape.leaf(&gamma),
+            beta: &tape.leaf(&beta),
+            eps: 1e-5,
+        };
+        let (y, _) = autograd::batch_norm_training(&tape, &between, affine, Activation::Relu)?;
+        drop(between);
+        let conv = Conv2d {
+            stride: 1,
+            padding: 0,
+        };
+        let sums = autograd::conv2d(&tape, &y, &tape.leaf(&w), conv)?;
+        drop(y);
+        let loss = autograd::sum(&tape, &sums)?;
+        profiler.start();
+        let gradients = tape.backward(&loss)?;
+        let calls = profiler.stop()?.calls;
+        let kernel = calls.iter().find(|call| call.kernel.contains("norm_tr"));
+        let kernel = kernel.expect("batch norm went back").kernel;
+        if let Some(held) = held {
+            let twice: Vec<f32> = numbers.iter().map(|x| 2.0 * x).collect();
+            assert_eq!(read_f32(&device, &held)?, twice);
+        }
+        assert_eq!(read_f32(&device, &x)?, numbers);
+        let of = |leaf| read_f32(&device, gradients.of(leaf).expect("the loss depends on it"));
+        let all: Result<_> = [&x, &w, &gamma, &beta].into_iter().map(of).collect();
+        Ok((all?, kernel))
+    };
+    let (apart, kernel) = gradients(true)?;
+    assert_eq!(kernel, "batch_norm_training_backward");
+    let (in_place, kernel) = gradients(false)?;
+    assert_eq!(kernel, "batch_norm_training_backward_in_place");
+    assert_eq!(apart, in_place);
     Ok(())
 }
 

@@ -7,6 +7,8 @@
 //! 3. `dgamma = sum dy xhat`
 //! 4. training, where mean and variance depend on x: `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`;
 //!    evaluation, where they are constants: `dx = gamma / sqrt(variance + eps) dy`
+//!
+//! In training dx is written over x, where nothing else holds it any more.
 
 use super::saved::{Again, Saved};
 use super::{Tape, Var};
@@ -110,7 +112,7 @@ fn normalized(
         // Both y and the gradient of the sum's result, the largest tensors of a step, end here.
         let dy = match y_of_sum {
             Some(y) => {
-                let y = y.tensor(device)?;
+                let y = y.into_tensor(device)?;
                 match dy.is_unshared() {
                     true => device.relu_backward_in_place(&dy, &y).map(|()| dy)?,
                     false => device.relu_backward(&dy, &y)?,
@@ -118,11 +120,13 @@ fn normalized(
             }
             None => dy,
         };
-        let x = saved_x.tensor(device)?;
+        // y and what computes it again are gone: where x was an operation's result, this one is the last that needs it.
+        let x = saved_x.into_tensor(device)?;
         let BatchNormGradients { dx, dgamma, dbeta } = match statistics {
-            Statistics::OfTheBatch => {
-                device.batch_norm_training_backward(&dy, &x, &norm, rectified)?
-            }
+            Statistics::OfTheBatch => match x.is_unshared() {
+                true => device.batch_norm_training_backward_in_place(&dy, &x, &norm, rectified)?,
+                false => device.batch_norm_training_backward(&dy, &x, &norm, rectified)?,
+            },
             Statistics::Constant => {
                 device.batch_norm_evaluation_backward(&dy, &x, &norm, rectified)?
             }

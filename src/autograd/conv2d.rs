@@ -17,8 +17,10 @@ pub fn conv2d(tape: &Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let saved_w = x.is_tracked().then(|| w.tensor().clone());
     let saved_x = w.is_tracked().then(|| x.saved());
     tape.record("conv2d", y, &[("x", x), ("w", w)], move |device, dy| {
+        // In this order, so that an x that was computed again is gone before there is a dx.
+        let dw = saved_x.map(|x| device.conv2d_dw(dy, &x.into_tensor(device)?, w_shape, conv));
+        let dw = dw.transpose()?;
         let dx = saved_w.map(|w| device.conv2d_dx(dy, &w, x_shape, conv));
-        let dw = saved_x.map(|x| device.conv2d_dw(dy, &x.tensor(device)?, w_shape, conv));
-        Ok(vec![dx.transpose()?, dw.transpose()?])
+        Ok(vec![dx.transpose()?, dw])
     })
 }

@@ -24,6 +24,14 @@ impl Saved {
         }
     }
 
+    /// As [`Saved::tensor`], for the last use: the value is unshared where nothing else keeps it.
+    pub(super) fn into_tensor(self, device: &Device) -> Result<Tensor> {
+        match self {
+            Saved::Tensor(tensor) => Ok(tensor),
+            Saved::Again(again) => again.tensor(device, true),
+        }
+    }
+
     /// As [`Saved::tensor`], for a value that is only needed to compute another one again.
     pub(super) fn tensor_between(&self, device: &Device) -> Result<Tensor> {
         match self {

@@ -402,6 +402,16 @@ pub trait Kernels: Send + Sync {
         rectified: bool,
     ) -> Result<BatchNormGradients>;
 
+    /// As [`Kernels::batch_norm_training_backward`], with dx in the place of `x`: the result's dx is `x`, changed. `dy` is
+    /// another tensor.
+    fn batch_norm_training_backward_in_place(
+        &self,
+        dy: &Tensor,
+        x: &Tensor,
+        norm: &ChannelNorm,
+        rectified: bool,
+    ) -> Result<BatchNormGradients>;
+
     /// Gradients where the statistics are constants (evaluation): `dx = dy gamma / sqrt(variance + eps)`; otherwise as
     /// [`Kernels::batch_norm_training_backward`].
     fn batch_norm_evaluation_backward(

@@ -6,8 +6,9 @@
 
 /// Spans are multiples of this many bytes: the largest alignment of an offset that an adapter may ask for.
 pub(super) const UNIT: u64 = 256;
-/// Spans of at most so many bytes are taken from the end of a free span, larger ones from its start: gradients of weights,
-/// which are small and stay long, do not lie between activations, which are large and go soon.
+/// Spans of at most so many bytes are taken from the end of a block's last free span that holds them, larger ones from the
+/// start of the smallest: gradients of weights, which are small and stay long, do not lie between activations, which are
+/// large and go soon.
 const SMALL: u64 = 512 << 10;
 
 /// A part of a block, in bytes.
@@ -52,10 +53,15 @@ impl Block {
         lengths.filter(|&there| there >= len).min()
     }
 
-    /// `len` bytes of the first free span of `fitting` bytes.
+    /// `len` bytes: where they are few, of the last free span that holds them, else of the last of `fitting` bytes. (The
+    /// first ones lie among what came before and stays.)
     fn take(&mut self, fitting: u64, len: u64) -> Span {
-        let place = self.free.iter().position(|span| span.len == fitting);
-        let place = place.expect("the length is that of a free span");
+        let is_place = |span: &Span| match len <= SMALL {
+            true => span.len >= len,
+            false => span.len == fitting,
+        };
+        let place = self.free.iter().rposition(is_place);
+        let place = place.expect("there is a free span of `fitting` bytes, which is `len` or more");
         let free = &mut self.free[place];
         let mut start = free.start;
         free.len -= len;
@@ -131,8 +137,8 @@ impl Spans {
 
     /// `len` bytes, a multiple of [`UNIT`] that is not 0; none where no block has room.
     ///
-    /// They are taken from the smallest free span of the blocks in use that holds them, else from the first unused block that
-    /// does. So a block that is not in use changes nothing as against one that was not added yet: the same requests in the
+    /// They are taken from the block in use whose free span holds them with the least to spare, else from the first unused
+    /// block that does. So a block that is not in use changes nothing as against one that was not added yet: the same requests in the
     /// same order get the same places in the first step and in every other, and find their bind groups in the cache.
     pub(super) fn take(&mut self, len: u64) -> Option<Taken> {
         let fitting = self.blocks.iter().enumerate();
@@ -210,18 +216,41 @@ mod tests {
         let small = arena.take(UNIT).unwrap();
         assert_eq!((large.touched, small.touched), (2 * SMALL, UNIT));
         assert_eq!(small.span.start, 8 * SMALL - UNIT);
-        // In the hole that the large one leaves, at its end, as nothing else fits better.
+        // In the hole that the large one leaves, which fits better than what was never in use.
         let behind = arena.take(3 * SMALL).unwrap();
         arena.give_back(large.block, large.span);
-        let again = arena.take(SMALL).unwrap();
-        assert_eq!((again.span.start, again.touched), (SMALL, 0));
+        let again = arena.take(SMALL + UNIT).unwrap();
+        assert_eq!((again.span.start, again.touched), (0, 0));
         arena.give_back(behind.block, behind.span);
-        // From the first large one's end over what was in use into what was not.
+        // From the hole's end over what was in use into what was not.
         let last = arena.take(5 * SMALL).unwrap();
-        assert_eq!((last.span.start, last.touched), (2 * SMALL, 2 * SMALL));
+        assert_eq!(last.span.start, SMALL + UNIT);
+        assert_eq!(last.touched, SMALL + UNIT);
         // The rest up to the small one at the end.
-        let rest = arena.take(SMALL - UNIT).unwrap();
-        assert_eq!((rest.span.start, rest.touched), (7 * SMALL, SMALL - UNIT));
+        let rest = arena.take(2 * SMALL - 2 * UNIT).unwrap();
+        assert_eq!(rest.span.start, 6 * SMALL + UNIT);
+        assert_eq!(rest.touched, 2 * SMALL - 2 * UNIT);
+    }
+
+    #[test]
+    fn small_spans_lie_behind_and_large_ones_where_they_fit() {
+        let mut block = Block::new(64 * SMALL);
+        let holes = [2, 9, 2, 5].map(|times| {
+            let hole = take(&mut block, times * SMALL);
+            // What keeps the holes apart.
+            take(&mut block, 2 * SMALL);
+            hole
+        });
+        holes.into_iter().for_each(|hole| block.give_back(hole));
+        // Of the two holes that are just as large, the last.
+        assert_eq!(take(&mut block, 2 * SMALL).start, holes[2].start);
+        assert_eq!(take(&mut block, 3 * SMALL).start, holes[3].start);
+        // A small one is behind all of them, though it would fit in one.
+        assert_eq!(take(&mut block, SMALL).start, 63 * SMALL);
+        // What the hole of five has left is just as large as the first one.
+        let rest = holes[3].start + 3 * SMALL;
+        assert_eq!(take(&mut block, 2 * SMALL).start, rest);
+        assert_eq!(take(&mut block, 2 * SMALL).start, holes[0].start);
     }
 
     /// Where a step's tensors lie that are made and given back in an order of chance, the same for every step.

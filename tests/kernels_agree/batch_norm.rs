@@ -251,6 +251,21 @@ fn gradients_in_training_and_in_evaluation() {
                     check("dbeta", &gradients.dbeta, &c, &expected.dbeta);
                     check("dgamma", &gradients.dgamma, &c, &expected.dgamma);
                     check("dx", &gradients.dx, &shape, &expected.dx);
+                    if training {
+                        let place = device.copy(&x).expect(name);
+                        let there = device
+                            .batch_norm_training_backward_in_place(&dy, &place, &norm, rectified)
+                            .expect(name);
+                        assert_eq!(there.dx.id(), place.id(), "{case}");
+                        for (what, there, apart) in [
+                            ("dx", &there.dx, &gradients.dx),
+                            ("dgamma", &there.dgamma, &gradients.dgamma),
+                            ("dbeta", &there.dbeta, &gradients.dbeta),
+                        ] {
+                            let [there, apart] = [there, apart].map(|x| bits(&get(&device, x)));
+                            assert!(there == apart, "{what} in place of x, {case}");
+                        }
+                    }
                     if !training {
                         let y = rectified
                             .then(|| device.batch_norm(&x, &norm, Activation::Relu).expect(name));

@@ -401,7 +401,15 @@ fn batch_norm_and_its_gradients() {
                 }
                 let what = format!("dx, {case}");
                 agree16(&what, &device, &gradients.dx, &shape, &expected.dx);
-                if !training {
+                if training {
+                    let place = device.copy(&x16).expect(name);
+                    let there = device
+                        .batch_norm_training_backward_in_place(&dy16, &place, &norm, rectified)
+                        .expect(name);
+                    assert_eq!(there.dx.id(), place.id(), "{what}");
+                    let [there, apart] = [&place, &gradients.dx].map(|x| get16(&device, x));
+                    assert!(there == apart, "in place of x: {what}");
+                } else {
                     let y =
                         rectified.then(|| put16(&device, &rounded(&narrow(&relu.value)), &shape));
                     // A result so small that it is rounded to zero does not pass; it is no result of these inputs.
@@ -545,6 +553,11 @@ fn types_that_do_not_fit_are_named() {
             (
                 "dy",
                 d.batch_norm_training_backward(&x, &x16, &norm, true)
+                    .map(|g| g.dx),
+            ),
+            (
+                "dy",
+                d.batch_norm_training_backward_in_place(&x, &x16, &norm, true)
                     .map(|g| g.dx),
             ),
             (

@@ -274,6 +274,7 @@ fn batch_norm() {
         let z = Zeros(d);
         let refuse = |what: &str, result: Result<()>| refused(name, what, result);
         let (x, c) = (z.f(&[2, 3, 4, 5]), z.f(&[3]));
+        let dy = z.f(&[2, 3, 4, 5]);
         let (good, bad) = (z.statistics(3, 3), z.statistics(3, 4));
         refuse(
             "statistics: dimensions",
@@ -305,6 +306,8 @@ fn batch_norm() {
             refuse(&format!("batch_norm: {what}"), forward.map(drop));
             let training = d.batch_norm_training_backward(&x, &x, &norm, false);
             refuse(&format!("training: {what}"), training.map(drop));
+            let in_place = d.batch_norm_training_backward_in_place(&dy, &x, &norm, false);
+            refuse(&format!("training in place: {what}"), in_place.map(drop));
             let evaluation = d.batch_norm_evaluation_backward(&x, &x, &norm, false);
             refuse(&format!("evaluation: {what}"), evaluation.map(drop));
             let dx = d.batch_norm_evaluation_dx(&x, &norm, None);
@@ -326,11 +329,15 @@ fn batch_norm() {
         for dy in [&other, &z.u(&[2, 3, 4, 5])] {
             let training = d.batch_norm_training_backward(dy, &x, &fits, true);
             refuse("training: dy", training.map(drop));
+            let in_place = d.batch_norm_training_backward_in_place(dy, &x, &fits, true);
+            refuse("training in place: dy", in_place.map(drop));
             let evaluation = d.batch_norm_evaluation_backward(dy, &x, &fits, true);
             refuse("evaluation: dy", evaluation.map(drop));
             let dx = d.batch_norm_evaluation_dx(dy, &fits, Some(&x));
             refuse("evaluation dx: dy", dx.map(drop));
         }
+        let in_place = d.batch_norm_training_backward_in_place(&x, &x, &fits, true);
+        refuse("training in place: one tensor", in_place.map(drop));
         let update = RunningUpdate {
             count: 40,
             momentum: 0.1,

@@ -1,7 +1,9 @@
 //! Batch norm. Sums of a channel are taken over fixed groups of whole images, in float64 lanes that follow one another
 //! through the group, then over the groups in order.
 
-use super::activations::{Activations, ReadActivations, read_activations, with_both};
+use super::activations::{
+    Activations, ReadActivations, change_activations, read_activations, with_both,
+};
 use super::vectorised::vectorised;
 use super::{CpuDevice, parallel, read_f32, read_u32, write_f32};
 use crate::device::kernels::{
@@ -381,6 +383,109 @@ pub(super) enum Statistics {
     Constant,
 }
 
+/// How a batch norm goes back: the sums of every channel, and from them dx.
+struct Backward {
+    batch: Batch,
+    lines: Vec<Line>,
+    rectified: bool,
+    /// dbeta and dgamma.
+    sums: Vec<[f64; 2]>,
+    kind: Statistics,
+}
+
+impl Backward {
+    fn new(
+        operation: &'static str,
+        [dy, x]: [&Tensor; 2],
+        norm: &ChannelNorm,
+        rectified: bool,
+        kind: Statistics,
+    ) -> Result<Self> {
+        let shape = shapes::batch_norm(operation, x, norm, Activation::Identity)?;
+        shapes::same(operation, ("x", x), ("dy", dy))?;
+        let batch = Batch::new(shape);
+        let lines = lines(operation, norm)?;
+        let stored_dy = read_activations(operation, "dy", dy)?;
+        let stored_x = read_activations(operation, "x", x)?;
+        let sums = batch.sums(
+            [stored_dy.values(), stored_x.values()],
+            #[inline(always)]
+            |sums, channel, [dy, x]| {
+                let line = lines[channel];
+                sums.add(
+                    dy,
+                    x,
+                    #[inline(always)]
+                    |dy, x| {
+                        let (mut terms, mut products) = (*dy, [0.0; LANES]);
+                        for (dy, &x) in terms.iter_mut().zip(x) {
+                            *dy = line.passed(rectified, *dy, x);
+                        }
+                        for (product, (dy, x)) in products.iter_mut().zip(terms.iter().zip(x)) {
+                            *product = dy * ((x - line.mean) * line.deviation);
+                        }
+                        [terms, products]
+                    },
+                );
+            },
+        );
+        Ok(Backward {
+            batch,
+            lines,
+            rectified,
+            sums,
+            kind,
+        })
+    }
+
+    /// Elements of an image.
+    fn image(&self) -> usize {
+        self.batch.c * self.batch.plane
+    }
+
+    /// dx of an image, in the place of its x, or of whatever `dx` holds where x is elsewhere.
+    fn image_dx(&self, dy: &[f32], x: Option<&[f32]>, dx: &mut [f32]) {
+        let (plane, count) = (self.batch.plane, self.batch.count());
+        vectorised(
+            #[inline(always)]
+            || {
+                let planes = dx.chunks_mut(plane).zip(dy.chunks(plane));
+                for (channel, (dx, dy)) in planes.enumerate() {
+                    if let Some(x) = x {
+                        dx.copy_from_slice(&x[channel * plane..][..plane]);
+                    }
+                    let line = self.lines[channel];
+                    // dbeta / m, and dgamma / m / sqrt(variance + eps).
+                    let (a, b) = match self.kind {
+                        Statistics::OfTheBatch => {
+                            let [a, b] = self.sums[channel].map(|sum| (sum / count) as f32);
+                            (a, b * line.deviation)
+                        }
+                        Statistics::Constant => (0.0, 0.0),
+                    };
+                    for (x, &dy) in dx.iter_mut().zip(dy) {
+                        let passed = line.passed(self.rectified, dy, *x);
+                        *x = line.factor * (passed - a - (*x - line.mean) * b);
+                    }
+                }
+            },
+        );
+    }
+
+    fn gradients(self, device: &CpuDevice, dx: Tensor) -> BatchNormGradients {
+        let c = self.batch.c;
+        let (mut dgamma, mut dbeta) = (device.take(c), device.take(c));
+        for (channel, [sum_dy, sum_dy_xhat]) in self.sums.into_iter().enumerate() {
+            (dbeta[channel], dgamma[channel]) = (sum_dy as f32, sum_dy_xhat as f32);
+        }
+        BatchNormGradients {
+            dx,
+            dgamma: device.floats(&[c], dgamma),
+            dbeta: device.floats(&[c], dbeta),
+        }
+    }
+}
+
 pub(super) fn backward(
     device: &CpuDevice,
     dy: &Tensor,
@@ -390,76 +495,39 @@ pub(super) fn backward(
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
     let operation = "batch_norm_backward";
-    let shape = shapes::batch_norm(operation, x, norm, Activation::Identity)?;
-    shapes::same(operation, ("x", x), ("dy", dy))?;
-    let batch = Batch::new(shape);
-    let lines = lines(operation, norm)?;
+    let backward = Backward::new(operation, [dy, x], norm, rectified, kind)?;
     let stored_dy = read_activations(operation, "dy", dy)?;
     let stored_x = read_activations(operation, "x", x)?;
     let inputs = [stored_dy.values(), stored_x.values()];
-    let sums = batch.sums(
-        inputs,
-        #[inline(always)]
-        |sums, channel, [dy, x]| {
-            let line = lines[channel];
-            sums.add(
-                dy,
-                x,
-                #[inline(always)]
-                |dy, x| {
-                    let (mut terms, mut products) = (*dy, [0.0; LANES]);
-                    for (dy, &x) in terms.iter_mut().zip(x) {
-                        *dy = line.passed(rectified, *dy, x);
-                    }
-                    for (product, (dy, x)) in products.iter_mut().zip(terms.iter().zip(x)) {
-                        *product = dy * ((x - line.mean) * line.deviation);
-                    }
-                    [terms, products]
-                },
-            );
-        },
-    );
-    let count = batch.count();
-    let of_image = |dy: &[f32], x: &[f32], part: &mut [f32]| {
-        vectorised(
-            #[inline(always)]
-            || {
-                let planes = dy.chunks(batch.plane).zip(x.chunks(batch.plane));
-                let planes = part.chunks_mut(batch.plane).zip(planes);
-                for (channel, (dx, (dy, x))) in planes.enumerate() {
-                    let line = lines[channel];
-                    // dbeta / m, and dgamma / m / sqrt(variance + eps).
-                    let (a, b) = match kind {
-                        Statistics::OfTheBatch => {
-                            let [a, b] = sums[channel].map(|sum| (sum / count) as f32);
-                            (a, b * line.deviation)
-                        }
-                        Statistics::Constant => (0.0, 0.0),
-                    };
-                    for (dx, (&dy, &x)) in dx.iter_mut().zip(dy.iter().zip(x)) {
-                        *dx =
-                            line.factor * (line.passed(rectified, dy, x) - a - (x - line.mean) * b);
-                    }
-                }
-            },
-        );
-    };
     let mut dx = device.take_activations(x.len(), x.dtype());
-    dx.for_chunks(batch.c * batch.plane, |image, part| {
-        let start = image * batch.c * batch.plane;
+    dx.for_chunks(backward.image(), |image, part| {
+        let start = image * part.len();
         with_both(inputs, start..start + part.len(), |dy, x| {
-            of_image(dy, x, part);
+            backward.image_dx(dy, Some(x), part);
         });
     });
-    let (mut dgamma, mut dbeta) = (device.take(batch.c), device.take(batch.c));
-    for (channel, [sum_dy, sum_dy_xhat]) in sums.into_iter().enumerate() {
-        (dbeta[channel], dgamma[channel]) = (sum_dy as f32, sum_dy_xhat as f32);
-    }
-    Ok(BatchNormGradients {
-        dx: device.activations(x.shape(), dx),
-        dgamma: device.floats(&[batch.c], dgamma),
-        dbeta: device.floats(&[batch.c], dbeta),
-    })
+    Ok(backward.gradients(device, device.activations(x.shape(), dx)))
+}
+
+pub(super) fn training_backward_in_place(
+    device: &CpuDevice,
+    dy: &Tensor,
+    x: &Tensor,
+    norm: &ChannelNorm,
+    rectified: bool,
+) -> Result<BatchNormGradients> {
+    let operation = "batch_norm_training_backward_in_place";
+    shapes::distinct(operation, ("dy", dy), ("x", x))?;
+    let kind = Statistics::OfTheBatch;
+    let backward = Backward::new(operation, [dy, x], norm, rectified, kind)?;
+    let stored = read_activations(operation, "dy", dy)?;
+    change_activations(operation, "x", x, backward.image(), |image, part| {
+        let start = image * part.len();
+        stored.values().with(start..start + part.len(), |dy| {
+            backward.image_dx(dy, None, part);
+        });
+    })?;
+    Ok(backward.gradients(device, x.clone()))
 }
 
 pub(super) fn batch_norm_evaluation_dx(

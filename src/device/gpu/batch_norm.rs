@@ -231,6 +231,86 @@ pub(super) enum Statistics {
     Constant,
 }
 
+/// How a batch norm goes back: the sums of every channel, of which dx is made.
+struct Backward {
+    batch: Batch,
+    /// Of a channel, as the shader has them.
+    coefficients: Tensor,
+    dgamma: Tensor,
+    dbeta: Tensor,
+}
+
+impl Backward {
+    fn new(
+        device: &GpuDevice,
+        operation: &'static str,
+        [dy, x]: [&Tensor; 2],
+        norm: &ChannelNorm,
+        rectified: bool,
+        kind: Statistics,
+    ) -> Result<Self> {
+        let shape = shapes::batch_norm(operation, x, norm, Activation::Identity)?;
+        shapes::same(operation, ("x", x), ("dy", dy))?;
+        let mut batch = Batch::new(device, operation, shape, norm.eps)?;
+        batch.rectify(rectified);
+        let partials = batch.partials(device)?;
+        let BatchStatistics { mean, variance } = &norm.statistics;
+        batch.launch(
+            device,
+            [
+                &elements::GRADIENT_SUMS_OF_SPLIT,
+                &vectors::GRADIENT_SUMS_OF_SPLIT,
+                &pairs::GRADIENT_SUMS_OF_SPLIT,
+            ],
+            &[x, dy],
+            &[mean, variance, &norm.gamma, &norm.beta, &partials],
+            None,
+        )?;
+        let coefficients = device.floats(&[batch.channels, 4])?;
+        let dbeta = device.floats(&[batch.channels])?;
+        let dgamma = device.floats(&[batch.channels])?;
+        let params = Params {
+            training: u32::from(kind == Statistics::OfTheBatch),
+            ..batch.params
+        };
+        let tensors = [
+            mean,
+            variance,
+            &norm.gamma,
+            &partials,
+            &coefficients,
+            &dbeta,
+            &dgamma,
+        ];
+        batch.launch_channels(device, &elements::MERGE_GRADIENT_SUMS, params, &tensors)?;
+        Ok(Backward {
+            batch,
+            coefficients,
+            dgamma,
+            dbeta,
+        })
+    }
+
+    /// Records `entries` of `inputs`, which make `dx`.
+    fn launch(
+        self,
+        device: &GpuDevice,
+        entries: Entries,
+        inputs: &[&Tensor],
+        norm: &ChannelNorm,
+        dx: Tensor,
+    ) -> Result<BatchNormGradients> {
+        let of_channels = [&norm.beta, &self.coefficients];
+        self.batch
+            .launch(device, entries, inputs, &of_channels, Some(&dx))?;
+        Ok(BatchNormGradients {
+            dx,
+            dgamma: self.dgamma,
+            dbeta: self.dbeta,
+        })
+    }
+}
+
 pub(super) fn backward(
     device: &GpuDevice,
     dy: &Tensor,
@@ -240,49 +320,33 @@ pub(super) fn backward(
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
     let operation = "batch_norm_backward";
-    let shape = shapes::batch_norm(operation, x, norm, Activation::Identity)?;
-    shapes::same(operation, ("x", x), ("dy", dy))?;
-    let mut batch = Batch::new(device, operation, shape, norm.eps)?;
-    batch.rectify(rectified);
-    let partials = batch.partials(device)?;
-    let BatchStatistics { mean, variance } = &norm.statistics;
-    batch.launch(
-        device,
-        [
-            &elements::GRADIENT_SUMS_OF_SPLIT,
-            &vectors::GRADIENT_SUMS_OF_SPLIT,
-            &pairs::GRADIENT_SUMS_OF_SPLIT,
-        ],
-        &[x, dy],
-        &[mean, variance, &norm.gamma, &norm.beta, &partials],
-        None,
-    )?;
-    let coefficients = device.floats(&[batch.channels, 4])?;
-    let dbeta = device.floats(&[batch.channels])?;
-    let dgamma = device.floats(&[batch.channels])?;
-    let params = Params {
-        training: u32::from(kind == Statistics::OfTheBatch),
-        ..batch.params
-    };
-    let tensors = [
-        mean,
-        variance,
-        &norm.gamma,
-        &partials,
-        &coefficients,
-        &dbeta,
-        &dgamma,
-    ];
-    batch.launch_channels(device, &elements::MERGE_GRADIENT_SUMS, params, &tensors)?;
+    let backward = Backward::new(device, operation, [dy, x], norm, rectified, kind)?;
     let dx = device.allocate(x.shape(), x.dtype())?;
     let entries = [
         &elements::INPUT_GRADIENT,
         &vectors::INPUT_GRADIENT,
         &pairs::INPUT_GRADIENT,
     ];
-    let of_channels = [&norm.beta, &coefficients];
-    batch.launch(device, entries, &[x, dy], &of_channels, Some(&dx))?;
-    Ok(BatchNormGradients { dx, dgamma, dbeta })
+    backward.launch(device, entries, &[x, dy], norm, dx)
+}
+
+pub(super) fn training_backward_in_place(
+    device: &GpuDevice,
+    dy: &Tensor,
+    x: &Tensor,
+    norm: &ChannelNorm,
+    rectified: bool,
+) -> Result<BatchNormGradients> {
+    let operation = "batch_norm_training_backward_in_place";
+    shapes::distinct(operation, ("dy", dy), ("x", x))?;
+    let kind = Statistics::OfTheBatch;
+    let backward = Backward::new(device, operation, [dy, x], norm, rectified, kind)?;
+    let entries = [
+        &elements::INPUT_GRADIENT_IN_PLACE,
+        &vectors::INPUT_GRADIENT_IN_PLACE,
+        &pairs::INPUT_GRADIENT_IN_PLACE,
+    ];
+    backward.launch(device, entries, &[dy], norm, x.clone())
 }
 
 pub(super) fn batch_norm_evaluation_dx(

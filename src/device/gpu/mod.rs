@@ -473,6 +473,16 @@ impl Kernels for GpuDevice {
         batch_norm::backward(self, dy, x, norm, rectified, Statistics::OfTheBatch)
     }
 
+    fn batch_norm_training_backward_in_place(
+        &self,
+        dy: &Tensor,
+        x: &Tensor,
+        norm: &ChannelNorm,
+        rectified: bool,
+    ) -> Result<BatchNormGradients> {
+        batch_norm::training_backward_in_place(self, dy, x, norm, rectified)
+    }
+
     fn batch_norm_evaluation_backward(
         &self,
         dy: &Tensor,

@@ -309,6 +309,20 @@ impl Kernels for ProfiledDevice {
         )
     }
 
+    fn batch_norm_training_backward_in_place(
+        &self,
+        dy: &Tensor,
+        x: &Tensor,
+        norm: &ChannelNorm,
+        rectified: bool,
+    ) -> Result<BatchNormGradients> {
+        self.call(
+            "batch_norm_training_backward_in_place",
+            |inner| inner.batch_norm_training_backward_in_place(dy, x, norm, rectified),
+            |d| batch_norm_backward(9, [dy, x], norm, d),
+        )
+    }
+
     fn batch_norm_evaluation_backward(
         &self,
         dy: &Tensor,
