@@ -137,9 +137,9 @@ impl Spans {
 
     /// `len` bytes, a multiple of [`UNIT`] that is not 0; none where no block has room.
     ///
-    /// They are taken from the block in use whose free span holds them with the least to spare, else from the first unused
-    /// block that does. So a block that is not in use changes nothing as against one that was not added yet: the same requests in the
-    /// same order get the same places in the first step and in every other, and find their bind groups in the cache.
+    /// They are taken from the block in use that has the smallest free span that holds them, else from the first unused block
+    /// that does. So a block that is not in use changes nothing as against one that was not added yet: the same requests in
+    /// the same order get the same places in the first step and in every other, and find their bind groups in the cache.
     pub(super) fn take(&mut self, len: u64) -> Option<Taken> {
         let fitting = self.blocks.iter().enumerate();
         let fitting = fitting.filter_map(|(number, block)| {
