@@ -1,13 +1,13 @@
-//! Where tensors lie in a device's memory: in a few large blocks, of which every tensor takes a span. Here is no memory, only
-//! the places.
+//! Where tensors lie in a device's memory: in a few large blocks, of which every tensor takes a span. Here is no
+//! memory, only the places.
 //!
 //! A span that is given back joins the free spans beside it, so that the memory of many small tensors serves one large
 //! tensor later: what a training step holds is close to what it uses at its fullest moment.
 
 /// Spans are multiples of this many bytes: the largest alignment of an offset that an adapter may ask for.
 pub(super) const UNIT: u64 = 256;
-/// Spans of at most so many bytes are taken from the end of a free span, larger ones from its start: gradients of weights,
-/// which are small and stay long, do not lie between activations, which are large and go soon.
+/// Spans of at most so many bytes are taken from the end of a free span, larger ones from its start: gradients of
+/// weights, which are small and stay long, do not lie between activations, which are large and go soon.
 const SMALL: u64 = 512 << 10;
 
 /// A part of a block, in bytes.
@@ -131,9 +131,10 @@ impl Spans {
 
     /// `len` bytes, a multiple of [`UNIT`] that is not 0; none where no block has room.
     ///
-    /// They are taken from the smallest free span of the blocks in use that holds them, else from the first unused block that
-    /// does. So a block that is not in use changes nothing as against one that was not added yet: the same requests in the
-    /// same order get the same places in the first step and in every other, and find their bind groups in the cache.
+    /// They are taken from the smallest free span of the blocks in use that holds them, else from the first unused
+    /// block that does. So a block that is not in use changes nothing as against one that was not added yet: the same
+    /// requests in the same order get the same places in the first step and in every other, and find their bind groups
+    /// in the cache.
     pub(super) fn take(&mut self, len: u64) -> Option<Taken> {
         let fitting = self.blocks.iter().enumerate();
         let fitting = fitting.filter_map(|(number, block)| {

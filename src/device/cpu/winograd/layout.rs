@@ -1,5 +1,5 @@
-//! Images with their channels innermost, where the transforms of Winograd's convolution find a register of them, and the
-//! transforms of whole tiles and kernels between them and the matrices that are multiplied.
+//! Images with their channels innermost, where the transforms of Winograd's convolution find a register of them, and
+//! the transforms of whole tiles and kernels between them and the matrices that are multiplied.
 //!
 //! A transformed thing is 36 matrices, one a point.
 
@@ -45,8 +45,8 @@ impl Matrices {
         }
     }
 
-    /// From one point to the next: a cache line more than the panel's elements, since 36 places a power of two apart would
-    /// share the same few lines of the cache.
+    /// From one point to the next: a cache line more than the panel's elements, since 36 places a power of two apart
+    /// would share the same few lines of the cache.
     fn of_point(self) -> usize {
         self.rows * self.panel + 16
     }
@@ -81,8 +81,8 @@ impl Matrices {
     }
 }
 
-/// Images `[images, h, w, channels]` with the channels filled up to lanes, and one pixel of zeros after them that stands
-/// for every pixel outside.
+/// Images `[images, h, w, channels]` with the channels filled up to lanes, and one pixel of zeros after them that
+/// stands for every pixel outside.
 #[derive(Clone, Copy)]
 pub(super) struct Images {
     pub(super) images: usize,
@@ -338,7 +338,8 @@ impl Kernel<'_> {
         }
     }
 
-    /// `G g G^T` for the written channels `written ..` and the read channels `read ..`, as matrices of a row a read channel.
+    /// `G g G^T` for the written channels `written ..` and the read channels `read ..`, as matrices of a row a read
+    /// channel.
     pub(super) fn transform(self, written: usize, read: usize, to: (Matrices, &mut [f32])) {
         run(KernelTransform {
             kernel: self,
