@@ -1,5 +1,5 @@
-//! Expands the shaders' imports and variants, has naga parse and validate every one, reflects their bindings, and writes
-//! the table that `src/device/gpu/shaders.rs` includes. An error in a shader is an error of the build.
+//! Expands the shaders' imports and variants, has naga parse and validate every one, reflects their bindings, and
+//! writes the table that `src/device/gpu/shaders.rs` includes. An error in a shader is an error of the build.
 
 #[path = "build/preprocess.rs"]
 mod preprocess;
@@ -73,8 +73,8 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
                 };
                 format!("{} variant '{variant}': {e}{place}", file.display())
             })?;
-            // Tensors of one kernel may lie in one buffer, read ones and written ones, and a buffer has one use in a dispatch
-            // (`src/device/gpu/buffers.rs`).
+            // Tensors of one kernel may lie in one buffer, read ones and written ones, and a buffer has one use in a
+            // dispatch (`src/device/gpu/buffers.rs`).
             let source = source.replace("var<storage, read>", "var<storage, read_write>");
             expanded.push((module, source, shader));
         }

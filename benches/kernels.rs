@@ -1,5 +1,5 @@
-//! Kernels at ResNet shapes, with throughput in FLOP/s (a multiply-add is two) or bytes/s. `PARALLAX_BENCH_DEVICE` names
-//! the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
+//! Kernels at ResNet shapes, with throughput in FLOP/s (a multiply-add is two) or bytes/s. `PARALLAX_BENCH_DEVICE`
+//! names the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
 //! `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain, staged, ...).
 
 use std::hint::black_box;
@@ -75,9 +75,9 @@ fn gemm(c: &mut Criterion) {
     }
 }
 
-/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter, in turn, so that what else the machine
-/// does meets both; prints the medians and their ratio, of single runs, each of which finds the other's code and numbers in
-/// the caches, and of several runs on end.
+/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter, in turn, so that what else the
+/// machine does meets both; prints the medians and their ratio, of single runs, each of which finds the other's code
+/// and numbers in the caches, and of several runs on end.
 fn gemm_beside_a_textbook(_: &mut Criterion) {
     let Ok(name) = std::env::var("PARALLAX_BENCH_DEVICE") else {
         return;
@@ -234,9 +234,9 @@ fn median(
     seconds.get(seconds.len() / 2).copied()
 }
 
-/// The largest batch of the literature, 2N = 16,384, beside the three products that it contains (similarities forward, the
-/// same again backward, probabilities times embeddings), in slices of rows so that neither holds a 2N x 2N matrix; prints
-/// the ratio of their medians.
+/// The largest batch of the literature, 2N = 16,384, beside the three products that it contains (similarities forward,
+/// the same again backward, probabilities times embeddings), in slices of rows so that neither holds a 2N x 2N matrix;
+/// prints the ratio of their medians.
 fn nt_xent_large(c: &mut Criterion) {
     let device = device();
     let (n, d, rows) = (16_384, 128, 2_048);
@@ -274,8 +274,9 @@ fn nt_xent_large(c: &mut Criterion) {
     }
 }
 
-/// Adam over the parameters of a ResNet-50, one after the other as a step does it, and over one tensor of as many elements:
-/// what one dispatch over all parameters would save. Prints the difference, and the host's part of the first.
+/// Adam over the parameters of a ResNet-50, one after the other as a step does it, and over one tensor of as
+/// many elements: what one dispatch over all parameters would save. Prints the difference, and the host's part of the
+/// first.
 fn adam(c: &mut Criterion) {
     let device = device();
     let config = ResNetConfig {

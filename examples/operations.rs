@@ -1,8 +1,9 @@
 //! Times one operation on a device, ready for a comparison with another program: a product of 512 x 512 x 512, a 3x3
-//! convolution of 64 channels of 32x32, or a residual block of two of them, forward and backward. Prints the seconds of each
-//! repetition after the first, one a line.
+//! convolution of 64 channels of 32x32, or a residual block of two of them, forward and backward. Prints the seconds of
+//! each repetition after the first, one a line.
 //!
-//! `cargo run --release --example operations -- product|convolution|block BATCH REPETITIONS [cpu|part of an adapter's name]`
+//! `cargo run --release --example operations -- product|convolution|block BATCH REPETITIONS [cpu|part of an adapter's
+//! name]`
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -2,8 +2,8 @@
 //
 //   attack_step   y = clamp(clamp(x + alpha sign(dx), clean - eps, clean + eps), low, high)
 //
-// with sign(0) = 0. Four elements an invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may hold
-// padding, which nobody reads. Workgroups of 256 invocations along one dimension. Five floats are moved for five
+// with sign(0) = 0. Four elements an invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may
+// hold padding, which nobody reads. Workgroups of 256 invocations along one dimension. Five floats are moved for five
 // operations, so that the bandwidth decides.
 
 #import grid

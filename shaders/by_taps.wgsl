@@ -2,8 +2,9 @@
 //
 //   by_taps[u, v, o, c] = w[o, c, u, v]
 //
-// C is a multiple of 8. An invocation takes eight channels of one o: 72 elements that lie together, as pairs, and stores them
-// in nine places, eight at once (docs/performance.md, WGSL on llvmpipe). Workgroups of 8 along one dimension.
+// C is a multiple of 8. An invocation takes eight channels of one o: 72 elements that lie together, as pairs, and
+// stores them in nine places, eight at once (docs/performance.md, WGSL on llvmpipe). Workgroups of 8 along one
+// dimension.
 //
 // Floor: 8 w bytes over the bandwidth.
 #import grid

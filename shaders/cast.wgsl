@@ -3,8 +3,8 @@
 //   narrow  y = x rounded to f16, to the nearest; an infinity beyond f16's largest number
 //   widen   y = x, exactly
 //
-// Four elements an invocation, as one vec4; workgroups of 256 along one dimension. The last vec4 may hold padding, which
-// nobody reads.
+// Four elements an invocation, as one vec4; workgroups of 256 along one dimension. The last vec4 may hold padding,
+// which nobody reads.
 
 enable f16;
 

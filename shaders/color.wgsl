@@ -108,8 +108,8 @@ fn change(step: u32, factor: f32, gray: f32, pixel: vec3f) -> vec3f {
 @compute @workgroup_size(256)
 fn color_transform(at: Invocation) {
     let image = workgroup_index(at);
-    // A folded grid has workgroups beyond the last image. They go along, since everybody must meet at the barriers, over
-    // no pixels.
+    // A folded grid has workgroups beyond the last image. They go along, since everybody must meet at the barriers,
+    // over no pixels.
     let inside = image < params.images;
     let pixels = select(0u, params.pixels, inside);
     let x_start = params.x_offset + 3u * image * params.pixels;

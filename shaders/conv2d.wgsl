@@ -1,4 +1,5 @@
-// Convolution as implicit GEMM: the forward pass, and the gradient of its input, which is the same sum with other numbers.
+// Convolution as implicit GEMM: the forward pass, and the gradient of its input, which is the same sum with other
+// numbers.
 //
 //   output[n, q, out_step i + out_row, out_step j + out_column]
 //     = sum over channels p, taps u < taps_h, v < taps_w of
@@ -11,26 +12,26 @@
 //   output  [N, Q, output_h, output_w]  y, or dx
 //
 //   forward: step = stride, direction = 1, row = column = -padding, out_step = 1; all taps.
-//   dx: an input pixel meets only those taps that land on the stride's grid, the same ones for all pixels with the same
-//       remainder by the stride. So dx is one launch for each pair of remainders (r, s): out_step = stride, out_row = r,
-//       out_column = s, step = 1, direction = -1, taps (r + padding) mod stride + u stride, row = (r + padding) div stride.
-//       Nothing is computed that is thrown away, and each pixel is written once.
+//   dx: an input pixel meets only those taps that land on the stride's grid, the same ones for all pixels with the
+//       same remainder by the stride. So dx is one launch for each pair of remainders (r, s): out_step = stride,
+//       out_row = r, out_column = s, step = 1, direction = -1, taps (r + padding) mod stride + u stride,
+//       row = (r + padding) div stride. Nothing is computed that is thrown away, and each pixel is written once.
 //
 // Tile: an invocation holds ROWS output channels x 4 VECTORS pixels in registers, a workgroup ROWS channels x
 // 4 VECTORS WORKGROUP pixels, which run through rows, planes and images, so that small planes fill it too. A pixel is
 // taken apart into image, row and column once. For each tap and channel an invocation loads its pixels (neighbours load
-// neighbours); the ROWS weights are the same for the whole workgroup. The sum runs over blocks of channels, then taps, then
-// the channels of a block, so that a block's pixels stay in the cache from tap to tap. Invocations behind the last pixel
-// repeat it and store nothing, so that control flow stays uniform.
+// neighbours); the ROWS weights are the same for the whole workgroup. The sum runs over blocks of channels, then taps,
+// then the channels of a block, so that a block's pixels stay in the cache from tap to tap. Invocations behind the last
+// pixel repeat it and store nothing, so that control flow stays uniform.
 //
 // The variants are those of gemm.wgsl, with its reasons:
-//   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded to
-//     whole tiles (w_tap and w_term count vec4s; w_row is 1).
+//   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded
+//     to whole tiles (w_tap and w_term count vec4s; w_row is 1).
 //   - subgroup8 and subgroup32: w is single elements, where they lie in their tensor.
-// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all lies in
-// whole vectors (src/device/gpu/conv2d_pairs.rs).
-// A further one, staged in workgroup memory, is conv2d_staged.wgsl. Each has a twin for f16 input, w and output, whose sums
-// are f32 too.
+// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all
+// lies in whole vectors (src/device/gpu/conv2d_pairs.rs).
+// A further one, staged in workgroup memory, is conv2d_staged.wgsl. Each has a twin for f16 input, w and output, whose
+// sums are f32 too.
 //
 // One workgroup a tile, channel tiles fastest: the workgroups that run together share pixels.
 //
@@ -79,7 +80,8 @@ fn conv2d(
     let size_h = vec4u(params.input_h);
     let size_w = vec4u(params.input_w);
 #for v in 0..VECTORS
-    let own${v} = vec4u(first_pixel + ${4 * v * WORKGROUP}u) + vec4u(0u, ${WORKGROUP}u, ${2 * WORKGROUP}u, ${3 * WORKGROUP}u);
+    let own${v} = vec4u(first_pixel + ${4 * v * WORKGROUP}u)
+        + vec4u(0u, ${WORKGROUP}u, ${2 * WORKGROUP}u, ${3 * WORKGROUP}u);
     let pixel${v} = min(own${v}, vec4u(params.pixels - 1u));
     let image${v} = pixel${v} / grid;
     let in_grid${v} = pixel${v} - image${v} * grid;
@@ -91,7 +93,8 @@ fn conv2d(
 #end
 #if SUBGROUP
 #for q in 0..ROWS/SUBGROUP
-    let w_offset${q} = min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.output_channels - 1u) * params.w_row;
+    let w_channel${q} = min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.output_channels - 1u);
+    let w_offset${q} = w_channel${q} * params.w_row;
 #end
 #else
     let w_offset = first_channel / 4u;

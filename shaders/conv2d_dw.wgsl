@@ -12,22 +12,22 @@
 //       dy        [N, O, OH, OW]               where it lies, from dy_offset on
 //       partials  [splits, O, columns]         a column is a channel and a tap
 //   dw  [O, C, KH, KW]
-// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all lies in
-// whole vectors (src/device/gpu/conv2d_pairs.rs).
+// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all
+// lies in whole vectors (src/device/gpu/conv2d_pairs.rs).
 // Each has a twin for f16 x and dy, whose sums and dw are f32 too.
 //
-// partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output channels x
-//   VECTORS columns (plain) or 4 VECTORS columns (subgroups) in registers, a workgroup WORKGROUP times as many columns, of
-//   one split; partials are the sums over the split's rows. For each pixel an invocation loads its elements of x; the ROWS
-//   elements of dy are the same for the whole workgroup. Invocations behind the last column repeat it and store nothing.
-//   One workgroup a tile, channel tiles fastest, splits slowest.
-// reduce: one invocation an element of partials adds the splits in their order, to dw where it follows an earlier slice of
-//   the batch. Workgroups of 256. A single split of these is dw itself.
+// partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation holds ROWS output
+//   channels x VECTORS columns (plain) or 4 VECTORS columns (subgroups) in registers, a workgroup WORKGROUP times as
+//   many columns, of one split; partials are the sums over the split's rows. For each pixel an invocation loads its
+//   elements of x; the ROWS elements of dy are the same for the whole workgroup. Invocations behind the last column
+//   repeat it and store nothing. One workgroup a tile, channel tiles fastest, splits slowest.
+// reduce: one invocation an element of partials adds the splits in their order, to dw where it follows an earlier slice
+//   of the batch. Workgroups of 256. A single split of these is dw itself.
 //
 // Both orders are fixed, so the same call gives the same bits; there are no atomics.
 //
-// Floors: 2 N O OH OW C KH KW FLOPs over the peak; 4 (x + dy) bytes over the bandwidth, 12 where they are packed (f16: half), and
-// 8 splits dw.
+// Floors: 2 N O OH OW C KH KW FLOPs over the peak; 4 (x + dy) bytes over the bandwidth, 12 where they are packed (f16:
+// half), and 8 splits dw.
 
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0
 #variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8
@@ -115,13 +115,15 @@ fn partial(
     let plane = params.h * params.w;
     let dy_plane = params.oh * params.ow;
 #for v in 0..VECTORS
-    let column${v} = vec4u(column + ${4 * v * WORKGROUP}u) + vec4u(0u, ${WORKGROUP}u, ${2 * WORKGROUP}u, ${3 * WORKGROUP}u);
+    let column${v} = vec4u(column + ${4 * v * WORKGROUP}u)
+        + vec4u(0u, ${WORKGROUP}u, ${2 * WORKGROUP}u, ${3 * WORKGROUP}u);
     let own${v} = min(column${v}, vec4u(columns() - 1u));
     let channel${v} = own${v} / taps;
     let tap${v} = own${v} - channel${v} * taps;
 #end
 #for q in 0..ROWS/SUBGROUP
-    let dy_base${q} = params.dy_offset + min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.o - 1u) * dy_plane;
+    let dy_channel${q} = min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.o - 1u);
+    let dy_base${q} = params.dy_offset + dy_channel${q} * dy_plane;
 #end
 #else
 #for v in 0..VECTORS
@@ -158,8 +160,8 @@ fn partial(
         for (var j = 0u; j < params.ow; j += ${UNROLL}u) {
 #if SUBGROUP
 #for u in 0..UNROLL
-            // Behind the last pixel the first is loaded again and taken as zero, on both sides, since 0 times infinity is
-            // not 0.
+            // Behind the last pixel the first is loaded again and taken as zero, on both sides, since 0 times infinity
+            // is not 0.
             let there${u} = j + ${u}u < params.ow;
             let dy_on${u} = dy_at + select(0u, ${u}u, there${u});
 #for q in 0..ROWS/SUBGROUP
@@ -183,7 +185,8 @@ fn partial(
 #for v in 0..VECTORS
             let inside${v} = row_inside${v} && x_column${v} < params.w;
             let pixel${v} = select(0u, x_at${v} + x_column${v}, inside${v});
-            let right0_${v} = select(vec4f(0.0), vec4f(x[pixel${v} * params.channel_vectors + channel${v}]), inside${v});
+            let loaded${v} = vec4f(x[pixel${v} * params.channel_vectors + channel${v}]);
+            let right0_${v} = select(vec4f(0.0), loaded${v}, inside${v});
             x_column${v} += params.stride;
 #end
 #for q in 0..ROWS/4

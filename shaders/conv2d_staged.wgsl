@@ -1,6 +1,6 @@
-// Convolution as implicit GEMM for graphics processors, forward and for the input's gradient: tiles of the weight and of the
-// input staged in workgroup memory. Maths, tensors and parameters are conv2d.wgsl's, and w is packed as for its variant
-// plain: vec4s along the output channels, padded to whole tiles.
+// Convolution as implicit GEMM for graphics processors, forward and for the input's gradient: tiles of the weight and
+// of the input staged in workgroup memory. Maths, tensors and parameters are conv2d.wgsl's, and w is packed as for its
+// variant plain: vec4s along the output channels, padded to whole tiles.
 //
 //   output[n, q, out_step i + out_row, out_step j + out_column]
 //     = sum over channels p, taps u < taps_h, v < taps_w of
@@ -11,19 +11,19 @@
 //   output  [N, Q, output_h, output_w]   y, or dx
 //
 // Tile: a workgroup of 128 holds 64 output channels x 128 pixels, an invocation 8 x 8 of them in registers, as in
-// gemm_staged.wgsl. For each tap and 16 channels of the input the workgroup copies 16 x 64 weights and 16 x 128 pixels to
-// workgroup memory. A vec4 of the staged input is of four pixels 32 apart, so that neighbours load neighbouring pixels; an
-// invocation finds the addresses of its four once a tap. Rows of the staged tiles are padded by one vec4. 12,800 bytes of
-// workgroup memory.
+// gemm_staged.wgsl. For each tap and 16 channels of the input the workgroup copies 16 x 64 weights and 16 x 128 pixels
+// to workgroup memory. A vec4 of the staged input is of four pixels 32 apart, so that neighbours load neighbouring
+// pixels; an invocation finds the addresses of its four once a tap. Rows of the staged tiles are padded by one vec4.
+// 12,800 bytes of workgroup memory.
 //
-// The sum runs over blocks of 16 channels, then taps, then the channels of a block: conv2d.wgsl's order. A block behind the
-// last channel is filled up with zeros, so that few channels (a stem's three) waste most of it: other variants are for these.
-// Pixels behind the last repeat it and are not stored. One workgroup a tile, channel tiles fastest.
+// The sum runs over blocks of 16 channels, then taps, then the channels of a block: conv2d.wgsl's order. A block behind
+// the last channel is filled up with zeros, so that few channels (a stem's three) waste most of it: other variants are
+// for these. Pixels behind the last repeat it and are not stored. One workgroup a tile, channel tiles fastest.
 //
 // The twin for f16 has f16 input, w and output; what is staged and summed is f32 there too.
 //
-// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth. Its speed on a graphics
-// processor is not measured; on llvmpipe it is far slower than conv2d.wgsl's.
+// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth. Its speed
+// on a graphics processor is not measured; on llvmpipe it is far slower than conv2d.wgsl's.
 
 #f16
 

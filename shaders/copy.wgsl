@@ -2,8 +2,8 @@
 //
 // A copy of the command encoder cannot be used, since both tensors may lie in one buffer; and it would end the pass.
 //
-// One unit of WIDTH words an invocation, workgroups of 256; vectors where both places and the count are whole vec4s, which
-// `x_start`, `y_start` and `count` then count. Floor: 8 bytes a word over the bandwidth.
+// One unit of WIDTH words an invocation, workgroups of 256; vectors where both places and the count are whole vec4s,
+// which `x_start`, `y_start` and `count` then count. Floor: 8 bytes a word over the bandwidth.
 #variant words WIDTH=1
 #variant vectors WIDTH=4
 

@@ -5,29 +5,29 @@
 //   bias  [N]      added to every row (variant bias)
 //   c     [M, N]   some rows of C; columns `column .. column + n` are written
 //
-// An invocation holds ROWS rows x 4 VECTORS columns of C in registers, a workgroup ROWS rows x 4 VECTORS WORKGROUP columns.
-// No workgroup memory and no barrier. Each element of B is loaded by one invocation of the workgroup; the ROWS elements of A
-// are the same for all of it. Invocations beyond the last column repeat it and store nothing, so that control flow stays
-// uniform.
+// An invocation holds ROWS rows x 4 VECTORS columns of C in registers, a workgroup ROWS rows x 4 VECTORS WORKGROUP
+// columns. No workgroup memory and no barrier. Each element of B is loaded by one invocation of the workgroup; the ROWS
+// elements of A are the same for all of it. Invocations beyond the last column repeat it and store nothing, so that
+// control flow stays uniform.
 //
-// Two families, one for graphics processors and one for Vulkan on a processor (docs/performance.md, WGSL on llvmpipe); a
-// third, staged in workgroup memory, is gemm_staged.wgsl:
+// Two families, one for graphics processors and one for Vulkan on a processor (docs/performance.md, WGSL on llvmpipe);
+// a third, staged in workgroup memory, is gemm_staged.wgsl:
 //   - plain: a and b are vec4s along m and n, contiguous and padded to whole tiles: packed by pack.wgsl, or as they are
 //     where they are stored so (offsets and terms count vec4s; a_row and b_column are 1). Neighbours load neighbouring
 //     vec4s of B; A is loaded by a uniform address, one scalar load or one broadcast.
-//   - subgroup8, only for adapters whose subgroups are all of 8: a and b are single elements with any strides, since every
-//     load there is made lane by lane, so that nothing is packed. An invocation loads one element in eight of A, and
-//     subgroupBroadcast hands it round. UNROLL terms are loaded, then added up; the sums are stored by loops. large has the
-//     fewest loads for each multiply-add, small loses less at the edges of C.
+//   - subgroup8, only for adapters whose subgroups are all of 8: a and b are single elements with any strides, since
+//     every load there is made lane by lane, so that nothing is packed. An invocation loads one element in eight of A,
+//     and subgroupBroadcast hands it round. UNROLL terms are loaded, then added up; the sums are stored by loops. large
+//     has the fewest loads for each multiply-add, small loses less at the edges of C.
 //     gemm_pairs.wgsl takes its place where whole vectors lie together.
-//   - subgroup32: the same for adapters whose subgroups are all of 32, as many graphics processors' are. Not run yet: no such
-//     adapter was at hand.
+//   - subgroup32: the same for adapters whose subgroups are all of 32, as many graphics processors' are. Not run yet:
+//     no such adapter was at hand.
 //
 // One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B. Where K is sliced,
 // `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element.
 //
-// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where they
-// are packed.
+// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where
+// they are packed.
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=0
 #variant plain_bias ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 STRIDED=0 BIAS=1
 #variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 STRIDED=1 BIAS=0
@@ -93,7 +93,8 @@ fn gemm(
     for (var k = 0u; k < params.k; k += ${UNROLL}u) {
 #if SUBGROUP
 #for u in 0..UNROLL
-        // Behind the last term the first is loaded again and taken as zero, on both sides, since 0 times infinity is not 0.
+        // Behind the last term the first is loaded again and taken as zero, on both sides, since 0 times infinity is
+        // not 0.
         let there${u} = k + ${u}u < params.k;
         let a_on${u} = select(0u, ${u}u * params.a_term, there${u});
         let b_on${u} = select(0u, ${u}u * params.b_term, there${u});

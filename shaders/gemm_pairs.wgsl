@@ -1,30 +1,32 @@
-// C = A B (+ bias) where whole vectors of A and B lie together, for Vulkan on a processor with subgroups of 8: the fast case
-// of gemm.wgsl's subgroup8_large, and of 1x1 and 3x3 convolutions and their gradients.
+// C = A B (+ bias) where whole vectors of A and B lie together, for Vulkan on a processor with subgroups of 8: the fast
+// case of gemm.wgsl's subgroup8_large, and of 1x1 and 3x3 convolutions and their gradients.
 //
 //   a     [M, K]   rows of terms (left_along), or [K, M]: 4 elements a vector
 //   b     [N, K]   (right_along), 4 elements a vector; or [K, N], 8 elements a vector
 //   bias  [N]      added to every row (variant bias)
 //   c     [M, N]   some rows of C; columns `column .. column + n` are written
 //
-// K is a multiple of 4 and N of 8, offsets and steps of whole vectors, which the launch counts in them. Where any of this
-// fails, gemm.wgsl takes the product.
+// K is a multiple of 4 and N of 8, offsets and steps of whole vectors, which the launch counts in them. Where any of
+// this fails, gemm.wgsl takes the product.
 //
-// An index that runs through the pixels of images is cut into their planes, whole vectors each: the columns where b is not
-// right_along (b and c are images; a is a weight), or the terms (nt: a and b are images). A product has a single image.
+// An index that runs through the pixels of images is cut into their planes, whole vectors each: the columns where b is
+// not right_along (b and c are images; a is a weight), or the terms (nt: a and b are images). A product has a single
+// image.
 //   forward     nn: y[n, q, pixel]  = sum over c of w[q, c] x[n, c, pixel]
 //   dx          tn: dx[n, c, pixel] = sum over q of w[q, c] dy[n, q, pixel]
 //   dw          nt: dw[q, c]        = sum over n, pixel of dy[n, q, pixel] x[n, c, pixel]
-// A 3x3 convolution of stride 1 is the same with nine taps, where b is images as unfold.wgsl lays them out, so that a tap's
-// pixels are as many vectors further on: nn and tn add up tap after tap, and a has a matrix for each; in nt a column is a
-// channel and a tap. nt also cuts its terms into `splits` runs, each with a C of its own behind the one before, which another kernel adds up.
+// A 3x3 convolution of stride 1 is the same with nine taps, where b is images as unfold.wgsl lays them out, so that a
+// tap's pixels are as many vectors further on: nn and tn add up tap after tap, and a has a matrix for each; in nt a
+// column is a channel and a tap. nt also cuts its terms into `splits` runs, each with a C of its own behind the one
+// before, which another kernel adds up.
 //
-// An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane by
-// lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end (docs/performance.md,
-// WGSL on llvmpipe). Loaded as i64, two elements share the second test and the vector's elements the first: a third of the
-// instructions. They are taken apart at once.
+// An invocation holds ROWS rows x 8 columns of C that lie together, a workgroup of 8 ROWS x 64. Every load is made lane
+// by lane there, at the price of a dozen instructions, most of them tests of the lane and of the buffer's end
+// (docs/performance.md, WGSL on llvmpipe). Loaded as i64, two elements share the second test and the vector's elements
+// the first: a third of the instructions. They are taken apart at once.
 //
-// An invocation loads one row in eight of A, and subgroupBroadcast hands it round. Loads, sums and stores are otherwise as in
-// gemm.wgsl: the order of the sum is k = 0, 1, ... for each element.
+// An invocation loads one row in eight of A, and subgroupBroadcast hands it round. Loads, sums and stores are otherwise
+// as in gemm.wgsl: the order of the sum is k = 0, 1, ... for each element.
 //
 // One workgroup a tile, row tiles fastest, splits slowest: the workgroups that run together share columns of B.
 //
@@ -56,7 +58,8 @@ struct Params {
     // first column written
     column: u32,
     accumulate: u32,
-    // vectors of b in a plane of an image, and from an image to the next; the same step in vectors of a (nt) or eights of c
+    // vectors of b in a plane of an image, and from an image to the next; the same step in vectors of a (nt) or eights
+    // of c
     plane: u32,
     b_image: u32,
     other_image: u32,
@@ -67,8 +70,8 @@ struct Params {
     taps_w: u32,
     taps: u32,
     tap_fours: u32,
-    // nn, tn: what is skipped between two taps, in vectors of a and, in a row of taps and between two, of b; nt: from a tap
-    // of b to the next, and to that in the next row
+    // nn, tn: what is skipped between two taps, in vectors of a and, in a row of taps and between two, of b; nt: from a
+    // tap of b to the next, and to that in the next row
     a_tap: u32,
     b_tap: u32,
     b_tap_row: u32,
@@ -165,7 +168,9 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #end
 #for u in 0..UNROLL
 #for v in 0..VECTORS
-        let right${u}_${v} = vec4f(right${u}_of${4 * v}, right${u}_of${4 * v + 1}, right${u}_of${4 * v + 2}, right${u}_of${4 * v + 3});
+        let right${u}_${v} = vec4f(
+            right${u}_of${4 * v}, right${u}_of${4 * v + 1}, right${u}_of${4 * v + 2}, right${u}_of${4 * v + 3},
+        );
 #end
 #end
 #else
@@ -233,7 +238,10 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #if BIAS
     let bias_at = params.column + eight * 8u;
 #for v in 0..VECTORS
-    let shift${v} = vec4f(bias[bias_at + ${4 * v}u], bias[bias_at + ${4 * v + 1}u], bias[bias_at + ${4 * v + 2}u], bias[bias_at + ${4 * v + 3}u]);
+    let shift${v} = vec4f(
+        bias[bias_at + ${4 * v}u], bias[bias_at + ${4 * v + 1}u],
+        bias[bias_at + ${4 * v + 2}u], bias[bias_at + ${4 * v + 3}u],
+    );
 #end
 #end
     let c_first = params.c_offset + params.column / 8u + eight;
@@ -259,7 +267,10 @@ fn gemm(at: Invocation, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
 #end
             let to = c_at + row * params.c_stride;
 #for v in 0..VECTORS
-            var total${v} = vec4f(sums[r * 8u + ${4 * v}u], sums[r * 8u + ${4 * v + 1}u], sums[r * 8u + ${4 * v + 2}u], sums[r * 8u + ${4 * v + 3}u]);
+            var total${v} = vec4f(
+                sums[r * 8u + ${4 * v}u], sums[r * 8u + ${4 * v + 1}u],
+                sums[r * 8u + ${4 * v + 2}u], sums[r * 8u + ${4 * v + 3}u],
+            );
 #if BIAS
             total${v} += shift${v};
 #end

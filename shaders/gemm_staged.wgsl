@@ -5,21 +5,22 @@
 //   bias  [N]      added to every row (variant bias)
 //   c     [M, N]   some rows of C; columns `column .. column + n` are written
 //
-// The parameters are gemm.wgsl's, and the factors lie as its variant plain reads them: packed by pack.wgsl, or where they
-// are where they are stored so; rows of A are padded to whole tiles, columns of B to whole vec4s.
+// The parameters are gemm.wgsl's, and the factors lie as its variant plain reads them: packed by pack.wgsl, or where
+// they are where they are stored so; rows of A are padded to whole tiles, columns of B to whole vec4s.
 //
-// Tile: a workgroup of 128 holds 64 rows x 128 columns of C, an invocation 8 x 8 of them in registers. The sum goes on 16
-// terms at a time: the workgroup copies 16 x 64 elements of A and 16 x 128 of B to workgroup memory, two and four vec4s an
-// invocation, neighbours loading neighbours; then each term costs an invocation four loads of a vec4 for 64 multiply-adds.
-// An invocation's columns are vec4s 16 apart, so that neighbours read neighbouring vec4s of B. Rows of the staged tiles are
-// one vec4 longer than a tile (17 and 33), so that a term does not begin in the bank in which the one before began.
-// 12,800 bytes of workgroup memory.
+// Tile: a workgroup of 128 holds 64 rows x 128 columns of C, an invocation 8 x 8 of them in registers. The sum goes on
+// 16 terms at a time: the workgroup copies 16 x 64 elements of A and 16 x 128 of B to workgroup memory, two and four
+// vec4s an invocation, neighbours loading neighbours; then each term costs an invocation four loads of a vec4 for 64
+// multiply-adds. An invocation's columns are vec4s 16 apart, so that neighbours read neighbouring vec4s of B. Rows of
+// the staged tiles are one vec4 longer than a tile (17 and 33), so that a term does not begin in the bank in which the
+// one before began. 12,800 bytes of workgroup memory.
 //
 // One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B. Where K is sliced,
-// `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element; behind the last term both tiles are zero.
+// `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element; behind the last term both tiles are
+// zero.
 //
-// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where they
-// are packed. Its speed on a graphics processor is not measured; on llvmpipe it is far slower than gemm.wgsl's.
+// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where
+// they are packed. Its speed on a graphics processor is not measured; on llvmpipe it is far slower than gemm.wgsl's.
 #variant plain BIAS=0
 #variant bias BIAS=1
 

@@ -5,8 +5,8 @@
 //   padded_crop  y = x moved and mirrored, 0 where the crop shows padding   (indices: top, left, flip of each image)
 //   rotate90     y = x turned counter-clockwise                             (indices: quarter turns of each image)
 //
-// One element of y an invocation; workgroups of 256 along one dimension. A binding begins at a multiple of 256 bytes, so
-// the first image stands x_offset and y_offset elements behind it.
+// One element of y an invocation; workgroups of 256 along one dimension. A binding begins at a multiple of 256 bytes,
+// so the first image stands x_offset and y_offset elements behind it.
 
 #import grid
 

@@ -4,7 +4,8 @@
 //   l2_normalize_backward  dx_i = (dy_i - y_i (y_i . dy_i)) / norm_i; where norm_i is eps, dx_i = dy_i / norm_i
 //
 // A workgroup of 64 a row. Squares are taken of x over the row's largest magnitude, so that no square overflows or
-// vanishes. Buffers hold some of the rows, the first one row_offset (norm) and offset (x, y) elements behind their start.
+// vanishes. Buffers hold some of the rows, the first one row_offset (norm) and offset (x, y) elements behind their
+// start.
 
 #import grid
 #import reduce64

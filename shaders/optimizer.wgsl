@@ -1,7 +1,8 @@
 // Optimisers, one pass over a parameter p, its gradient g and its state, in place. A gate that is set keeps everything
 // as it is.
 //
-//   sgd    g = g / gradient_scale + weight_decay p; m = momentum m + g, at first m = g; p -= learning_rate (nesterov ? g + momentum m : m)
+//   sgd    g = g / gradient_scale + weight_decay p; m = momentum m + g, at first m = g;
+//          p -= learning_rate (nesterov ? g + momentum m : m)
 //   adam   g = g / gradient_scale + weight_decay p; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 //          p -= step_size m / (sqrt(v) / root + eps), where step_size = learning_rate / (1 - beta1^t) and
 //          root = sqrt(1 - beta2^t)

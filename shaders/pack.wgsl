@@ -1,12 +1,13 @@
 // Copies of operands into the layout that the matrix products and convolutions read.
 //
-//   packed[row, column] = source[offset + (row / inner) outer_stride + (row % inner) inner_stride + column column_stride]
-//                         for column < columns, 0 for the padding behind it
+//   packed[row, column]
+//     = source[offset + (row / inner) outer_stride + (row % inner) inner_stride + column column_stride]
+//       for column < columns, 0 for the padding behind it
 //
 //   source  part of any float tensor; the twin for f16 packs f16 into f16
-//   packed  [rows, 4 vectors]: rows run along the sum's index (k; or channel and tap; or image and pixel), columns along
-//           the index of the result, padded to a whole tile, so that a kernel loads four of them as one vec4 and needs no
-//           guard
+//   packed  [rows, 4 vectors]: rows run along the sum's index (k; or channel and tap; or image and pixel), columns
+//           along the index of the result, padded to a whole tile, so that a kernel loads four of them as one vec4 and
+//           needs no guard
 //
 // One vec4 of packed an invocation. A workgroup of 256 covers 32 rows x 8 vec4s, neighbours along the rows, which are
 // contiguous in the source wherever this is a transposition. Floor: 8 bytes an element over the bandwidth; the product

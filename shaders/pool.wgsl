@@ -1,14 +1,16 @@
 // Pooling of planes H x W, of which x holds N C.
 //
-//   max_pool2d            y = the largest of a window, argmax its place in the plane; the first of equal ones, a NaN wins
+//   max_pool2d            y = the largest of a window, argmax its place in the plane; the first of equal ones, a NaN
+//                         wins
 //   max_pool2d_backward   dx = the sum of dy over the windows whose argmax is this place
 //   global_average_pool   y = the mean of a plane
 //   global_average_pool_backward   dx = dy / (H W)
 //
-// One element of the result an invocation, workgroups of 256 along one dimension. The backward pass of max-pool gathers,
-// so that no two invocations write one place; it visits windows in row-major order. Planes are contiguous and
+// One element of the result an invocation, workgroups of 256 along one dimension. The backward pass of max-pool
+// gathers, so that no two invocations write one place; it visits windows in row-major order. Planes are contiguous and
 // independent, so a large batch is cut between planes; the first one stands in_offset and out_offset elements behind
-// the bindings' starts. The twin for f16 has f16 x, y, dy and dx; the mean of a plane and its gradient are f32 there too.
+// the bindings' starts. The twin for f16 has f16 x, y, dy and dx; the mean of a plane and its gradient are f32 there
+// too.
 
 #f16
 

@@ -3,7 +3,8 @@
 //   softmax_cross_entropy           log_sum_exp_i = log sum_j exp(logits_ij), losses_i = log_sum_exp_i - logits_i,label
 //   softmax_cross_entropy_backward  dlogits_ij = dloss (exp(logits_ij - log_sum_exp_i) - [j = label_i]) / N
 //
-// Forward: a workgroup of 64 a row; the sum is taken about the row's maximum. A label that is no class makes the loss NaN.
+// Forward: a workgroup of 64 a row; the sum is taken about the row's maximum. A label that is no class makes the loss
+// NaN.
 // Backward: an element an invocation. Buffers hold some of the rows, the first one row_offset (labels, log_sum_exp,
 // losses) and offset (logits) elements behind their start.
 

@@ -1,13 +1,15 @@
-// Images as a 3x3 kernel of stride 1 and padding 1 sees them, in whole vectors: the pixels that a tap meets, one after the
-// other in the order of the result's pixels.
+// Images as a 3x3 kernel of stride 1 and padding 1 sees them, in whole vectors: the pixels that a tap meets, one after
+// the other in the order of the result's pixels.
 //
 //   y[u, v, n, c, i, j] = x[n, c, i + u - 1, j + v - 1], 0 outside the planes
 //
 //   x  [N, C, H, W]                   W is whole units
-//   y  [U, 3, N, C, H + 3 - U, W]     U = 3; or U = 1, where the taps of the kernel's other rows are W elements further on each
+//   y  [U, 3, N, C, H + 3 - U, W]     U = 3; or U = 1, where the taps of the kernel's other rows are W elements
+//                                     further on each
 //
 // An invocation makes a plane of x, unit by unit of `eights` (as pairs: on a processor's Vulkan half of the price,
-// docs/performance.md, WGSL on llvmpipe) or `fours`; it reads each once, or U times. Workgroups of 8 along one dimension.
+// docs/performance.md, WGSL on llvmpipe) or `fours`; it reads each once, or U times. Workgroups of 8 along one
+// dimension.
 //
 // Floor: 4 (x + y) bytes over the bandwidth.
 #variant eights WIDTH=8 PAIRS=1 F16=0

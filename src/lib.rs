@@ -1,8 +1,8 @@
 //! Parallax trains and judges self-supervised vision encoders on hand-written compute kernels.
 //!
-//! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and [`optim`]
-//! are a tape over them, layers and optimisers; [`data`], [`augment`], [`pretext`], [`evaluate`] and [`experiment`] are
-//! what is done with an encoder.
+//! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and
+//! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`pretext`], [`evaluate`] and
+//! [`experiment`] are what is done with an encoder.
 
 pub mod augment;
 pub mod autograd;

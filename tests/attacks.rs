@@ -306,7 +306,8 @@ proptest! {
         }
         let [low, high] = settings.units.range();
         for (x, c) in found.iter().zip(&clean) {
-            // What is normalised to above the range is moved to its end, whatever eps is, unless nothing is done at all.
+            // What is normalised to above the range is moved to its end, whatever eps is, unless nothing is done at
+            // all.
             let outside = c - c.clamp(low, high);
             prop_assert!(outside == 0.0 || paper && outside.abs() < 4e-5, "{}", c);
             if eps > 0.0 {

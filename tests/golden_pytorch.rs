@@ -245,8 +245,8 @@ fn first_step(file: &'static str, arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// The losses of ten steps against `OPTIMIZER_losses_f64`, each within the larger of 1e-3 of it, 1e-4, and four times what
-/// torch's own f32 is away from it.
+/// The losses of ten steps against `OPTIMIZER_losses_f64`, each within the larger of 1e-3 of it, 1e-4, and four times
+/// what torch's own f32 is away from it.
 fn ten_losses(
     file: &'static str,
     arch: Arch,

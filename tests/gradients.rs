@@ -1,7 +1,7 @@
 //! Every operation's backward pass against central differences, on every device.
 //!
-//! Each operation stands in mid-graph: its inputs are scaled by 1.7, its result by -0.6, and the checker weighs each element
-//! of that with a coefficient of its own. A backward pass that forgets what arrives, or scales it, is caught.
+//! Each operation stands in mid-graph: its inputs are scaled by 1.7, its result by -0.6, and the checker weighs each
+//! element of that with a coefficient of its own. A backward pass that forgets what arrives, or scales it, is caught.
 
 mod devices;
 
@@ -179,8 +179,8 @@ fn conv2d() {
     }
 }
 
-/// Leaves of a batch norm whose result, with or without the shortcut, stays away from the kink: xhat is 1 or -1, and the
-/// shift and the shortcut are smaller than the scale.
+/// Leaves of a batch norm whose result, with or without the shortcut, stays away from the kink: xhat is 1 or -1, and
+/// the shift and the shortcut are smaller than the scale.
 fn batch_norm_leaves() -> [Leaf; 4] {
     let mut x = signed(1, &[4, 3, 3, 2], 0.9, 1.1);
     // As many positive as negative ones, so that the mean is close to 0.

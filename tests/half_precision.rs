@@ -1,5 +1,5 @@
-//! Training with f16 activations: its gradients and losses are those of f32 but for rounding, an overflow is taken back and
-//! nothing is lost, and half the memory is held.
+//! Training with f16 activations: its gradients and losses are those of f32 but for rounding, an overflow is taken back
+//! and nothing is lost, and half the memory is held.
 
 mod devices;
 
@@ -34,7 +34,8 @@ fn trainer(device: &Device, width: f64, batch_size: usize, dtype: DType) -> Trai
     trainer.with_activations(dtype).expect("the device has f16")
 }
 
-/// The losses of six steps with `ahead` of them under way, how often a step was taken again, and the state after them, as bits.
+/// The losses of six steps with `ahead` of them under way, how often a step was taken again, and the state after them,
+/// as bits.
 fn six_steps(
     device: &Device,
     trainer: &mut Trainer<SimClr>,
@@ -77,8 +78,9 @@ fn losses_follow_those_of_f32() {
     }
 }
 
-/// A scale at which gradients overflow is halved until none does. No step is lost: the same bits come out whether others were
-/// under way behind the one that overflowed or none, and the losses are those of a scale that never overflowed.
+/// A scale at which gradients overflow is halved until none does. No step is lost: the same bits come out whether
+/// others were under way behind the one that overflowed or none, and the losses are those of a scale that never
+/// overflowed.
 #[test]
 fn an_overflow_is_taken_back_and_nothing_is_lost() {
     for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {

@@ -1,5 +1,5 @@
-//! A batch in chunks: the gradients of the whole batch where an image passes the network on its own, the same views in both
-//! passes, running statistics once a step, and the memory of a chunk.
+//! A batch in chunks: the gradients of the whole batch where an image passes the network on its own, the same views in
+//! both passes, running statistics once a step, and the memory of a chunk.
 //!
 //! That such a run resumes to the bit is told in `resume.rs`, what its memory is estimated as in `memory.rs`.
 
@@ -207,7 +207,8 @@ fn gradients_of_means_are_those_of_the_whole_batch_in_evaluation_mode() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A linear network, whose loss and gradients float64 loops tell: rows, chunks, widths and temperatures of any kind.
+    /// A linear network, whose loss and gradients float64 loops tell: rows, chunks, widths and temperatures of any
+    /// kind.
     #[test]
     fn a_linear_network_has_the_gradients_of_float64(
         images in 1usize..12,

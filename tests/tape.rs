@@ -33,8 +33,8 @@ fn two_passes_with_one_parameter_add_up() -> Result<()> {
     Ok(())
 }
 
-/// An addition hands one and the same tensor to both operands. Adding another gradient to one of them must not change the
-/// other's.
+/// An addition hands one and the same tensor to both operands. Adding another gradient to one of them must not change
+/// the other's.
 #[test]
 fn gradients_that_share_a_tensor_stay_apart() -> Result<()> {
     let device = cpu();

@@ -8,7 +8,7 @@ table in Markdown.
 """
 
 import argparse
-import atexit
+import contextlib
 import datetime
 import platform
 import signal
@@ -135,7 +135,8 @@ def timed_there(command):
 
 
 class Burn:
-    """burn's program at one work, which tries its kernels once, when the first repetitions are asked for."""
+    """burn's program at one work, which tries its kernels once, when the first repetitions are asked for. Used in a `with`,
+    which ends it: stopped, it would outlive this program."""
 
     def __init__(self, program, name, batch):
         self.command = [program, name, str(batch)]
@@ -144,8 +145,6 @@ class Burn:
     def times(self, repetitions):
         if self.process is None:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            # Stopped, it would outlive this program.
-            atexit.register(self.process.kill)
             seconds = float(self.process.stdout.readline())
             print(f"burn's first {self.command[1]}: {seconds:.0f} s", file=sys.stderr)
         else:
@@ -156,6 +155,14 @@ class Burn:
         # Waiting, it polls its device and takes a seventh of a core from whoever has the turn.
         self.process.send_signal(signal.SIGSTOP)
         return [seconds]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
 
 def contestants(name, batch, repetitions, burn):
@@ -170,11 +177,11 @@ def contestants(name, batch, repetitions, burn):
         "PyTorch, channels_last": lambda: timed_here(last, repetitions),
     }
     if burn:
-        rival = Burn(burn, name, batch)
-        yield "llvmpipe", {
-            "Parallax": lambda: timed_there([program, name, batch, repetitions, "llvmpipe"]),
-            "burn": lambda: rival.times(repetitions),
-        }
+        with Burn(burn, name, batch) as rival:
+            yield "llvmpipe", {
+                "Parallax": lambda: timed_there([program, name, batch, repetitions, "llvmpipe"]),
+                "burn": lambda: rival.times(repetitions),
+            }
 
 
 def compare(title, name, batch, flops, device, rivals, rounds):
@@ -206,6 +213,9 @@ def main():
     parser.add_argument("--skip", nargs="*", default=["resnet18", "resnet50"], help="works that llvmpipe does not do, for their time")
     parser.add_argument("--device", choices=["cpu", "llvmpipe"], help="on one device alone")
     options = parser.parse_args()
+    # These would end the program without what stands in `finally` and `with`.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     torch.set_num_threads(options.threads)
     subprocess.run(
         ["cargo", "build", "--release", "--quiet", "--example", "supervised_step", "--example", "operations"],
@@ -228,9 +238,10 @@ def main():
             for name, flops in STEP_FLOPS.items()
         ]
     for title, name, batch, flops, repetitions in works:
-        for device, rivals in contestants(name, batch, repetitions, burn):
-            if options.device in (None, device.lower()) and not (device == "llvmpipe" and name in options.skip):
-                compare(title, name, batch, flops, device, rivals, options.rounds)
+        with contextlib.closing(contestants(name, batch, repetitions, burn)) as devices:
+            for device, rivals in devices:
+                if options.device in (None, device.lower()) and not (device == "llvmpipe" and name in options.skip):
+                    compare(title, name, batch, flops, device, rivals, options.rounds)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 //   b  [n, n]
 //   c  [n, n]   n is a multiple of 64
 //
-// A workgroup of 16 x 16 makes a 64 x 64 tile of C, an invocation 4 x 4 elements of it. For each 16 terms of the sum the
-// workgroup copies its parts of A and B into workgroup memory.
+// A workgroup of 16 x 16 makes a 64 x 64 tile of C, an invocation 4 x 4 elements of it. For each 16 terms of the sum
+// the workgroup copies its parts of A and B into workgroup memory.
 
 struct Params {
     n: u32,

@@ -1,6 +1,6 @@
-// Two elements of four bytes, loaded or stored as one i64: on a processor's Vulkan, half of the tests of the buffer's end
-// (docs/performance.md, WGSL on llvmpipe). The upper one comes by an arithmetic shift: from a logical one the compiler makes a
-// shuffle of 512 bits and keeps its whole result.
+// Two elements of four bytes, loaded or stored as one i64: on a processor's Vulkan, half of the tests of the buffer's
+// end (docs/performance.md, WGSL on llvmpipe). The upper one comes by an arithmetic shift: from a logical one the
+// compiler makes a shuffle of 512 bits and keeps its whole result.
 fn lower(pair: i64) -> f32 {
     return bitcast<f32>(u32(pair));
 }

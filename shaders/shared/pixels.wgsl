@@ -1,5 +1,6 @@
-// Neighbouring elements of a tensor of activations: as they are computed with, a test of each, and as they are stored, WIDTH
-// of them. With PAIRS a stored unit holds eight, in two halves that are computed with apart; otherwise there is one half.
+// Neighbouring elements of a tensor of activations: as they are computed with, a test of each, and as they are stored,
+// WIDTH of them. With PAIRS a stored unit holds eight, in two halves that are computed with apart; otherwise there is
+// one half.
 #import real
 #if PAIRS
 #import pairs

@@ -1,5 +1,5 @@
-//! The keys of random views: one generator per seed, step, sample, view and purpose, so that a view is the same on every
-//! device, after every resume, and whatever else was drawn.
+//! The keys of random views: one generator per seed, step, sample, view and purpose, so that a view is the same on
+//! every device, after every resume, and whatever else was drawn.
 
 use crate::device::philox::Philox;
 

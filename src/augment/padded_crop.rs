@@ -29,8 +29,8 @@ impl Default for PaddedCropAugmentation {
 }
 
 impl PaddedCropAugmentation {
-    /// What the evaluated paper's code does before it rotates: 4 pixels left and right, 2 above and below, so that black
-    /// borders tell a turned image from an upright one.
+    /// What the evaluated paper's code does before it rotates: 4 pixels left and right, 2 above and below, so that
+    /// black borders tell a turned image from an upright one.
     pub fn paper_rotnet() -> Self {
         PaddedCropAugmentation {
             vertical: 2,

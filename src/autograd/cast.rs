@@ -4,7 +4,8 @@ use super::{Tape, Var};
 use crate::error::Result;
 use crate::tensor::DType;
 
-/// `x` as `dtype`, f32 or f16: where the activations of a network change their type. What has it already stays what it is.
+/// `x` as `dtype`, f32 or f16: where the activations of a network change their type. What has it already stays what it
+/// is.
 ///
 /// # Errors
 /// `Error::Shape` where either is another type; `Error::Device` where the device has no f16.

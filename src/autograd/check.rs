@@ -1,9 +1,9 @@
 //! The gradient checker: central differences against the backward pass.
 //!
-//! The function under test maps leaves to a result `y` of any shape. The checker draws a coefficient `c_i` for each element
-//! and takes `loss = sum_i c_i y_i`, summed on the host in f64: only the rounding of y itself is left. Each element of each
-//! leaf is moved by `+- h`, and `(loss(x + h) - loss(x - h)) / 2h` is compared with what the tape gives for `dy = c`. No
-//! coefficient is 1, so that a backward pass that ignores `dy` is caught.
+//! The function under test maps leaves to a result `y` of any shape. The checker draws a coefficient `c_i` for each
+//! element and takes `loss = sum_i c_i y_i`, summed on the host in f64: only the rounding of y itself is left. Each
+//! element of each leaf is moved by `+- h`, and `(loss(x + h) - loss(x - h)) / 2h` is compared with what the tape gives
+//! for `dy = c`. No coefficient is 1, so that a backward pass that ignores `dy` is caught.
 
 use super::{Tape, Var};
 use crate::device::philox::Philox;
@@ -27,11 +27,11 @@ impl Leaf {
     }
 }
 
-/// Compares the gradients of `function` at `leaves` with central differences, and returns for each leaf the relative error
-/// `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm; 0 where both are zero.
+/// Compares the gradients of `function` at `leaves` with central differences, and returns for each leaf the relative
+/// error `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm; 0 where both are zero.
 ///
-/// A step is `step` times the leaf's root mean square; 1e-2 suits f32. Keep the leaves farther than a step from kinks. It
-/// runs `function` twice for each number of each leaf.
+/// A step is `step` times the leaf's root mean square; 1e-2 suits f32. Keep the leaves farther than a step from kinks.
+/// It runs `function` twice for each number of each leaf.
 ///
 /// # Errors
 /// Those of `function` and of its backward pass.

@@ -1,5 +1,6 @@
-//! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a part of a network whose
-//! forward pass saves its input alone. Backward: the part is run once more, recorded this time, and gone back through.
+//! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a part of a network
+//! whose forward pass saves its input alone. Backward: the part is run once more, recorded this time, and gone back
+//! through.
 
 use super::{Tape, Var};
 use crate::error::{Error, Result};
@@ -13,8 +14,8 @@ pub enum Run {
     Again,
 }
 
-/// `forward(x)`, of which nothing but `x` is kept for the way back. `parameters` are the tensors that `forward` makes leaves
-/// of. On a checked tape both runs are checked.
+/// `forward(x)`, of which nothing but `x` is kept for the way back. `parameters` are the tensors that `forward` makes
+/// leaves of. On a checked tape both runs are checked.
 ///
 /// # Errors
 /// Those of `forward`; on the way back `Error::Shape` where it does not depend on one of the parameters.

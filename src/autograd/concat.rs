@@ -1,5 +1,5 @@
-//! `y = a above b`, along the first dimension. Saves the number of rows of each. Backward: `da` and `db` are the rows of
-//! `dy` where a and b went.
+//! `y = a above b`, along the first dimension. Saves the number of rows of each. Backward: `da` and `db` are the rows
+//! of `dy` where a and b went.
 
 use super::{Tape, Var};
 use crate::error::Result;

@@ -1,6 +1,6 @@
-//! `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`. Saves x where dw is
-//! wanted, and w where dx is. Backward: dx scatters `dy w` to where each x was read (a convolution of dy with w turned
-//! round), dw sums `dy x` over images and positions.
+//! `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`. Saves x where
+//! dw is wanted, and w where dx is. Backward: dx scatters `dy w` to where each x was read (a convolution of dy with w
+//! turned round), dw sums `dy x` over images and positions.
 
 use super::{Tape, Var};
 use crate::device::shapes::Conv2d;

@@ -1,5 +1,5 @@
-//! `C = op(A) op(B)`, where op transposes or not. Saves A and B, each where the other's gradient is wanted. Backward, with
-//! P = op(A) and Q = op(B): `dP = dC Q^T`, `dQ = P^T dC`, and `dA = dP` or its transpose, written as one product:
+//! `C = op(A) op(B)`, where op transposes or not. Saves A and B, each where the other's gradient is wanted. Backward,
+//! with P = op(A) and Q = op(B): `dP = dC Q^T`, `dQ = P^T dC`, and `dA = dP` or its transpose, written as one product:
 //!
 //! | A | B | dA | dB |
 //! | --- | --- | --- | --- |

@@ -1,4 +1,5 @@
-//! `y[n,c] = mean over i,j of x[n,c,i,j]`. Saves the shape and the type of x. Backward: `dx[n,c,i,j] = dy[n,c] / (H W)`.
+//! `y[n,c] = mean over i,j of x[n,c,i,j]`. Saves the shape and the type of x. Backward:
+//! `dx[n,c,i,j] = dy[n,c] / (H W)`.
 
 use super::{Tape, Var};
 use crate::error::Result;

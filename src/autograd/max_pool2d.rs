@@ -1,5 +1,5 @@
-//! `y = the maximum of each window of x`. Saves where each maximum stood (the first one of equals). Backward: each dy is
-//! added there.
+//! `y = the maximum of each window of x`. Saves where each maximum stood (the first one of equals). Backward: each dy
+//! is added there.
 
 use super::{Tape, Var};
 use crate::device::kernels::MaxPool;

@@ -1,8 +1,9 @@
-//! Differentiable operations over the vocabulary of [`crate::device::kernels`]. One file an operation: what it computes,
-//! what it saves for the way back, how it goes back. `tests/gradients.rs` holds each against central differences.
+//! Differentiable operations over the vocabulary of [`crate::device::kernels`]. One file an operation: what it
+//! computes, what it saves for the way back, how it goes back. `tests/gradients.rs` holds each against central
+//! differences.
 //!
-//! Terms with a d-prefix are gradients of the loss: `dy` arrives from the operations that used `y`. An operation computes
-//! no gradient for an input that is not tracked.
+//! Terms with a d-prefix are gradients of the loss: `dy` arrives from the operations that used `y`. An operation
+//! computes no gradient for an input that is not tracked.
 
 mod add;
 mod batch_norm;

@@ -1,5 +1,5 @@
-//! `y = x[start .. start + count]` along the first dimension. Saves the shape of x. Backward: `dx` is `dy` in those rows
-//! and 0 in the others.
+//! `y = x[start .. start + count]` along the first dimension. Saves the shape of x. Backward: `dx` is `dy` in those
+//! rows and 0 in the others.
 
 use super::{Tape, Var};
 use crate::device::Device;

@@ -1,5 +1,5 @@
-//! `y = mean over rows of log sum_j exp(logits[i,j]) - logits[i, label_i]`. Saves logits, labels and each row's log-sum-exp.
-//! Backward: `dlogits = dy (softmax(logits) - one_hot(labels)) / N`.
+//! `y = mean over rows of log sum_j exp(logits[i,j]) - logits[i, label_i]`. Saves logits, labels and each row's
+//! log-sum-exp. Backward: `dlogits = dy (softmax(logits) - one_hot(labels)) / N`.
 
 use super::{Tape, Var};
 use crate::error::Result;

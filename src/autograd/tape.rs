@@ -141,8 +141,9 @@ impl Tape {
         Tape::with(device, Recording::Operations)
     }
 
-    /// The same tape; where `recomputes` says so, networks save the inputs of their blocks alone on it and compute the rest
-    /// once more on the way back ([`super::checkpoint`]): the same bits, with less memory and another forward pass.
+    /// The same tape; where `recomputes` says so, networks save the inputs of their blocks alone on it and compute the
+    /// rest once more on the way back ([`super::checkpoint`]): the same bits, with less memory and another forward
+    /// pass.
     pub fn recomputing(self, recomputes: bool) -> Self {
         Tape { recomputes, ..self }
     }
@@ -155,8 +156,8 @@ impl Tape {
         }
     }
 
-    /// The same tape, whose [`Tape::backward`] gives the gradients of `loss_scale` times the loss: what f16 gradients of
-    /// activations need, which would round to zero where they are small.
+    /// The same tape, whose [`Tape::backward`] gives the gradients of `loss_scale` times the loss: what f16 gradients
+    /// of activations need, which would round to zero where they are small.
     pub fn scaling_loss(self, loss_scale: f32) -> Self {
         Tape { loss_scale, ..self }
     }
@@ -166,8 +167,8 @@ impl Tape {
         Tape::with(device, Recording::Nothing)
     }
 
-    /// A tape that records what depends on a [`Tape::input`] alone: leaves are constants, so that no gradient of a parameter
-    /// is computed.
+    /// A tape that records what depends on a [`Tape::input`] alone: leaves are constants, so that no gradient of a
+    /// parameter is computed.
     pub fn of_input(device: &Device) -> Self {
         Tape::with(device, Recording::OfInput)
     }
@@ -225,7 +226,8 @@ impl Tape {
         self.activations
     }
 
-    /// An input, such as images, whose gradient is wanted: like a leaf, and on a tape of [`Tape::of_input`] the only one.
+    /// An input, such as images, whose gradient is wanted: like a leaf, and on a tape of [`Tape::of_input`] the only
+    /// one.
     pub fn input(&self, tensor: &Tensor) -> Var {
         match self.recording {
             Recording::Nothing => self.constant(tensor),
@@ -344,8 +346,8 @@ impl Tape {
         })
     }
 
-    /// The gradients of `loss`, `[1]`, with respect to every leaf that it depends on, times the loss scale where the tape has
-    /// one ([`Tape::scaling_loss`]).
+    /// The gradients of `loss`, `[1]`, with respect to every leaf that it depends on, times the loss scale where the
+    /// tape has one ([`Tape::scaling_loss`]).
     ///
     /// # Errors
     /// `Error::Shape` where the loss is not one element or depends on no leaf of this tape; `Error::NonFinite` on a
@@ -502,8 +504,8 @@ impl Gradients {
         self.by_leaf.values()
     }
 
-    /// Adds the gradients of another backward pass, leaf by leaf: those of a sum of two losses that were recorded on two
-    /// tapes. A leaf that one of them alone depends on keeps its gradient.
+    /// Adds the gradients of another backward pass, leaf by leaf: those of a sum of two losses that were recorded on
+    /// two tapes. A leaf that one of them alone depends on keeps its gradient.
     ///
     /// # Errors
     /// `Error::Device` where memory is short; `Error::Usage` where the two are not equally scaled.

@@ -20,8 +20,8 @@ use crate::tensor::DType;
 /// Which images.
 #[derive(Args)]
 pub struct DataArguments {
-    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10 or STL-10 (their binary files), or folder, which is DIR/train/CLASS/*.png and
-    /// DIR/test/CLASS/*.png
+    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10 or STL-10 (their binary
+    /// files), or folder, which is DIR/train/CLASS/*.png and DIR/test/CLASS/*.png
     #[arg(long, value_name = "shapes|shapes-inverted|cifar10|stl10|folder", default_value = "shapes", value_parser = data_kind)]
     pub data: DataKind,
 
@@ -144,13 +144,14 @@ pub struct CheckpointArguments {
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
 
-    /// Keep only the inputs of the network's blocks and compute the rest again on the way back: the same weights to the bit,
-    /// with less memory and about a third more time
+    /// Keep only the inputs of the network's blocks and compute the rest again on the way back: the same weights to the
+    /// bit, with less memory and about a third more time
     #[arg(long)]
     pub recompute: bool,
 
-    /// How the network's activations are stored while it is trained: f32 or f16, which halves their memory. Sums, weights and
-    /// the optimiser's state are f32 in both; with f16 the loss is scaled, so that small gradients do not vanish
+    /// How the network's activations are stored while it is trained: f32 or f16, which halves their memory. Sums,
+    /// weights and the optimiser's state are f32 in both; with f16 the loss is scaled, so that small gradients do not
+    /// vanish
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub precision: DType,
 
@@ -170,7 +171,8 @@ impl CheckpointArguments {
         device.zeros(&[1], self.precision).map(drop)
     }
 
-    /// Fails where a training of `steps` steps is too short for the profile that was asked for, so that no folder is made.
+    /// Fails where a training of `steps` steps is too short for the profile that was asked for, so that no folder is
+    /// made.
     pub fn check_steps(&self, steps: u64) -> Result<()> {
         match self.profile {
             true => Phases::new(0, steps).map(|_| ()),
@@ -183,9 +185,9 @@ impl CheckpointArguments {
 #[derive(Args)]
 pub struct TuningArguments {
     /// On a GPU, measure which variant of each kernel is the fastest for the network's shapes, also where a table ships
-    /// with the program (llvmpipe, SwiftShader); shapes measured before are not measured again. Without either flag this
-    /// is done on every other adapter. What is found is kept in PARALLAX_CACHE_DIR [default: parallax in the user's
-    /// folder for caches]
+    /// with the program (llvmpipe, SwiftShader); shapes measured before are not measured again. Without either flag
+    /// this is done on every other adapter. What is found is kept in PARALLAX_CACHE_DIR [default: parallax in the
+    /// user's folder for caches]
     #[arg(long, conflicts_with = "no_tune")]
     tune: bool,
 
@@ -195,7 +197,8 @@ pub struct TuningArguments {
 }
 
 impl TuningArguments {
-    /// Puts the table in use for a training of `network` in `folder`, and says which it is. A run that goes on has its own.
+    /// Puts the table in use for a training of `network` in `folder`, and says which it is. A run that goes on has its
+    /// own.
     pub fn prepare(
         &self,
         chosen: &ChosenDevice,

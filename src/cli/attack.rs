@@ -45,8 +45,8 @@ pub struct Arguments {
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     iterations: u32,
 
-    /// Strengths: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or numbers such as 0,0.01,0.03; in pixels from 0
-    /// to 1, under the paper's protocol in normalised ones [default: fine, under the paper's protocol paper]
+    /// Strengths: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or numbers such as 0,0.01,0.03; in pixels
+    /// from 0 to 1, under the paper's protocol in normalised ones [default: fine, under the paper's protocol paper]
     #[arg(long, value_name = "fine|paper|NUMBERS")]
     eps: Option<String>,
 

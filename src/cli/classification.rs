@@ -84,7 +84,8 @@ impl ClassificationArguments {
         }
     }
 
-    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else, and says what came out.
+    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else, and says what came
+    /// out.
     pub fn train(
         &self,
         epochs: u64,

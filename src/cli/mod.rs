@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, arguments in, a call into the library, words out.
 //!
-//! Results go to stdout; an error is one line on stderr. The exit code is 0, 1 for a run that failed, or 2 for arguments
-//! that cannot be used.
+//! Results go to stdout; an error is one line on stderr. The exit code is 0, 1 for a run that failed, or 2 for
+//! arguments that cannot be used.
 
 mod arguments;
 mod attack;

@@ -36,8 +36,8 @@ pub struct PretrainingArguments {
     #[arg(long)]
     no_knn: bool,
 
-    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory and more
-    /// time; the statistics of batch norm are each chunk's own [default: the batch size]
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory and
+    /// more time; the statistics of batch norm are each chunk's own [default: the batch size]
     #[arg(long, value_name = "IMAGES")]
     pub micro_batch: Option<usize>,
 

@@ -10,8 +10,8 @@ use crate::pretext::rotnet::RotNetSettings;
 
 /// Pretrain an encoder with RotNet, then judge it by its nearest neighbours
 ///
-/// Each image of a batch is seen under all four rotations. The paper's protocol takes the ImageNet stem, 1/15 of the work.
-/// The generated shapes are drawn under any rotation, so that there is little to tell on them.
+/// Each image of a batch is seen under all four rotations. The paper's protocol takes the ImageNet stem, 1/15 of the
+/// work. The generated shapes are drawn under any rotation, so that there is little to tell on them.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]

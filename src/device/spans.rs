@@ -1,5 +1,5 @@
-//! Where tensors lie in a device's memory: in a few large blocks, of which every tensor takes a span. Here is no memory, only
-//! the places.
+//! Where tensors lie in a device's memory: in a few large blocks, of which every tensor takes a span. Here is no
+//! memory, only the places.
 //!
 //! A span that is given back joins the free spans beside it, so that the memory of many small tensors serves one large
 //! tensor later: what a training step holds is close to what it uses at its fullest moment.

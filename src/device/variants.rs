@@ -131,11 +131,11 @@ fn class_of(size: usize) -> u32 {
     1 << size.clamp(1, LARGEST_CLASS).ilog2()
 }
 
-/// Shapes that are taken to want the same variant: an operation, with its sizes rounded down to powers of two. The number
-/// of images of a convolution is not among them, so that what was measured on a few holds for a batch.
+/// Shapes that are taken to want the same variant: an operation, with its sizes rounded down to powers of two. The
+/// number of images of a convolution is not among them, so that what was measured on a few holds for a batch.
 ///
-/// Written `gemm MxNxK`, or `conv2d 3x3/1 OxPxC`: kernel, stride, and the convolution's output channels, output pixels of an
-/// image and input channels, for its gradients too.
+/// Written `gemm MxNxK`, or `conv2d 3x3/1 OxPxC`: kernel, stride, and the convolution's output channels, output pixels
+/// of an image and input channels, for its gradients too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ShapeClass {
@@ -262,8 +262,8 @@ pub struct VariantTable {
     pub source: String,
     #[serde(flatten)]
     pub key: TableKey,
-    /// Time for each element of a result padded to whole tiles, beside that of the other variants. A variant that is not
-    /// here is taken by a class alone.
+    /// Time for each element of a result padded to whole tiles, beside that of the other variants. A variant that is
+    /// not here is taken by a class alone.
     pub cost: BTreeMap<Variant, u32>,
     /// What was measured.
     #[serde(default)]
@@ -305,8 +305,8 @@ impl VariantTable {
         shipped().adapter.iter().any(|entry| entry.covers(adapter))
     }
 
-    /// The variant of `class`, out of those that there are, each with the elements of the result padded to its tiles; plain
-    /// where the table says nothing.
+    /// The variant of `class`, out of those that there are, each with the elements of the result padded to its tiles;
+    /// plain where the table says nothing.
     pub fn choose(&self, class: &ShapeClass, there: &[(Variant, usize)]) -> Variant {
         let measured = self.classes.get(class);
         if let Some(&variant) = measured.filter(|v| there.iter().any(|(own, _)| own == *v)) {

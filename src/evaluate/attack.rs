@@ -1,5 +1,5 @@
-//! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et al. 2018), within a ball
-//! of the maximum norm around each image.
+//! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et al. 2018), within a
+//! ball of the maximum norm around each image.
 
 use crate::augment::CIFAR10_STATISTICS;
 use crate::autograd::{self, Tape, Var};
@@ -108,13 +108,13 @@ pub fn network_input(tape: &Tape, units: Units, images: &Var) -> Result<Var> {
     }
 }
 
-/// `clean` (`[N, 3, H, W]` in the settings' units) moved to where the loss of `classifier` against `labels` (u32 `[N]`) is
-/// higher: within eps of `clean`, but for the rounding of `clean +- eps`, and within the units' range. `classifier` maps
-/// such images to logits `[N, classes]`; it runs in evaluation mode, so that an image's result is its own. `key` names PGD's
-/// random start.
+/// `clean` (`[N, 3, H, W]` in the settings' units) moved to where the loss of `classifier` against `labels` (u32 `[N]`)
+/// is higher: within eps of `clean`, but for the rounding of `clean +- eps`, and within the units' range. `classifier`
+/// maps such images to logits `[N, classes]`; it runs in evaluation mode, so that an image's result is its own. `key`
+/// names PGD's random start.
 ///
-/// Of the paper's range, the end of 2.7537 is rounded: a blue of 1 is 2.75373 when normalised, and is moved to 2.7537 by any
-/// eps but 0, even by one below that difference.
+/// Of the paper's range, the end of 2.7537 is rounded: a blue of 1 is 2.75373 when normalised, and is moved to 2.7537
+/// by any eps but 0, even by one below that difference.
 ///
 /// # Errors
 /// As the classifier; `Error::Shape` where labels do not fit.

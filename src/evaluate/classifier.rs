@@ -18,8 +18,8 @@ use super::features::for_each_batch;
 pub struct ClassifierSettings {
     /// Images a step, at most as many as there are labelled ones.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, where the batch does not fit in memory. See [`micro_batch`] for what stays
-    /// exact.
+    /// Images that pass the encoder at a time, where the batch does not fit in memory. See [`micro_batch`] for what
+    /// stays exact.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub augmentation: PaddedCropAugmentation,
@@ -46,8 +46,8 @@ impl Classifier {
     /// A head of `classes` classes on `encoder`, to be trained with it on `members` of `split`.
     ///
     /// # Errors
-    /// `Error::Usage` where the split has no labels, or the batch is empty, larger than the members or cannot be cut into
-    /// its chunks.
+    /// `Error::Usage` where the split has no labels, or the batch is empty, larger than the members or cannot be cut
+    /// into its chunks.
     pub fn new(
         device: &Device,
         settings: ClassifierSettings,

@@ -15,8 +15,8 @@ const BATCH: u32 = 128;
 const STATISTICS_BATCHES: usize = 10;
 
 /// The features of every image of `split`, in order, row-major `[N, F]`. Pixels are resized to `resolution` where they
-/// have another size, normalised by CIFAR-10's mean and standard deviation, and not augmented; the last partial batch is
-/// kept.
+/// have another size, normalised by CIFAR-10's mean and standard deviation, and not augmented; the last partial batch
+/// is kept.
 pub fn features(
     device: &Device,
     encoder: &ResNet,
@@ -62,8 +62,8 @@ pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Resu
     Ok(y.tensor().clone())
 }
 
-/// Calls `visit` with each batch of `split`'s images, in order, resized to `resolution` x `resolution` where their height
-/// is another one, and normalised.
+/// Calls `visit` with each batch of `split`'s images, in order, resized to `resolution` x `resolution` where their
+/// height is another one, and normalised.
 pub(super) fn for_each_batch(
     device: &Device,
     split: &Split,

@@ -27,9 +27,9 @@ pub fn neighbours(bank: usize) -> usize {
     (bank / 10).clamp(1, MOST_NEIGHBOURS)
 }
 
-/// Predicts a class for each row of `queries [Q, D]` from the rows of `bank [B, D]` and their labels: the k most similar
-/// rows (cosine; the earlier row where two are equally similar) vote for their class with `exp(similarity / 0.5)`, and
-/// the lower class wins a tie. Rows must have length 1, and labels lie below `classes`.
+/// Predicts a class for each row of `queries [Q, D]` from the rows of `bank [B, D]` and their labels: the k most
+/// similar rows (cosine; the earlier row where two are equally similar) vote for their class with
+/// `exp(similarity / 0.5)`, and the lower class wins a tie. Rows must have length 1, and labels lie below `classes`.
 ///
 /// # Errors
 /// `Error::Shape` where sizes do not fit or k is not in 1 ..= B; `Error::NonFinite` where a feature is not a number.

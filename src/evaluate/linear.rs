@@ -19,8 +19,8 @@ pub struct LinearSettings {
     /// Images a step; all of them where there are fewer.
     pub batch_size: usize,
     pub optimization: Optimization,
-    /// Where set, features are computed anew in each step, of images that were cropped and mirrored at random. Where not,
-    /// they are computed once, which is the same since neither encoder nor images change.
+    /// Where set, features are computed anew in each step, of images that were cropped and mirrored at random. Where
+    /// not, they are computed once, which is the same since neither encoder nor images change.
     pub augmentation: Option<PaddedCropAugmentation>,
     /// Side in pixels to which images are resized before the encoder sees them.
     pub resolution: usize,
@@ -70,8 +70,8 @@ enum Source {
     },
 }
 
-/// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last epoch. The encoder is used
-/// in evaluation mode and does not change.
+/// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last epoch. The encoder is
+/// used in evaluation mode and does not change.
 ///
 /// # Errors
 /// `Error::Usage` where the split has no labels, there are no members, or images would have to be both resized and

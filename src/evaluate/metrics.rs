@@ -1,5 +1,5 @@
-//! What a classifier's scores are worth, as scikit-learn defines it: top-k accuracy, confusion matrix, loss, and the area
-//! under the ROC curve of several classes.
+//! What a classifier's scores are worth, as scikit-learn defines it: top-k accuracy, confusion matrix, loss, and the
+//! area under the ROC curve of several classes.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,8 @@ pub struct Metrics {
     pub top1: f64,
     pub top2: f64,
     pub top3: f64,
-    /// ROC AUC, macro average one-vs-one (Hand and Till 2001): the mean over pairs of classes, of the images of these two.
+    /// ROC AUC, macro average one-vs-one (Hand and Till 2001): the mean over pairs of classes, of the images of these
+    /// two.
     pub auc_ovo: f64,
     /// ROC AUC, macro average one-vs-rest: the mean over classes.
     pub auc_ovr: f64,
@@ -29,8 +30,8 @@ impl Metrics {
     /// Measures `logits`, row-major `[N, classes]`, against `labels`, each below `classes`.
     ///
     /// # Errors
-    /// `Error::Shape` where sizes or labels do not fit; `Error::NonFinite` for a logit that is not finite; `Error::Usage`
-    /// naming a class of which there is no image, since its AUC is not defined then.
+    /// `Error::Shape` where sizes or labels do not fit; `Error::NonFinite` for a logit that is not finite;
+    /// `Error::Usage` naming a class of which there is no image, since its AUC is not defined then.
     pub fn from_logits(logits: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
         let operation = "metrics";
         if classes < 2
@@ -143,8 +144,8 @@ fn log_sum_exp(row: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-/// The chance that a random positive scores higher than a random negative, an equal score counting half: the Mann-Whitney
-/// statistic by mid-ranks.
+/// The chance that a random positive scores higher than a random negative, an equal score counting half: the
+/// Mann-Whitney statistic by mid-ranks.
 fn auc(scored: &mut [(f32, bool)]) -> f64 {
     scored.sort_unstable_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal));
     let positives = scored.iter().filter(|(_, positive)| *positive).count() as f64;

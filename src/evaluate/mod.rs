@@ -1,4 +1,5 @@
-//! How good an encoder is: features of a split, nearest neighbours, linear evaluation, supervised training on top of it, attacks on it.
+//! How good an encoder is: features of a split, nearest neighbours, linear evaluation, supervised training on top of
+//! it, attacks on it.
 
 pub mod attack;
 pub mod classifier;

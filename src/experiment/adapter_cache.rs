@@ -1,5 +1,5 @@
-//! What is kept between runs for a graphics adapter: the table that a tuning found, and the driver's compiled pipelines.
-//! Neither is needed: a file that is missing or damaged costs time and nothing else.
+//! What is kept between runs for a graphics adapter: the table that a tuning found, and the driver's compiled
+//! pipelines. Neither is needed: a file that is missing or damaged costs time and nothing else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 /// The environment variable that names the folder.
 const FOLDER: &str = "PARALLAX_CACHE_DIR";
 
-/// The folder: that of the environment variable, else a folder of the user's caches as the platform has them; none where
-/// neither is known.
+/// The folder: that of the environment variable, else a folder of the user's caches as the platform has them; none
+/// where neither is known.
 fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = named(FOLDER) {

@@ -69,8 +69,8 @@ pub fn head<'a>(path: &Path, loaded: &'a Loaded, dataset: &Dataset) -> Result<&'
 /// Measures the classifier's accuracy under the attack at each strength, and writes the summary into `folder`.
 ///
 /// # Errors
-/// `Error::Guard` where an attack of strength 0 changes the accuracy; `Error::Usage` for a file without a classifier or of
-/// another number of classes; otherwise as the parts.
+/// `Error::Guard` where an attack of strength 0 changes the accuracy; `Error::Usage` for a file without a classifier or
+/// of another number of classes; otherwise as the parts.
 pub fn run(
     device: &Device,
     request: &AttackRequest,

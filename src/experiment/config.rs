@@ -243,8 +243,8 @@ pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
     Ok(table.and_then(|table| table.try_into().ok()))
 }
 
-/// What differs between two configuration files, as `key: theirs, ours`; versions are left out, and the variants of a GPU's
-/// kernels, which a run that goes on takes from its configuration. `None` where nothing does.
+/// What differs between two configuration files, as `key: theirs, ours`; versions are left out, and the variants of a
+/// GPU's kernels, which a run that goes on takes from its configuration. `None` where nothing does.
 pub fn difference(theirs: &str, ours: &str) -> Option<String> {
     let read = |text: &str| -> toml::Table {
         let mut table: toml::Table = toml::from_str(text).unwrap_or_default();

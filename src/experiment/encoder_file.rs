@@ -143,7 +143,8 @@ pub fn read(device: &Device, path: &Path) -> Result<Loaded> {
     })
 }
 
-/// Starts `encoder` from another task's weights, torchvision's too: its first convolution may differ, a head is left out.
+/// Starts `encoder` from another task's weights, torchvision's too: its first convolution may differ, a head is left
+/// out.
 ///
 /// # Errors
 /// As [`read`].

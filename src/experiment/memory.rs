@@ -40,11 +40,11 @@ pub struct StepMemory {
 
 /// Views of the two steps that are taken to measure; enough that activations outweigh gradients.
 const PROBED: [usize; 2] = [8, 16];
-/// Bytes of a view whose embedding is kept while the batch passes in chunks: 128 numbers, and as many in each of the tensors
-/// that the loss makes of them. Where nothing is kept, as in RotNet, it is little beside the rest.
+/// Bytes of a view whose embedding is kept while the batch passes in chunks: 128 numbers, and as many in each of the
+/// tensors that the loss makes of them. Where nothing is kept, as in RotNet, it is little beside the rest.
 const CACHED: f64 = 8.0 * 4.0 * 128.0;
-/// A step must fit so many times: what is told is up to an eighth less than what is held, and memory of the system's and of
-/// the program's threads comes on top.
+/// A step must fit so many times: what is told is up to an eighth less than what is held, and memory of the system's
+/// and of the program's threads comes on top.
 const MARGIN: f64 = 1.15;
 /// No step holds so many times the convolutions' outputs, nor so many times the weights.
 const BOUND: f64 = 6.0;
@@ -111,7 +111,8 @@ impl StepSize {
         )
     }
 
-    /// Measures two small steps, each on a device that `open` gives anew, since a device keeps buffers for the next step.
+    /// Measures two small steps, each on a device that `open` gives anew, since a device keeps buffers for the next
+    /// step.
     ///
     /// # Errors
     /// As the steps.
@@ -129,8 +130,9 @@ impl StepSize {
         })
     }
 
-    /// Fails where the step does not fit in the memory that is free beside `device`, as far as that is known: a graphics
-    /// card's own memory is not, and allocations on it fail with an error of their own. `open` gives such a device anew.
+    /// Fails where the step does not fit in the memory that is free beside `device`, as far as that is known: a
+    /// graphics card's own memory is not, and allocations on it fail with an error of their own. `open` gives such a
+    /// device anew.
     ///
     /// # Errors
     /// `Error::Usage` with what is needed and the largest chunk and the largest batch that fit.

@@ -77,8 +77,8 @@ impl Pretext {
         }
     }
 
-    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so and whose network's
-    /// activations are stored as `activations`.
+    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so and whose
+    /// network's activations are stored as `activations`.
     ///
     /// # Errors
     /// `Error::Usage` where the network cannot be.

@@ -38,8 +38,8 @@ impl Probe {
         &self.device
     }
 
-    /// A supervised step without its optimiser, whose blocks are computed again on the way back where `recompute` says so
-    /// and whose activations are stored as `activations`; waits for it.
+    /// A supervised step without its optimiser, whose blocks are computed again on the way back where `recompute` says
+    /// so and whose activations are stored as `activations`; waits for it.
     pub fn train(&self, recompute: bool, activations: DType) -> Result<()> {
         let tape = Tape::new(&self.device)
             .recomputing(recompute)

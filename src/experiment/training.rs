@@ -69,9 +69,10 @@ impl Trained {
     }
 }
 
-/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after each
-/// `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`. Where
-/// `profiler` is `device` itself, the first steps are measured: a table is printed and a trace left in the folder.
+/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after
+/// each `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`.
+/// Where `profiler` is `device` itself, the first steps are measured: a table is printed and a trace left in the
+/// folder.
 ///
 /// A run that was cut and goes on has the losses and weights, to the bit, of one that was not: a step depends on the
 /// weights, the optimiser's state, the seed and its number alone.
@@ -228,8 +229,8 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
         Ok(started.elapsed().as_secs_f64() / (steps.end - steps.start) as f64)
     }
 
-    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the steps
-    /// that the training would have taken in any case.
+    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the
+    /// steps that the training would have taken in any case.
     fn profile(&mut self, profiler: &'a ProfiledDevice) -> Result<()> {
         let phases = Phases::new(self.next, self.plan.steps)?;
         self.measured = Some((profiler, Vec::new()));

@@ -1,5 +1,5 @@
-//! Which variants of products and convolutions a training runs on a GPU: those of the table that ships, those of a tuning,
-//! or those that the run began with.
+//! Which variants of products and convolutions a training runs on a GPU: those of the table that ships, those of a
+//! tuning, or those that the run began with.
 
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -122,8 +122,8 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
     Ok(())
 }
 
-/// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An adapter for which a table
-/// ships keeps that.
+/// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An adapter for which a
+/// table ships keeps that.
 pub fn use_stored(gpu: &GpuDevice) {
     let Some(table) = gpu.variants() else {
         return;

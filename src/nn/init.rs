@@ -1,5 +1,5 @@
-//! Initial values. Each parameter draws from its own stream, keyed by seed and name, so that its values depend on nothing
-//! else: not on the order of layers, nor on what else is in the network.
+//! Initial values. Each parameter draws from its own stream, keyed by seed and name, so that its values depend on
+//! nothing else: not on the order of layers, nor on what else is in the network.
 
 use crate::device::philox::Philox;
 
@@ -39,8 +39,8 @@ pub(super) fn linear_uniform(seed: u64, name: &str, count: usize, fan_in: usize)
 /// Draws that a thread makes at least.
 const DRAWS: usize = 16 * 1024;
 
-/// `count` numbers of `one`, each of which takes `words` words of `rng`, a divisor of four. Every core draws a part, from its
-/// own place in the stream, so that the numbers are those that one core would draw.
+/// `count` numbers of `one`, each of which takes `words` words of `rng`, a divisor of four. Every core draws a part,
+/// from its own place in the stream, so that the numbers are those that one core would draw.
 fn draw(
     rng: &Philox,
     count: usize,

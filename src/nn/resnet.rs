@@ -183,8 +183,8 @@ impl ResNet {
             .collect()
     }
 
-    /// Applies the batch statistics of the training passes since the last commit to the running statistics, in the order
-    /// of the passes, unless `gate` (u32 `[1]`) is set on the device.
+    /// Applies the batch statistics of the training passes since the last commit to the running statistics, in the
+    /// order of the passes, unless `gate` (u32 `[1]`) is set on the device.
     pub fn commit_running_statistics(&self, gate: Option<&Tensor>) -> Result<()> {
         self.layers().try_for_each(|layer| {
             layer

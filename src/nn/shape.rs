@@ -1,5 +1,5 @@
-//! What a ResNet is made of (He et al. 2016), as shapes and names only: the network, its parameter count and its FLOPs all
-//! follow from here.
+//! What a ResNet is made of (He et al. 2016), as shapes and names only: the network, its parameter count and its FLOPs
+//! all follow from here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -284,8 +284,8 @@ impl ResNetShape {
             .sum()
     }
 
-    /// FLOPs of the convolutions in one forward pass of one image of `image_size` x `image_size`, a multiply-add counted
-    /// as two. The rest of the network is less than a percent of it.
+    /// FLOPs of the convolutions in one forward pass of one image of `image_size` x `image_size`, a multiply-add
+    /// counted as two. The rest of the network is less than a percent of it.
     ///
     /// # Errors
     /// `Error::Shape` where the image is too small for the stem.

@@ -92,8 +92,8 @@ pub fn digest(device: &Device, parameters: &[&Parameter]) -> Result<String> {
 /// `num_batches_tracked` are ignored. `path` is where the bytes came from, for messages.
 ///
 /// # Errors
-/// `Error::Data` where the bytes are no safetensors file of f32, or listing every tensor that is missing, unexpected, or of
-/// another shape.
+/// `Error::Data` where the bytes are no safetensors file of f32, or listing every tensor that is missing, unexpected,
+/// or of another shape.
 pub fn load(
     device: &Device,
     bytes: &[u8],

@@ -1,5 +1,5 @@
-//! RotNet (Gidaris, Singh and Komodakis 2018): an image is turned by 0, 90, 180 and 270 degrees, and the network tells by
-//! which.
+//! RotNet (Gidaris, Singh and Komodakis 2018): an image is turned by 0, 90, 180 and 270 degrees, and the network tells
+//! by which.
 
 use super::Protocol;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
@@ -21,8 +21,8 @@ pub struct RotNetSettings {
     pub encoder: ResNetConfig,
     /// Images a step; each is seen under all four rotations, so that the network sees four times as many.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, each under all four rotations, where the batch does not fit in memory. See
-    /// [`micro_batch`] for what stays exact.
+    /// Images that pass the encoder at a time, each under all four rotations, where the batch does not fit in memory.
+    /// See [`micro_batch`] for what stays exact.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     /// What happens to an image before it is turned: the same for its four rotations.
@@ -83,7 +83,8 @@ pub struct RotNet {
     settings: RotNetSettings,
     pub encoder: ResNet,
     pub head: Head,
-    /// How batch norm behaves: in training mode, unless somebody wants gradients that do not depend on how the batch is cut.
+    /// How batch norm behaves: in training mode, unless somebody wants gradients that do not depend on how the batch is
+    /// cut.
     pub mode: Mode,
     images: ImageStore,
     sampler: EpochSampler,
@@ -93,8 +94,8 @@ impl RotNet {
     /// Draws the weights and puts the images of `split` on `device`.
     ///
     /// # Errors
-    /// `Error::Usage` for a batch that is empty or larger than the split or cannot be cut into its chunks, or images that are not
-    /// square.
+    /// `Error::Usage` for a batch that is empty or larger than the split or cannot be cut into its chunks, or images
+    /// that are not square.
     pub fn new(device: &Device, settings: RotNetSettings, split: &Split) -> Result<Self> {
         if split.height != split.width {
             return Err(Error::usage(format!(

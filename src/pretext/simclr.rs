@@ -17,8 +17,8 @@ pub struct SimClrSettings {
     pub encoder: ResNetConfig,
     /// Images a step; each gives two views.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, where the batch does not fit in memory: the loss still contrasts the whole
-    /// batch. See [`micro_batch`] for what stays exact.
+    /// Images that pass the encoder at a time, where the batch does not fit in memory: the loss still contrasts the
+    /// whole batch. See [`micro_batch`] for what stays exact.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub temperature: f32,
@@ -29,8 +29,8 @@ pub struct SimClrSettings {
 }
 
 impl SimClrSettings {
-    /// The settings of `protocol` for views of `size` pixels. `weight_decay` is what the paper's text asks for; its code
-    /// does not apply it, nor does [`Protocol::Paper`].
+    /// The settings of `protocol` for views of `size` pixels. `weight_decay` is what the paper's text asks for; its
+    /// code does not apply it, nor does [`Protocol::Paper`].
     pub fn of_protocol(
         protocol: Protocol,
         mut encoder: ResNetConfig,
@@ -85,7 +85,8 @@ pub struct SimClr {
     settings: SimClrSettings,
     pub encoder: ResNet,
     pub projector: Projector,
-    /// How batch norm behaves: in training mode, unless somebody wants gradients that do not depend on how the batch is cut.
+    /// How batch norm behaves: in training mode, unless somebody wants gradients that do not depend on how the batch is
+    /// cut.
     pub mode: Mode,
     images: ImageStore,
     sampler: EpochSampler,
@@ -95,8 +96,8 @@ impl SimClr {
     /// Draws the weights and puts the images of `split` on `device`.
     ///
     /// # Errors
-    /// `Error::Usage` for a batch that is larger than the split or has fewer than two images, or chunks that it cannot be
-    /// cut into.
+    /// `Error::Usage` for a batch that is larger than the split or has fewer than two images, or chunks that it cannot
+    /// be cut into.
     pub fn new(device: &Device, settings: SimClrSettings, split: &Split) -> Result<Self> {
         if settings.batch_size < 2 {
             return Err(Error::usage(format!(
@@ -125,8 +126,8 @@ impl SimClr {
         self.views_of(&samples, step)
     }
 
-    /// The two views of `samples`, which belong to step `step`, each `[samples, 3, size, size]`. A view depends on its sample
-    /// and not on its place, so that a chunk of a batch has the views that it has in the whole batch.
+    /// The two views of `samples`, which belong to step `step`, each `[samples, 3, size, size]`. A view depends on its
+    /// sample and not on its place, so that a chunk of a batch has the views that it has in the whole batch.
     pub fn views_of(&self, samples: &[u32], step: u64) -> Result<[Tensor; 2]> {
         let images = self.images.gather(samples)?;
         let [_, height, width] = self.images.image_shape();
@@ -163,8 +164,8 @@ impl SimClr {
         autograd::nt_xent(tape, &z, self.settings.temperature)
     }
 
-    /// The loss over the whole batch of step `step` and its gradients, with the activations of `micro_batch` images (1 or
-    /// more) at a time: see [`micro_batch::cached`]. What is cached are the projections, 128 numbers a view.
+    /// The loss over the whole batch of step `step` and its gradients, with the activations of `micro_batch` images (1
+    /// or more) at a time: see [`micro_batch::cached`]. What is cached are the projections, 128 numbers a view.
     ///
     /// # Errors
     /// As a step of the whole batch.

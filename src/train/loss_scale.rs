@@ -1,7 +1,7 @@
-//! How many times the loss is multiplied before its gradient is taken, where gradients of activations are f16: most of them
-//! are smaller than the smallest f16 and would be zero. As `torch.amp.GradScaler` does it, and with its numbers: the scale
-//! begins large, is halved where a gradient overflows, and doubled after many steps without one. It is always a power of two,
-//! so that scaling changes no digit.
+//! How many times the loss is multiplied before its gradient is taken, where gradients of activations are f16: most of
+//! them are smaller than the smallest f16 and would be zero. As `torch.amp.GradScaler` does it, and with its numbers:
+//! the scale begins large, is halved where a gradient overflows, and doubled after many steps without one. It is always
+//! a power of two, so that scaling changes no digit.
 
 /// Of the first step, as `GradScaler`'s `init_scale`.
 const INITIAL: f32 = 65_536.0;

@@ -1,16 +1,17 @@
-//! A batch that is larger than memory, a chunk of images at a time: the loss and its gradients are those of the whole batch,
-//! the activations that are held are those of one chunk.
+//! A batch that is larger than memory, a chunk of images at a time: the loss and its gradients are those of the whole
+//! batch, the activations that are held are those of one chunk.
 //!
-//! A loss that is a mean over images is a sum over chunks, and so are its gradients: [`accumulated`]. A contrastive loss ties
-//! every image to all others, but only through its embedding: [`cached`] (GradCache, Gao et al. 2021, "Scaling Deep
-//! Contrastive Learning Batch Size under Memory Limited Setup") computes all embeddings first and keeps nothing else, then
-//! the loss and its gradients `dz` with respect to them, then each chunk again with a backward pass that starts from the
-//! chunk's rows of `dz`. By the chain rule this is the whole batch's gradient; it costs a second forward pass.
+//! A loss that is a mean over images is a sum over chunks, and so are its gradients: [`accumulated`]. A contrastive
+//! loss ties every image to all others, but only through its embedding: [`cached`] (GradCache, Gao et al. 2021,
+//! "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup") computes all embeddings first and keeps
+//! nothing else, then the loss and its gradients `dz` with respect to them, then each chunk again with a backward pass
+//! that starts from the chunk's rows of `dz`. By the chain rule this is the whole batch's gradient; it costs a second
+//! forward pass.
 //!
-//! Both equal the whole batch's to rounding (sums over images are associated differently) wherever the network treats each
-//! image on its own: batch norm in evaluation mode. In training mode batch norm normalises by the statistics of the chunk, as
-//! data-parallel training does whose workers do not synchronise them: the gradients are exact for that network, which is not
-//! quite the network of the whole batch.
+//! Both equal the whole batch's to rounding (sums over images are associated differently) wherever the network treats
+//! each image on its own: batch norm in evaluation mode. In training mode batch norm normalises by the statistics of
+//! the chunk, as data-parallel training does whose workers do not synchronise them: the gradients are exact for that
+//! network, which is not quite the network of the whole batch.
 //!
 //! Chunks follow one another and are added up in their order, so that a step gives the same bits whenever it is taken.
 
@@ -36,9 +37,9 @@ pub fn in_parts(batch_size: usize, micro_batch: Option<usize>) -> Option<usize> 
     micro_batch.filter(|&images| images < batch_size)
 }
 
-/// Fails where a batch cannot be cut into chunks of `micro_batch` images: none at all, more than the batch, or so few that
-/// `encoder`'s last batch norm would see one number a channel, which has no variance. Of each image `views` of `side` pixels
-/// go through one pass.
+/// Fails where a batch cannot be cut into chunks of `micro_batch` images: none at all, more than the batch, or so few
+/// that `encoder`'s last batch norm would see one number a channel, which has no variance. Of each image `views` of
+/// `side` pixels go through one pass.
 ///
 /// # Errors
 /// `Error::Usage` that says which sizes can be used.
@@ -110,13 +111,13 @@ pub fn accumulated(
     sum.ok_or_else(no_images)
 }
 
-/// A loss over the embeddings of a whole batch, and its gradients. `embed` gives the embeddings `[2c, D]` of the two views
-/// of a chunk's c images, first views above second views, recorded on the tape that it is handed; it is called twice a chunk
-/// and must draw the same views both times. `loss` gives the loss `[1]` of all embeddings `[2 batch_size, D]`, again with
-/// every first view above every second one, as NT-Xent expects them.
+/// A loss over the embeddings of a whole batch, and its gradients. `embed` gives the embeddings `[2c, D]` of the two
+/// views of a chunk's c images, first views above second views, recorded on the tape that it is handed; it is called
+/// twice a chunk and must draw the same views both times. `loss` gives the loss `[1]` of all embeddings
+/// `[2 batch_size, D]`, again with every first view above every second one, as NT-Xent expects them.
 ///
-/// The running statistics of `encoder`'s batch norms that are left to be committed are those of the second pass, a chunk
-/// after the other.
+/// The running statistics of `encoder`'s batch norms that are left to be committed are those of the second pass, a
+/// chunk after the other.
 ///
 /// # Errors
 /// As the passes; `Error::Shape` where `embed` does not give two rows an image.

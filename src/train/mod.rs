@@ -1,5 +1,5 @@
-//! What every training has in common: an objective gives a loss for each step, the trainer goes back through it, moves the
-//! parameters, and keeps the state of the step before where something is not finite.
+//! What every training has in common: an objective gives a loss for each step, the trainer goes back through it, moves
+//! the parameters, and keeps the state of the step before where something is not finite.
 
 mod loss_scale;
 pub mod micro_batch;
@@ -17,12 +17,12 @@ use crate::tensor::Tensor;
 
 /// What is minimised.
 pub trait Objective {
-    /// The mean loss of the batch of step `step` (counted from 0), `[1]`, recorded on `tape`. It depends on the weights,
-    /// the seed and the step alone, so that a step can be replayed and a run resumed.
+    /// The mean loss of the batch of step `step` (counted from 0), `[1]`, recorded on `tape`. It depends on the
+    /// weights, the seed and the step alone, so that a step can be replayed and a run resumed.
     fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var>;
 
-    /// That loss, `[1]`, and its gradients: by one pass over the whole batch, or by less memory where an objective knows how
-    /// ([`micro_batch`]).
+    /// That loss, `[1]`, and its gradients: by one pass over the whole batch, or by less memory where an objective
+    /// knows how ([`micro_batch`]).
     fn gradients(&mut self, tapes: &Tapes, step: u64) -> Result<(Tensor, Gradients)> {
         whole_batch(self, tapes, step)
     }

@@ -40,8 +40,8 @@ impl Tapes {
         Tapes { recompute, ..self }
     }
 
-    /// The same tapes for a network whose activations are stored as `activations`, and gradients of `loss_scale` times the
-    /// loss: see [`Tape::with_activations`] and [`Tape::scaling_loss`].
+    /// The same tapes for a network whose activations are stored as `activations`, and gradients of `loss_scale` times
+    /// the loss: see [`Tape::with_activations`] and [`Tape::scaling_loss`].
     pub fn with_activations(self, activations: DType, loss_scale: f32) -> Self {
         Tapes {
             activations,
@@ -66,8 +66,8 @@ impl Tapes {
             .scaling_loss(self.loss_scale)
     }
 
-    /// A tape for a forward pass alone. A checked one records none the less, since only then does it check; what it saved
-    /// goes with it.
+    /// A tape for a forward pass alone. A checked one records none the less, since only then does it check; what it
+    /// saved goes with it.
     pub fn forward_only(&self) -> Tape {
         let tape = match self.checked {
             true => Tape::checked(&self.device),

@@ -16,8 +16,8 @@ pub struct Trainer<O> {
     pub objective: O,
     optimization: Optimization,
     optimizer: Optimizer,
-    /// u32 `[1]`: set by the first loss or gradient that is not finite. It shuts the optimiser and the running statistics
-    /// from then on, so that the state stays that of the step before.
+    /// u32 `[1]`: set by the first loss or gradient that is not finite. It shuts the optimiser and the running
+    /// statistics from then on, so that the state stays that of the step before.
     flag: Tensor,
     /// Whether blocks are computed again on the way back, for memory.
     recompute: bool,
@@ -86,8 +86,8 @@ impl<O: Objective> Trainer<O> {
         Trainer { recompute, ..self }
     }
 
-    /// The same training, whose network's activations and their gradients are stored as `activations`, f32 or f16; with f16
-    /// the loss is scaled. Weights, their gradients and the optimiser's state stay f32.
+    /// The same training, whose network's activations and their gradients are stored as `activations`, f32 or f16; with
+    /// f16 the loss is scaled. Weights, their gradients and the optimiser's state stay f32.
     ///
     /// # Errors
     /// `Error::Device` where the device has no f16.
@@ -142,12 +142,13 @@ impl<O: Objective> Trainer<O> {
         Ok(pending)
     }
 
-    /// Waits for a step's loss. Where a gradient overflowed f16, this step and all that were recorded after it are taken again
-    /// from the same state, which the flag has kept, with half the loss scale: none is lost, and a run repeats to the bit.
+    /// Waits for a step's loss. Where a gradient overflowed f16, this step and all that were recorded after it are
+    /// taken again from the same state, which the flag has kept, with half the loss scale: none is lost, and a run
+    /// repeats to the bit.
     ///
     /// # Errors
-    /// `Error::NonFinite` where its loss or a gradient was not finite: the step is computed again from the same state and
-    /// the same random numbers with a check after each operation, and the error names the first bad tensor.
+    /// `Error::NonFinite` where its loss or a gradient was not finite: the step is computed again from the same state
+    /// and the same random numbers with a check after each operation, and the error names the first bad tensor.
     pub fn finish(&mut self, pending: PendingStep) -> Result<f32> {
         self.finish_scaled(pending).map(|finished| finished.loss)
     }

@@ -1,6 +1,7 @@
-//! The devices under test, each opened once a process: the CPU with and without Winograd's convolution, three GPU contexts
-//! on one adapter, a fourth that uses no subgroup operations, and one for each variant of products and convolutions that the
-//! adapter runs. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe where that is not set).
+//! The devices under test, each opened once a process: the CPU with and without Winograd's convolution, three GPU
+//! contexts on one adapter, a fourth that uses no subgroup operations, and one for each variant of products and
+//! convolutions that the adapter runs. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe
+//! where that is not set).
 
 use std::sync::{Arc, OnceLock};
 
@@ -68,8 +69,8 @@ pub fn unsliced() -> [(&'static str, Device); 3] {
     ]
 }
 
-/// Every device, with those that leave out what a kernel may use (subgroup operations, Winograd's method) and those that run
-/// one variant of products and convolutions alone.
+/// Every device, with those that leave out what a kernel may use (subgroup operations, Winograd's method) and those
+/// that run one variant of products and convolutions alone.
 pub fn all_variants() -> Vec<(&'static str, Device)> {
     let without = [
         ("gpu without subgroups", gpu_without_subgroups()),

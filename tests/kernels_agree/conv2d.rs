@@ -8,7 +8,8 @@ use crate::{devices, reference};
 /// Input, weight, stride and padding of one convolution.
 type Case = ([usize; 4], [usize; 4], usize, usize);
 
-/// Whether one image and the weight, padded to the kernels' tiles, fit a small binding: batches are sliced, they are not.
+/// Whether one image and the weight, padded to the kernels' tiles, fit a small binding: batches are sliced, they are
+/// not.
 pub fn fits(g: &shapes::ConvGeometry) -> bool {
     let channels = |count: usize| count.next_multiple_of(16);
     let taps = g.kh * g.kw;
@@ -133,7 +134,8 @@ fn across_tile_borders() {
     );
 }
 
-/// 1x1 kernels of stride 1: products whose columns or terms are cut into images, and those that do not lie in whole vectors.
+/// 1x1 kernels of stride 1: products whose columns or terms are cut into images, and those that do not lie in whole
+/// vectors.
 #[test]
 fn kernels_of_1x1() {
     convolutions_agree(

@@ -230,8 +230,8 @@ fn a_number_behind_the_last_is_not_looked_at() {
     }
 }
 
-/// Input, weight, stride and padding of convolutions: odd planes, slices, single pixels, ragged tiles, and those that the
-/// CPU device takes by Winograd's method, keeping kernels or inputs.
+/// Input, weight, stride and padding of convolutions: odd planes, slices, single pixels, ragged tiles, and those that
+/// the CPU device takes by Winograd's method, keeping kernels or inputs.
 const CONVOLUTIONS: [([usize; 4], [usize; 4], usize, usize); 14] = [
     ([1, 1, 1, 1], [1, 1, 1, 1], 1, 0),
     ([3, 5, 1, 1], [17, 5, 1, 1], 1, 0),

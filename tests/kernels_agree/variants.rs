@@ -5,8 +5,8 @@ use parallax::device::variants::{Operation, ShapeClass, Variant};
 
 use crate::devices;
 
-/// The tests of gemm, linear and the convolutions run on every device of `all_variants`; here it is said which variants these
-/// are.
+/// The tests of gemm, linear and the convolutions run on every device of `all_variants`; here it is said which variants
+/// these are.
 #[test]
 fn every_variant_that_the_adapter_runs_is_forced_in_turn() {
     let tested: Vec<Variant> = devices::forced().iter().map(|(v, _)| *v).collect();

@@ -1,5 +1,5 @@
-//! How exact f32 arithmetic has to be. The figures for built-ins are WGSL's ('Floating Point Accuracy', section 15.7.4 of
-//! https://www.w3.org/TR/WGSL/); all are relative to the result unless said, and an ulp is at most 2 U of it.
+//! How exact f32 arithmetic has to be. The figures for built-ins are WGSL's ('Floating Point Accuracy', section 15.7.4
+//! of https://www.w3.org/TR/WGSL/); all are relative to the result unless said, and an ulp is at most 2 U of it.
 
 /// The unit roundoff of f32: a correctly rounded result is off by this much of itself at most.
 pub const U: f64 = 1.0 / 16_777_216.0;

@@ -18,8 +18,8 @@ pub fn l2_normalize(columns: usize, x: &[f64], eps: f64) -> (Expected, Expected)
     (y, norms)
 }
 
-/// dx = (dy - y (y . dy)) / norm, or dy / norm where the row was shorter than eps. The bracket is a sum of two, of which
-/// the second inherits the error of the dot product (K = D) and a product; then a division.
+/// dx = (dy - y (y . dy)) / norm, or dy / norm where the row was shorter than eps. The bracket is a sum of two, of
+/// which the second inherits the error of the dot product (K = D) and a product; then a division.
 pub fn l2_normalize_backward(
     columns: usize,
     dy: &[f64],

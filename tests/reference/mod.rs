@@ -1,6 +1,6 @@
-//! The vocabulary once more, in float64 loops as naive as the maths is written, each with the distance that a f32 result
-//! may have from it. Gradients and statistics that a kernel takes as arguments are arguments here too, so that every
-//! kernel is judged on its own rounding alone.
+//! The vocabulary once more, in float64 loops as naive as the maths is written, each with the distance that a f32
+//! result may have from it. Gradients and statistics that a kernel takes as arguments are arguments here too, so that
+//! every kernel is judged on its own rounding alone.
 
 pub mod accuracy;
 pub mod batch_norm;
@@ -35,8 +35,8 @@ impl Expected {
         Expected { value, bound }
     }
 
-    /// What is stored of it as f16: rounded once more, by 2^-11 of itself, or of a subnormal number by half of the distance
-    /// between two.
+    /// What is stored of it as f16: rounded once more, by 2^-11 of itself, or of a subnormal number by half of the
+    /// distance between two.
     pub fn stored_as_f16(mut self) -> Self {
         for (value, bound) in self.value.iter().zip(&mut self.bound) {
             *bound += (value.abs() + *bound) * (-11f64).exp2() + (-25f64).exp2();

@@ -5,8 +5,8 @@ use parallax::device::kernels::{AdamStep, SgdStep};
 use super::accuracy::{DIVISION, SQRT, U};
 use super::{Expected, Sum};
 
-/// (parameter, momentum) after a step. Everything is a sum of products: the gradient of K = 2, the momentum buffer of 3,
-/// the parameter of 5 (its own, and with Nesterov two for the gradient and two more roundings of the buffer).
+/// (parameter, momentum) after a step. Everything is a sum of products: the gradient of K = 2, the momentum buffer of
+/// 3, the parameter of 5 (its own, and with Nesterov two for the gradient and two more roundings of the buffer).
 pub fn sgd_step(options: SgdStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected, Expected) {
     let learning_rate = f64::from(options.learning_rate);
     let momentum = f64::from(options.momentum);

@@ -107,8 +107,8 @@ const DARK: Tone = Tone(0.02, 0.28);
 const MIDDLE: Tone = Tone(0.35, 0.55);
 const LIGHT: Tone = Tone(0.65, 0.98);
 
-/// One image, with the tones of its background and of its shapes, which are far apart so that they keep their contrast when
-/// the image turns grey.
+/// One image, with the tones of its background and of its shapes, which are far apart so that they keep their contrast
+/// when the image turns grey.
 fn draw(motif: &Motif, rng: &mut Philox, (ground, figure): (Tone, Tone)) -> Vec<Colour> {
     let mut canvas = background(rng, ground);
 

@@ -1,6 +1,6 @@
-//! The memory of float tensors: large blocks, of which every tensor takes a span. A span that is given back joins the free
-//! spans beside it, so that the memory of many small tensors serves one large tensor later: what a training step holds is
-//! close to what it uses at its fullest moment, and from the second step on nothing is asked of the system.
+//! The memory of float tensors: large blocks, of which every tensor takes a span. A span that is given back joins the
+//! free spans beside it, so that the memory of many small tensors serves one large tensor later: what a training step
+//! holds is close to what it uses at its fullest moment, and from the second step on nothing is asked of the system.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -14,9 +14,9 @@ use crate::device::spans::{Span, Spans, UNIT};
 /// Bytes of a float.
 const FLOAT: u64 = size_of::<f32>() as u64;
 
-/// Floats of a block, or more for a larger tensor. It is so long that what was never touched stays the longest free span, and
-/// is taken last: most systems give pages only where they are touched. Where one refuses so long a block, it is half as
-/// long, and so on down to the tensor that asks.
+/// Floats of a block, or more for a larger tensor. It is so long that what was never touched stays the longest free
+/// span, and is taken last: most systems give pages only where they are touched. Where one refuses so long a block, it
+/// is half as long, and so on down to the tensor that asks.
 const BLOCK: usize = if usize::BITS < 64 { 16 << 20 } else { 1 << 30 };
 
 /// Where tensors' floats come from.
@@ -90,8 +90,8 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: the memory came from the allocator with this layout, and every buffer that pointed into them holds the
-        // arena and so this block: none is left.
+        // SAFETY: the memory came from the allocator with this layout, and every buffer that pointed into them holds
+        // the arena and so this block: none is left.
         unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }
 }

@@ -1,5 +1,5 @@
-//! Convolution as a matrix product over columns (im2col), a block of whole images at a time, so that the columns stay in
-//! a core's cache. With `K = C KH KW`:
+//! Convolution as a matrix product over columns (im2col), a block of whole images at a time, so that the columns stay
+//! in a core's cache. With `K = C KH KW`:
 //!
 //! - forward: `y [O, pixels] = w [O, K] columns [K, pixels]`
 //! - dx: `columns [K, pixels] = w^T dy`, each column then added to the pixels that it came from
@@ -125,7 +125,8 @@ fn scatter(rows: &[f32], channels: usize, pixels: usize, images: &mut [f32]) {
     }
 }
 
-/// Adds the transpose of the first columns of `from`, whose rows have `from_width` elements, to `to` `[columns, width]`.
+/// Adds the transpose of the first columns of `from`, whose rows have `from_width` elements, to `to`
+/// `[columns, width]`.
 fn add_turned(from: &[f32], from_width: usize, to: &mut [f32], width: usize) {
     let columns = to.len() / width.max(1);
     for (row, from) in from.chunks(from_width).take(width).enumerate() {
@@ -143,8 +144,8 @@ pub(super) fn conv2d(device: &CpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     Ok(device.activations(&g.y_shape(), y))
 }
 
-/// The batch norm and its activation change each block of images while it is in a core's cache. f16 is rounded in between,
-/// as the two one after the other do, by doing them so.
+/// The batch norm and its activation change each block of images while it is in a core's cache. f16 is rounded in
+/// between, as the two one after the other do, by doing them so.
 pub(super) fn conv2d_batch_norm(
     device: &CpuDevice,
     x: &Tensor,
@@ -305,8 +306,8 @@ pub(super) fn conv2d_dw(
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let group = parallel::images_per_group(g.n, g.o * k);
     let groups = g.n.div_ceil(group).max(1);
-    // The product packs its right operand against the grain, so that is the one with fewer rows, where the sums are long
-    // enough to pay for turning the result.
+    // The product packs its right operand against the grain, so that is the one with fewer rows, where the sums are
+    // long enough to pay for turning the result.
     let turned = k > g.o && images_per_block(&g) == 1;
     let mut partials = device.take(groups * g.o * k);
     let of_block = |dw: &mut [f32], dy: &[f32], x: &[f32]| {

@@ -1,4 +1,4 @@
-//! Pooling: an image is one task.
+//! Pooling: a plane, or some of them, is one task.
 
 use super::activations::read_activations;
 use super::parallel;
@@ -86,15 +86,20 @@ pub(super) fn max_pool2d_backward(
     Ok(device.activations(&x_shape, dx))
 }
 
+/// Planes of `pixels` pixels that global average pooling and its gradient take at a time.
+fn planes_per_task(pixels: usize) -> usize {
+    (parallel::CHUNK / pixels.max(1)).max(1)
+}
+
 pub(super) fn global_average_pool(device: &CpuDevice, x: &Tensor) -> Result<Tensor> {
     let [n, c, h, w] = shapes::batch_norm_input("global_average_pool", "x", x)?;
     let stored = read_activations("global_average_pool", "x", x)?;
     let mut y = device.take(n * c);
-    let image_len = c * h * w;
-    parallel::for_chunks(&mut y, c, |image, row| {
-        let range = image * image_len..(image + 1) * image_len;
-        stored.values().with(range, |planes| {
-            for (y, plane) in row.iter_mut().zip(planes.chunks(h * w)) {
+    let planes = planes_per_task(h * w);
+    parallel::for_chunks(&mut y, planes, |task, y| {
+        let start = task * planes * h * w;
+        stored.values().with(start..start + y.len() * h * w, |x| {
+            for (y, plane) in y.iter_mut().zip(x.chunks(h * w)) {
                 *y = (super::reduce::sum_f64(plane) / (h * w) as f64) as f32;
             }
         });
@@ -114,9 +119,10 @@ pub(super) fn global_average_pool_backward(
     dy.expect(op, "dy", &[n, c], DType::F32)?;
     let mut dx = device.take_activations(shapes::check_elements(op, &x_shape)?, x_dtype);
     let dy = read_f32(op, "dy", dy)?;
-    dx.for_chunks(c * h * w, |image, dx| {
-        for (plane, dx) in dx.chunks_mut((h * w).max(1)).enumerate() {
-            dx.fill(dy[image * c + plane] / (h * w) as f32);
+    let (plane, planes) = ((h * w).max(1), planes_per_task(h * w));
+    dx.for_chunks(planes * plane, |task, dx| {
+        for (dx, dy) in dx.chunks_mut(plane).zip(&dy[task * planes..]) {
+            dx.fill(dy / plane as f32);
         }
     });
     Ok(device.activations(&x_shape, dx))

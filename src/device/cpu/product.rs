@@ -86,8 +86,8 @@ pub(super) fn product(
             let (rows, columns) = (SIDE.min(m - i), SIDE.min(n - j));
             let (a_part, b_part) = (a.from_row(i), b.from_column(j));
             let c_part = &mut c[i * width + j..];
-            // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its slice,
-            // `c` is borrowed alone, and its rows do not overlap since width >= n.
+            // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its
+            // slice, `c` is borrowed alone, and its rows do not overlap since width >= n.
             unsafe {
                 gemm::gemm(
                     rows,

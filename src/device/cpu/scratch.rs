@@ -7,8 +7,8 @@ use super::arena::LINE;
 /// Floats of a line of the cache.
 const FLOATS: usize = LINE / size_of::<f32>();
 
-/// Parts of `lens` floats, each from the beginning of a line on, whose content is not defined. Not to be asked for again
-/// inside `body`.
+/// Parts of `lens` floats, each from the beginning of a line on, whose content is not defined. Not to be asked for
+/// again inside `body`.
 pub(super) fn with_scratch<const N: usize, R>(
     lens: [usize; N],
     body: impl FnOnce([&mut [f32]; N]) -> R,

@@ -80,7 +80,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Job {
     /// Takes turns until none is left. A panic ends the loop and is kept.
     fn work(&self) {
-        // SAFETY: whoever has the job is counted in `inside` or asked for it, and the body is borrowed until these are gone.
+        // SAFETY: whoever has the job is counted in `inside` or asked for it, and the body is borrowed until these are
+        // gone.
         let body = unsafe { &*self.body };
         let turns = AssertUnwindSafe(|| {
             loop {

@@ -7,8 +7,9 @@
 //! - dx: the same on dy, with the kernel turned and the channels exchanged
 //! - dw: `dU [C, O] = V^T dM`, the transpose of the forward pass step by step
 //!
-//! Where there are more tiles than kernels' channels, U is made once and blocks of images follow one another through the
-//! cache; where there are fewer, V is made once and blocks of kernels do. Blocks never depend on the number of threads.
+//! Where there are more tiles than kernels' channels, U is made once and blocks of images follow one another through
+//! the cache; where there are fewer, V is made once and blocks of kernels do. Blocks never depend on the number of
+//! threads.
 
 mod convolve;
 mod layout;

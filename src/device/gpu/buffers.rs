@@ -1,8 +1,8 @@
 //! GPU memory: tensors' storage, the buffers that it lies in, and the staging buffers of readbacks.
 //!
-//! Two tensors of a kernel may lie in one buffer. wgpu gives a buffer one use in a dispatch, and where one part of it is
-//! written that use is to be written: `build.rs` makes every storage binding such a one, and a launch sees to it that
-//! nothing that its kernel writes is bound twice.
+//! Two tensors of a kernel may lie in one buffer. wgpu gives a buffer one use in a dispatch, and where one part of it
+//! is written that use is to be written: `build.rs` makes every storage binding such a one, and a launch sees to it
+//! that nothing that its kernel writes is bound twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,8 @@ pub(super) struct Buffer {
     pub(super) number: u64,
 }
 
-/// The elements of one tensor. The span is a multiple of 256 bytes, so that the last vec4 of a kernel may touch padding.
+/// The elements of one tensor. The span is a multiple of 256 bytes, so that the last vec4 of a kernel may touch
+/// padding.
 pub(crate) struct GpuStorage {
     id: u64,
     buffer: Buffer,
@@ -62,21 +63,22 @@ impl GpuStorage {
 }
 
 impl Drop for GpuStorage {
-    /// The span can be used again at once: kernels run in the order in which they were recorded, and what the host writes
-    /// comes behind all that was recorded before ([`Context::write`]).
+    /// The span can be used again at once: kernels run in the order in which they were recorded, and what the host
+    /// writes comes behind all that was recorded before ([`Context::write`]).
     fn drop(&mut self) {
         let mut blocks = lock(&self.context.pool.blocks);
         blocks.spans.give_back(self.block, self.span);
     }
 }
 
-/// Bytes of a block, or more for a larger tensor. It holds many tensors of most kinds; of the last one, a part is not used.
+/// Bytes of a block, or more for a larger tensor. It holds many tensors of most kinds; of the last one, a part is not
+/// used.
 const BLOCK: u64 = 128 << 20;
-/// The same for an adapter that is software, which takes memory as it is touched: the longer a block, the better large spans
-/// find room in it. Adapters have no longer buffers.
+/// The same for an adapter that is software, which takes memory as it is touched: the longer a block, the better large
+/// spans find room in it. Adapters have no longer buffers.
 const BLOCK_OF_SOFTWARE: u64 = 2 << 30;
-/// Staging buffers of a size that are made together: readbacks of several steps are under way at once, and only the first
-/// step is to make buffers.
+/// Staging buffers of a size that are made together: readbacks of several steps are under way at once, and only the
+/// first step is to make buffers.
 const STAGING_AT_ONCE: usize = 8;
 /// The largest staging buffer that is made with others.
 const SMALL_STAGING: u64 = 1024;

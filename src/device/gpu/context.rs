@@ -20,10 +20,11 @@ pub struct GpuOptions {
     /// The largest part of a tensor, in bytes, that a kernel is given at once; the adapter's own limit where absent.
     /// Tests make it small, so that the sliced paths run on small tensors.
     pub binding_limit: Option<u64>,
-    /// Whether kernels may use subgroup operations where the adapter has them. Tests turn it off, so that the kernels for
-    /// adapters without them run too.
+    /// Whether kernels may use subgroup operations where the adapter has them. Tests turn it off, so that the kernels
+    /// for adapters without them run too.
     pub subgroups: bool,
-    /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is told.
+    /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is
+    /// told.
     pub f16: bool,
     /// The one variant of products and convolutions to run, wherever an operation has it (plain elsewhere), in place of
     /// what the table that ships picks. For tests and benches.
@@ -178,8 +179,8 @@ impl Context {
         })
     }
 
-    /// Whether kernels that memory bounds take two elements at once and a lane has work of its own: where a processor runs
-    /// them, on which every load is made lane by lane.
+    /// Whether kernels that memory bounds take two elements at once and a lane has work of its own: where a processor
+    /// runs them, on which every load is made lane by lane.
     pub(super) fn prefers_pairs(&self) -> bool {
         self.is_software && self.has_i64
     }
@@ -306,9 +307,9 @@ impl Context {
         if self.runtime_checks {
             return self.device.create_shader_module(descriptor);
         }
-        // SAFETY: without run-time checks a shader must not index outside its buffers and its loops must end. The shaders
-        // are this crate's own, their sizes come from shapes that were checked before the launch, and the tests hold each
-        // against the same shader with the checks on.
+        // SAFETY: without run-time checks a shader must not index outside its buffers and its loops must end. The
+        // shaders are this crate's own, their sizes come from shapes that were checked before the launch, and the tests
+        // hold each against the same shader with the checks on.
         unsafe {
             self.device
                 .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())

@@ -1,5 +1,5 @@
-//! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its two
-//! gradients, where they are no products of `conv2d_pairs.rs`.
+//! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its
+//! two gradients, where they are no products of `conv2d_pairs.rs`.
 
 use super::conv2d_pairs::{self, WeightGradient};
 use super::gemm::Tile;
@@ -67,8 +67,8 @@ struct Weight {
 }
 
 impl Weight {
-    /// The weight `[O, C, KH, KW]` for an input of type `dtype` and `tile`, whose rows run along C where `transposed` and along
-    /// O otherwise.
+    /// The weight `[O, C, KH, KW]` for an input of type `dtype` and `tile`, whose rows run along C where `transposed`
+    /// and along O otherwise.
     fn bind(
         device: &GpuDevice,
         operation: &'static str,

@@ -1,5 +1,5 @@
-//! Convolutions as products of `shaders/gemm_pairs.wgsl`, on a processor's Vulkan: those of 1x1 kernels as they lie, those of
-//! 3x3 kernels by way of `shaders/unfold.wgsl`, a few images at a time.
+//! Convolutions as products of `shaders/gemm_pairs.wgsl`, on a processor's Vulkan: those of 1x1 kernels as they lie,
+//! those of 3x3 kernels by way of `shaders/unfold.wgsl`, a few images at a time.
 
 use super::GpuDevice;
 use super::gemm::Tile;
@@ -63,8 +63,8 @@ struct Seen {
 }
 
 impl Way {
-    /// For images of `[c, h, w]`, whose vectors along the pixels have `vector` elements; none where they are not whole, or
-    /// one unfolded image does not fit a binding.
+    /// For images of `[c, h, w]`, whose vectors along the pixels have `vector` elements; none where they are not whole,
+    /// or one unfolded image does not fit a binding.
     fn new(
         device: &GpuDevice,
         kernel: Kernel,
@@ -156,8 +156,8 @@ fn by_taps(
     Ok(turned)
 }
 
-/// Records a convolution, or with `back` the gradient of its input: `[n, from, h, w]` to `[n, to, h, w]`. False where it is
-/// none of these products, or does not lie in whole vectors: then no result was written.
+/// Records a convolution, or with `back` the gradient of its input: `[n, from, h, w]` to `[n, to, h, w]`. False where
+/// it is none of these products, or does not lie in whole vectors: then no result was written.
 pub(super) fn record(
     device: &GpuDevice,
     operation: &'static str,
@@ -270,8 +270,8 @@ impl WeightGradient {
         self.0.images(n)
     }
 
-    /// Records the sums over `images` images in runs of `rows_per_split` rows, into `partials`, from an element of `dy` and one
-    /// of `x` on. False, and no sum written, where a run is not whole vectors.
+    /// Records the sums over `images` images in runs of `rows_per_split` rows, into `partials`, from an element of `dy`
+    /// and one of `x` on. False, and no sum written, where a run is not whole vectors.
     pub(super) fn record(
         &self,
         device: &GpuDevice,

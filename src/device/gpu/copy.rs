@@ -7,8 +7,8 @@ use crate::device::spans::UNIT;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Records a copy of `count` elements between places counted in elements, each a whole number of words behind the start of
-/// its tensor. Elements up to the next whole word are copied too.
+/// Records a copy of `count` elements between places counted in elements, each a whole number of words behind the start
+/// of its tensor. Elements up to the next whole word are copied too.
 pub(super) fn copy_elements(
     device: &GpuDevice,
     operation: &'static str,
@@ -39,8 +39,8 @@ pub(super) fn copy_elements(
     Ok(())
 }
 
-/// `length` bytes from byte `start` of a tensor: the part begins where every adapter can bind it, and the number of bytes
-/// before `start` comes with it.
+/// `length` bytes from byte `start` of a tensor: the part begins where every adapter can bind it, and the number of
+/// bytes before `start` comes with it.
 fn bound(
     device: &GpuDevice,
     operation: &'static str,

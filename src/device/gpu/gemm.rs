@@ -219,8 +219,8 @@ impl Factor<'_> {
     }
 }
 
-/// `C = A B (+ bias)`, in parts where a tensor does not fit one binding: C is cut by rows, then B's other index, then the
-/// sum, whose later parts are added to C.
+/// `C = A B (+ bias)`, in parts where a tensor does not fit one binding: C is cut by rows, then B's other index, then
+/// the sum, whose later parts are added to C.
 fn product(
     device: &GpuDevice,
     operation: &'static str,

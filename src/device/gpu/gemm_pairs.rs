@@ -1,5 +1,5 @@
-//! Launches of `shaders/gemm_pairs.wgsl`: products, and convolutions as products, whose factors lie in whole vectors, on a
-//! processor's Vulkan.
+//! Launches of `shaders/gemm_pairs.wgsl`: products, and convolutions as products, whose factors lie in whole vectors,
+//! on a processor's Vulkan.
 
 use super::shaders::{
     gemm_pairs_nn, gemm_pairs_nt, gemm_pairs_nt_bias, gemm_pairs_tn, gemm_pairs_tt,
@@ -21,8 +21,8 @@ pub(super) struct Lie {
     pub(super) step: usize,
 }
 
-/// An index that runs through the pixels of images: B's columns where those lie together (C is images as B is), otherwise
-/// the terms of the sum (A is images as B is).
+/// An index that runs through the pixels of images: B's columns where those lie together (C is images as B is),
+/// otherwise the terms of the sum (A is images as B is).
 #[derive(Clone, Copy)]
 pub(super) struct Images {
     /// Elements of a plane.
@@ -32,8 +32,8 @@ pub(super) struct Images {
     pub(super) other: usize,
 }
 
-/// Taps of a kernel. Where the pixels are B's columns, a product is added up for each, tap after tap; where they are the
-/// terms, B's columns are channels with their taps.
+/// Taps of a kernel. Where the pixels are B's columns, a product is added up for each, tap after tap; where they are
+/// the terms, B's columns are channels with their taps.
 #[derive(Clone, Copy)]
 pub(super) struct Taps {
     pub(super) rows: usize,
@@ -78,8 +78,8 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// The kernel for it, and what that is launched with; none where the device has no `i64`, or something does not lie in
-    /// whole vectors.
+    /// The kernel for it, and what that is launched with; none where the device has no `i64`, or something does not lie
+    /// in whole vectors.
     pub(super) fn in_pairs(
         &self,
         device: &GpuDevice,

@@ -94,8 +94,8 @@ impl GpuDevice {
         *lock(&self.context.table) = table;
     }
 
-    /// What the table in use picks of `tiles`, out of those that the adapter runs; `padded` gives the elements of the result
-    /// in whole tiles.
+    /// What the table in use picks of `tiles`, out of those that the adapter runs; `padded` gives the elements of the
+    /// result in whole tiles.
     fn choose(&self, class: &ShapeClass, tiles: &[Tile], padded: impl Fn(&Tile) -> usize) -> Tile {
         let there: Vec<_> = tiles
             .iter()
@@ -151,8 +151,8 @@ impl GpuDevice {
         self.part(operation, name, x, 0, x.len())
     }
 
-    /// `count` elements from `start`, padded to whole vec4s. `start` must be a multiple of 64 elements, of 128 where they
-    /// are f16, which every adapter can bind.
+    /// `count` elements from `start`, padded to whole vec4s. `start` must be a multiple of 64 elements, of 128 where
+    /// they are f16, which every adapter can bind.
     fn part(
         &self,
         operation: &'static str,
@@ -175,9 +175,9 @@ impl GpuDevice {
         })
     }
 
-    /// Ranges `(start, count)` that cover `rows` rows of at most `row_elements` elements of four bytes each, so that each
-    /// range fits a binding and starts at a multiple of 128 elements whatever part of a row is bound. f16 elements are
-    /// counted like others, so that tensors of both types are cut alike.
+    /// Ranges `(start, count)` that cover `rows` rows of at most `row_elements` elements of four bytes each, so that
+    /// each range fits a binding and starts at a multiple of 128 elements whatever part of a row is bound. f16 elements
+    /// are counted like others, so that tensors of both types are cut alike.
     ///
     /// # Errors
     /// `Error::Device` where the smallest such range is larger than a binding.
@@ -230,8 +230,8 @@ impl GpuDevice {
             .collect())
     }
 
-    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier (127 f16 ones), where every
-    /// adapter can bind it, and the number of those elements comes with it.
+    /// `count` elements from `start`, wherever that is: the part begins up to 63 elements earlier (127 f16 ones), where
+    /// every adapter can bind it, and the number of those elements comes with it.
     fn part_from(
         &self,
         operation: &'static str,

@@ -18,8 +18,8 @@ pub(super) struct Layout {
     pub(super) column_stride: usize,
 }
 
-/// A new tensor `[rows, columns]` of `source`, which holds `dtype`, with the columns padded by zeros to a multiple of `tile` (itself a
-/// multiple of 4).
+/// A new tensor `[rows, columns]` of `source`, which holds `dtype`, with the columns padded by zeros to a multiple of
+/// `tile` (itself a multiple of 4).
 pub(super) fn pack(
     device: &GpuDevice,
     operation: &'static str,

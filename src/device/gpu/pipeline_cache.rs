@@ -13,9 +13,9 @@ impl GpuDevice {
         self.context.pipeline_key.as_deref()
     }
 
-    /// Lets the driver take pipelines from `bytes`, which [`GpuDevice::pipeline_data`] returned on an adapter with the same
-    /// key, and note those that it makes. To be called before the first kernel; a second call does nothing, nor does any
-    /// where [`GpuDevice::pipeline_key`] is none.
+    /// Lets the driver take pipelines from `bytes`, which [`GpuDevice::pipeline_data`] returned on an adapter with the
+    /// same key, and note those that it makes. To be called before the first kernel; a second call does nothing, nor
+    /// does any where [`GpuDevice::pipeline_key`] is none.
     ///
     /// # Errors
     /// Where `bytes` are not what was returned; the driver then begins with none.
@@ -31,9 +31,9 @@ impl GpuDevice {
                 // Data of another driver or version are dropped and no error.
                 fallback: true,
             };
-            // SAFETY: the data must come from `get_data` on an adapter with the same key. They stand behind a digest that
-            // `pipeline_data` wrote, so that no damage since has gone unseen; wgpu compares the adapter and the driver in
-            // their header with those at hand.
+            // SAFETY: the data must come from `get_data` on an adapter with the same key. They stand behind a digest
+            // that `pipeline_data` wrote, so that no damage since has gone unseen; wgpu compares the adapter and the
+            // driver in their header with those at hand.
             unsafe { self.context.device.create_pipeline_cache(&descriptor) }
         });
         data.map(drop)

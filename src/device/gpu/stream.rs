@@ -376,8 +376,8 @@ impl Context {
     }
 }
 
-/// Fails where a kernel would write what another of its bindings shows: each invocation would see what others had done by
-/// chance.
+/// Fails where a kernel would write what another of its bindings shows: each invocation would see what others had done
+/// by chance.
 fn check_aliases(entry: &EntryPoint, parts: &[Part]) -> Result<()> {
     let bound = || entry.storage.iter().zip(parts).enumerate();
     for (i, (&(binding, writes), part)) in bound() {

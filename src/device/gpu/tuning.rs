@@ -1,5 +1,5 @@
-//! Which variant is the fastest here, shape by shape. A variant is run first to compare its result with that of the plain
-//! one, and one that differs by more than rounding is never picked.
+//! Which variant is the fastest here, shape by shape. A variant is run first to compare its result with that of the
+//! plain one, and one that differs by more than rounding is never picked.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -220,9 +220,9 @@ impl GpuDevice {
         self.use_variants(VariantTable::only(variant, key));
     }
 
-    /// Measures the variants of each problem whose class the table in use does not have yet, and returns that table with
-    /// what was found; the caller may put it in use. `progress` is told the number of classes done, that of all, and the
-    /// class that comes next.
+    /// Measures the variants of each problem whose class the table in use does not have yet, and returns that table
+    /// with what was found; the caller may put it in use. `progress` is told the number of classes done, that of all,
+    /// and the class that comes next.
     ///
     /// No other kernel may be launched meanwhile.
     ///

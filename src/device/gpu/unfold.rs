@@ -20,7 +20,8 @@ pub(super) struct Unfolded {
     pub(super) plane: usize,
 }
 
-/// Rows of a plane of `y`, for images of so many rows: those of the result, or two more where the rows of taps share them.
+/// Rows of a plane of `y`, for images of so many rows: those of the result, or two more where the rows of taps share
+/// them.
 fn rows(height: usize, shared: bool) -> usize {
     if shared { height + SIDE - 1 } else { height }
 }
@@ -31,8 +32,8 @@ pub(super) fn elements([c, h, w]: [usize; 3], shared: bool) -> usize {
     row_taps * SIDE * c * rows(h, shared) * w
 }
 
-/// The images `[n, c, h, w]` from an element of `x` on, a multiple of 8 as w or of 4; `shared` says whether the rows of taps
-/// share their pixels, `w` elements apart, or each has its own.
+/// The images `[n, c, h, w]` from an element of `x` on, a multiple of 8 as w or of 4; `shared` says whether the rows of
+/// taps share their pixels, `w` elements apart, or each has its own.
 pub(super) fn unfold(
     device: &GpuDevice,
     operation: &'static str,

@@ -1,6 +1,6 @@
 //! A device around another one that notes what each kernel of the vocabulary had to do and when it ran: by the host's
-//! clock on the CPU, whose kernels return when they are done, and by the adapter's on a GPU. While it does not record it
-//! hands every call on and nothing more.
+//! clock on the CPU, whose kernels return when they are done, and by the adapter's on a GPU. While it does not record
+//! it hands every call on and nothing more.
 
 mod delegation;
 mod work;

@@ -1,6 +1,6 @@
-//! What a call has to do, from its shapes alone: the operations of the formula in the vocabulary, and each operand moved
-//! once. What an implementation does beyond that (packing, tiles read again) or saves (Winograd's method) is not counted,
-//! so that rates of different implementations can be compared.
+//! What a call has to do, from its shapes alone: the operations of the formula in the vocabulary, and each operand
+//! moved once. What an implementation does beyond that (packing, tiles read again) or saves (Winograd's method) is not
+//! counted, so that rates of different implementations can be compared.
 
 use crate::device::shapes::ConvGeometry;
 use crate::tensor::Tensor;

@@ -1,5 +1,5 @@
-//! The whole of the paper's experiments as a list of jobs. A job is a command of this program with its arguments, so that
-//! each can also be run by hand, and leaves a run folder of its own.
+//! The whole of the paper's experiments as a list of jobs. A job is a command of this program with its arguments, so
+//! that each can also be run by hand, and leaves a run folder of its own.
 
 mod cost;
 mod jobs;

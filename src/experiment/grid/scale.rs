@@ -53,8 +53,8 @@ pub struct Sizes {
     pub full_steps: u64,
     /// Fine-tuning takes the paper's number of updates divided by this.
     pub finetune_divisor: u64,
-    /// The most updates of the baseline on 1, 10 and 50 % of the labels, which ends before where its loss stops falling;
-    /// none for the paper's 500 epochs.
+    /// The most updates of the baseline on 1, 10 and 50 % of the labels, which ends before where its loss stops
+    /// falling; none for the paper's 500 epochs.
     pub baseline_steps: Option<[u64; 3]>,
     /// Updates of the baseline on all labels; none for its 60 epochs.
     pub supervised_steps: Option<u64>,

@@ -42,8 +42,8 @@ fn kernel(call: &Call, span: &Span, origin: f64) -> Value {
     event(name, KERNELS, times, arguments)
 }
 
-/// The trace of `recording` on `device`. Times are in microseconds from the first kernel on; a step reaches from its first
-/// kernel to its last. What a call reads and writes, its operations and bytes stand with each of its launches.
+/// The trace of `recording` on `device`. Times are in microseconds from the first kernel on; a step reaches from its
+/// first kernel to its last. What a call reads and writes, its operations and bytes stand with each of its launches.
 pub fn trace(device: &str, recording: &Recording) -> Value {
     let starts = recording.spans.iter().map(|span| span.start);
     let origin = starts.fold(f64::INFINITY, f64::min);

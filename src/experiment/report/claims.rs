@@ -1,5 +1,5 @@
-//! The paper's eight claims, each a list of paired comparisons that a rule decides: yes if all hold by more than two standard
-//! errors, no if one is contradicted by as much, else undecided.
+//! The paper's eight claims, each a list of paired comparisons that a rule decides: yes if all hold by more than two
+//! standard errors, no if one is contradicted by as much, else undecided.
 
 use super::figures::{FINE, attacked_models};
 use super::paper;
@@ -169,8 +169,8 @@ fn fine_tuned_beat_supervised(scope: &Scope<'_>) -> Claim {
     )
 }
 
-/// The mean of acc(eps) / acc(0) over the eps above 0, and its standard error. The accuracies of one model are of the same
-/// images, so that their errors are taken as going together.
+/// The mean of acc(eps) / acc(0) over the eps above 0, and its standard error. The accuracies of one model are of the
+/// same images, so that their errors are taken as going together.
 fn kept(curve: &[(f64, Measured)]) -> Option<(f64, f64)> {
     let (_, clean) = curve.iter().find(|(eps, _)| *eps == 0.0)?;
     let attacked: Vec<&Measured> = curve

@@ -43,8 +43,8 @@ pub struct Written {
 /// Writes the report on the runs below `dir` into the folder `out`.
 ///
 /// # Errors
-/// As reading: `Error::Usage` where there is no run, `Error::Data` where a run's file is damaged; `Error::Io` where a file
-/// cannot be written.
+/// As reading: `Error::Usage` where there is no run, `Error::Data` where a run's file is damaged; `Error::Io` where a
+/// file cannot be written.
 pub fn write(dir: &Path, out: &Path) -> Result<Written> {
     let runs = Runs::read(dir)?;
     let scopes = runs.scopes();

@@ -51,7 +51,8 @@ impl Runs {
     /// Reads every folder below `dir` that has `summary.json` and `config.toml`.
     ///
     /// # Errors
-    /// `Error::Io` where a file cannot be read, `Error::Data` where one is damaged, `Error::Usage` where there is no run.
+    /// `Error::Io` where a file cannot be read, `Error::Data` where one is damaged, `Error::Usage` where there is no
+    /// run.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut folders = Vec::new();
         collect(dir, DEEPEST, &mut folders)?;

@@ -27,7 +27,8 @@ impl Measured {
         Some((squares / (n - 1) as f64).sqrt())
     }
 
-    /// The standard error of the mean: binomial over the test images, which every seed shares, and the spread over seeds.
+    /// The standard error of the mean: binomial over the test images, which every seed shares, and the spread over
+    /// seeds.
     pub fn standard_error(&self) -> f64 {
         let p = self.mean();
         let binomial = self

@@ -1,7 +1,7 @@
-//! The products at the 36 points, of matrices that the transforms wrote as they are read here: the right operand and the
-//! result in panels of 32 columns, the left operand row by row. So nothing is packed, and a product of matrices as small as
-//! these runs at the processor's rate: a tile of the result stays in registers, 8 rows x 32 columns with AVX-512, 6 x 16
-//! with AVX2, and each term of it is a row of the panel by one number of each of its rows.
+//! The products at the 36 points, of matrices that the transforms wrote as they are read here: the right operand and
+//! the result in panels of 32 columns, the left operand row by row. So nothing is packed, and a product of matrices as
+//! small as these runs at the processor's rate: a tile of the result stays in registers, 8 rows x 32 columns with
+//! AVX-512, 6 x 16 with AVX2, and each term of it is a row of the panel by one number of each of its rows.
 
 use super::layout::{Matrices, PANEL};
 use super::transforms::PRODUCTS;

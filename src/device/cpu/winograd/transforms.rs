@@ -28,8 +28,8 @@ const NA: f32 = -2.0 / 3.0;
 const NB: f32 = 1.0 / 6.0;
 
 /// `f X f^T`: the transform of one dimension on the columns of a square, then on its rows. (With loops: the compiler
-/// leaves the closures of `map` and `from_fn` on large arrays outside, where they have no wide registers, and a function
-/// passed by its name too: `f` is a closure with `#[inline(always)]`.)
+/// leaves the closures of `map` and `from_fn` on large arrays outside, where they have no wide registers, and a
+/// function passed by its name too: `f` is a closure with `#[inline(always)]`.)
 #[inline(always)]
 pub(super) fn square<V: Vector, const I: usize, const O: usize>(
     x: &[[V; I]; I],

@@ -176,7 +176,8 @@ mod x86 {
     #[derive(Clone, Copy)]
     struct Avx2(__m256);
 
-    /// By shuffles inside the halves of registers of eight, each half loaded by itself: rows 0 and 4, 1 and 5, and so on.
+    /// By shuffles inside the halves of registers of eight, each half loaded by itself: rows 0 and 4, 1 and 5, and so
+    /// on.
     ///
     /// # Safety
     /// As for [`Vector::turn_at`], and the processor must have AVX.

@@ -81,8 +81,8 @@ fn gradient_with_kernels_kept(
     });
 }
 
-/// V and dM are made once; blocks of output channels follow one another, and of input channels in each, whose dU stays in
-/// the cache.
+/// V and dM are made once; blocks of output channels follow one another, and of input channels in each, whose dU stays
+/// in the cache.
 fn gradient_with_inputs_kept(
     device: &CpuDevice,
     layer: Layer,
