@@ -1,7 +1,7 @@
 // Batch norm of images x [N, C, H, W] over N, H, W of each channel c; m = N H W.
 //
 //   statistics         mean_c = sum x / m, variance_c = sum (x - mean_c)^2 / m
-//   normalize          y = (x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c, then max(y, 0) where `rectified` is 1
+//   normalize          y = (x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c, then max(y, 0) if `rectified`
 //   normalize_add_relu y = max((x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c + shortcut, 0)
 //   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat, with xhat = (x - mean_c) / sqrt(variance_c + eps);
 //                      where `rectified` is 1, dy is 0 wherever xhat gamma_c + beta_c is not above 0
@@ -14,21 +14,21 @@
 //
 // Sums are taken in two steps. A workgroup sums one channel over images_per_split images (statistics_of_split,
 // gradient_sums_of_split) into a row of `partials`; then an invocation a channel adds the rows up in order
-// (merge_statistics, merge_gradient_sums). A split's variance is taken about the mean of the numbers that its lanes read
-// first, and what that misses of the split's own mean is then corrected (Chan, Golub and LeVeque 1983), so that a mean far
-// from zero costs no digits and the split is read once.
+// (merge_statistics, merge_gradient_sums). A split's variance is taken about the mean of the numbers that its lanes
+// read first, and what that misses of the split's own mean is then corrected (Chan, Golub and LeVeque 1983), so that a
+// mean far from zero costs no digits and the split is read once.
 //
-// Every kernel walks the same way: a workgroup has one channel of some images, whose numbers are loaded once. Its 256 lanes
-// stand on 256 >> lanes_log2 planes at once, 1 << lanes_log2 lanes on each, so that small planes keep all of them busy and
-// no element costs a division. Buffers hold whole images, or some channels of one image where an image is larger than a
-// binding; their first plane stands `offset` behind their start.
+// Every kernel walks the same way: a workgroup has one channel of some images, whose numbers are loaded once. Its 256
+// lanes stand on 256 >> lanes_log2 planes at once, 1 << lanes_log2 lanes on each, so that small planes keep all of them
+// busy and no element costs a division. Buffers hold whole images, or some channels of one image where an image is
+// larger than a binding; their first plane stands `offset` behind their start.
 //
-// The variant `vectors` takes four pixels of a plane at a time, where planes are whole vec4s; `elements` takes any planes.
-// Their twins for f16 have f16 x, dy, y and shortcut; what belongs to a channel is f32 there too.
+// The variant `vectors` takes four pixels of a plane at a time, where planes are whole vec4s; `elements` takes any
+// planes. Their twins for f16 have f16 x, dy, y and shortcut; what belongs to a channel is f32 there too.
 //
-// `pairs`, for Vulkan on a processor, takes eight pixels, in planes of whole eights, and a lane has a split of its own: loads
-// cost the same wherever the lanes' addresses point (docs/performance.md, WGSL on llvmpipe), barriers and what is loaded for
-// each channel cost more than the pixels of small planes.
+// `pairs`, for Vulkan on a processor, takes eight pixels, in planes of whole eights, and a lane has a split of its own:
+// loads cost the same wherever the lanes' addresses point (docs/performance.md, WGSL on llvmpipe), barriers and what is
+// loaded for each channel cost more than the pixels of small planes.
 #variant elements WIDTH=1 PAIRS=0
 #variant vectors WIDTH=4 PAIRS=0
 #variant pairs WIDTH=8 PAIRS=1
@@ -105,8 +105,8 @@ const WORKGROUP: u32 = 256u;
 var<workgroup> scratch: array<vec2f, 256>;
 var<workgroup> columns: array<vec2f, 16>;
 
-// The sum of `value` over the workgroup, in a fixed order: sixteen lanes add sixteen numbers each, then one lane theirs.
-// Barriers cost more than additions on a processor.
+// The sum of `value` over the workgroup, in a fixed order: sixteen lanes add sixteen numbers each, then one lane
+// theirs. Barriers cost more than additions on a processor.
 fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
     scratch[lane] = value;
     workgroupBarrier();

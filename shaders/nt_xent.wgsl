@@ -1,14 +1,14 @@
-// NT-Xent (Chen et al. 2020, equation 1) over rows z [n, d]: s_ij = z_i . z_j / temperature, row i's positive pos(i) being
-// row (i + n / 2) mod n.
+// NT-Xent (Chen et al. 2020, equation 1) over rows z [n, d]: s_ij = z_i . z_j / temperature, row i's positive pos(i)
+// being row (i + n / 2) mod n.
 //
 //   row_losses  log_sum_exp_i = log sum_{j != i} exp(s_ij), losses_i = log_sum_exp_i - s_i,pos(i)
 //   weigh       products_ij = dloss / (n temperature) w_ij, in place of z_i . z_j,
 //               w_ij = [j != i] (exp(s_ij - log_sum_exp_i) + exp(s_ij - log_sum_exp_j)) - 2 [j = pos(i)]
 //
-// The products z_i . z_j of some rows i come from gemm.wgsl, which also makes dz_i = sum_j w_ij z_j of the weights: the n x n
-// matrix is never stored whole. A row of products is a workgroup's; a lane keeps a maximum and a sum for each of its WIDTH
-// columns of a vector, takes UNROLL vectors at a turn (on a processor loads are branches, which are to come before the
-// arithmetic; docs/performance.md), and the lanes are merged at the end. Both orders are fixed.
+// The products z_i . z_j of some rows i come from gemm.wgsl, which also makes dz_i = sum_j w_ij z_j of the weights: the
+// n x n matrix is never stored whole. A row of products is a workgroup's; a lane keeps a maximum and a sum for each of
+// its WIDTH columns of a vector, takes UNROLL vectors at a turn (on a processor loads are branches, which are to come
+// before the arithmetic; docs/performance.md), and the lanes are merged at the end. Both orders are fixed.
 //
 // n is even, so rows are whole vec2s (pairs); where it is a multiple of four they are read as vec4s (vectors).
 //

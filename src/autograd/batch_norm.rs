@@ -5,7 +5,8 @@
 //! 1. where y was rectified, `dy` counts only where `y > 0`; it is the shortcut's gradient too
 //! 2. `dbeta = sum dy`
 //! 3. `dgamma = sum dy xhat`
-//! 4. training, where mean and variance depend on x: `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`;
+//! 4. training, where mean and variance depend on x:
+//!    `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`;
 //!    evaluation, where they are constants: `dx = gamma / sqrt(variance + eps) dy`
 //!
 //! In training dx is written over x, where nothing else holds it any more.

@@ -1,6 +1,6 @@
-//! A convolution, batch norm with constant statistics, and what follows: `y = activation(conv2d(x, w) scale + shift)`, for
-//! evaluation, where weights and statistics are constants. Saves y where it was rectified and a gradient is asked for.
-//! Backward:
+//! A convolution, batch norm with constant statistics, and what follows: `y = activation(conv2d(x, w) scale + shift)`,
+//! for evaluation, where weights and statistics are constants. Saves y where it was rectified and a gradient is asked
+//! for. Backward:
 //!
 //! 1. where y was rectified, `dy` counts only where `y > 0`; it is the shortcut's gradient too
 //! 2. the convolution's result has the gradient `dy gamma / sqrt(variance + eps)`

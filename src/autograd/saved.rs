@@ -59,8 +59,9 @@ type Compute = Box<dyn Fn(&Device) -> Result<Tensor>>;
 /// result of its convolution. It takes no memory between its last use on the way forward and the first on the way back;
 /// from there on it is kept until every operation that saved it has gone back.
 ///
-/// The last activation of a stage needs that of the block before, and so on to the first. Every fourth one on this way is
-/// kept: each of the others is then three steps away at most when its turn comes, for a quarter of the memory of keeping all.
+/// The last activation of a stage needs that of the block before, and so on to the first. Every fourth one on this way
+/// is kept: each of the others is then three steps away at most when its turn comes, for a quarter of the memory of
+/// keeping all.
 pub(super) struct Again {
     compute: Compute,
     depth: usize,

@@ -1,12 +1,12 @@
 //! The vocabulary: everything that a device can do, a method a kernel, with its maths and shapes.
 //!
-//! Images are N, C, H, W; matrices are row-major; elements are f32 unless said. Activations, and gradients of activations,
-//! may be f16: a method that says so takes either type, all of its activations of one, and gives its result in it; it
-//! computes in f32 and rounds each element once, as it is stored. A method allocates its results from the
-//! device's pool and returns them; those that say "in place" change an argument instead. Every method checks shapes and
-//! element types first (`device/shapes.rs`, shared by both devices) and fails with `Error::Shape` naming the argument.
-//! A tensor belongs to the device that made it. Gradients carry a d-prefix: `dy` is the loss's gradient with respect to
-//! `y`. Every reduction has a fixed order: the same call gives the same bits.
+//! Images are N, C, H, W; matrices are row-major; elements are f32 unless said. Activations, and gradients of
+//! activations, may be f16: a method that says so takes either type, all of its activations of one, and gives its
+//! result in it; it computes in f32 and rounds each element once, as it is stored. A method allocates its results from
+//! the device's pool and returns them; those that say "in place" change an argument instead. Every method checks shapes
+//! and element types first (`device/shapes.rs`, shared by both devices) and fails with `Error::Shape` naming the
+//! argument. A tensor belongs to the device that made it. Gradients carry a d-prefix: `dy` is the loss's gradient with
+//! respect to `y`. Every reduction has a fixed order: the same call gives the same bits.
 
 use crate::device::Readback;
 use crate::device::shapes::{Conv2d, Pool2d};
@@ -22,8 +22,8 @@ pub enum HostSlice<'a> {
     U8(&'a [u8]),
 }
 
-/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far. Of
-/// memory that was taken for tensors to come, what none has lain in yet is left out.
+/// Bytes that a device holds for tensors: now (what is free but kept for the next ones counted in), and at most so far.
+/// Of memory that was taken for tensors to come, what none has lain in yet is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
     pub current: u64,
@@ -44,8 +44,8 @@ pub struct BatchStatistics {
     pub variance: Tensor,
 }
 
-/// A batch norm of each channel, with a batch's statistics or with running ones: `(x - mean) / sqrt(variance + eps) gamma +
-/// beta`.
+/// A batch norm of each channel, with a batch's statistics or with running ones:
+/// `(x - mean) / sqrt(variance + eps) gamma + beta`.
 #[derive(Clone, Debug)]
 pub struct ChannelNorm {
     pub statistics: BatchStatistics,
@@ -94,8 +94,8 @@ impl<T> Activation<T> {
     }
 }
 
-/// How running statistics follow a batch's: `running = (1 - momentum) running + momentum batch`, the variance first made
-/// unbiased by `count / (count - 1)` (as torch does).
+/// How running statistics follow a batch's: `running = (1 - momentum) running + momentum batch`, the variance first
+/// made unbiased by `count / (count - 1)` (as torch does).
 #[derive(Clone, Copy, Debug)]
 pub struct RunningUpdate {
     /// Elements a channel in the batch: N H W.
@@ -300,8 +300,8 @@ pub trait Kernels: Send + Sync {
 
     // Element-wise and reductions. Tensors of any shape.
 
-    /// The elements of `x`, f32 or f16, as `dtype`, f32 or f16: to the nearest, ties to even, beyond f16's largest number
-    /// an infinity.
+    /// The elements of `x`, f32 or f16, as `dtype`, f32 or f16: to the nearest, ties to even, beyond f16's largest
+    /// number an infinity.
     fn cast(&self, x: &Tensor, dtype: DType) -> Result<Tensor>;
 
     /// `a + b`; activations of either type.
@@ -340,7 +340,8 @@ pub trait Kernels: Send + Sync {
     /// Rows `start .. start + count` of the first dimension, copied.
     fn slice(&self, x: &Tensor, start: usize, count: usize) -> Result<Tensor>;
 
-    /// Sets `flag` (u32 `[1]`) to 1 where an element of `x` is not finite, in place; never clears it. `x` is an activation of either type.
+    /// Sets `flag` (u32 `[1]`) to 1 where an element of `x` is not finite, in place; never clears it. `x` is an
+    /// activation of either type.
     fn check_finite(&self, x: &Tensor, flag: &Tensor) -> Result<()>;
 
     // Matrix products.
@@ -352,8 +353,8 @@ pub trait Kernels: Send + Sync {
     fn linear(&self, x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor>;
 
     // Convolution (cross-correlation, as torch): x [N, C, H, W], w [O, C, KH, KW], y [N, O, OH, OW] with
-    // OH = (H + 2 padding - KH) / stride + 1. x, dx, y and dy are activations of either type; w and dw are f32, and where
-    // activations are f16, w is rounded to f16 before it is multiplied.
+    // OH = (H + 2 padding - KH) / stride + 1. x, dx, y and dy are activations of either type; w and dw are f32, and
+    // where activations are f16, w is rounded to f16 before it is multiplied.
 
     /// `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`
     fn conv2d(&self, x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Tensor>;
@@ -376,8 +377,8 @@ pub trait Kernels: Send + Sync {
         conv: Conv2d,
     ) -> Result<Tensor>;
 
-    // Batch norm (Ioffe and Szegedy 2015) over N, H, W of each channel; gamma, beta and statistics are [C], f32, and so are
-    // their gradients; everything [N, C, H, W] is an activation of either type.
+    // Batch norm (Ioffe and Szegedy 2015) over N, H, W of each channel; gamma, beta and statistics are [C], f32, and so
+    // are their gradients; everything [N, C, H, W] is an activation of either type.
 
     /// Mean and biased variance of each channel of `x`.
     fn batch_norm_statistics(&self, x: &Tensor) -> Result<BatchStatistics>;
@@ -390,10 +391,10 @@ pub trait Kernels: Send + Sync {
         activation: Activation<&Tensor>,
     ) -> Result<Tensor>;
 
-    /// Gradients where the statistics are those of `x` itself (training): with `xhat = (x - mean) / sqrt(variance + eps)`
-    /// and `m = N H W`, `dbeta = sum dy`, `dgamma = sum dy xhat`,
-    /// `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`. Where the result was `rectified`
-    /// ([`Activation::Relu`]), `dy` counts only where `xhat gamma + beta > 0`, computed again from `x`.
+    /// Gradients where the statistics are those of `x` itself (training): with `xhat = (x - mean) / sqrt(variance +
+    /// eps)` and `m = N H W`, `dbeta = sum dy`, `dgamma = sum dy xhat`, `dx = gamma / sqrt(variance + eps) (dy - dbeta
+    /// / m - xhat dgamma / m)`. Where the result was `rectified` ([`Activation::Relu`]), `dy` counts only where `xhat
+    /// gamma + beta > 0`, computed again from `x`.
     fn batch_norm_training_backward(
         &self,
         dy: &Tensor,
@@ -402,8 +403,8 @@ pub trait Kernels: Send + Sync {
         rectified: bool,
     ) -> Result<BatchNormGradients>;
 
-    /// As [`Kernels::batch_norm_training_backward`], with dx in the place of `x`: the result's dx is `x`, changed. `dy` is
-    /// another tensor.
+    /// As [`Kernels::batch_norm_training_backward`], with dx in the place of `x`: the result's dx is `x`, changed. `dy`
+    /// is another tensor.
     fn batch_norm_training_backward_in_place(
         &self,
         dy: &Tensor,
@@ -431,8 +432,8 @@ pub trait Kernels: Send + Sync {
         y: Option<&Tensor>,
     ) -> Result<Tensor>;
 
-    /// [`Kernels::conv2d`], then [`Kernels::batch_norm`] with `norm` and `activation`, to the same bits: in one pass over
-    /// the result where the device can.
+    /// [`Kernels::conv2d`], then [`Kernels::batch_norm`] with `norm` and `activation`, to the same bits: in one pass
+    /// over the result where the device can.
     fn conv2d_batch_norm(
         &self,
         x: &Tensor,
@@ -453,8 +454,8 @@ pub trait Kernels: Send + Sync {
 
     // Pooling.
 
-    /// The maximum of each window; padding counts as minus infinity. NaN wins, as in torch. `x` and `y` are activations of
-    /// either type, and so are their gradients.
+    /// The maximum of each window; padding counts as minus infinity. NaN wins, as in torch. `x` and `y` are activations
+    /// of either type, and so are their gradients.
     fn max_pool2d(&self, x: &Tensor, pool: Pool2d) -> Result<MaxPool>;
 
     /// `dx [N, C, H, W]` of shape `x_shape`: each `dy` added where its maximum stood.
@@ -499,9 +500,9 @@ pub trait Kernels: Send + Sync {
         forward: &RowLoss,
     ) -> Result<Tensor>;
 
-    /// NT-Xent (Chen et al. 2020, equation 1) over rows `z [2N, D]` of length 1, row i's positive being row `(i + N) mod
-    /// 2N`: with `s_ij = z_i . z_j / temperature`, the mean over the 2N rows of `log sum_{j != i} exp(s_ij) - s_{i,pos}`.
-    /// The 2N x 2N matrix is never stored: one streaming pass keeps each row's log-sum-exp.
+    /// NT-Xent (Chen et al. 2020, equation 1) over rows `z [2N, D]` of length 1, row i's positive being row `(i + N)
+    /// mod 2N`: with `s_ij = z_i . z_j / temperature`, the mean over the 2N rows of `log sum_{j != i} exp(s_ij) -
+    /// s_{i,pos}`. The 2N x 2N matrix is never stored: one streaming pass keeps each row's log-sum-exp.
     fn nt_xent(&self, z: &Tensor, temperature: f32) -> Result<RowLoss>;
 
     /// `dz_i = dloss / (2N temperature) (sum_{j != i} (p_ij + p_ji) z_j - 2 z_pos(i))` with `p_ij = exp(s_ij - lse_i)`,
@@ -516,7 +517,8 @@ pub trait Kernels: Send + Sync {
 
     // Optimisers: `parameter` and the state change in place, unless the gate (u32 [1]) is set.
 
-    /// `g = gradient / gradient_scale + weight_decay p; m = momentum m + g (m = g at first); p -= learning_rate (nesterov ? g + momentum m : m)`
+    /// `g = gradient / gradient_scale + weight_decay p; m = momentum m + g (m = g at first); p -= learning_rate
+    /// (nesterov ? g + momentum m : m)`
     fn sgd_step(
         &self,
         options: SgdStep,
@@ -541,8 +543,8 @@ pub trait Kernels: Send + Sync {
     // Images and views: f32 images in [0, 1], three channels unless said.
 
     /// Writes image `indices[b] - first` of `images` (u8 `[M, C, H, W]`) as `value / 255` into row `b` of `out`
-    /// (f32 `[B, C, H, W]`), in place, for every b whose image lies in `first .. first + M`; other rows stay. A set that
-    /// is larger than one buffer is stored as several tensors, each gathered in turn.
+    /// (f32 `[B, C, H, W]`), in place, for every b whose image lies in `first .. first + M`; other rows stay. A set
+    /// that is larger than one buffer is stored as several tensors, each gathered in turn.
     fn gather_images(
         &self,
         images: &Tensor,
@@ -557,7 +559,8 @@ pub trait Kernels: Send + Sync {
 
     /// The colour changes of each image in their order, each clamped to [0, 1], as torchvision's functions of these
     /// names: brightness `f x`; contrast `f x + (1 - f) mean(luma)`; saturation `f x + (1 - f) luma`; hue turned by `f`
-    /// (in turns) through HSV; grayscale. Luma is 0.2989 R + 0.587 G + 0.114 B. `x [N, 3, H, W]`, one transform an image.
+    /// (in turns) through HSV; grayscale. Luma is 0.2989 R + 0.587 G + 0.114 B. `x [N, 3, H, W]`, one transform an
+    /// image.
     fn color_transform(&self, x: &Tensor, transforms: &[ColorTransform]) -> Result<Tensor>;
 
     /// `(x - mean) / std` of each channel.
@@ -566,11 +569,13 @@ pub trait Kernels: Send + Sync {
     /// A crop of the image's own size out of the image padded by `padding` zeros on every side, one crop an image.
     fn padded_crop(&self, x: &Tensor, padding: usize, crops: &[PaddedCrop]) -> Result<Tensor>;
 
-    /// Each square image turned counter-clockwise by its number of quarter turns (0 to 3), as `torch.rot90(x, k, (2, 3))`.
+    /// Each square image turned counter-clockwise by its number of quarter turns (0 to 3), as `torch.rot90(x, k, (2,
+    /// 3))`.
     fn rotate90(&self, x: &Tensor, quarter_turns: &[u32]) -> Result<Tensor>;
 
-    /// `clamp(clamp(x + alpha sign(dx), clean - eps, clean + eps), low, high)` with sign(0) = 0: tensors of one shape. The
-    /// result is within eps of `clean`, but for the rounding of `clean +- eps`, wherever `clean` lies in [low, high].
+    /// `clamp(clamp(x + alpha sign(dx), clean - eps, clean + eps), low, high)` with sign(0) = 0: tensors of one shape.
+    /// The result is within eps of `clean`, but for the rounding of `clean +- eps`, wherever `clean` lies in [low,
+    /// high].
     fn attack_step(
         &self,
         step: AttackStep,

@@ -6,9 +6,9 @@
 
 /// Spans are multiples of this many bytes: the largest alignment of an offset that an adapter may ask for.
 pub(super) const UNIT: u64 = 256;
-/// Spans of at most so many bytes are taken from the end of a block's last free span that holds them, larger ones from the
-/// start of the smallest: gradients of weights, which are small and stay long, do not lie between activations, which are
-/// large and go soon.
+/// Spans of at most so many bytes are taken from the end of a block's last free span that holds them, larger ones from
+/// the start of the smallest: gradients of weights, which are small and stay long, do not lie between activations,
+/// which are large and go soon.
 const SMALL: u64 = 512 << 10;
 
 /// A part of a block, in bytes.
@@ -53,8 +53,8 @@ impl Block {
         lengths.filter(|&there| there >= len).min()
     }
 
-    /// `len` bytes: where they are few, of the last free span that holds them, else of the last of `fitting` bytes. (The
-    /// first ones lie among what came before and stays.)
+    /// `len` bytes: where they are few, of the last free span that holds them, else of the last of `fitting` bytes.
+    /// (The first ones lie among what came before and stays.)
     fn take(&mut self, fitting: u64, len: u64) -> Span {
         let is_place = |span: &Span| match len <= SMALL {
             true => span.len >= len,
@@ -137,9 +137,10 @@ impl Spans {
 
     /// `len` bytes, a multiple of [`UNIT`] that is not 0; none where no block has room.
     ///
-    /// They are taken from the block in use that has the smallest free span that holds them, else from the first unused block
-    /// that does. So a block that is not in use changes nothing as against one that was not added yet: the same requests in
-    /// the same order get the same places in the first step and in every other, and find their bind groups in the cache.
+    /// They are taken from the block in use that has the smallest free span that holds them, else from the first unused
+    /// block that does. So a block that is not in use changes nothing as against one that was not added yet: the same
+    /// requests in the same order get the same places in the first step and in every other, and find their bind groups
+    /// in the cache.
     pub(super) fn take(&mut self, len: u64) -> Option<Taken> {
         let fitting = self.blocks.iter().enumerate();
         let fitting = fitting.filter_map(|(number, block)| {

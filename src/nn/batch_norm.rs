@@ -17,8 +17,8 @@ pub(super) const MOMENTUM: f32 = 0.1;
 /// Batch norm over N, H, W of each channel.
 ///
 /// In training mode the running statistics do not change at once: each forward pass leaves its batch's statistics here,
-/// until [`BatchNorm::commit_running_statistics`] applies them. So a step whose gradient is not finite can leave them as
-/// they were.
+/// until [`BatchNorm::commit_running_statistics`] applies them. So a step whose gradient is not finite can leave them
+/// as they were.
 #[derive(Debug)]
 pub struct BatchNorm {
     name: String,

@@ -96,7 +96,8 @@ pub struct Gradients {
 /// The relative error of xhat: subtraction, eps, one over a root, product.
 const XHAT: f64 = 2.5 * U + ONE_OVER_SQRT;
 
-/// dbeta = sum dy, a sum of m terms; dgamma = sum dy xhat, a sum of m products of which one factor is itself off by XHAT.
+/// dbeta = sum dy, a sum of m terms; dgamma = sum dy xhat, a sum of m products of which one factor is itself off by
+/// XHAT.
 fn parameter_gradients(
     shape: [usize; 4],
     dy: &[f64],

@@ -1,5 +1,5 @@
-//! Activations: stored as f32 or f16, computed with as f32. A kernel reads and writes a part at a time; where f16 is stored,
-//! the part lies in memory that its thread keeps, and is rounded to the nearest as it is stored.
+//! Activations: stored as f32 or f16, computed with as f32. A kernel reads and writes a part at a time; where f16 is
+//! stored, the part lies in memory that its thread keeps, and is rounded to the nearest as it is stored.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut, Range};
@@ -139,8 +139,8 @@ pub(super) enum NewActivations {
 }
 
 impl NewActivations {
-    /// Calls `body` with each chunk of `chunk` elements (the last may be shorter), as f32 and with undefined content, and
-    /// its index; it is stored as `body` leaves it.
+    /// Calls `body` with each chunk of `chunk` elements (the last may be shorter), as f32 and with undefined content,
+    /// and its index; it is stored as `body` leaves it.
     pub(super) fn for_chunks(
         &mut self,
         chunk: usize,

@@ -31,8 +31,8 @@ struct Sums {
 }
 
 impl Sums {
-    /// Adds `terms(a, b)` of each pair of two planes, of at most [`FLUSH`] elements; a lane's terms depend on its pair alone.
-    /// (Lanes at a time: terms of one pair at a time are not turned into vector code.)
+    /// Adds `terms(a, b)` of each pair of two planes, of at most [`FLUSH`] elements; a lane's terms depend on its pair
+    /// alone. (Lanes at a time: terms of one pair at a time are not turned into vector code.)
     #[inline(always)]
     fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(&Lanes, &Lanes) -> [Lanes; 2]) {
         let (lanes_a, rest_a) = a.as_chunks();
@@ -87,7 +87,8 @@ impl Batch {
         (self.n * self.plane) as f64
     }
 
-    /// Both sums of every channel, where `add` adds a part of a channel's plane, whose elements it is given of both inputs.
+    /// Both sums of every channel, where `add` adds a part of a channel's plane, whose elements it is given of both
+    /// inputs.
     fn sums(
         self,
         inputs: [Activations<'_>; 2],
@@ -139,8 +140,8 @@ pub(super) fn batch_norm_statistics(device: &CpuDevice, x: &Tensor) -> Result<Ba
     let batch = Batch::new(shape);
     let stored = read_activations("batch_norm_statistics", "x", x)?;
     let x = stored.values();
-    // About the mean of the channel's first plane, so that a mean far from zero, or one element far from the others, costs
-    // no digits of the variance.
+    // About the mean of the channel's first plane, so that a mean far from zero, or one element far from the others,
+    // costs no digits of the variance.
     let about: Vec<f32> = x.with(0..batch.c * batch.plane, |first| {
         let mean = |plane| (super::reduce::sum_f64(plane) / batch.plane as f64) as f32;
         first.chunks(batch.plane).map(mean).collect()

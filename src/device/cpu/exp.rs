@@ -7,8 +7,8 @@ const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
 /// e^x to two units in the last place, and as far down as floats go; NaN where x is.
 ///
-/// `e^x = 2^n e^r` with whole n and `|r| <= ln 2 / 2`, where e^r is the first eight terms of its Taylor series (Cody and Waite,
-/// Software Manual for the Elementary Functions, 1980).
+/// `e^x = 2^n e^r` with whole n and `|r| <= ln 2 / 2`, where e^r is the first eight terms of its Taylor series (Cody
+/// and Waite, Software Manual for the Elementary Functions, 1980).
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Where the result is no float but infinity, or zero. Comparisons that NaN fails.

@@ -1,5 +1,5 @@
-//! Matrix products: fixed tiles of the result, each one call of the crate `gemm` on one thread, so that the result does not
-//! depend on the number of threads.
+//! Matrix products: fixed tiles of the result, each one call of the crate `gemm` on one thread, so that the result does
+//! not depend on the number of threads.
 
 use super::parallel;
 use super::product::{Into, View, product};
@@ -10,8 +10,8 @@ use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows and columns of a tile. Its part of both operands is packed for it alone, which pays in a large tile; a product of a
-/// batch's features has few rows, which still have to be enough for every core.
+/// Rows and columns of a tile. Its part of both operands is packed for it alone, which pays in a large tile; a product
+/// of a batch's features has few rows, which still have to be enough for every core.
 const ROWS: usize = 128;
 const COLUMNS: usize = 256;
 
@@ -57,7 +57,7 @@ pub(super) fn gemm(device: &CpuDevice, options: Gemm, a: &Tensor, b: &Tensor) ->
     let mut c = device.take(g.m * g.n);
     for_tiles(&mut c, g.n, |[row, column], tile, width| {
         let sizes = [tile.len() / width, width, g.k];
-        let (left, right) = (left.from_row(row), right.from_column(column));
+        let (left, right) = (left.after_rows(row), right.after_columns(column));
         product(sizes, left, right, Into::Replace, tile, width);
     });
     Ok(device.floats(&[g.m, g.n], c))
@@ -81,7 +81,7 @@ pub(super) fn linear(device: &CpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) 
         tile.chunks_mut(width)
             .for_each(|row| row.copy_from_slice(bias));
         let sizes = [tile.len() / width, width, g.k];
-        let (left, right) = (left.from_row(row), right.from_column(column));
+        let (left, right) = (left.after_rows(row), right.after_columns(column));
         product(sizes, left, right, Into::Add, tile, width);
     });
     Ok(device.floats(&[g.m, g.n], y))

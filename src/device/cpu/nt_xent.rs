@@ -1,5 +1,5 @@
-//! NT-Xent in blocks: rows against column tiles, similarities in a tile that is never kept, so that memory grows with the
-//! rows and not with their square. A block of rows is one task and meets the tiles in order.
+//! NT-Xent in blocks: rows against column tiles, similarities in a tile that is never kept, so that memory grows with
+//! the rows and not with their square. A block of rows is one task and meets the tiles in order.
 
 use super::exp::exp;
 use super::parallel;
@@ -11,8 +11,8 @@ use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows of a block and columns of a tile: its 256 KiB of similarities stay in a core's cache, and are enough for a product
-/// to be worth its packing.
+/// Rows of a block and columns of a tile: its 256 KiB of similarities stay in a core's cache, and are enough for a
+/// product to be worth its packing.
 const ROWS: usize = 128;
 const COLUMNS: usize = 512;
 /// Partial maxima and sums that the compiler keeps in vector registers.

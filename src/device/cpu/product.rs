@@ -31,18 +31,18 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The rows from `row` on, of which there may be none.
-    pub(super) fn from_row(self, row: usize) -> Self {
-        let start = (row * self.row).min(self.data.len());
+    /// The matrix without its first rows; none may be left.
+    pub(super) fn after_rows(self, rows: usize) -> Self {
+        let start = (rows * self.row).min(self.data.len());
         View {
             data: &self.data[start..],
             ..self
         }
     }
 
-    /// The columns from `column` on, of which there may be none.
-    pub(super) fn from_column(self, column: usize) -> Self {
-        self.transposed().from_row(column).transposed()
+    /// The matrix without its first columns; none may be left.
+    pub(super) fn after_columns(self, columns: usize) -> Self {
+        self.transposed().after_rows(columns).transposed()
     }
 
     /// Whether an `m` x `n` matrix lies in the slice.
@@ -84,7 +84,7 @@ pub(super) fn product(
     for i in (0..m).step_by(SIDE) {
         for j in (0..n).step_by(SIDE) {
             let (rows, columns) = (SIDE.min(m - i), SIDE.min(n - j));
-            let (a_part, b_part) = (a.from_row(i), b.from_column(j));
+            let (a_part, b_part) = (a.after_rows(i), b.after_columns(j));
             let c_part = &mut c[i * width + j..];
             // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its
             // slice, `c` is borrowed alone, and its rows do not overlap since width >= n.

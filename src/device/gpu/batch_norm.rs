@@ -13,8 +13,8 @@ use crate::tensor::{DType, Tensor};
 /// Elements of one channel that a workgroup takes: enough to hide its start, few enough to fill a device.
 const SPLIT: usize = 8 * 1024;
 
-/// An entry point for planes of any size, the one for planes of whole vec4s, and the one for planes of whole eights on a
-/// processor.
+/// An entry point for planes of any size, the one for planes of whole vec4s, and the one for planes of whole eights on
+/// a processor.
 type Entries = [&'static EntryPoint; 3];
 
 /// Lanes of a workgroup of the last, each of which has a split of its own.
