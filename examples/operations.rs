@@ -2,8 +2,8 @@
 //! convolution of 64 channels of 32x32, or a residual block of two of them, forward and backward. Prints the seconds of
 //! each repetition after the first, one a line.
 //!
-//! `cargo run --release --example operations -- product|convolution|block BATCH REPETITIONS [cpu|part of an adapter's
-//! name]`
+//! `cargo run --release --example operations -- product|convolution|block BATCH REPETITIONS [cpu|ADAPTER]`; ADAPTER is a
+//! part of an adapter's name.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,10 +1,10 @@
 //! Times supervised training steps on made-up images: forward, backward and Adam, ready for a comparison with another
 //! program. Prints the seconds of each step after the first, one a line.
 //!
-//! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|part of an adapter's
-//! name] [recompute] [f16] [profile]`; with `recompute` blocks are computed again on the way back, with `f16`
-//! activations are stored so, with `profile` the last step is recorded and a table of its kernels printed. Ends with
-//! the peak of the tensors' memory and, on Linux, of the process's resident set, on stderr.
+//! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|ADAPTER] [recompute]
+//! [f16] [profile]`; ADAPTER is a part of an adapter's name; with `recompute` blocks are computed again on the way back,
+//! with `f16` activations are stored so, with `profile` the last step is recorded and a table of its kernels printed.
+//! Ends with the peak of the tensors' memory and, on Linux, of the process's resident set, on stderr.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! One SimCLR training step of an encoder at full width, as a program that uses the crate would take it: the loss, the
 //! time and the peak of the device's memory. Images are drawn, so nothing is downloaded.
 //!
-//! `cargo run --release --example training_step -- [resnet18|resnet34|resnet50] [images a step] [cpu|part of an
-//! adapter's name]...`
+//! `cargo run --release --example training_step -- [resnet18|resnet34|resnet50] [IMAGES] [cpu|ADAPTER]...`; IMAGES a step,
+//! ADAPTER a part of an adapter's name.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -168,6 +168,18 @@ fn inference_saves_nothing_and_backward_frees_as_it_goes() -> Result<()> {
     Ok(())
 }
 
+/// What else looks at a batch norm's input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Other {
+    Nothing,
+    /// Recorded first, and so the last to go back.
+    Convolution,
+    /// The same.
+    BatchNorm,
+    /// It is added to the normalised input.
+    Shortcut,
+}
+
 /// Backward, batch norm writes the gradient of its input over this, unless somebody still has it.
 #[test]
 fn an_input_that_is_still_held_is_not_overwritten() -> Result<()> {
@@ -178,44 +190,79 @@ fn an_input_that_is_still_held_is_not_overwritten() -> Result<()> {
     let w = upload_f32(&device, &numbers[..12], &[1, 3, 2, 2])?;
     let gamma = upload_f32(&device, &[1.5, -0.5, 2.0], &[3])?;
     let beta = upload_f32(&device, &[0.5, 0.25, 0.0], &[3])?;
-    // The gradients, and the kernel that batch norm's came from.
-    let gradients = |holds: bool| -> Result<(Vec<Vec<f32>>, &str)> {
+    let conv = Conv2d {
+        stride: 1,
+        padding: 0,
+    };
+    // The gradients, and the kernels that those of batch norms came from.
+    let gradients = |other: Other, holds: bool| -> Result<(Vec<Vec<f32>>, Vec<&str>)> {
         let tape = Tape::new(&device);
         let between = autograd::scale(&tape, 2.0, &tape.leaf(&x))?;
         let held = holds.then(|| between.tensor().clone());
+        let (w, gamma, beta) = (tape.leaf(&w), tape.leaf(&gamma), tape.leaf(&beta));
         let affine = Affine {
-            gamma: &tape.leaf(&gamma),
-            beta: &tape.leaf(&beta),
+            gamma: &gamma,
+            beta: &beta,
             eps: 1e-5,
         };
-        let (y, _) = autograd::batch_norm_training(&tape, &between, affine, Activation::Relu)?;
-        drop(between);
-        let conv = Conv2d {
-            stride: 1,
-            padding: 0,
+        let beside = match other {
+            Other::Convolution => Some(autograd::conv2d(&tape, &between, &w, conv)?),
+            Other::BatchNorm => {
+                let activation = Activation::Identity;
+                let (y, _) = autograd::batch_norm_training(&tape, &between, affine, activation)?;
+                Some(autograd::conv2d(&tape, &y, &w, conv)?)
+            }
+            Other::Nothing | Other::Shortcut => None,
         };
-        let sums = autograd::conv2d(&tape, &y, &tape.leaf(&w), conv)?;
+        let activation = match other {
+            Other::Shortcut => Activation::AddRelu(&between),
+            _ => Activation::Relu,
+        };
+        let (y, _) = autograd::batch_norm_training(&tape, &between, affine, activation)?;
+        drop(between);
+        let mut sums = autograd::conv2d(&tape, &y, &w, conv)?;
         drop(y);
+        if let Some(beside) = beside {
+            sums = autograd::add(&tape, &sums, &beside)?;
+        }
         let loss = autograd::sum(&tape, &sums)?;
         profiler.start();
         let gradients = tape.backward(&loss)?;
-        let calls = profiler.stop()?.calls;
-        let kernel = calls.iter().find(|call| call.kernel.contains("norm_tr"));
-        let kernel = kernel.expect("batch norm went back").kernel;
+        let calls = profiler.stop()?.calls.into_iter().map(|call| call.kernel);
+        let kernels = calls.filter(|kernel| kernel.contains("norm_training_backward"));
+        let kernels = kernels.collect();
         if let Some(held) = held {
             let twice: Vec<f32> = numbers.iter().map(|x| 2.0 * x).collect();
             assert_eq!(read_f32(&device, &held)?, twice);
         }
         assert_eq!(read_f32(&device, &x)?, numbers);
-        let of = |leaf| read_f32(&device, gradients.of(leaf).expect("the loss depends on it"));
-        let all: Result<_> = [&x, &w, &gamma, &beta].into_iter().map(of).collect();
-        Ok((all?, kernel))
+        let of = |leaf: &Var| {
+            let gradient = gradients.of(leaf.tensor()).expect("the loss depends on it");
+            read_f32(&device, gradient)
+        };
+        let x = gradients.of(&x).expect("the loss depends on it");
+        let mut all = vec![read_f32(&device, x)?];
+        for leaf in [&w, &gamma, &beta] {
+            all.push(of(leaf)?);
+        }
+        Ok((all, kernels))
     };
-    let (apart, kernel) = gradients(true)?;
-    assert_eq!(kernel, "batch_norm_training_backward");
-    let (in_place, kernel) = gradients(false)?;
-    assert_eq!(kernel, "batch_norm_training_backward_in_place");
-    assert_eq!(apart, in_place);
+    let (apart, in_place) = (
+        "batch_norm_training_backward",
+        "batch_norm_training_backward_in_place",
+    );
+    for (other, expected) in [
+        (Other::Nothing, vec![in_place]),
+        (Other::Convolution, vec![apart]),
+        (Other::BatchNorm, vec![apart, in_place]),
+        (Other::Shortcut, vec![in_place]),
+    ] {
+        let (held, kernels) = gradients(other, true)?;
+        assert_eq!(kernels, vec![apart; expected.len()], "{other:?}, held");
+        let (found, kernels) = gradients(other, false)?;
+        assert_eq!(kernels, expected, "{other:?}");
+        assert_eq!(found, held, "{other:?}");
+    }
     Ok(())
 }
 

@@ -215,7 +215,8 @@ def main():
     options = parser.parse_args()
     # These would end the program without what stands in `finally` and `with`.
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda number, _: sys.exit(128 + number))
+        if signal.getsignal(ending) != signal.SIG_IGN:
+            signal.signal(ending, lambda number, _: sys.exit(128 + number))
     torch.set_num_threads(options.threads)
     subprocess.run(
         ["cargo", "build", "--release", "--quiet", "--example", "supervised_step", "--example", "operations"],

@@ -18,13 +18,10 @@ pub(super) enum Saved {
 impl Saved {
     /// The value, computed again where it was not kept.
     pub(super) fn tensor(&self, device: &Device) -> Result<Tensor> {
-        match self {
-            Saved::Tensor(tensor) => Ok(tensor.clone()),
-            Saved::Again(again) => again.tensor(device, true),
-        }
+        self.clone().into_tensor(device)
     }
 
-    /// As [`Saved::tensor`], for the last use: the value is unshared where nothing else keeps it.
+    /// As [`Saved::tensor`], for the last use: what held the value here goes, so that it can be unshared.
     pub(super) fn into_tensor(self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor),

@@ -137,18 +137,20 @@ impl Spans {
 
     /// `len` bytes, a multiple of [`UNIT`] that is not 0; none where no block has room.
     ///
-    /// They are taken from the block in use that has the smallest free span that holds them, else from the first unused
-    /// block that does. So a block that is not in use changes nothing as against one that was not added yet: the same
+    /// They are taken from the block in use that has the smallest free span that holds them, or the last one that has room
+    /// where they are few, else from the first unused block that does. So a block that is not in use changes nothing as against one that was not added yet: the same
     /// requests in the same order get the same places in the first step and in every other, and find their bind groups
     /// in the cache.
     pub(super) fn take(&mut self, len: u64) -> Option<Taken> {
         let fitting = self.blocks.iter().enumerate();
         let fitting = fitting.filter_map(|(number, block)| {
             let fitting = block.fitting(len)?;
-            Some(match block.is_unused() {
-                false => (false, fitting, number, fitting),
-                true => (true, 0, number, fitting),
-            })
+            let before = match (block.is_unused(), len <= SMALL) {
+                (true, _) => 0,
+                (false, false) => fitting,
+                (false, true) => (self.blocks.len() - number) as u64,
+            };
+            Some((block.is_unused(), before, number, fitting))
         });
         let (_, _, number, fitting) = fitting.min()?;
         let block = &mut self.blocks[number];

@@ -72,6 +72,9 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     let gradients = device
         .batch_norm_training_backward(&y, &x, &norm, true)
         .unwrap();
+    let there = device.copy(&x).unwrap();
+    let in_place = device.batch_norm_training_backward_in_place(&y, &there, &norm, true);
+    tensors.push(("batch_norm dx in place", in_place.unwrap().dx));
     tensors.push(("batch_norm", y));
     tensors.push(("mean", statistics.mean));
     tensors.push(("variance", statistics.variance));

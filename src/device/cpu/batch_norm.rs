@@ -495,7 +495,10 @@ pub(super) fn backward(
     rectified: bool,
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
-    let operation = "batch_norm_backward";
+    let operation = match kind {
+        Statistics::OfTheBatch => "batch_norm_training_backward",
+        Statistics::Constant => "batch_norm_evaluation_backward",
+    };
     let backward = Backward::new(operation, [dy, x], norm, rectified, kind)?;
     let stored_dy = read_activations(operation, "dy", dy)?;
     let stored_x = read_activations(operation, "x", x)?;

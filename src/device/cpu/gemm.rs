@@ -10,16 +10,24 @@ use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows and columns of a tile. Its part of both operands is packed for it alone, which pays in a large tile; a product
-/// of a batch's features has few rows, which still have to be enough for every core.
+/// Rows and columns of a tile of a wide result: its part of both operands is packed for it alone, which pays in a large
+/// tile.
 const ROWS: usize = 128;
 const COLUMNS: usize = 256;
 
-/// Calls `body` with each tile of a result with rows of `n`, its first row and column, and its width.
-fn for_tiles(c: &mut [f32], n: usize, body: impl Fn([usize; 2], &mut [f32], usize) + Sync + Send) {
+/// Calls `body` with each tile of a result `[m, n]`, its first row and column, and its width.
+fn for_tiles(
+    c: &mut [f32],
+    [m, n]: [usize; 2],
+    body: impl Fn([usize; 2], &mut [f32], usize) + Sync + Send,
+) {
+    if n <= COLUMNS {
+        let rows = parallel::rows_at_a_time(m);
+        return parallel::for_chunks(c, rows * n, |i, tile| body([i * rows, 0], tile, n));
+    }
     let across = n.div_ceil(COLUMNS);
     let mut tiles: Vec<Vec<&mut [f32]>> = Vec::new();
-    for (row, line) in c.chunks_mut(n.max(1)).enumerate() {
+    for (row, line) in c.chunks_mut(n).enumerate() {
         if row % ROWS == 0 {
             tiles.resize_with(tiles.len() + across, || Vec::with_capacity(ROWS));
         }
@@ -55,7 +63,7 @@ pub(super) fn gemm(device: &CpuDevice, options: Gemm, a: &Tensor, b: &Tensor) ->
         true => View::rows(&b, g.k).transposed(),
     };
     let mut c = device.take(g.m * g.n);
-    for_tiles(&mut c, g.n, |[row, column], tile, width| {
+    for_tiles(&mut c, [g.m, g.n], |[row, column], tile, width| {
         let sizes = [tile.len() / width, width, g.k];
         let (left, right) = (left.after_rows(row), right.after_columns(column));
         product(sizes, left, right, Into::Replace, tile, width);
@@ -76,7 +84,7 @@ pub(super) fn linear(device: &CpuDevice, x: &Tensor, w: &Tensor, bias: &Tensor) 
     let mut y = device.take(g.m * g.n);
     let left = View::rows(&x, g.k);
     let right = View::rows(&w, g.k).transposed();
-    for_tiles(&mut y, g.n, |[row, column], tile, width| {
+    for_tiles(&mut y, [g.m, g.n], |[row, column], tile, width| {
         let bias = &bias[column..][..width];
         tile.chunks_mut(width)
             .for_each(|row| row.copy_from_slice(bias));

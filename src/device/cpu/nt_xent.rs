@@ -11,9 +11,7 @@ use crate::device::shapes;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Rows of a block and columns of a tile: its 256 KiB of similarities stay in a core's cache, and are enough for a
-/// product to be worth its packing.
-const ROWS: usize = 128;
+/// Columns of a tile: with a block's rows, at most 256 KiB of similarities, which stay in a core's cache.
 const COLUMNS: usize = 512;
 /// Partial maxima and sums that the compiler keeps in vector registers.
 const LANES: usize = 16;
@@ -68,7 +66,7 @@ impl Row {
             }
         }
         let top = tops.iter().chain(rest).fold(self.max, |a, &b| larger(a, b));
-        // Where every similarity was that of the row with itself, or NaN, which the sum must see.
+        // -inf less -inf is NaN, here and below: a row that has met no number yet keeps its sum of nothing.
         let below = if top == f32::NEG_INFINITY { 0.0 } else { top };
         let mut sums = [0.0f64; LANES];
         for lanes in lanes {
@@ -78,7 +76,6 @@ impl Row {
         }
         let sum: f64 = sums.iter().sum();
         let rest: f64 = rest.iter().map(|&s| f64::from(exp(s - below))).sum();
-        // Nothing was met before where the maximum is still that of nothing.
         let scale = if self.max == top {
             1.0
         } else {
@@ -92,9 +89,10 @@ impl Row {
 pub(super) fn nt_xent(device: &CpuDevice, z: &Tensor, temperature: f32) -> Result<RowLoss> {
     let [n, d] = shapes::nt_xent(z, temperature)?;
     let z = read_f32("nt_xent", "z", z)?;
-    let blocks = parallel::map(n.div_ceil(ROWS), |block| {
-        let first = block * ROWS;
-        let rows = ROWS.min(n - first);
+    let of_block = parallel::rows_at_a_time(n);
+    let blocks = parallel::map(n.div_ceil(of_block), |block| {
+        let first = block * of_block;
+        let rows = of_block.min(n - first);
         let mut state = vec![Row::new(); rows];
         for_tiles(&z, [n, d], first, rows, |column, width, tile| {
             for (i, (state, line)) in state.iter_mut().zip(tile.chunks_mut(width)).enumerate() {
@@ -150,8 +148,9 @@ pub(super) fn nt_xent_backward(
     let lse = read_f32(op, "log_sum_exp", &forward.log_sum_exp)?;
     let z = read_f32(op, "z", z)?;
     let mut dz = device.take(n * d);
-    parallel::for_chunks(&mut dz, ROWS * d, |block, dz| {
-        let first = block * ROWS;
+    let of_block = parallel::rows_at_a_time(n);
+    parallel::for_chunks(&mut dz, of_block * d, |block, dz| {
+        let first = block * of_block;
         let rows = dz.len() / d;
         dz.fill(0.0);
         for_tiles(&z, [n, d], first, rows, |column, width, tile| {

@@ -56,6 +56,12 @@ pub(super) fn map<T: Send>(count: usize, body: impl Fn(usize) -> T + Sync + Send
 /// hide the hand-over.
 pub(super) const CHUNK: usize = 16 * 1024;
 
+/// Rows of a batch's matrix that a thread takes at a time: enough for a product to be worth its packing; fewer where the
+/// batch is small, so that more threads have some.
+pub(super) fn rows_at_a_time(rows: usize) -> usize {
+    (rows / 8).clamp(64, 128)
+}
+
 /// Groups of images whose partial sums are added up apart, at most.
 const GROUPS: usize = 8;
 /// Floats of all partial sums together, where two groups do not need more.

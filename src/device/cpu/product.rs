@@ -31,7 +31,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The matrix without its first rows; none may be left.
+    /// The matrix without its first rows, which may be all; without terms the slice is empty, too.
     pub(super) fn after_rows(self, rows: usize) -> Self {
         let start = (rows * self.row).min(self.data.len());
         View {
@@ -40,7 +40,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The matrix without its first columns; none may be left.
+    /// The matrix without its first columns, which may be all.
     pub(super) fn after_columns(self, columns: usize) -> Self {
         self.transposed().after_rows(columns).transposed()
     }

@@ -319,7 +319,10 @@ pub(super) fn backward(
     rectified: bool,
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
-    let operation = "batch_norm_backward";
+    let operation = match kind {
+        Statistics::OfTheBatch => "batch_norm_training_backward",
+        Statistics::Constant => "batch_norm_evaluation_backward",
+    };
     let backward = Backward::new(device, operation, [dy, x], norm, rectified, kind)?;
     let dx = device.allocate(x.shape(), x.dtype())?;
     let entries = [
