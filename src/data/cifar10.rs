@@ -1,7 +1,7 @@
 //! CIFAR-10 in its binary layout (Krizhevsky 2009): records of one label byte and 3,072 pixel bytes, the red, green
 //! and blue plane of a 32 x 32 image in row-major order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::files::{self, Expected, Source};
 use super::{Dataset, Split};
@@ -63,39 +63,64 @@ pub fn load(dir: &Path) -> Result<Dataset> {
     Ok(Dataset::new(name, classes, train, test, None))
 }
 
+/// Reads each file by a thread of its own, into its part of the split: most of the time is the system's, for copies and
+/// for fresh memory.
 fn read(root: &Path, names: &[&str]) -> Result<Split> {
     let mut counts = Vec::with_capacity(names.len());
     for name in names {
         counts.push(SOURCE.records(root, name, RECORD)?);
     }
     let total: usize = counts.iter().sum();
-    let mut images = files::buffer(root, total * PIXELS)?;
-    let mut labels = Vec::with_capacity(total);
+    let mut images = files::zeroed(root, total * PIXELS)?;
+    let mut labels = vec![0; total];
+    let (mut images_left, mut labels_left) = (&mut images[..], &mut labels[..]);
+    let mut batches = Vec::with_capacity(names.len());
     for (name, count) in names.iter().zip(counts) {
-        let path = root.join(name);
-        let mut i = 0;
-        files::read_in_parts(&path, count * RECORD, RECORDS_AT_ONCE * RECORD, |records| {
-            for record in records.chunks_exact(RECORD) {
-                let label = record[0];
-                if usize::from(label) >= CLASSES {
-                    let message = format!(
-                        "record {i} (counted from 0) has the label {label}; expected 0 to {}. The file is damaged or of \
-                         another format",
-                        CLASSES - 1
-                    );
-                    return Err(Error::data(&path, message));
-                }
-                labels.push(u32::from(label));
-                images.extend_from_slice(&record[1..]);
-                i += 1;
-            }
-            Ok(())
+        let (images, labels);
+        (images, images_left) = images_left.split_at_mut(count * PIXELS);
+        (labels, labels_left) = labels_left.split_at_mut(count);
+        batches.push((root.join(name), images, labels));
+    }
+    let read = |(path, images, labels): (PathBuf, _, _)| read_batch(&path, images, labels);
+    if cfg!(feature = "threads") {
+        std::thread::scope(|scope| {
+            let batches = batches.into_iter();
+            let readers: Vec<_> = batches
+                .map(|batch| scope.spawn(move || read(batch)))
+                .collect();
+            // A reader gives its errors; if it panics, this thread goes down with it.
+            let mut results = readers.into_iter().map(|reader| reader.join());
+            results.try_for_each(|result| result.expect("a reader does not panic"))
         })?;
+    } else {
+        batches.into_iter().try_for_each(read)?;
     }
     Ok(Split {
         images,
         labels: Some(labels),
         height: SIDE,
         width: SIDE,
+    })
+}
+
+/// Reads the records of one file, as many as there are labels.
+fn read_batch(path: &Path, images: &mut [u8], labels: &mut [u32]) -> Result<()> {
+    let bytes = labels.len() * RECORD;
+    let mut targets = images.chunks_exact_mut(PIXELS).zip(labels).enumerate();
+    files::read_in_parts(path, bytes, RECORDS_AT_ONCE * RECORD, |records| {
+        for (record, (i, (image, target))) in records.chunks_exact(RECORD).zip(&mut targets) {
+            let label = record[0];
+            if usize::from(label) >= CLASSES {
+                let message = format!(
+                    "record {i} (counted from 0) has the label {label}; expected 0 to {}. The file is damaged or of another \
+                     format",
+                    CLASSES - 1
+                );
+                return Err(Error::data(path, message));
+            }
+            *target = u32::from(label);
+            image.copy_from_slice(&record[1..]);
+        }
+        Ok(())
     })
 }

@@ -181,6 +181,13 @@ pub fn buffer(path: &Path, bytes: usize) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
+/// `bytes` zeros, which the files at `path` need. No page of them is touched, which is left to whoever fills them.
+pub fn zeroed(path: &Path, bytes: usize) -> Result<Vec<u8>> {
+    // Only asked for: filling it would touch it.
+    buffer(path, bytes)?;
+    Ok(vec![0; bytes])
+}
+
 /// `number` in decimal with commas.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
