@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parallax::DType;
 use parallax::device::Device;
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
@@ -97,6 +98,21 @@ pub fn forced() -> &'static [(Variant, Arc<GpuDevice>)] {
     })
 }
 
+/// Those of `devices` whose kernels read and write f16. An adapter that has none is named on stderr; what it says is
+/// tested by `an_adapter_without_f16_is_named`.
+pub fn with_f16(
+    devices: impl IntoIterator<Item = (&'static str, Device)>,
+) -> Vec<(&'static str, Device)> {
+    let (with, without): (Vec<_>, Vec<_>) = devices
+        .into_iter()
+        .partition(|(_, device)| device.zeros(&[1], DType::F16).is_ok());
+    for (name, device) in without {
+        assert!(!name.starts_with("cpu"), "{name} has f16");
+        eprintln!("without f16, not tested with it: {name}, {}", device.name());
+    }
+    with
+}
+
 fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> Device {
     Arc::new(open_gpu(runtime_checks, binding_limit, subgroups))
 }
@@ -135,5 +151,11 @@ fn every_device_opens_and_holds_a_tensor() {
         let x = parallax::device::upload_f32(&device, &[1.0, 2.0, 3.0], &[3]).expect(name);
         let back = parallax::device::read_f32(&device, &x).expect(name);
         assert_eq!(back, [1.0, 2.0, 3.0], "{name}");
+    }
+    for (name, device) in with_f16(all_variants()) {
+        let x = device.zeros(&[3], DType::F16).expect(name);
+        let x = device.cast(&x, DType::F32).expect(name);
+        let back = parallax::device::read_f32(&device, &x).expect(name);
+        assert_eq!(back, [0.0; 3], "{name}");
     }
 }

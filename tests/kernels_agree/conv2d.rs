@@ -1,6 +1,7 @@
 //! Convolution, forward and both gradients.
 
 use parallax::device::shapes::{self, Conv2d};
+use parallax::device::variants::Variant;
 
 use crate::compare::{agree, normal, put, random, size, wide};
 use crate::{devices, reference};
@@ -11,7 +12,13 @@ type Case = ([usize; 4], [usize; 4], usize, usize);
 /// Whether one image and the weight, padded to the kernels' tiles, fit a small binding: batches are sliced, they are
 /// not.
 pub fn fits(g: &shapes::ConvGeometry) -> bool {
-    let channels = |count: usize| count.next_multiple_of(16);
+    // Without subgroups of 8 weights are packed, in tiles of up to 64 rows.
+    let mut forced = devices::forced().iter();
+    let tile = match forced.any(|(variant, _)| *variant == Variant::Subgroup8Large) {
+        true => 16,
+        false => 64,
+    };
+    let channels = |count: usize| count.next_multiple_of(tile);
     let taps = g.kh * g.kw;
     let largest = [
         channels(g.c) * channels(g.o) * taps,

@@ -80,7 +80,7 @@ fn cast_rounds_to_the_nearest_and_back_is_exact() {
     let of_normals = COUNTS.map(|count| normal(&mut rng, count));
     for x in of_normals.iter().chain([&special]) {
         let expected = rounded(x);
-        for (name, device) in devices::all() {
+        for (name, device) in devices::with_f16(devices::all()) {
             let half = put16(&device, x, &[x.len()]);
             assert_eq!(half.dtype(), DType::F16);
             let back = get16(&device, &half);
@@ -105,7 +105,7 @@ fn cast_rounds_to_the_nearest_and_back_is_exact() {
 
 #[test]
 fn zeros_are_zero() {
-    for (name, device) in devices::all() {
+    for (name, device) in devices::with_f16(devices::all()) {
         for count in COUNTS {
             let x = device.zeros(&[count], DType::F16).expect(name);
             assert!(get16(&device, &x).iter().all(|&x| x == 0.0), "{name}");
@@ -123,7 +123,7 @@ fn element_by_element() {
         let relu_backward = reference::elementwise::relu_backward(&wide(&y), &wide(&x));
         let add = reference::elementwise::add(&wide(&x), &wide(&y));
         let axpy = reference::elementwise::axpy(f64::from(factor), &wide(&x), &wide(&y));
-        for (name, device) in devices::all() {
+        for (name, device) in devices::with_f16(devices::all()) {
             let case = |what: &str| format!("{what} of {count} on {name}");
             let [dx, dy] = [&x, &y].map(|x| put16(&device, x, &[count]));
             let check = |what: &str, y: &Tensor, expected: &Expected| {
@@ -168,7 +168,7 @@ fn sums_too_large_for_f16_are_infinite() {
         f32::INFINITY,
         -largest,
     ];
-    for (name, device) in devices::all() {
+    for (name, device) in devices::with_f16(devices::all()) {
         for count in [8, 9] {
             let [dx, dy] = [&x, &y].map(|x| put16(&device, &x[..count], &[count]));
             let sums = get16(&device, &device.add(&dx, &dy).expect(name));
@@ -191,7 +191,7 @@ fn sums_too_large_for_f16_are_infinite() {
 #[test]
 fn a_number_that_is_not_finite_is_found_wherever_it_stands() {
     let mut rng = random(82);
-    for (name, device) in devices::all() {
+    for (name, device) in devices::with_f16(devices::all()) {
         for count in COUNTS {
             let mut x = normal16(&mut rng, count);
             let flag_of = |x: &[f32]| {
@@ -217,7 +217,7 @@ fn a_number_that_is_not_finite_is_found_wherever_it_stands() {
 /// What lies in the memory behind the last element is not looked at.
 #[test]
 fn a_number_behind_the_last_is_not_looked_at() {
-    for (name, device) in devices::all() {
+    for (name, device) in devices::with_f16(devices::all()) {
         for count in [3, 65] {
             for _ in 0..4 {
                 drop(put16(&device, &vec![f32::NAN; count + 1], &[count + 1]));
@@ -264,7 +264,7 @@ fn convolution_and_its_gradients() {
         let y_expected = reference::conv2d::conv2d(&g, &wide(&x), &w16);
         let dx_expected = reference::conv2d::conv2d_dx(&g, &wide(&dy), &w16);
         let dw_expected = reference::conv2d::conv2d_dw(&g, &wide(&dy), &wide(&x));
-        for (name, device) in devices::all_variants() {
+        for (name, device) in devices::with_f16(devices::all_variants()) {
             if name == devices::SLICED && !super::conv2d::fits(&g) {
                 continue;
             }
@@ -347,7 +347,7 @@ fn batch_norm_and_its_gradients() {
             };
             dy.iter().enumerate().map(pass).collect()
         };
-        for (name, device) in devices::all() {
+        for (name, device) in devices::with_f16(devices::all()) {
             let case = |what: &str| format!("{what} {shape:?} on {name}");
             let norm = ChannelNorm {
                 statistics: BatchStatistics {
@@ -436,7 +436,7 @@ fn a_convolution_with_its_batch_norm_is_the_two_to_the_bit() {
         let shortcut = normal16(&mut rng, g.y_shape().iter().product());
         let c = [g.o];
         let [mean, gamma, beta] = std::array::from_fn(|_| normal(&mut rng, g.o));
-        for (name, device) in devices::all() {
+        for (name, device) in devices::with_f16(devices::all()) {
             let norm = ChannelNorm {
                 statistics: BatchStatistics {
                     mean: put(&device, &mean, &c),
@@ -476,7 +476,7 @@ fn pooling() {
             let (y, argmax) = reference::pool::max_pool2d(x_shape, window, pool, &wide(&x));
             let dy = normal16(&mut rng, y_shape.iter().product());
             let dx = reference::pool::max_pool2d_backward(x_shape, window, &wide(&dy), &argmax);
-            for (name, device) in devices::all() {
+            for (name, device) in devices::with_f16(devices::all()) {
                 let case = format!("{x_shape:?} {pool:?} on {name}");
                 let result = device
                     .max_pool2d(&put16(&device, &x, &x_shape), pool)
@@ -500,7 +500,7 @@ fn pooling() {
         let mean = reference::pool::global_average_pool(h * w, &wide(&x));
         let dy = normal(&mut rng, n * c);
         let dx = reference::pool::global_average_pool_backward(h * w, &wide(&dy));
-        for (name, device) in devices::all() {
+        for (name, device) in devices::with_f16(devices::all()) {
             let case = format!("{x_shape:?} on {name}");
             let y = device
                 .global_average_pool(&put16(&device, &x, &x_shape))
@@ -521,7 +521,7 @@ fn types_that_do_not_fit_are_named() {
         stride: 1,
         padding: 1,
     };
-    for (name, d) in devices::all() {
+    for (name, d) in devices::with_f16(devices::all()) {
         let half = |shape: &[usize]| d.zeros(shape, DType::F16).expect(name);
         let float = |shape: &[usize]| d.zeros(shape, DType::F32).expect(name);
         let shape = [2, 3, 4, 4];
