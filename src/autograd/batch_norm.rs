@@ -14,7 +14,9 @@
 use super::saved::{Again, Saved};
 use super::{Tape, Var};
 use crate::device::Device;
-use crate::device::kernels::{Activation, BatchNormGradients, BatchStatistics, ChannelNorm};
+use crate::device::kernels::{
+    Activation, BatchNormGradients, BatchStatistics, ChannelNorm, Statistics,
+};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -35,12 +37,6 @@ impl Affine<'_> {
             eps: self.eps,
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Statistics {
-    OfTheBatch,
-    Constant,
 }
 
 /// Batch norm with the statistics of `x [N, C, H, W]` itself, which are returned too.

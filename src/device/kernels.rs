@@ -44,6 +44,23 @@ pub struct BatchStatistics {
     pub variance: Tensor,
 }
 
+/// Whether a batch norm's statistics depend on its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Statistics {
+    OfTheBatch,
+    Constant,
+}
+
+impl Statistics {
+    /// The kernel that goes back through such a batch norm.
+    pub(super) fn backward_kernel(self) -> &'static str {
+        match self {
+            Statistics::OfTheBatch => "batch_norm_training_backward",
+            Statistics::Constant => "batch_norm_evaluation_backward",
+        }
+    }
+}
+
 /// A batch norm of each channel, with a batch's statistics or with running ones:
 /// `(x - mean) / sqrt(variance + eps) gamma + beta`.
 #[derive(Clone, Debug)]

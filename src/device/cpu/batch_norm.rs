@@ -7,7 +7,7 @@ use super::activations::{
 use super::vectorised::vectorised;
 use super::{CpuDevice, parallel, read_f32, read_u32, write_f32};
 use crate::device::kernels::{
-    Activation, BatchNormGradients, BatchStatistics, ChannelNorm, RunningUpdate,
+    Activation, BatchNormGradients, BatchStatistics, ChannelNorm, RunningUpdate, Statistics,
 };
 use crate::device::shapes;
 use crate::error::Result;
@@ -377,13 +377,6 @@ pub(super) fn batch_norm(
     Ok(device.activations(x.shape(), y))
 }
 
-/// Whether the statistics depend on the input.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Statistics {
-    OfTheBatch,
-    Constant,
-}
-
 /// How a batch norm goes back: the sums of every channel, and from them dx.
 struct Backward {
     batch: Batch,
@@ -495,10 +488,7 @@ pub(super) fn backward(
     rectified: bool,
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
-    let operation = match kind {
-        Statistics::OfTheBatch => "batch_norm_training_backward",
-        Statistics::Constant => "batch_norm_evaluation_backward",
-    };
+    let operation = kind.backward_kernel();
     let backward = Backward::new(operation, [dy, x], norm, rectified, kind)?;
     let stored_dy = read_activations(operation, "dy", dy)?;
     let stored_x = read_activations(operation, "x", x)?;

@@ -39,7 +39,6 @@ mod winograd;
 
 use activations::Activations;
 use arena::{Arena, Buffer};
-use batch_norm::Statistics;
 pub(crate) use storage::CpuStorage;
 use storage::{CpuData, read, write};
 #[cfg(feature = "threads")]

@@ -5,6 +5,7 @@ use super::shaders::{batch_norm_pairs as pairs, batch_norm_vectors as vectors};
 use super::{EntryPoint, GpuDevice, Part};
 use crate::device::kernels::{
     Activation, BatchNormGradients, BatchStatistics, ChannelNorm, Kernels, RunningUpdate,
+    Statistics,
 };
 use crate::device::shapes;
 use crate::error::Result;
@@ -224,13 +225,6 @@ pub(super) fn batch_norm(
     Ok(y)
 }
 
-/// Whether the statistics depend on the input.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Statistics {
-    OfTheBatch,
-    Constant,
-}
-
 /// How a batch norm goes back: the sums of every channel, of which dx is made.
 struct Backward {
     batch: Batch,
@@ -319,10 +313,7 @@ pub(super) fn backward(
     rectified: bool,
     kind: Statistics,
 ) -> Result<BatchNormGradients> {
-    let operation = match kind {
-        Statistics::OfTheBatch => "batch_norm_training_backward",
-        Statistics::Constant => "batch_norm_evaluation_backward",
-    };
+    let operation = kind.backward_kernel();
     let backward = Backward::new(device, operation, [dy, x], norm, rectified, kind)?;
     let dx = device.allocate(x.shape(), x.dtype())?;
     let entries = [

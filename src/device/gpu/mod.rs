@@ -43,7 +43,6 @@ mod unfold;
 mod uniform;
 
 pub use adapters::{AdapterChoice, AdapterDescription, adapters};
-use batch_norm::Statistics;
 pub(crate) use buffers::GpuStorage;
 pub use context::GpuOptions;
 use context::{Context, lock};
