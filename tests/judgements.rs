@@ -196,6 +196,61 @@ fn an_encoder_goes_through_every_judgement() {
     );
 }
 
+/// What a trained encoder has to beat: random weights, with the running statistics of the images.
+#[test]
+fn an_untrained_encoder_is_evaluated_like_a_trained_one() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    write_images(&folder.join("images"), 32, 32);
+    let linear = |words: &[&'static str]| {
+        let common = [
+            "linear",
+            "--data",
+            "folder",
+            "--data-dir",
+            "images",
+            "--device",
+            "cpu",
+        ];
+        [&common[..], words].concat()
+    };
+    let untrained = ["--untrained", "--arch", "resnet50", "--width", "0.0625"];
+    for out in ["first", "second"] {
+        good(folder, &linear(&[&untrained[..], &["--out", out]].concat()));
+    }
+    let summary = json(&folder.join("first/summary.json"));
+    let start = &summary["start"];
+    assert_eq!(start["command"], "untrained");
+    assert_eq!(
+        (&start["steps"], &start["batch_size"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(start["data"], summary["data"]);
+    assert_eq!(summary["arch"], "resnet50");
+    assert_eq!(
+        summary["metrics"],
+        json(&folder.join("second/summary.json"))["metrics"]
+    );
+    let other_seed = [&untrained[..], &["--seed", "1", "--out", "third"]].concat();
+    good(folder, &linear(&other_seed));
+    assert_ne!(
+        summary["encoder_digest"],
+        json(&folder.join("third/summary.json"))["encoder_digest"]
+    );
+    let both = [&untrained[..], &["--encoder", "x.safetensors"]].concat();
+    for (words, expected) in [
+        (&both[..], "--encoder"),
+        (&[][..], "--encoder"),
+        (
+            &["--encoder", "x.safetensors", "--arch", "resnet50"][..],
+            "--arch",
+        ),
+        (&["--untrained", "--width", "0"][..], "width"),
+    ] {
+        refused(folder, &linear(words), 2, &[expected]);
+    }
+}
+
 #[test]
 fn a_classifier_is_attacked_and_pictured() {
     let base = TempDir::new().unwrap();

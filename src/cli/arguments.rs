@@ -224,7 +224,8 @@ impl TuningArguments {
     }
 }
 
-fn arch(word: &str) -> std::result::Result<Arch, String> {
+/// Reads the name of a network.
+pub fn arch(word: &str) -> std::result::Result<Arch, String> {
     word.parse::<Arch>().map_err(|e| e.to_string())
 }
 
@@ -235,7 +236,8 @@ fn precision(word: &str) -> std::result::Result<DType, String> {
         .ok_or_else(|| "expected f32 or f16".to_string())
 }
 
-fn data_kind(word: &str) -> std::result::Result<DataKind, String> {
+/// Reads the name of a kind of data set.
+pub fn data_kind(word: &str) -> std::result::Result<DataKind, String> {
     word.parse::<DataKind>().map_err(|e| e.to_string())
 }
 

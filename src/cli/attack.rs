@@ -107,12 +107,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let chosen = open(&run.device)?;
     let device = &chosen.device;
     let loaded = read(device, &arguments.model)?;
-    head(&arguments.model, &loaded, &dataset)?;
+    head(&loaded, &dataset)?;
     let folder = run.start("attack", (data.data, &dataset), &chosen, false)?;
     let strongest = eps.last().copied().unwrap_or_default();
     let request = AttackRequest {
         protocol: run.protocol,
-        path: arguments.model.clone(),
         loaded,
         method,
         eps,

@@ -37,10 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let path = &arguments.encoder;
     let classification = &arguments.classification;
     classification.train(paper_epochs(classification.labels), |device| {
-        Ok(Beginning::Pretrained(
-            path.clone(),
-            Box::new(read(device, path)?),
-        ))
+        Ok(Beginning::Pretrained(Box::new(read(device, path)?)))
     })
 }
 

@@ -1,18 +1,19 @@
 //! `parallax linear`: linear evaluation of an encoder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::arguments::{DataArguments, RunArguments, fraction};
+use super::arguments::{DataArguments, NetworkArguments, RunArguments, arch, fraction};
 use super::classification::{labelled, print_metrics};
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
 use crate::data::label_fraction;
 use crate::error::{Error, Result};
 use crate::evaluate::linear::LinearSettings;
-use crate::experiment::encoder_file::read;
+use crate::experiment::encoder_file::{read, untrained};
 use crate::experiment::linear::{LinearRequest, run as run_experiment};
+use crate::nn::{Arch, ResNetConfig};
 use crate::optim::{Optimization, OptimizerOptions, Schedule};
 
 /// Train a linear layer on the features of a frozen encoder and measure it on the test images
@@ -20,17 +21,36 @@ use crate::optim::{Optimization, OptimizerOptions, Schedule};
 /// By default the features are computed once and the layer is trained by Adam (1e-3) for 10 epochs in batches of 128.
 #[derive(Args)]
 pub struct Arguments {
+    /// The encoder: a file that a training wrote
+    #[arg(long, value_name = "FILE", required_unless_present = "untrained")]
+    encoder: Option<PathBuf>,
+
+    /// Evaluate a network with random weights instead, whose running statistics are those of the
+    /// training images: what a trained encoder has to beat
+    #[arg(long, conflicts_with = "encoder")]
+    untrained: bool,
+
+    /// The network of --untrained [default: resnet18]
+    #[arg(long, value_name = "resnet18|resnet34|resnet50", conflicts_with = "encoder", value_parser = arch)]
+    arch: Option<Arch>,
+
+    /// Multiplies every channel count of --untrained [default: 0.25 on shapes, else 1]
+    #[arg(long, conflicts_with = "encoder")]
+    width: Option<f64>,
+
     #[command(flatten)]
     linear: LinearArguments,
 }
 
-/// The flags of a linear evaluation.
+/// The encoder of a linear evaluation.
+pub enum Encoder<'a> {
+    File(&'a Path),
+    Untrained(ResNetConfig),
+}
+
+/// The flags of every linear evaluation.
 #[derive(Args)]
 pub struct LinearArguments {
-    /// The encoder: a file that a training wrote
-    #[arg(long, value_name = "FILE")]
-    pub encoder: PathBuf,
-
     #[command(flatten)]
     pub data: DataArguments,
 
@@ -63,11 +83,22 @@ pub struct LinearArguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    run_as("linear", &arguments.linear)
+    let Arguments { linear, .. } = arguments;
+    let encoder = match &arguments.encoder {
+        Some(path) => Encoder::File(path),
+        None => {
+            let network = NetworkArguments {
+                arch: arguments.arch.unwrap_or(Arch::ResNet18),
+                width: arguments.width,
+            };
+            Encoder::Untrained(network.config(linear.data.data)?)
+        }
+    };
+    run_as("linear", &encoder, linear)
 }
 
-/// Runs the evaluation under the name of `command`.
-pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
+/// Evaluates `encoder` under the name of `command`.
+pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments) -> Result<()> {
     let LinearArguments { data, run, .. } = arguments;
     if arguments.batch_size == 0 {
         return Err(Error::usage("--batch-size is 0; use 1 or more"));
@@ -77,12 +108,17 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
     let labels = dataset.labels_of(&dataset.train, "training")?;
     let members = label_fraction(labels, dataset.classes.len(), arguments.labels, run.seed)?;
     let chosen = open(&run.device)?;
-    let loaded = read(&chosen.device, &arguments.encoder)?;
+    let loaded = match encoder {
+        Encoder::File(path) => read(&chosen.device, path)?,
+        Encoder::Untrained(config) => {
+            let protocol = run.protocol.to_string();
+            untrained(&chosen.device, config, protocol, &dataset, run.seed)?
+        }
+    };
     if command == "transfer" && loaded.origin.data == dataset.name {
         return Err(Error::usage(format!(
             "{} was pretrained on {} itself; transfer wants another data set, linear this one",
-            arguments.encoder.display(),
-            dataset.name
+            loaded.source, dataset.name
         )));
     }
     let folder = run.start(command, (data.data, &dataset), &chosen, false)?;
@@ -122,7 +158,6 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
     let request = LinearRequest {
         command: command.to_string(),
         protocol: run.protocol,
-        path: arguments.encoder.clone(),
         loaded,
         settings,
         labels: arguments.labels,

@@ -2,25 +2,28 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{DataArguments, protocol, seed};
+use super::arguments::{DataArguments, data_kind, positive, protocol, seed};
 use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
 use crate::data::DataKind;
 use crate::error::{Error, Result};
 use crate::experiment::grid::{
-    Estimate, FIGURES, Grid, GridSettings, Job, Network, Rates, Scale, Sizes, Source,
+    Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
 };
+use crate::experiment::report;
 use crate::experiment::run_folder::{is_begun, is_done};
 use crate::pretext::Protocol;
 
-/// Run every experiment of the paper, or those of one figure, as jobs that are skipped when done and resumed when cut
+/// Run every experiment of the paper, or those of one figure, as a list of jobs
 ///
-/// smoke runs every path on generated shapes; small runs every cell on real images, a quarter as wide and with far less
-/// training (--dry-run says how much less, and how long it takes); paper is the paper's own grid.
+/// smoke runs every path on generated shapes. small runs every cell on real images, with networks a quarter as wide and
+/// a tenth of the training steps; --dry-run lists what differs from the paper and how long it takes. paper is the
+/// paper's own grid. The most telling jobs run first, and the report is written after each. A job that is done is
+/// skipped, and an interrupted one is resumed.
 #[derive(Args)]
 pub struct Arguments {
     /// How large
@@ -41,6 +44,26 @@ pub struct Arguments {
     /// The folder of the second data set's files
     #[arg(long, value_name = "DIR")]
     transfer_data_dir: Option<PathBuf>,
+
+    /// Steps of the longest pretraining, a multiple of ten [default: 10 for smoke, 500 for small, 5000
+    /// for paper]
+    #[arg(long, value_name = "STEPS")]
+    full_steps: Option<u64>,
+
+    /// Multiplies every channel count of every network [default: 0.0625 for smoke, 0.25 for small, 1
+    /// for paper]
+    #[arg(long, value_parser = positive)]
+    width: Option<f64>,
+
+    /// Test images to attack, the same number of each class [default: 50 for smoke, 500 for small, all
+    /// for paper]
+    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    attack_images: Option<u32>,
+
+    /// Training images of a linear evaluation, the same number of each class [default: 500 for smoke,
+    /// 10000 for small, all for paper]
+    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    linear_images: Option<u32>,
 
     /// Only what one table, figure or claim needs
     #[arg(long, value_name = "FIGURE", value_parser = FIGURES)]
@@ -71,12 +94,11 @@ pub struct Arguments {
     init: Option<String>,
 }
 
+/// The folder of the report, below that of the grid.
+const REPORT: &str = "report";
+
 fn scale(word: &str) -> std::result::Result<Scale, String> {
     word.parse::<Scale>().map_err(|e| e.to_string())
-}
-
-fn data_kind(word: &str) -> std::result::Result<DataKind, String> {
-    word.parse::<DataKind>().map_err(|e| e.to_string())
 }
 
 /// The settings, with both data sets read.
@@ -103,6 +125,12 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
     let last = last.filter(|&last| i64::try_from(last).is_ok());
     let last =
         last.ok_or_else(|| Error::usage("--seed and --seeds name seeds that are too large"))?;
+    let sizes = Sizes::of(*scale).with(Overrides {
+        full_steps: arguments.full_steps,
+        width: arguments.width,
+        attack_images: arguments.attack_images.map(|images| images as usize),
+        linear_images: arguments.linear_images.map(|images| images as usize),
+    })?;
     let second = arguments.transfer_data.unwrap_or(match data.data {
         DataKind::Shapes => DataKind::ShapesInverted,
         _ => DataKind::Stl10,
@@ -123,7 +151,7 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
     }
     Ok(GridSettings {
         scale: *scale,
-        sizes: Sizes::of(*scale),
+        sizes,
         protocol: arguments.protocol,
         init: arguments.init.clone(),
         seeds: (arguments.seed..=last).collect(),
@@ -139,7 +167,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let grid = Grid::new(&settings);
     let jobs = grid.select(arguments.only.as_deref());
     for line in &grid.shrunk {
-        println!("shrunk  {line}");
+        println!("differs {line}");
     }
     if arguments.dry_run {
         return list(arguments, &settings, &jobs);
@@ -148,9 +176,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     run_all(&jobs, &settings, &arguments.device)
 }
 
-/// Runs what is not done. A job that fails keeps back only those that need it.
+/// Runs what is not done, and writes the report after each job. A job that fails holds up only those
+/// that need it.
 fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Result<()> {
     let started = Instant::now();
+    let flops = |job: &Job| job.work.flops(settings.sizes.width);
+    let mut pace = Pace {
+        done: 0.0,
+        left: 0.0,
+        spent: Duration::ZERO,
+    };
+    for job in jobs {
+        if !is_done(&settings.folder(&job.id)) {
+            pace.left += flops(job)?;
+        }
+    }
     let mut first_error = None;
     let mut missing: Vec<&str> = Vec::new();
     for (number, job) in jobs.iter().enumerate() {
@@ -163,24 +203,71 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
         if let Some(need) = job.needs.iter().find(|n| missing.contains(&n.as_str())) {
             println!("{place}: left out, since {need} is missing");
             missing.push(&job.id);
+            pace.left -= flops(job)?;
             continue;
         }
-        let seconds = started.elapsed().as_secs_f64();
-        println!("\n{place}, {seconds:.0} s after the start");
-        if let Err(error) = words(job, &folder, device).and_then(|words| super::execute(&words)) {
-            println!("{place}: failed: {error}");
-            missing.push(&job.id);
-            first_error.get_or_insert(error.of_job(&job.id));
+        println!("\n{place}, {}", pace.line(started.elapsed()));
+        let job_started = Instant::now();
+        match words(job, &folder, device).and_then(|words| super::execute(&words)) {
+            Ok(()) => {
+                pace.finish(flops(job)?, job_started.elapsed());
+                report::write(&settings.out, &settings.out.join(REPORT))?;
+            }
+            Err(error) => {
+                println!("{place}: failed: {error}");
+                missing.push(&job.id);
+                pace.left -= flops(job)?;
+                first_error.get_or_insert(error.of_job(&job.id));
+            }
         }
     }
+    let out = settings.out.join(REPORT);
+    let written = report::write(&settings.out, &out)?;
     println!(
-        "\n{} of {} jobs in {}, {:.0} s",
+        "\n{} of {} jobs in {}, {}; report on {} runs in {}",
         jobs.len() - missing.len(),
         jobs.len(),
         settings.out.display(),
-        started.elapsed().as_secs_f64()
+        duration(started.elapsed()),
+        written.runs,
+        out.join("report.html").display()
     );
     first_error.map_or(Ok(()), Err)
+}
+
+/// How fast the jobs of this process went, to estimate the time of those that are left.
+struct Pace {
+    /// Floating-point operations of the jobs that ran here, and of those that are left.
+    done: f64,
+    left: f64,
+    spent: Duration,
+}
+
+impl Pace {
+    fn finish(&mut self, flops: f64, time: Duration) {
+        self.left -= flops;
+        self.done += flops;
+        self.spent += time;
+    }
+
+    fn line(&self, elapsed: Duration) -> String {
+        let elapsed = duration(elapsed);
+        if self.done == 0.0 {
+            return format!("{elapsed} so far");
+        }
+        let left = self.spent.mul_f64((self.left / self.done).max(0.0));
+        format!("{elapsed} so far, about {} left", duration(left))
+    }
+}
+
+/// A length of time in the unit that fits it.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{:.1} h", time.as_secs_f64() / 3_600.0),
+    }
 }
 
 /// The command line of a job, which goes on with a training that was cut. What else was begun starts anew.

@@ -1,6 +1,5 @@
 //! Attacks on a classifier over several strengths, from the request to the summary.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::config::{AttackConfig, DataConfig, RunConfig, Versions, shortest};
@@ -28,8 +27,7 @@ pub const PICTURED: usize = 8;
 /// What a run is asked to do.
 pub struct AttackRequest {
     pub protocol: Protocol,
-    /// The file of the classifier, and what was in it.
-    pub path: PathBuf,
+    /// The classifier.
     pub loaded: Loaded,
     pub method: Method,
     /// The strengths, in the protocol's units.
@@ -53,15 +51,14 @@ pub struct Adversarial {
 ///
 /// # Errors
 /// `Error::Usage` for a file without a classifier, or of another number of classes.
-pub fn head<'a>(path: &Path, loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Head> {
+pub fn head<'a>(loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Head> {
     let classes = dataset.classes.len();
     match &loaded.head {
         Some(head) if loaded.origin.classes == Some(classes) => Ok(head),
         _ => Err(Error::usage(format!(
             "{} holds no classifier of the {classes} classes of {}; attack a model.safetensors that supervised or \
              finetune wrote",
-            path.display(),
-            dataset.name
+            loaded.source, dataset.name
         ))),
     }
 }
@@ -81,7 +78,7 @@ pub fn run(
         loaded, dataset, ..
     } = request;
     let (encoder, classes) = (&loaded.encoder, dataset.classes.len());
-    let head = head(&request.path, loaded, dataset)?;
+    let head = head(loaded, dataset)?;
     let split = dataset.test_part(request.images, request.seed)?;
     let labels = dataset.labels_of(&split, "test")?.to_vec();
     let (method, iterations) = match request.method {
@@ -91,7 +88,7 @@ pub fn run(
     let config = RunConfig {
         command: "attack".to_string(),
         protocol: request.protocol.to_string(),
-        init: request.path.display().to_string(),
+        init: loaded.source.clone(),
         seed: request.seed,
         device: device.name(),
         variants: device.variants(),
@@ -180,7 +177,7 @@ pub fn run(
         arch: loaded.origin.encoder.arch.to_string(),
         width: loaded.origin.encoder.width,
         seed: request.seed,
-        start: Start::new(&request.path, &loaded.origin),
+        start: Start::new(loaded),
         method: method.to_string(),
         iterations,
         units: match request.protocol {

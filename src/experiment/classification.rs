@@ -1,6 +1,5 @@
 //! A supervised run, from scratch or from a pretrained encoder, from its request to its summary.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,15 +30,14 @@ pub enum Length {
 /// Where the encoder comes from.
 pub enum Beginning {
     FromScratch(ResNetConfig),
-    /// A pretrained encoder and its file.
-    Pretrained(PathBuf, Box<Loaded>),
+    Pretrained(Box<Loaded>),
 }
 
 impl Beginning {
     pub fn encoder(&self) -> ResNetConfig {
         match self {
             Beginning::FromScratch(config) => *config,
-            Beginning::Pretrained(_, loaded) => loaded.origin.encoder,
+            Beginning::Pretrained(loaded) => loaded.origin.encoder,
         }
     }
 
@@ -115,8 +113,8 @@ pub fn run(
         Beginning::FromScratch(network) => {
             (ResNet::new(device, &network, settings.seed)?, network, None)
         }
-        Beginning::Pretrained(path, loaded) => {
-            let start = Start::new(&path, &loaded.origin);
+        Beginning::Pretrained(loaded) => {
+            let start = Start::new(&loaded);
             (loaded.encoder, loaded.origin.encoder, Some(start))
         }
     };

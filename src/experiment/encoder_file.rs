@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::evaluate::features::set_running_statistics;
 use crate::nn::state::{Matching, load, metadata, save};
 use crate::nn::{Head, Parameter, ResNet, ResNetConfig};
+
+/// The command of an [`Origin`] whose network was not trained.
+pub const UNTRAINED: &str = "untrained";
 
 /// What a file says of its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,8 +114,10 @@ pub fn pack(
     save(device, &state, &origin.to_map())
 }
 
-/// A network that was read from a file.
+/// A network to evaluate.
 pub struct Loaded {
+    /// The file that it was read from, or "random weights".
+    pub source: String,
     pub encoder: ResNet,
     /// None in a file that pretraining wrote.
     pub head: Option<Head>,
@@ -137,9 +144,43 @@ pub fn read(device: &Device, path: &Path) -> Result<Loaded> {
         Matching::Exact,
     )?;
     Ok(Loaded {
+        source: path.display().to_string(),
         encoder,
         head,
         origin,
+    })
+}
+
+/// A network of random weights, drawn by `seed` as a pretraining draws them. Its running statistics
+/// are those of the training images of `dataset`.
+///
+/// # Errors
+/// `Error::Usage` if the network cannot be built.
+pub fn untrained(
+    device: &Device,
+    config: &ResNetConfig,
+    protocol: String,
+    dataset: &Dataset,
+    seed: u64,
+) -> Result<Loaded> {
+    let encoder = ResNet::new(device, config, seed)?;
+    set_running_statistics(device, &encoder, &dataset.train)?;
+    Ok(Loaded {
+        source: "random weights".to_string(),
+        encoder,
+        head: None,
+        origin: Origin {
+            encoder: *config,
+            command: UNTRAINED.to_string(),
+            protocol,
+            data: dataset.name.clone(),
+            seed,
+            step: 0,
+            batch_size: 0,
+            classes: None,
+            label_fraction: None,
+            pretrained_by: None,
+        },
     })
 }
 

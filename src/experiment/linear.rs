@@ -1,6 +1,5 @@
 //! A linear evaluation, on the pretraining's data set or another one, from its request to its summary.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
@@ -23,8 +22,6 @@ pub struct LinearRequest {
     /// `linear` or `transfer`.
     pub command: String,
     pub protocol: Protocol,
-    /// The file of the encoder, and what was in it.
-    pub path: PathBuf,
     pub loaded: Loaded,
     pub settings: LinearSettings,
     /// The part of the labels that is used, the same of each class, and the images that have them.
@@ -56,7 +53,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     let config = RunConfig {
         command: request.command.clone(),
         protocol: request.protocol.to_string(),
-        init: request.path.display().to_string(),
+        init: loaded.source.clone(),
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),
@@ -94,7 +91,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         arch: network.arch.to_string(),
         width: network.width,
         seed: settings.seed,
-        start: Start::new(&request.path, &loaded.origin),
+        start: Start::new(loaded),
         encoder_digest: digest(device, &state)?,
         label_fraction: request.labels,
         labelled_images: members.len(),

@@ -1,10 +1,8 @@
 //! What a run found, as `summary.json`.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use super::encoder_file::Origin;
+use super::encoder_file::Loaded;
 use crate::evaluate::metrics::Metrics;
 use crate::tensor::DType;
 
@@ -123,10 +121,9 @@ pub struct Start {
 }
 
 impl Start {
-    /// What `origin`, read from `file`, says.
-    pub fn new(file: &Path, origin: &Origin) -> Self {
+    pub fn new(Loaded { source, origin, .. }: &Loaded) -> Self {
         Start {
-            file: file.display().to_string(),
+            file: source.clone(),
             command: origin.command.clone(),
             protocol: origin.protocol.clone(),
             data: origin.data.clone(),

@@ -41,6 +41,20 @@ pub struct Work {
     pub attacked: u64,
 }
 
+impl Work {
+    /// Floating-point operations at this width of the network: a forward pass per image, two for a
+    /// gradient with respect to its pixels, three for a training step.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the network cannot have this width, `Error::Shape` if the images are too small.
+    pub fn flops(&self, width: f64) -> Result<f64> {
+        let Network { arch, stem, side } = self.network;
+        let forward = ResNetConfig { arch, stem, width }.shape()?.flops(side)?;
+        let passes = 3 * self.trained + 2 * self.attacked + self.evaluated;
+        Ok(forward as f64 * passes as f64)
+    }
+}
+
 /// Images of a batch in evaluation and attacks.
 const EVALUATION_BATCH: u64 = 128;
 /// Images of the timed passes.

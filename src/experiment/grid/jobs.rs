@@ -1,6 +1,7 @@
-//! The jobs of the paper's experiments E1 to E7, in an order in which each follows those that it needs.
+//! The jobs of the paper's experiments E1 to E7. The most telling results come first, and each job
+//! follows those that it needs.
 
-use super::scale::images;
+use super::scale::{SupervisedSteps, TENTHS, images, part};
 use super::{FIGURES, GridSettings, Job, Network, Source, Work};
 use crate::nn::{Arch, Stem};
 use crate::pretext::Protocol;
@@ -17,16 +18,14 @@ const TRANSFERRED_BATCH: usize = 128;
 const LINEAR_TENTHS: [u64; 4] = [1, 2, 4, 10];
 /// The paper's 500, 1,000, 1,500 and 2,000.
 const TRANSFER_TENTHS: [u64; 4] = [1, 2, 3, 4];
-/// Tenths after which encoders are fine-tuned: the paper's 1,000 steps.
-const FINETUNED_TENTHS: u64 = 2;
+/// The paper's 2,000, at which the supervised baseline is transferred as well.
+const TRANSFERRED_TENTHS: u64 = 4;
 /// Label fractions, with the paper's epochs of fine-tuning.
 const FRACTIONS: [(f64, u64); 3] = [(0.01, 60), (0.1, 30), (0.5, 20)];
 /// The paper's epochs from scratch, on a fraction and on all labels.
 const BASELINE_EPOCHS: u64 = 500;
 const SUPERVISED_EPOCHS: u64 = 60;
-/// Updates over whose mean a falling loss is told.
-const FLAT_WINDOW: u64 = 25;
-/// Images a step of the supervised trainings.
+/// Images per step of the supervised trainings.
 const SUPERVISED_BATCH: usize = 64;
 /// Strengths of an attack, the first of them 0, and PGD's iterations.
 const STRENGTHS: u64 = 10;
@@ -45,11 +44,27 @@ pub fn jobs(settings: &GridSettings) -> Vec<Job> {
     };
     for &seed in &settings.seeds {
         list.seed = seed;
-        list.pretraining();
-        list.linear_evaluation();
-        list.fine_tuning();
+        // SimCLR beside RotNet at one batch size, which the transfer uses as well.
+        list.untrained(Arch::ResNet50, &settings.first);
+        for method in METHODS {
+            list.figure2(method, Arch::ResNet50, TRANSFERRED_BATCH);
+        }
+        list.table1();
+        for method in METHODS {
+            for &batch in method.batches() {
+                if !list.has(&pretraining_name(method, Arch::ResNet50, batch)) {
+                    list.figure2(method, Arch::ResNet50, batch);
+                }
+            }
+        }
         list.attacks();
         list.transfer();
+        list.untrained(Arch::ResNet18, &settings.first);
+        for method in METHODS {
+            for &batch in method.batches() {
+                list.figure2(method, Arch::ResNet18, batch);
+            }
+        }
     }
     list.jobs
 }
@@ -86,7 +101,6 @@ impl Method {
 }
 
 const METHODS: [Method; 2] = [Method::SimClr, Method::RotNet];
-const ARCHS: [Arch; 2] = [Arch::ResNet50, Arch::ResNet18];
 
 /// A pretraining of the grid.
 #[derive(Clone, Copy)]
@@ -116,7 +130,13 @@ impl<'a> List<'a> {
     }
 
     fn steps(&self, tenths: u64) -> u64 {
-        self.settings.sizes.full_steps * tenths / 10
+        self.settings.sizes.steps(tenths)
+    }
+
+    /// Whether the job `name` of this seed is listed.
+    fn has(&self, name: &str) -> bool {
+        let id = self.id(name);
+        self.jobs.iter().any(|job| job.id == id)
     }
 
     fn add(
@@ -156,7 +176,7 @@ impl<'a> List<'a> {
     }
 
     fn pretrain(&mut self, run: Pretraining<'_>) {
-        let steps = self.steps(run.tenths).max(1);
+        let steps = self.steps(run.tenths);
         let mut command = words(&[
             run.method.name(),
             "--arch",
@@ -168,7 +188,7 @@ impl<'a> List<'a> {
             "--steps",
             &steps.to_string(),
             "--save-every",
-            &self.steps(1).max(1).to_string(),
+            &self.steps(1).to_string(),
             "--no-knn",
         ]);
         command.extend(self.data(run.source));
@@ -181,8 +201,8 @@ impl<'a> List<'a> {
             _ => CIFAR,
         };
         // RotNet ends with all rotations of some test images.
-        let part = self.settings.sizes.rotation_part;
-        let told = match run.method {
+        let part = part(self.settings.sizes.rotation_images, run.source.test);
+        let rotated = match run.method {
             Method::SimClr => 0,
             Method::RotNet => 4 * images(part, run.source.test),
         };
@@ -197,71 +217,63 @@ impl<'a> List<'a> {
             },
             trained: steps * (run.batch * run.method.views()) as u64,
             trained_at_once: (run.batch * run.method.views()) as u64,
-            evaluated: told as u64,
+            evaluated: rotated as u64,
             attacked: 0,
         };
         self.add(run.name, command, &[], run.figures, work);
     }
 
-    /// E1, E2 and E7's encoders, the encoder for E4, that on the second data set for E6, and one for the cost of RotNet
-    /// with its authors' stem.
-    fn pretraining(&mut self) {
+    /// One training of Figure 2 (E1, E2), or its counterpart with ResNet-18 (E7), and the linear
+    /// evaluations of its checkpoints (E3).
+    fn figure2(&mut self, method: Method, arch: Arch, batch: usize) {
         let settings = self.settings;
-        for arch in ARCHS {
-            for method in METHODS {
-                for &batch in method.batches() {
-                    let mut figures = vec![];
-                    match arch {
-                        Arch::ResNet50 => figures.extend(["fig2", "resnet18"]),
-                        _ => figures.push("resnet18"),
-                    }
-                    if arch == Arch::ResNet50 && batch == TRANSFERRED_BATCH {
-                        figures.push("claim7");
-                    }
-                    self.pretrain(Pretraining {
-                        method,
-                        arch,
-                        batch,
-                        tenths: 10,
-                        source: &settings.first,
-                        name: &pretraining_name(method, arch, batch),
-                        figures: &figures,
-                        protocol: settings.protocol,
-                        init: settings.init.as_deref(),
-                    });
-                }
-            }
-        }
-        let simclr = Pretraining {
-            method: Method::SimClr,
-            arch: Arch::ResNet50,
-            batch: FINETUNED_BATCH,
-            tenths: FINETUNED_TENTHS,
+        let name = pretraining_name(method, arch, batch);
+        let figures: &[&str] = match arch {
+            Arch::ResNet50 if batch == TRANSFERRED_BATCH => &["fig2", "resnet18", "claim7"],
+            Arch::ResNet50 => &["fig2", "resnet18"],
+            _ => &["resnet18"],
+        };
+        self.pretrain(Pretraining {
+            method,
+            arch,
+            batch,
+            tenths: TENTHS,
             source: &settings.first,
-            name: &pretraining_name(Method::SimClr, Arch::ResNet50, FINETUNED_BATCH),
-            figures: &["table1"],
+            name: &name,
+            figures,
             protocol: settings.protocol,
             init: settings.init.as_deref(),
+        });
+        let figures: &[&str] = match arch {
+            Arch::ResNet50 => &["fig2", "resnet18"],
+            _ => &["resnet18"],
         };
-        self.pretrain(simclr);
-        self.pretrain(Pretraining {
-            batch: TRANSFERRED_BATCH,
-            tenths: 4,
-            source: &settings.second,
-            name: "simclr-second-resnet50-b128",
-            figures: &["fig4", "table2a"],
-            ..simclr
-        });
-        self.pretrain(Pretraining {
-            method: Method::RotNet,
-            batch: TRANSFERRED_BATCH,
-            tenths: 1,
-            name: "rotnet-authors-stem-resnet50-b128",
-            figures: &["claim7"],
-            protocol: Protocol::Paper,
-            init: Some("none"),
-            ..simclr
-        });
+        for tenths in LINEAR_TENTHS {
+            let steps = self.steps(tenths);
+            self.linear(
+                "linear",
+                &format!("linear-{name}-{steps}"),
+                (&name, &format!("encoder-step{steps}.safetensors")),
+                arch,
+                &settings.first,
+                figures,
+            );
+        }
+    }
+
+    /// SimCLR on ResNet-50 for a single purpose, as a base for other pretrainings.
+    fn single(&self, batch: usize, tenths: u64) -> Pretraining<'a> {
+        Pretraining {
+            method: Method::SimClr,
+            arch: Arch::ResNet50,
+            batch,
+            tenths,
+            source: &self.settings.first,
+            name: "",
+            figures: &[],
+            protocol: self.settings.protocol,
+            init: self.settings.init.as_deref(),
+        }
     }
 
     /// A linear evaluation of the file `encoder` of the job `of` on `source`.
@@ -275,16 +287,43 @@ impl<'a> List<'a> {
         figures: &[&str],
     ) {
         let of = self.id(of);
-        let labels = self.settings.sizes.linear_part;
-        let mut arguments = words(&[
-            command,
-            "--encoder",
-            &self.file(&of, encoder),
-            "--labels",
-            &labels.to_string(),
+        let encoder = words(&[command, "--encoder", &self.file(&of, encoder)]);
+        self.evaluate(name, encoder, &[of], arch, source, figures);
+    }
+
+    /// A linear evaluation of the network before any training, which tells learning from noise.
+    fn untrained(&mut self, arch: Arch, source: &Source) {
+        let is_first = source.name == self.settings.first.name;
+        let (set, figures): (&str, &[&str]) = match (arch, is_first) {
+            (Arch::ResNet50, true) => ("", &["fig2", "fig4", "table2a", "resnet18"]),
+            (Arch::ResNet50, false) => ("-second", &["fig4", "table2a", "table2b"]),
+            _ => ("", &["resnet18"]),
+        };
+        let network = words(&[
+            "linear",
+            "--untrained",
+            "--arch",
+            &arch.to_string(),
+            "--width",
+            &self.settings.sizes.width.to_string(),
         ]);
-        arguments.extend(self.data(source));
-        arguments.extend(self.protocol(self.settings.protocol));
+        let name = format!("linear-untrained{set}-{arch}");
+        self.evaluate(&name, network, &[], arch, source, figures);
+    }
+
+    fn evaluate(
+        &mut self,
+        name: &str,
+        mut command: Vec<String>,
+        needs: &[String],
+        arch: Arch,
+        source: &Source,
+        figures: &[&str],
+    ) {
+        let labels = part(self.settings.sizes.linear_images, source.train);
+        command.extend(words(&["--labels", &labels.to_string()]));
+        command.extend(self.data(source));
+        command.extend(self.protocol(self.settings.protocol));
         let work = Work {
             network: Network {
                 arch,
@@ -294,33 +333,7 @@ impl<'a> List<'a> {
             evaluated: (images(labels, source.train) + source.test) as u64,
             ..Work::default()
         };
-        self.add(name, arguments, &[of], figures, work);
-    }
-
-    /// E3, and E7's.
-    fn linear_evaluation(&mut self) {
-        for arch in ARCHS {
-            for method in METHODS {
-                for &batch in method.batches() {
-                    for tenths in LINEAR_TENTHS {
-                        let of = pretraining_name(method, arch, batch);
-                        let steps = self.steps(tenths);
-                        let figures: &[&str] = match arch {
-                            Arch::ResNet50 => &["fig2", "resnet18"],
-                            _ => &["resnet18"],
-                        };
-                        self.linear(
-                            "linear",
-                            &format!("linear-{of}-{steps}"),
-                            (&of, &format!("encoder-step{steps}.safetensors")),
-                            arch,
-                            &self.settings.first,
-                            figures,
-                        );
-                    }
-                }
-            }
-        }
+        self.add(name, command, needs, figures, work);
     }
 
     fn supervised_work(&self, images: usize, steps: u64) -> Work {
@@ -333,77 +346,95 @@ impl<'a> List<'a> {
         }
     }
 
-    /// E4: fine-tuning of both methods and the baseline, each on three fractions, and the baseline on all labels.
-    fn fine_tuning(&mut self) {
+    /// E4: encoders of the largest batch, fine-tuned on three fractions of the labels, and the
+    /// baseline from scratch on the same.
+    fn table1(&mut self) {
         let settings = self.settings;
-        let tuned_steps = self.steps(FINETUNED_TENTHS);
-        for (number, (fraction, epochs)) in FRACTIONS.into_iter().enumerate() {
-            let images = (settings.first.train as f64 * fraction).round() as usize;
-            let percent = (fraction * 100.0).round();
-            let per_epoch = (images / SUPERVISED_BATCH).max(1) as u64;
-            for method in METHODS {
-                let of = self.id(&pretraining_name(method, Arch::ResNet50, FINETUNED_BATCH));
-                let encoder = format!("encoder-step{tuned_steps}.safetensors");
-                let steps = (epochs * per_epoch / settings.sizes.finetune_divisor).max(2);
-                let length = match settings.sizes.finetune_divisor {
-                    1 => ["--epochs".to_string(), epochs.to_string()],
-                    _ => ["--steps".to_string(), steps.to_string()],
-                };
-                let mut command = words(&[
-                    "finetune",
-                    "--encoder",
-                    &self.file(&of, &encoder),
-                    "--labels",
-                    &fraction.to_string(),
-                ]);
-                command.extend(length);
-                command.extend(self.data(&settings.first));
-                command.extend(self.protocol(settings.protocol));
-                let figures: &[&str] = match method {
-                    Method::SimClr => &["table1", "fig3"],
-                    Method::RotNet => &["table1"],
-                };
-                self.add(
-                    &tuned_name(method.name(), percent),
-                    command,
-                    &[of],
-                    figures,
-                    self.supervised_work(images, steps),
-                );
-            }
-            let cap = settings.sizes.baseline_steps.map(|caps| caps[number]);
-            let length = match cap {
-                None => words(&["--epochs", &BASELINE_EPOCHS.to_string()]),
-                Some(cap) => words(&[
-                    "--steps",
-                    &cap.to_string(),
-                    "--stop-when-flat",
-                    &FLAT_WINDOW.to_string(),
-                ]),
-            };
-            let steps = cap.unwrap_or(BASELINE_EPOCHS * per_epoch);
+        let tenths = settings.sizes.finetuned_tenths;
+        let simclr = pretraining_name(Method::SimClr, Arch::ResNet50, FINETUNED_BATCH);
+        self.pretrain(Pretraining {
+            name: &simclr,
+            figures: &["table1"],
+            ..self.single(FINETUNED_BATCH, tenths)
+        });
+        self.fine_tune(Method::SimClr, &["table1", "fig3"]);
+        for (number, (fraction, _)) in FRACTIONS.into_iter().enumerate() {
+            let images = images(fraction, settings.first.train);
+            let steps = settings
+                .sizes
+                .supervised
+                .map(|steps| steps.baseline[number]);
+            let (length, steps) = self.length(steps, BASELINE_EPOCHS, images);
             let work = self.supervised_work(images, steps);
-            let name = format!("supervised-{percent}");
+            let name = format!("supervised-{}", (fraction * 100.0).round());
             self.supervised(&name, fraction, length, &["table1"], work);
         }
+        // RotNet of this batch size belongs to Figure 2, too.
+        self.figure2(Method::RotNet, Arch::ResNet50, FINETUNED_BATCH);
+        self.fine_tune(Method::RotNet, &["table1"]);
+    }
+
+    /// The flags and the number of updates of a supervised training on `images` images: at most
+    /// `steps`, or the paper's `epochs`.
+    fn length(&self, steps: Option<u64>, epochs: u64, images: usize) -> (Vec<String>, u64) {
+        match (steps, &self.settings.sizes.supervised) {
+            (Some(steps), Some(supervised)) => {
+                let window = supervised.flat_window.to_string();
+                let cap = steps.to_string();
+                (
+                    words(&["--steps", &cap, "--stop-when-flat", &window]),
+                    steps,
+                )
+            }
+            _ => {
+                let per_epoch = (images / SUPERVISED_BATCH).max(1) as u64;
+                (
+                    words(&["--epochs", &epochs.to_string()]),
+                    epochs * per_epoch,
+                )
+            }
+        }
+    }
+
+    /// Fine-tunes the encoder of Table 1 on each fraction of the labels.
+    fn fine_tune(&mut self, method: Method, figures: &[&str]) {
+        let settings = self.settings;
+        let of = self.id(&pretraining_name(method, Arch::ResNet50, FINETUNED_BATCH));
+        let steps = self.steps(settings.sizes.finetuned_tenths);
+        let encoder = self.file(&of, &format!("encoder-step{steps}.safetensors"));
+        for (number, (fraction, epochs)) in FRACTIONS.into_iter().enumerate() {
+            let images = images(fraction, settings.first.train);
+            let steps = settings
+                .sizes
+                .supervised
+                .map(|steps| steps.finetune[number]);
+            let (length, steps) = self.length(steps, epochs, images);
+            let labels = fraction.to_string();
+            let mut command = words(&["finetune", "--encoder", &encoder, "--labels", &labels]);
+            command.extend(length);
+            command.extend(self.data(&settings.first));
+            command.extend(self.protocol(settings.protocol));
+            let name = tuned_name(method.name(), (fraction * 100.0).round());
+            let work = self.supervised_work(images, steps);
+            self.add(&name, command, &[of.clone()], figures, work);
+        }
+    }
+
+    /// The baseline of attacks and transfer, on all labels.
+    fn supervised_on_all_labels(&mut self) {
+        let settings = self.settings;
         let images = settings.first.train;
-        let (length, steps) = match settings.sizes.supervised_steps {
-            Some(steps) => (words(&["--steps", &steps.to_string()]), steps),
-            None => (
-                words(&["--epochs", &SUPERVISED_EPOCHS.to_string()]),
-                SUPERVISED_EPOCHS * (images / SUPERVISED_BATCH) as u64,
-            ),
+        let (length, steps) = match settings.sizes.supervised {
+            Some(SupervisedSteps { all_labels, .. }) => {
+                (words(&["--steps", &all_labels.to_string()]), all_labels)
+            }
+            None => self.length(None, SUPERVISED_EPOCHS, images),
         };
-        let transferred = self.steps(4).max(1).to_string();
+        let transferred = self.steps(TRANSFERRED_TENTHS).to_string();
         let length = [length, words(&["--save-every", &transferred])].concat();
         let work = self.supervised_work(images, steps);
-        self.supervised(
-            "supervised-100",
-            1.0,
-            length,
-            &["fig3", "fig4", "table2a"],
-            work,
-        );
+        let figures = &["fig3", "fig4", "table2a"];
+        self.supervised("supervised-100", 1.0, length, figures, work);
     }
 
     fn supervised(
@@ -431,8 +462,9 @@ impl<'a> List<'a> {
 
     /// E5: both attacks, on both grids of strengths, on the baseline and on SimCLR's fine-tuned encoders.
     fn attacks(&mut self) {
+        self.supervised_on_all_labels();
         let settings = self.settings;
-        let part = settings.sizes.attack_part;
+        let part = part(settings.sizes.attack_images, settings.first.test);
         let attacked = images(part, settings.first.test) as u64;
         let mut models = vec!["supervised-100".to_string()];
         for (fraction, _) in FRACTIONS {
@@ -468,55 +500,61 @@ impl<'a> List<'a> {
     }
 
     /// E6: both directions over four numbers of steps, the supervised baseline, and four batch sizes.
+    /// Also RotNet with its authors' stem, for the comparison of costs.
     fn transfer(&mut self) {
         let settings = self.settings;
         let (first, second) = (&settings.first, &settings.second);
         let arch = Arch::ResNet50;
+        let back = "simclr-second-resnet50-b128";
+        self.untrained(arch, second);
+        self.pretrain(Pretraining {
+            source: second,
+            name: back,
+            figures: &["fig4", "table2a"],
+            ..self.single(TRANSFERRED_BATCH, TRANSFERRED_TENTHS)
+        });
         let forward = pretraining_name(Method::SimClr, arch, TRANSFERRED_BATCH);
         for tenths in TRANSFER_TENTHS {
             let steps = self.steps(tenths);
             let encoder = format!("encoder-step{steps}.safetensors");
             let figures: &[&str] = match tenths {
-                4 => &["fig4", "table2a"],
+                TRANSFERRED_TENTHS => &["fig4", "table2a"],
                 _ => &["fig4"],
             };
-            let name = format!("transfer-{forward}-{steps}");
+            for (of, onto) in [(forward.as_str(), second), (back, first)] {
+                let name = format!("transfer-{of}-{steps}");
+                self.linear("transfer", &name, (of, &encoder), arch, onto, figures);
+            }
+        }
+        let steps = self.steps(TRANSFERRED_TENTHS);
+        let encoder = format!("encoder-step{steps}.safetensors");
+        let name = format!("transfer-supervised-100-{steps}");
+        let of = ("supervised-100", encoder.as_str());
+        self.linear("transfer", &name, of, arch, second, &["fig4", "table2a"]);
+        for batch in SIMCLR_BATCHES {
+            let of = pretraining_name(Method::SimClr, arch, batch);
+            let steps = self.steps(TENTHS);
+            let (name, encoder) = (
+                format!("transfer-{of}-{steps}"),
+                format!("encoder-step{steps}.safetensors"),
+            );
             self.linear(
                 "transfer",
                 &name,
-                (&forward, &encoder),
-                arch,
-                second,
-                figures,
-            );
-            let back = "simclr-second-resnet50-b128";
-            let name = format!("transfer-{back}-{steps}");
-            self.linear("transfer", &name, (back, &encoder), arch, first, figures);
-        }
-        let steps = self.steps(4).max(1);
-        self.linear(
-            "transfer",
-            &format!("transfer-supervised-100-{steps}"),
-            (
-                "supervised-100",
-                &format!("encoder-step{steps}.safetensors"),
-            ),
-            arch,
-            second,
-            &["fig4", "table2a"],
-        );
-        for batch in SIMCLR_BATCHES {
-            let of = pretraining_name(Method::SimClr, arch, batch);
-            let steps = self.steps(10);
-            self.linear(
-                "transfer",
-                &format!("transfer-{of}-{steps}"),
-                (&of, &format!("encoder-step{steps}.safetensors")),
+                (&of, &encoder),
                 arch,
                 second,
                 &["table2b"],
             );
         }
+        self.pretrain(Pretraining {
+            method: Method::RotNet,
+            name: "rotnet-authors-stem-resnet50-b128",
+            figures: &["claim7"],
+            protocol: Protocol::Paper,
+            init: Some("none"),
+            ..self.single(TRANSFERRED_BATCH, 1)
+        });
     }
 }
 
@@ -534,7 +572,7 @@ fn tuned_name(method: &str, percent: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Grid, Scale, Sizes};
+    use super::super::{Grid, Overrides, Scale, Sizes};
     use super::*;
     use crate::data::DataKind;
 
@@ -582,7 +620,7 @@ mod tests {
         let count = |command: &str| jobs.iter().filter(|j| j.command[0] == command).count();
         assert_eq!(count("simclr"), 2 * 4 + 1 + 1);
         assert_eq!(count("rotnet"), 2 * 5 + 1);
-        assert_eq!(count("linear"), 2 * (4 + 5) * 4);
+        assert_eq!(count("linear"), 2 * (4 + 5) * 4 + 3);
         assert_eq!(count("finetune"), 2 * 3);
         assert_eq!(count("supervised"), 3 + 1);
         assert_eq!(count("attack"), 4 * 2 * 2);
@@ -610,8 +648,66 @@ mod tests {
             command("transfer-supervised-100-2000-s0")
                 .contains("supervised-100-s0/encoder-step2000.safetensors")
         );
-        let paper = Sizes::of(Scale::Paper);
-        assert!(paper.shrunk(&settings(Scale::Paper).first).is_empty());
+        let GridSettings {
+            sizes,
+            first,
+            second,
+            ..
+        } = settings(Scale::Paper);
+        assert!(sizes.differences(&first, &second).is_empty());
+    }
+
+    /// SimCLR and RotNet at batch 128 with their evaluations, Table 1, Figure 2, attacks, transfer and
+    /// ResNet-18.
+    #[test]
+    fn the_most_telling_jobs_come_first() {
+        let jobs = jobs(&settings(Scale::Small));
+        let place = |id: &str| jobs.iter().position(|job| job.id == id).expect(id);
+        let places = [
+            "linear-untrained-resnet50-s0",
+            "linear-simclr-resnet50-b128-500-s0",
+            "linear-rotnet-resnet50-b128-500-s0",
+            "finetune-simclr-50-s0",
+            "finetune-rotnet-50-s0",
+            "linear-simclr-resnet50-b256-500-s0",
+            "attack-pgd-fine-supervised-100-s0",
+            "transfer-simclr-resnet50-b256-500-s0",
+            "linear-simclr-resnet18-b32-50-s0",
+        ]
+        .map(place);
+        assert!(places.is_sorted(), "{places:?}");
+    }
+
+    #[test]
+    fn numbers_of_a_scale_can_be_replaced() {
+        let mut settings = settings(Scale::Small);
+        let overrides = Overrides {
+            full_steps: Some(200),
+            width: Some(0.125),
+            attack_images: Some(1_000),
+            linear_images: Some(60_000),
+        };
+        settings.sizes = settings.sizes.with(overrides).unwrap();
+        let jobs = jobs(&settings);
+        let command = |id: &str| {
+            let job = jobs.iter().find(|j| j.id == id);
+            job.expect("it is there").command.join(" ")
+        };
+        let simclr = command("simclr-resnet50-b128-s0");
+        assert!(simclr.contains("--width 0.125") && simclr.contains("--steps 200 --save-every 20"));
+        assert!(command("attack-pgd-fine-supervised-100-s0").contains("--images 0.1 "));
+        assert!(command("linear-simclr-resnet50-b128-200-s0").contains("--labels 1 "));
+        for full_steps in [0, 15] {
+            let error = Sizes::of(Scale::Small).with(Overrides {
+                full_steps: Some(full_steps),
+                ..Overrides::default()
+            });
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains(&full_steps.to_string()) && error.contains("multiple"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::pretext::Protocol;
 
 pub use cost::{Estimate, Network, Rates, Work};
 pub use jobs::jobs;
-pub use scale::{Scale, Sizes};
+pub use scale::{Overrides, Scale, Sizes, SupervisedSteps};
 
 /// The file that says what a folder of jobs is.
 pub const GRID: &str = "grid.json";
@@ -102,7 +102,7 @@ pub struct Grid {
     pub full_steps: u64,
     pub seeds: Vec<u64>,
     pub data: GridData,
-    /// What is smaller than in the paper, and by how much: a line each.
+    /// What differs from the paper, one line each.
     pub shrunk: Vec<String>,
     pub jobs: Vec<Job>,
 }
@@ -126,7 +126,9 @@ impl Grid {
                 first: settings.first.name.clone(),
                 second: settings.second.name.clone(),
             },
-            shrunk: settings.sizes.shrunk(&settings.first),
+            shrunk: settings
+                .sizes
+                .differences(&settings.first, &settings.second),
             jobs: jobs(settings),
         }
     }

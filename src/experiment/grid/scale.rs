@@ -45,30 +45,49 @@ impl FromStr for Scale {
 /// Steps of the paper's longest pretraining.
 const PAPER_STEPS: u64 = 5_000;
 
-/// The numbers of a scale. Batch sizes, label fractions, eps and iterations are the paper's at every scale.
+/// Checkpoints, transfer and fine-tuning count in tenths of the longest pretraining.
+pub(super) const TENTHS: u64 = 10;
+
+/// The numbers of a scale. Batch sizes, eps and iterations are the paper's at every scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
+    /// Multiplies the channels of every network.
     pub width: f64,
-    /// Steps that stand for the paper's 5,000; a multiple of ten.
+    /// Steps of the longest pretraining, the paper's 5,000. A multiple of [`TENTHS`].
     pub full_steps: u64,
-    /// Fine-tuning takes the paper's number of updates divided by this.
-    pub finetune_divisor: u64,
-    /// The most updates of the baseline on 1, 10 and 50 % of the labels, which ends before where its loss stops
-    /// falling; none for the paper's 500 epochs.
-    pub baseline_steps: Option<[u64; 3]>,
-    /// Updates of the baseline on all labels; none for its 60 epochs.
-    pub supervised_steps: Option<u64>,
-    /// The part of the training images that a linear evaluation trains on, the same of each class.
-    pub linear_part: f64,
-    /// The part of the test images that is attacked, the same of each class.
-    pub attack_part: f64,
-    /// The part of the test images on which RotNet's rotations are told, the same of each class.
-    pub rotation_part: f64,
+    /// Tenths of `full_steps` after which Table 1's encoders are fine-tuned. The paper has 2.
+    pub finetuned_tenths: u64,
+    /// Lengths of the supervised trainings, or `None` for the paper's epochs.
+    pub supervised: Option<SupervisedSteps>,
+    /// Training images of a linear evaluation, the same number of each class. `None` means all.
+    pub linear_images: Option<usize>,
+    /// Test images that are attacked, the same number of each class. `None` means all.
+    pub attack_images: Option<usize>,
+    /// Test images on which RotNet's rotation accuracy is measured. `None` means all.
+    pub rotation_images: Option<usize>,
 }
 
-/// The number of `all` images that a part of them is.
-pub fn images(part: f64, all: usize) -> usize {
-    (part * all as f64).round() as usize
+/// Updates of the supervised trainings, in place of the paper's epochs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SupervisedSteps {
+    /// Most updates of fine-tuning on 1, 10 and 50 % of the labels.
+    pub finetune: [u64; 3],
+    /// Most updates from scratch on the same fractions.
+    pub baseline: [u64; 3],
+    /// Updates of the baseline on all labels, which attacks and transfer use.
+    pub all_labels: u64,
+    /// Fine-tuning and baselines stop early if the mean loss of this many updates is not below the
+    /// mean of as many before. Longer windows are less likely to stop on noise.
+    pub flat_window: u64,
+}
+
+/// Numbers that replace those of a scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overrides {
+    pub full_steps: Option<u64>,
+    pub width: Option<f64>,
+    pub attack_images: Option<usize>,
+    pub linear_images: Option<usize>,
 }
 
 impl Sizes {
@@ -77,38 +96,71 @@ impl Sizes {
             Scale::Smoke => Sizes {
                 width: 0.0625,
                 full_steps: 10,
-                finetune_divisor: 100,
-                baseline_steps: Some([20, 20, 20]),
-                supervised_steps: Some(20),
-                linear_part: 0.125,
-                attack_part: 0.05,
-                rotation_part: 0.05,
+                finetuned_tenths: 2,
+                supervised: Some(SupervisedSteps {
+                    finetune: [5, 10, 20],
+                    baseline: [20, 20, 20],
+                    all_labels: 20,
+                    flat_window: 10,
+                }),
+                linear_images: Some(500),
+                attack_images: Some(50),
+                rotation_images: Some(50),
             },
             Scale::Small => Sizes {
                 width: 0.25,
-                full_steps: 10,
-                finetune_divisor: 60,
-                baseline_steps: Some([75, 100, 125]),
-                supervised_steps: Some(200),
-                linear_part: 0.2,
-                attack_part: 0.1,
-                rotation_part: 0.1,
+                full_steps: 500,
+                finetuned_tenths: 4,
+                supervised: Some(SupervisedSteps {
+                    finetune: [420, 1_000, 1_500],
+                    baseline: [1_000, 1_500, 2_000],
+                    all_labels: 2_000,
+                    flat_window: 100,
+                }),
+                linear_images: Some(10_000),
+                attack_images: Some(500),
+                rotation_images: Some(1_000),
             },
             Scale::Paper => Sizes {
                 width: 1.0,
                 full_steps: PAPER_STEPS,
-                finetune_divisor: 1,
-                baseline_steps: None,
-                supervised_steps: None,
-                linear_part: 1.0,
-                attack_part: 1.0,
-                rotation_part: 1.0,
+                finetuned_tenths: 2,
+                supervised: None,
+                linear_images: None,
+                attack_images: None,
+                rotation_images: None,
             },
         }
     }
 
-    /// What is smaller than in the paper, a line each.
-    pub fn shrunk(&self, first: &Source) -> Vec<String> {
+    /// These sizes with the numbers of `overrides`.
+    ///
+    /// # Errors
+    /// `Error::Usage` if `full_steps` is 0 or not a multiple of ten.
+    pub fn with(self, overrides: Overrides) -> Result<Self> {
+        let full_steps = overrides.full_steps.unwrap_or(self.full_steps);
+        if full_steps == 0 || !full_steps.is_multiple_of(TENTHS) {
+            return Err(Error::usage(format!(
+                "the full number of steps is {full_steps}; use a positive multiple of {TENTHS}, since \
+                 checkpoints are tenths of it"
+            )));
+        }
+        Ok(Sizes {
+            width: overrides.width.unwrap_or(self.width),
+            full_steps,
+            attack_images: overrides.attack_images.or(self.attack_images),
+            linear_images: overrides.linear_images.or(self.linear_images),
+            ..self
+        })
+    }
+
+    /// The steps at `tenths` of the longest pretraining.
+    pub fn steps(&self, tenths: u64) -> u64 {
+        self.full_steps * tenths / TENTHS
+    }
+
+    /// Everything that differs from the paper, one line each.
+    pub fn differences(&self, first: &Source, second: &Source) -> Vec<String> {
         let mut lines = Vec::new();
         let mut note = |differs: bool, line: String| lines.extend(differs.then_some(line));
         note(
@@ -121,52 +173,86 @@ impl Sizes {
         note(
             self.full_steps != PAPER_STEPS,
             format!(
-                "pretraining steps: {} for the paper's 5,000 (1/{}), checkpoints at the same fractions",
-                self.full_steps,
-                PAPER_STEPS / self.full_steps
+                "pretraining steps: {} for the paper's 5,000, checkpoints at the same fractions",
+                self.full_steps
             ),
         );
         note(
-            self.finetune_divisor != 1,
+            self.steps(self.finetuned_tenths) != 1_000,
             format!(
-                "fine-tuning updates: 1/{} of the paper's 60, 30 and 20 epochs",
-                self.finetune_divisor
+                "Table 1's encoders: pretrained for {} steps, for the paper's 1,000",
+                self.steps(self.finetuned_tenths)
             ),
         );
-        if let Some([one, ten, fifty]) = self.baseline_steps {
-            lines.push(format!(
-                "baseline from scratch on 1, 10, 50 % of the labels: as long as its training loss falls, at most {one}, \
-                 {ten} and {fifty} updates for the paper's 500 epochs"
-            ));
+        if let Some(steps) = &self.supervised {
+            let list = |[one, ten, fifty]: [u64; 3]| format!("{one}, {ten} and {fifty}");
+            note(
+                true,
+                format!(
+                    "fine-tuning on 1, 10 and 50 % of the labels: at most {} updates, for the paper's \
+                     60, 30 and 20 epochs; stops when the mean loss of {} updates no longer falls",
+                    list(steps.finetune),
+                    steps.flat_window
+                ),
+            );
+            note(
+                true,
+                format!(
+                    "baseline from scratch on 1, 10 and 50 % of the labels: at most {} updates, for the \
+                     paper's 500 epochs; stops by the same rule",
+                    list(steps.baseline)
+                ),
+            );
+            note(
+                true,
+                format!(
+                    "supervised baseline of attacks and transfer: {} updates for 60 epochs; its \
+                     transfer takes it after {} updates, for the paper's 2,000",
+                    steps.all_labels,
+                    self.steps(4)
+                ),
+            );
         }
-        if let Some(steps) = self.supervised_steps {
-            lines.push(format!(
-                "supervised baseline of attacks and transfer: {steps} updates for 60 epochs, and its transfer takes it \
-                 after {} for the paper's 2,000",
-                self.full_steps * 2 / 5
-            ));
+        for source in [first, second] {
+            note(
+                part(self.linear_images, source.train) < 1.0,
+                format!(
+                    "training images of a linear evaluation on {}: {} of {}, as many of each class",
+                    source.name,
+                    self.linear_images.unwrap_or(source.train),
+                    source.train
+                ),
+            );
         }
-        for (part, all, what) in [
+        for (wanted, what) in [
+            (self.attack_images, "attacked test images"),
             (
-                self.linear_part,
-                first.train,
-                "training images of a linear evaluation",
-            ),
-            (self.attack_part, first.test, "attacked test images"),
-            (
-                self.rotation_part,
-                first.test,
-                "test images whose rotations RotNet tells in the end",
+                self.rotation_images,
+                "test images of RotNet's rotation accuracy",
             ),
         ] {
-            if part < 1.0 {
-                lines.push(format!(
-                    "{what}: {part} of them, {} of {}'s, the same part of each class",
-                    images(part, all),
-                    first.name
-                ));
-            }
+            note(
+                part(wanted, first.test) < 1.0,
+                format!(
+                    "{what}: {} of {}, as many of each class",
+                    wanted.unwrap_or(first.test),
+                    first.test
+                ),
+            );
         }
         lines
     }
+}
+
+/// The part of `all` images that `wanted` images are: all if it is `None`, or more than there are.
+pub(super) fn part(wanted: Option<usize>, all: usize) -> f64 {
+    match wanted {
+        Some(wanted) if wanted < all => wanted as f64 / all as f64,
+        _ => 1.0,
+    }
+}
+
+/// The number of `all` images that `part` of them is.
+pub(super) fn images(part: f64, all: usize) -> usize {
+    (part * all as f64).round() as usize
 }
