@@ -376,6 +376,6 @@ fn conclusion(findings: &[Finding]) -> (Answer, String) {
     });
     (
         answer,
-        format!("{why} ({what}); {there} of {all} values ran."),
+        format!("{why} ({what}), over {there} of {all} values."),
     )
 }

@@ -266,6 +266,13 @@ fn appendix(runs: &Runs, sections: &[Section]) -> String {
     for section in sections {
         text += &format!("<li>{}</li>\n", escape(&section.title));
     }
+    let devices = listed(&distinct(runs, |run| escape(&run.device)));
+    text += &format!("<li>Devices: {devices}</li>\n");
+    let seeds: Vec<String> = distinct(runs, |run| run.seed)
+        .iter()
+        .map(u64::to_string)
+        .collect();
+    text += &format!("<li>Seeds: {}</li>\n", listed(&seeds));
     let starts = listed(&distinct(runs, |run| escape(&run.init)));
     text += &format!("<li>Initial weights: {starts}</li>\n");
     for (name, digest) in distinct(runs, |run| (run.data.as_str(), run.digest.as_str())) {
@@ -318,25 +325,32 @@ fn settings(run: &Run) -> String {
 }
 
 fn list_of_runs(runs: &Runs) -> String {
+    // A column in which all runs are alike would say nothing.
+    let devices = distinct(runs, |run| run.device.as_str()).len() > 1;
+    let protocols = distinct(runs, |run| run.protocol.as_str()).len() > 1;
+    let optional = |shown: bool, tag: &str, text: &str| match shown {
+        true => format!("<{tag}>{text}</{tag}>"),
+        false => String::new(),
+    };
     let mut text = format!(
-        "<h3>Runs</h3>\n<details open><summary>{} runs</summary>\n<div class=\"wide\"><table>\n<thead><tr><th></th>\
-         <th>folder</th><th>what</th><th>protocol</th><th>data</th><th>seed</th><th>device</th>\
-         <th class=\"number\">seconds</th></tr></thead>\n<tbody>\n",
-        runs.all.len()
+        "<h3>Runs</h3>\n<div class=\"wide\"><table>\n<thead><tr><th></th><th>folder</th><th>what</th><th>data</th>{}{}\
+         <th>seed</th><th class=\"number\">seconds</th></tr></thead>\n<tbody>\n",
+        optional(protocols, "th", "protocol"),
+        optional(devices, "th", "device"),
     );
     for (number, run) in runs.all.iter().enumerate() {
         text += &format!(
-            "<tr id=\"run{n}\"><td>{n}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+            "<tr id=\"run{n}\"><td>{n}</td><td>{}</td><td>{}</td><td>{}</td>{}{}<td>{}</td>\
              <td class=\"number\">{}</td></tr>\n",
             escape(&run.folder),
             escape(&settings(run)),
-            escape(&run.protocol),
             escape(&run.data),
+            optional(protocols, "td", &escape(&run.protocol)),
+            optional(devices, "td", &escape(&run.device)),
             run.seed,
-            escape(&run.device),
             seconds(&format!("{:.1}", run.seconds)),
             n = number + 1,
         );
     }
-    text + "</tbody></table></div>\n</details>\n"
+    text + "</tbody></table></div>\n"
 }

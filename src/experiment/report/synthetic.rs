@@ -6,6 +6,7 @@ use serde_json::{Value, from_value, json};
 
 use super::claims::claims;
 use super::inference::{Answer, Claim};
+use super::paper;
 use super::runs::{Found, Run, Runs, UNTRAINED};
 use crate::device::philox::Philox;
 
@@ -414,10 +415,50 @@ fn the_effects_are_those_of_the_truth_and_the_paper_has_its_own() {
     assert!(close(paper(3, 0), fine_tuned));
     assert!(close(paper(5, 1), (2.691 - 2.601) / 4.0));
     assert_eq!((paper(6, 0), paper(7, 0)), (None, None));
-    // The paper's own numbers, over its ten thousand images and one seed, support its first two claims.
-    assert!(
-        paper(1, 0).unwrap() > 0.03 && paper(1, 1).unwrap() > 0.01 && paper(2, 0).unwrap() > 0.05
-    );
+}
+
+/// The paper's accuracies, of the keys that its linear evaluations and its Table 1 have.
+fn of_paper(key: &Key) -> f64 {
+    let place = |of: &[usize]| of.iter().position(|b| *b == key.batch).unwrap();
+    let step = |of: &[u64]| of.iter().position(|s| *s == key.steps).unwrap();
+    let transferred = [500, 1000, 1500, 2000];
+    match (key.kind, key.method) {
+        ("classifier", method) => {
+            let row = ["supervised", "rotnet", "simclr"]
+                .iter()
+                .position(|m| *m == method);
+            let fraction = paper::FRACTIONS.iter().position(|f| *f == key.fraction);
+            paper::TABLE1[row.unwrap()][fraction.unwrap()][0]
+        }
+        (_, UNTRAINED) => 0.35,
+        ("linear", "supervised") => 0.4713,
+        ("linear", _) if key.from != key.on => {
+            paper::FIG4[usize::from(key.from == SECOND)][step(&transferred)]
+        }
+        ("linear", "simclr") => paper::FIG2_SIMCLR[place(&paper::SIMCLR_BATCHES)][step(&PARTS)],
+        ("linear", _) => paper::FIG2_ROTNET[place(&paper::ROTNET_BATCHES)][step(&PARTS)],
+        _ => 0.8,
+    }
+}
+
+#[test]
+fn the_papers_own_numbers_support_what_they_can() {
+    let mut generator = Philox::new(3, [0, 0, 0]);
+    let mut answered = |seeds: u64| {
+        let mut grid = Synthetic::new(seeds);
+        grid.fill(&of_paper, &left, Some((&mut generator, 0.003)));
+        answers(&grid.claims())
+    };
+    let one = answered(1);
+    for claim in [1, 2, 3] {
+        assert_eq!(one[claim - 1], Answer::Supported, "{claim}, one seed");
+    }
+    let five = answered(5);
+    for claim in [1, 2, 3, 8] {
+        assert_eq!(five[claim - 1], Answer::Supported, "{claim}, five seeds");
+    }
+    // 2.2 points between two sets are within the errors of 10,000 and 8,000 images.
+    assert_eq!(five[4], Answer::NotDecided);
 }
 
 #[test]
@@ -461,7 +502,7 @@ fn encoders_that_learned_nothing_and_missing_runs_are_not_tested() {
     let found = drop(&|key| rotnet(key) && key.batch > 64);
     assert_eq!(found[1].answer, Answer::Supported);
     assert!(
-        found[1].reason.ends_with("16 of 32 values ran."),
+        found[1].reason.ends_with("over 16 of 32 values."),
         "{}",
         found[1].reason
     );
