@@ -45,8 +45,10 @@ fn write(base: &Path, id: &str, mut summary: Value) {
 }
 
 fn metrics(top1: f64, images: u64) -> Value {
+    let mut confusion = vec![vec![0; 10]; 10];
+    confusion[0][0] = images;
     json!({"top1": top1, "top2": top1, "top3": top1, "auc_ovo": top1, "auc_ovr": top1, "loss": 1.0,
-           "confusion": [[images, 0], [0, 0]]})
+           "confusion": confusion})
 }
 
 fn start(command: &str, data: &str, batch_size: usize, steps: u64) -> Value {
@@ -74,6 +76,19 @@ const LINEAR: Linear<'static> = Linear {
     on: FIRST,
     seed: 0,
 };
+
+/// The linear evaluation of an encoder with its initial weights.
+fn untrained<'a>(arch: &'a str, on: &'a str) -> Linear<'a> {
+    Linear {
+        method: "untrained",
+        arch,
+        batch: 0,
+        steps: 0,
+        from: on,
+        on,
+        ..LINEAR
+    }
+}
 
 fn write_linear(base: &Path, run: &Linear<'_>, top1: f64) {
     let command = if run.from == run.on {
@@ -163,6 +178,10 @@ fn figure2(method: &str, batch: usize, steps: u64) -> f64 {
 
 /// Runs that make every claim but the seventh true.
 fn write_all(base: &Path) {
+    for arch in ["resnet50", "resnet18"] {
+        write_linear(base, &untrained(arch, FIRST), 0.301);
+        write_linear(base, &untrained(arch, SECOND), 0.251);
+    }
     for method in ["simclr", "rotnet"] {
         for batch in BATCHES {
             for steps in PARTS {
@@ -202,7 +221,7 @@ fn write_all(base: &Path) {
             on: SECOND,
             ..LINEAR
         };
-        write_linear(base, &forth, 0.6 + steps as f64 / 30_000.0);
+        write_linear(base, &forth, 0.58 + steps as f64 / 30_000.0);
         let back = Linear {
             steps,
             from: SECOND,
@@ -243,53 +262,76 @@ fn tables_figures_and_claims_are_those_of_the_runs() {
     write_all(base);
     let said = good(base, &["report", "."]);
     assert!(
-        said.contains("1 yes, 2 yes, 3 yes, 4 yes, 5 yes, 6 yes, 7 no, 8 yes"),
+        said.contains(
+            "1 supported, 2 supported, 3 supported, 4 supported, 5 supported, 6 supported, 7 contradicted, 8 supported"
+        ),
         "{said}\n{}",
         read(base, "claims.md")
     );
     let table1 = read(base, "table1.md");
-    assert!(
-        table1.contains("| 1 %: RotNet, fine-tuned | 51.5 (51.5) | 51.5 (72.1) | 0.515 (0.881) |"),
-        "{table1}"
-    );
+    for line in [
+        "| labels | method | metric | ours | paper |",
+        "| 1 % | RotNet, fine-tuned | top-1 | 51.5 | 51.5 |",
+        "| 1 % | RotNet, fine-tuned | AUC | 0.515 | 0.881 |",
+    ] {
+        assert!(table1.contains(line), "{table1}");
+    }
     let csv = read(base, "table1.csv");
-    assert!(csv.starts_with("row,column,ours,standard_deviation,seeds,test_images,paper,runs\n"));
     assert!(
         csv.contains(
-            "\"1 %: supervised, from scratch\",top-1,0.141,,1,10000,0.141,jobs/supervised-0.01\n"
+            "labels,method,metric,ours,standard_deviation,seeds,test_images,paper,runs\n\
+         1 %,\"supervised, from scratch\",top-1,0.141,,1,10000,0.141,jobs/supervised-0.01\n"
         ),
         "{csv}"
     );
     assert!(
-        csv.contains("\"1 %: supervised, from scratch\",AUC,0.141,,1,,0.634,"),
-        "an AUC is no part of the images: {csv}"
+        csv.contains("1 %,\"supervised, from scratch\",AUC,0.141,,1,,0.634,"),
+        "an AUC is no fraction of the images: {csv}"
     );
     let transfer = read(base, "table2a.md");
+    for line in [
+        "| method | pretrained on | evaluated on | metric | ours | paper |",
+        "| SimCLR | B | A & <b> | top-1 | 69.7 | 69.7 |",
+        "| untrained | - | B | top-1 | 25.1 | - |",
+        "| untrained | - | A & <b> | top-1 | 30.1 | - |",
+    ] {
+        assert!(transfer.contains(line), "{transfer}");
+    }
+    let by_batch = read(base, "table2b.md");
+    for line in [
+        "| batch size | top-1 ours | top-1 paper |",
+        "| 256 | 71.0 | 71.0 |",
+        "| 32 | not run | 57.2 |",
+        "| untrained | 25.1 | - |",
+    ] {
+        assert!(by_batch.contains(line), "{by_batch}");
+    }
+    let figure = read(base, "fig2-simclr.md");
+    for line in [
+        "| pretraining steps | batch size | ours | paper |",
+        "| 500 | batch 32 | 50.0 | 53.6 |",
+        "| 5000 | untrained | 30.1 | - |",
+    ] {
+        assert!(figure.contains(line), "{figure}");
+    }
+    let networks = read(base, "resnet18.md");
     assert!(
-        transfer.contains("| SimCLR, B to A & <b> | 69.7 (69.7) |"),
-        "{transfer}"
+        networks.contains("| untrained | - | 30.1 | 30.1 |"),
+        "{networks}"
     );
-    assert!(read(base, "table2b.md").contains("| 256 | 71.0 (71.0) |"));
-    assert!(read(base, "table2b.md").contains("| 32 | did not run (57.2) |"));
     let claims = read(base, "claims.md");
-    assert!(
-        claims.contains(
-            "B (100000 images) to A & <b> above A & <b> (50000 images) to B: yes (69.7 % and 66.7 %"
-        ),
-        "{claims}"
-    );
-    assert!(claims.contains(
-        "the authors' stems, an image of a step: RotNet takes fewer GFLOP than SimCLR: yes"
-    ));
-    assert!(
-        claims
-            .contains("equal stems, an image of a step: RotNet takes fewer GFLOP than SimCLR: no")
-    );
-    // 1 - 0.9 i / 9 over i = 1 to 9, and 1 - 0.4 i / 9.
-    assert!(
-        claims.contains("mean of acc(eps)/acc(0): 0.500 and 0.778"),
-        "{claims}"
-    );
+    for line in [
+        "pretrained on B (100000 images) minus on A & <b> (50000), each on the other's test images | +2.2 points | +5.0 points (",
+        "| 7 | operations per image, RotNet relative to SimCLR, equal stems | no number | 2.00 times, exact |",
+        "| 7 | operations per image, RotNet relative to SimCLR, the authors' stems (decides nothing) | no number | \
+         0.05 times, exact |",
+        // 1 - 0.9 i / 9 over i = 1 to 9, and 1 - 0.4 i / 9.
+        "| 4 | mean of acc(eps)/acc(0), supervised minus fine-tuned | ",
+        "| +27.8 points (",
+        "| 120 of 120 |",
+    ] {
+        assert!(claims.contains(line), "{line}: {claims}");
+    }
 
     let page = read(base, "report.html");
     assert!(page.contains("A &amp; &lt;b&gt;") && !page.contains("<b>"));
@@ -309,37 +351,125 @@ fn tables_figures_and_claims_are_those_of_the_runs() {
         let svg = read(base, &format!("{figure}.svg"));
         assert!(svg.starts_with("<svg ") && svg.contains("prefers-color-scheme: dark"));
         assert!(!svg.contains("NaN") && !svg.contains("<b>"));
-        assert!(svg.matches("<polyline").count() >= 4 || figure == "fig4");
+        assert!(svg.matches("<polyline").count() >= 4);
+        let baselines = svg.matches("untrained").count() > 3;
+        assert_eq!(baselines, !figure.starts_with("fig3"), "{figure}");
     }
+    assert!(read(base, "fig4.svg").contains(">untrained on B</text>"));
 
-    let before = read(base, "report.html");
+    let names = ["report.html", "results.json", "claims.md", "fig4.svg"];
+    let before = names.map(|name| read(base, name));
     good(base, &["report", "."]);
-    assert_eq!(
-        before,
-        read(base, "report.html"),
-        "the same runs, the same bytes"
-    );
+    assert_eq!(before, names.map(|name| read(base, name)));
 }
 
 #[test]
-fn a_contradicted_comparison_is_a_no_and_a_close_one_undecided() {
+fn seconds_are_in_marked_places_alone() {
     let base = TempDir::new().unwrap();
     let base = base.path();
     write_all(base);
-    // 10,000 images: two standard errors of a difference are about 1.4 points.
-    write_classifier(base, "rotnet", 0.5, 0.48);
+    let masked = || {
+        good(base, &["report", "."]);
+        let page = read(base, "report.html");
+        let mut parts = page.split("<span class=\"seconds\">");
+        let mut rest = parts.next().unwrap().to_string();
+        for part in parts {
+            rest += part.split_once("</span>").unwrap().1;
+        }
+        let claims = read(base, "claims.md");
+        let claims: Vec<&str> = claims
+            .lines()
+            .filter(|l| !l.starts_with("| 7 | seconds"))
+            .collect();
+        let mut values: Value = serde_json::from_str(&read(base, "results.json")).unwrap();
+        for value in values.as_array_mut().unwrap() {
+            if value["metric"] == "seconds_per_step" {
+                value["value"] = Value::Null;
+            }
+        }
+        (rest, claims.join("\n"), values)
+    };
+    let before = masked();
+    write_pretraining(base, "simclr", "cifar, padding 1", 11.0, 2_000_000_000);
+    write_pretraining(base, "rotnet", "cifar, padding 1", 23.0, 4_000_000_000);
+    assert_eq!(before, masked());
+}
+
+#[test]
+fn results_have_every_value_with_its_place() {
+    let base = TempDir::new().unwrap();
+    let base = base.path();
+    write_all(base);
     good(base, &["report", "."]);
-    let claims = read(base, "claims.md");
-    assert!(claims.contains("| 3. Both fine-tuned encoders beat the supervised baseline at each fraction of the labels | undecided |"), "{claims}");
-    write_classifier(base, "rotnet", 0.5, 0.44);
-    good(base, &["report", "."]);
-    let claims = read(base, "claims.md");
-    assert!(
-        claims.contains(
-            "50 % of the labels: RotNet fine-tuned above supervised: no (44.0 % and 47.5 %"
-        ),
-        "{claims}"
+    let values: Value = serde_json::from_str(&read(base, "results.json")).unwrap();
+    let values = values.as_array().unwrap();
+    let find = |wanted: Value| -> Vec<&Value> {
+        let wanted = wanted.as_object().unwrap();
+        let fits = |value: &&Value| wanted.iter().all(|(key, w)| &value[key] == w);
+        values.iter().filter(fits).collect()
+    };
+    let found = find(
+        json!({"task": "transfer", "method": "simclr", "metric": "linear_top1", "batch_size": 256}),
     );
+    assert_eq!(
+        found,
+        [
+            &json!({"task": "transfer", "method": "simclr", "arch": "resnet50", "width": 1.0, "batch_size": 256,
+            "step": 5000, "data": SECOND, "pretrained_on": FIRST, "label_fraction": 1.0, "metric": "linear_top1",
+            "eps": null, "value": 0.7105, "images": 8000, "seed": 0, "protocol": "sound", "device": "cpu",
+            "run": "jobs/transfer-simclr-resnet50-256-5000-first-0"})
+        ]
+    );
+    let found = find(
+        json!({"method": "untrained", "metric": "linear_top1", "data": SECOND, "arch": "resnet18"}),
+    );
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (
+            &found[0]["value"],
+            &found[0]["batch_size"],
+            &found[0]["step"]
+        ),
+        (&json!(0.251), &Value::Null, &json!(0))
+    );
+    assert_eq!(found[0]["pretrained_on"], Value::Null);
+    let strengths = find(
+        json!({"task": "attack", "metric": "pgd_top1", "label_fraction": 0.1, "method": "simclr"}),
+    );
+    assert_eq!(strengths.len(), 20, "two grids of ten");
+    let found = find(json!({"metric": "finetune_auc", "method": "rotnet", "label_fraction": 0.01}));
+    assert_eq!((found.len(), &found[0]["images"]), (1, &Value::Null));
+    let found = find(json!({"metric": "flops_per_step", "method": "rotnet"}));
+    assert_eq!(found.len(), 2);
+    // Linear evaluations and 9 classifiers have four metrics, 16 attacks ten strengths, 3 pretrainings three metrics.
+    let linear = find(json!({"metric": "linear_top1"})).len();
+    let all = 4 * (linear + 9) + 16 * 10 + 3 * 3;
+    assert_eq!(values.len(), all);
+}
+
+#[test]
+fn untrained_encoders_change_no_scope_and_missing_ones_are_shown() {
+    let base = TempDir::new().unwrap();
+    let base = base.path();
+    // Sorted before everything else, on the second set, and of another width.
+    write_linear(base, &LINEAR, 0.6);
+    let without = good(base, &["report", "."]);
+    assert!(read(base, "fig2-simclr.md").contains("| 5000 | untrained | not run | - |"));
+    assert!(read(base, "fig2-simclr.svg").contains(">untrained (not run)</text>"));
+    write_linear(base, &untrained("resnet50", SECOND), 0.2);
+    write_linear(base, &untrained("resnet50", FIRST), 0.3);
+    let folder = base.join("jobs/linear-untrained-resnet50-0-0-second-0");
+    fs::rename(&folder, base.join("jobs/a")).unwrap();
+    let mut narrow = process::json(&base.join("jobs/a/summary.json"));
+    narrow["width"] = json!(0.25);
+    write(base, "b", narrow);
+    let said = good(base, &["report", "."]);
+    assert!(
+        said.starts_with("sound protocol, width 1, A & <b> and B\n"),
+        "{said}"
+    );
+    assert_eq!(without.lines().count(), said.lines().count(), "{said}");
+    assert!(read(base, "fig2-simclr.md").contains("| 5000 | untrained | 30.0 | - |"));
 }
 
 #[test]
@@ -351,13 +481,16 @@ fn several_seeds_give_mean_and_spread_and_missing_runs_say_so() {
     }
     let said = good(base, &["report", ".", "--out", "elsewhere"]);
     assert!(
-        said.contains("3 runs") && said.contains("1 undecided"),
+        said.contains("3 runs") && said.contains("1 not tested at this scale"),
         "{said}"
     );
     let figure = fs::read_to_string(base.join("elsewhere/fig2-simclr.md")).unwrap();
-    assert!(figure.contains("62.0 ± 2.0 (3 seeds) (69.9)"), "{figure}");
     assert!(
-        figure.contains("| batch 64 | did not run (58.5) |"),
+        figure.contains("| 5000 | batch 128 | 62.0 ± 2.0 (3 seeds) | 69.9 |"),
+        "{figure}"
+    );
+    assert!(
+        figure.contains("| 500 | batch 64 | not run | 58.5 |"),
         "{figure}"
     );
     assert!(
@@ -366,9 +499,12 @@ fn several_seeds_give_mean_and_spread_and_missing_runs_say_so() {
     );
     assert!(!base.join("elsewhere/table1.md").exists());
     let page = fs::read_to_string(base.join("elsewhere/report.html")).unwrap();
-    assert!(page.contains("Not drawn: none of its runs is there."));
+    assert!(page.contains(">Not run.</p>"));
     let claims = fs::read_to_string(base.join("elsewhere/claims.md")).unwrap();
-    assert!(claims.contains("undecided (a run is missing)"), "{claims}");
+    assert!(
+        claims.contains("| not tested at this scale | Not run: linear evaluations of RotNet on A & <b>, ResNet-50"),
+        "{claims}"
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::experiment::report::write;
 
 /// Write the tables and figures of the runs below a folder, beside the paper's, and answer its claims
 ///
-/// One HTML page that needs nothing else, the tables as Markdown and CSV, the figures as SVG.
+/// One HTML page that needs nothing else, the tables as Markdown and CSV, the figures as SVG, every value in
+/// results.json.
 #[derive(Args)]
 pub struct Arguments {
     /// The folder of reproduce, or any folder with run folders below it
@@ -28,7 +29,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{title}");
         let answers: Vec<String> = (1..)
             .zip(answers)
-            .map(|(number, verdict)| format!("{number} {}", verdict.word()))
+            .map(|(number, answer)| format!("{number} {}", answer.words()))
             .collect();
         println!("claims  {}", answers.join(", "));
     }

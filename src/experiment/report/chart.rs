@@ -1,18 +1,33 @@
-//! A figure as SVG: ours solid with markers and two standard errors, the paper's dashed.
+//! A figure as SVG: ours solid with markers and two standard errors, the paper's dashed in the same colour.
 
-use std::fmt::Write;
+use std::fmt::{Result, Write};
 
-use super::figures::Figure;
+use super::figures::{Figure, Series};
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 430.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 540.0;
-const TOP: f64 = 44.0;
-const BOTTOM: f64 = 366.0;
+const WIDTH: f64 = 560.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 544.0;
+const PLOT_HEIGHT: f64 = 270.0;
+/// Height of a line of text.
+const LINE: f64 = 17.0;
+/// Characters of a line of the title, and of the legend.
+const TITLE_LINE: usize = 66;
+const LEGEND_LINE: usize = 30;
+/// Where the two columns of the legend start.
+const LEGEND_COLUMNS: [f64; 2] = [LEFT, 308.0];
 
-/// Okabe and Ito's colours that read on white and on black.
-const COLORS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"];
+/// Okabe and Ito's colours, with lighter ones on a dark ground. Paper is printed light.
+pub const STYLE: &str = "\
+.fig-ground { fill: #ffffff } .fig-ink { fill: #1a1a1a } .fig-faint { fill: #5c5c5c } \
+.fig-rule { stroke: #1a1a1a } .fig-grid { stroke: #e2e2e2 }\n\
+.fig-0 { color: #0072b2 } .fig-1 { color: #d55e00 } .fig-2 { color: #009e73 } .fig-3 { color: #cc79a7 } \
+.fig-4 { color: #e69f00 } .fig-untrained { color: #767676 }\n\
+@media screen and (prefers-color-scheme: dark) {\n\
+.fig-ground { fill: #16181c } .fig-ink { fill: #e6e6e6 } .fig-faint { fill: #a8a8a8 } \
+.fig-rule { stroke: #e6e6e6 } .fig-grid { stroke: #34373d }\n\
+.fig-0 { color: #56b4e9 } .fig-1 { color: #f0803c } .fig-2 { color: #2cc295 } .fig-3 { color: #dd97be } \
+.fig-4 { color: #f0b429 } .fig-untrained { color: #9a9a9a } }\n";
+const COLORS: usize = 5;
 
 /// Text as the content of an element or attribute.
 pub fn escape(text: &str) -> String {
@@ -43,7 +58,7 @@ fn y_range(figure: &Figure) -> (f64, f64) {
 }
 
 fn marker(series: usize, x: f64, y: f64) -> String {
-    match series % 5 {
+    match series % COLORS {
         0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>"),
         1 => format!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\"/>",
@@ -56,162 +71,12 @@ fn marker(series: usize, x: f64, y: f64) -> String {
     }
 }
 
-/// The figure as an SVG file, which follows the reader's choice of dark or light.
-pub fn svg(figure: &Figure) -> String {
-    let mut out = String::new();
-    // Writing into a String cannot fail.
-    let _ = draw(figure, &mut out);
-    out
-}
-
-fn draw(figure: &Figure, out: &mut String) -> std::fmt::Result {
-    let (low, high) = y_range(figure);
-    let (first, last) = (
-        figure.x.first().copied().unwrap_or(0.0),
-        figure.x.last().copied().unwrap_or(1.0),
-    );
-    let across = (last - first).max(f64::MIN_POSITIVE);
-    let x_at = |x: f64| LEFT + 14.0 + (x - first) / across * (RIGHT - LEFT - 28.0);
-    let y_at = |y: f64| BOTTOM - (100.0 * y - low) / (high - low) * (BOTTOM - TOP);
-    writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         role=\"img\" aria-label=\"{}\" font-family=\"sans-serif\" font-size=\"13\">",
-        escape(&figure.title)
-    )?;
-    writeln!(
-        out,
-        "<style>.paper {{ fill: #ffffff }} .ink {{ fill: #1a1a1a }} .rule {{ stroke: #1a1a1a }} .grid {{ stroke: #dddddd }}\n\
-         @media (prefers-color-scheme: dark) {{ .paper {{ fill: #16181c }} .ink {{ fill: #e6e6e6 }} .rule {{ stroke: #e6e6e6 }} \
-         .grid {{ stroke: #3a3d44 }} }}</style>"
-    )?;
-    writeln!(
-        out,
-        "<rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>"
-    )?;
-    writeln!(
-        out,
-        "<text class=\"ink\" x=\"{LEFT}\" y=\"24\" font-size=\"15\" font-weight=\"bold\">{}</text>",
-        escape(&figure.title)
-    )?;
-    axes(figure, (low, high), x_at, out)?;
-    for (number, series) in figure.series.iter().enumerate() {
-        let color = COLORS[number % COLORS.len()];
-        if let Some(paper) = &series.paper {
-            let points = figure.x.iter().zip(paper);
-            let points: Vec<String> = points
-                .map(|(&x, &y)| format!("{:.1},{:.1}", x_at(x), y_at(y)))
-                .collect();
-            writeln!(
-                out,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\" stroke-dasharray=\"5 4\" \
-                 opacity=\"0.75\"/>",
-                points.join(" ")
-            )?;
-        }
-        let points: Vec<(f64, f64, f64)> = figure
-            .x
-            .iter()
-            .zip(&series.ours)
-            .filter_map(|(&x, ours)| {
-                let ours = ours.as_ref()?;
-                Some((x, ours.mean(), 2.0 * ours.standard_error()))
-            })
-            .filter(|(_, y, error)| y.is_finite() && error.is_finite())
-            .collect();
-        let line: Vec<String> = points
-            .iter()
-            .map(|&(x, y, _)| format!("{:.1},{:.1}", x_at(x), y_at(y)))
-            .collect();
-        writeln!(
-            out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
-            line.join(" ")
-        )?;
-        for &(x, y, error) in &points {
-            let x = x_at(x);
-            writeln!(
-                out,
-                "<path d=\"M{x:.1} {:.1} V{:.1}\" stroke=\"{color}\" stroke-width=\"1.2\"/><g fill=\"{color}\">{}</g>",
-                y_at(y - error).min(BOTTOM),
-                y_at(y + error).max(TOP),
-                marker(number, x, y_at(y))
-            )?;
-        }
-    }
-    legend(figure, out)?;
-    writeln!(out, "</svg>")
-}
-
-fn axes(
-    figure: &Figure,
-    (low, high): (f64, f64),
-    x_at: impl Fn(f64) -> f64,
-    out: &mut String,
-) -> std::fmt::Result {
-    let step = if high - low > 50.0 {
-        20.0
-    } else if high - low > 20.0 {
-        10.0
-    } else {
-        5.0
-    };
-    let mut tick = low;
-    while tick <= high + 1e-9 {
-        let y = BOTTOM - (tick - low) / (high - low) * (BOTTOM - TOP);
-        writeln!(
-            out,
-            "<path class=\"grid\" d=\"M{LEFT} {y:.1} H{RIGHT}\"/><text class=\"ink\" x=\"{:.1}\" y=\"{:.1}\" \
-             text-anchor=\"end\">{tick}</text>",
-            LEFT - 8.0,
-            y + 4.5
-        )?;
-        tick += step;
-    }
-    writeln!(
-        out,
-        "<path class=\"rule\" d=\"M{LEFT} {TOP} V{BOTTOM} H{RIGHT}\" fill=\"none\"/>"
-    )?;
-    // Names that would touch the one before are left out.
-    let mut free = f64::MIN;
-    for (&x, name) in figure.x.iter().zip(&figure.x_names) {
-        let (x, half) = (x_at(x), 3.8 * name.chars().count() as f64);
-        write!(out, "<path class=\"rule\" d=\"M{x:.1} {BOTTOM} v5\"/>")?;
-        if x - half > free {
-            free = x + half + 4.0;
-            write!(
-                out,
-                "<text class=\"ink\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                BOTTOM + 20.0,
-                escape(name)
-            )?;
-        }
-        writeln!(out)?;
-    }
-    writeln!(
-        out,
-        "<text class=\"ink\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-        (LEFT + RIGHT) / 2.0,
-        BOTTOM + 46.0,
-        escape(&figure.x_label)
-    )?;
-    let middle = (TOP + BOTTOM) / 2.0;
-    writeln!(
-        out,
-        "<text class=\"ink\" transform=\"translate(18 {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-        escape(&figure.y_label)
-    )
-}
-
-/// The longest name in one line of the legend.
-const LEGEND_LINE: usize = 24;
-
-/// A name in lines of the legend's width, broken between words.
-fn broken(label: &str) -> Vec<String> {
+/// Text in lines of at most `width` characters, broken between words.
+fn broken(label: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in label.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= LEGEND_LINE => {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -221,60 +86,305 @@ fn broken(label: &str) -> Vec<String> {
     lines
 }
 
-fn legend(figure: &Figure, out: &mut String) -> std::fmt::Result {
-    let x = RIGHT + 16.0;
-    let mut y = TOP + 8.0;
-    for (number, series) in figure.series.iter().enumerate() {
-        let color = COLORS[number % COLORS.len()];
-        writeln!(
-            out,
-            "<path d=\"M{x} {y} h28\" stroke=\"{color}\" stroke-width=\"2\"/><g fill=\"{color}\">{}</g>",
-            marker(number, x + 14.0, y)
-        )?;
-        let missing = series.ours.iter().all(Option::is_none);
-        let label = match missing {
-            true => format!("{} (did not run)", series.label),
-            false => series.label.clone(),
+/// The figure as a file of its own, which follows the reader's choice of dark or light.
+pub fn svg(figure: &Figure) -> String {
+    image(figure, &format!("<style>{STYLE}</style>\n"))
+}
+
+/// The figure as a part of a page that has [`STYLE`].
+pub fn inline(figure: &Figure) -> String {
+    image(figure, "")
+}
+
+fn image(figure: &Figure, style: &str) -> String {
+    let mut out = String::new();
+    // Writing into a String cannot fail.
+    let _ = Drawing::new(figure).draw(style, &mut out);
+    out
+}
+
+/// An entry of the legend: its text, with the dash of a line or with a series, or neither.
+type Entry<'a> = (String, Option<&'a str>, Option<(usize, &'a Series)>);
+
+struct Drawing<'a> {
+    figure: &'a Figure,
+    title: Vec<String>,
+    top: f64,
+    bottom: f64,
+    /// In per cent.
+    low: f64,
+    high: f64,
+}
+
+/// Dashes of the paper's lines, and of untrained encoders by the parity of their place.
+const PAPER_DASH: &str = "6 4";
+const UNTRAINED_DASHES: [&str; 2] = ["8 3 2 3", "2 3"];
+
+fn dash(number: usize, series: &Series) -> &'static str {
+    if series.untrained {
+        UNTRAINED_DASHES[number % 2]
+    } else {
+        "none"
+    }
+}
+
+impl<'a> Drawing<'a> {
+    fn new(figure: &'a Figure) -> Self {
+        let title = broken(&figure.title, TITLE_LINE);
+        let top = 22.0 + LINE * title.len() as f64;
+        let (low, high) = y_range(figure);
+        Drawing {
+            figure,
+            title,
+            top,
+            bottom: top + PLOT_HEIGHT,
+            low,
+            high,
+        }
+    }
+
+    fn x(&self, x: f64) -> f64 {
+        let place = |x: f64| {
+            if self.figure.logarithmic {
+                x.max(f64::MIN_POSITIVE).ln()
+            } else {
+                x
+            }
         };
-        for line in broken(&label) {
-            writeln!(
-                out,
-                "<text class=\"ink\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                x + 36.0,
-                y + 4.5,
-                escape(&line)
-            )?;
-            y += 17.0;
-        }
-        y += 5.0;
+        let end = |x: Option<&f64>, default| place(x.copied().unwrap_or(default));
+        let first = end(self.figure.x.first(), 1.0);
+        let last = end(self.figure.x.last(), 2.0);
+        let across = (last - first).max(f64::MIN_POSITIVE);
+        LEFT + 16.0 + (place(x) - first) / across * (RIGHT - LEFT - 32.0)
     }
-    y += 8.0;
-    let mut notes = vec![("", "bars: two standard errors")];
-    if figure.series.iter().any(|s| s.paper.is_some()) {
-        notes.insert(0, ("5 4", "the paper's"));
-        notes.insert(0, ("none", "ours"));
+
+    /// Of a fraction from 0 to 1.
+    fn y(&self, y: f64) -> f64 {
+        let y = self.bottom - (100.0 * y - self.low) / (self.high - self.low) * PLOT_HEIGHT;
+        y.clamp(self.top, self.bottom)
     }
-    for (dash, words) in notes {
-        if !dash.is_empty() {
-            writeln!(
-                out,
-                "<path class=\"rule\" d=\"M{x} {y} h28\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>"
-            )?;
+
+    fn draw(&self, style: &str, out: &mut String) -> Result {
+        let mut body = String::new();
+        self.axes(&mut body)?;
+        for (number, series) in self.figure.series.iter().enumerate() {
+            self.series(number, series, &mut body)?;
         }
-        let at = if dash.is_empty() { x } else { x + 36.0 };
+        let height = self.legend(&mut body)?;
         writeln!(
             out,
-            "<text class=\"ink\" x=\"{at:.1}\" y=\"{:.1}\">{words}</text>",
-            y + 4.5
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
+             viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\" \
+             font-family=\"system-ui, sans-serif\" font-size=\"13\">\n{style}\
+             <rect class=\"fig-ground\" width=\"{WIDTH}\" height=\"{height}\"/>",
+            escape(&self.figure.title)
         )?;
-        y += 20.0;
+        for (i, line) in self.title.iter().enumerate() {
+            writeln!(
+                out,
+                "<text class=\"fig-ink\" x=\"4\" y=\"{:.1}\" font-size=\"14.5\" font-weight=\"600\">{}</text>",
+                18.0 + LINE * i as f64,
+                escape(line)
+            )?;
+        }
+        writeln!(out, "{body}</svg>")
     }
-    Ok(())
+
+    fn class(number: usize, series: &Series) -> String {
+        if series.untrained {
+            "fig-untrained".to_string()
+        } else {
+            format!("fig-{}", number % COLORS)
+        }
+    }
+
+    fn polyline(points: &[(f64, f64)], attributes: &str, out: &mut String) -> Result {
+        let points: Vec<String> = points
+            .iter()
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
+        writeln!(
+            out,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"currentColor\" {attributes}/>",
+            points.join(" ")
+        )
+    }
+
+    fn series(&self, number: usize, series: &Series, out: &mut String) -> Result {
+        let xs = || self.figure.x.iter().map(|&x| self.x(x));
+        writeln!(out, "<g class=\"{}\">", Self::class(number, series))?;
+        if let Some(paper) = &series.paper {
+            let points: Vec<(f64, f64)> = xs().zip(paper.iter().map(|&y| self.y(y))).collect();
+            let dashed = format!("stroke-width=\"1.6\" stroke-dasharray=\"{PAPER_DASH}\"");
+            Self::polyline(&points, &dashed, out)?;
+        }
+        let measured = xs().zip(&series.ours).filter_map(|(x, ours)| {
+            let ours = ours.as_ref()?;
+            let (mean, error) = (ours.mean(), 2.0 * ours.standard_error());
+            (mean.is_finite() && error.is_finite()).then_some((x, mean, error))
+        });
+        let measured: Vec<(f64, f64, f64)> = measured.collect();
+        let points: Vec<(f64, f64)> = measured
+            .iter()
+            .map(|&(x, mean, _)| (x, self.y(mean)))
+            .collect();
+        let dash = dash(number, series);
+        let solid = format!("stroke-width=\"2.2\" stroke-dasharray=\"{dash}\"");
+        Self::polyline(&points, &solid, out)?;
+        for &(x, mean, error) in measured.iter().filter(|_| !series.untrained) {
+            writeln!(
+                out,
+                "<path d=\"M{x:.1} {:.1} V{:.1}\" stroke=\"currentColor\" stroke-width=\"1.2\"/>\
+                 <g fill=\"currentColor\">{}</g>",
+                self.y(mean - error),
+                self.y(mean + error),
+                marker(number, x, self.y(mean))
+            )?;
+        }
+        writeln!(out, "</g>")
+    }
+
+    fn axes(&self, out: &mut String) -> Result {
+        let step = match self.high - self.low {
+            range if range > 50.0 => 20.0,
+            range if range > 20.0 => 10.0,
+            _ => 5.0,
+        };
+        let mut tick = self.low;
+        while tick <= self.high + 1e-9 {
+            let y = self.y(tick / 100.0);
+            writeln!(
+                out,
+                "<path class=\"fig-grid\" d=\"M{LEFT} {y:.1} H{RIGHT}\"/><text class=\"fig-ink\" x=\"{:.1}\" \
+                 y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
+                LEFT - 8.0,
+                y + 4.5
+            )?;
+            tick += step;
+        }
+        let (top, bottom) = (self.top, self.bottom);
+        writeln!(
+            out,
+            "<path class=\"fig-rule\" d=\"M{LEFT} {top} V{bottom} H{RIGHT}\" fill=\"none\"/>"
+        )?;
+        // Names that would touch the one before are left out.
+        let mut free = f64::MIN;
+        for (i, (&x, name)) in self.figure.x.iter().zip(&self.figure.x_names).enumerate() {
+            let paper = self.figure.paper_names.as_ref().and_then(|n| n.get(i));
+            let longest = name.chars().count().max(paper.map_or(0, |n| n.len()));
+            let (x, half) = (self.x(x), 3.8 * longest as f64);
+            write!(out, "<path class=\"fig-rule\" d=\"M{x:.1} {bottom} v5\"/>")?;
+            if x - half > free {
+                free = x + half + 4.0;
+                write!(
+                    out,
+                    "<text class=\"fig-ink\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                    bottom + 19.0,
+                    escape(name)
+                )?;
+                if let Some(paper) = paper {
+                    write!(
+                        out,
+                        "<text class=\"fig-faint\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{paper}</text>",
+                        bottom + 19.0 + LINE
+                    )?;
+                }
+            }
+            writeln!(out)?;
+        }
+        let label = match self.figure.paper_names {
+            Some(_) => format!("{} (below: the paper's)", self.figure.x_label),
+            None => self.figure.x_label.clone(),
+        };
+        writeln!(
+            out,
+            "<text class=\"fig-ink\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            (LEFT + RIGHT) / 2.0,
+            self.names_end() + 19.0,
+            escape(&label)
+        )?;
+        writeln!(
+            out,
+            "<text class=\"fig-ink\" transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+            (top + bottom) / 2.0,
+            escape(&self.figure.y_label)
+        )
+    }
+
+    /// Below the names of x.
+    fn names_end(&self) -> f64 {
+        let lines = 1.0 + f64::from(u8::from(self.figure.paper_names.is_some()));
+        self.bottom + 5.0 + LINE * lines
+    }
+
+    /// Draws the legend and returns the height of the figure.
+    fn legend(&self, out: &mut String) -> std::result::Result<f64, std::fmt::Error> {
+        let mut entries: Vec<Entry<'_>> = Vec::new();
+        for (number, series) in self.figure.series.iter().enumerate() {
+            let missing = series.ours.iter().all(Option::is_none);
+            let note = if missing { " (not run)" } else { "" };
+            let label = format!("{}{note}", series.label);
+            entries.push((label, None, Some((number, series))));
+        }
+        if self.figure.series.iter().any(|s| s.paper.is_some()) {
+            entries.push(("ours".to_string(), Some("none"), None));
+            entries.push(("the paper's".to_string(), Some(PAPER_DASH), None));
+        }
+        entries.push(("bars: two standard errors".to_string(), None, None));
+        let mut y = self.names_end() + 46.0;
+        for pair in entries.chunks(2) {
+            let mut lines = 1;
+            for (entry, x) in pair.iter().zip(LEGEND_COLUMNS) {
+                lines = lines.max(legend_entry(entry, x, y, out)?);
+            }
+            y += LINE * lines as f64 + 4.0;
+        }
+        Ok((y - 4.0).round())
+    }
+}
+
+/// Returns the number of lines.
+fn legend_entry(
+    (label, own_dash, series): &Entry<'_>,
+    x: f64,
+    y: f64,
+    out: &mut String,
+) -> std::result::Result<usize, std::fmt::Error> {
+    let mut text_x = x + 38.0;
+    match (series, own_dash) {
+        (Some((number, series)), _) => {
+            let dash = dash(*number, series);
+            let marker = match series.untrained {
+                true => String::new(),
+                false => marker(*number, x + 15.0, y),
+            };
+            writeln!(
+                out,
+                "<g class=\"{}\"><path d=\"M{x} {y} h30\" stroke=\"currentColor\" stroke-width=\"2.2\" \
+                 stroke-dasharray=\"{dash}\"/><g fill=\"currentColor\">{marker}</g></g>",
+                Drawing::class(*number, series)
+            )?;
+        }
+        (None, Some(dash)) => writeln!(
+            out,
+            "<path class=\"fig-rule\" d=\"M{x} {y} h30\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>"
+        )?,
+        (None, None) => text_x = x,
+    }
+    let lines = broken(label, LEGEND_LINE);
+    for (i, line) in lines.iter().enumerate() {
+        writeln!(
+            out,
+            "<text class=\"fig-ink\" x=\"{text_x}\" y=\"{:.1}\">{}</text>",
+            y + 4.5 + LINE * i as f64,
+            escape(line)
+        )?;
+    }
+    Ok(lines.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::Series;
     use super::super::statistics::Measured;
     use super::*;
 
@@ -292,15 +402,15 @@ mod tests {
             x_label: "x".to_string(),
             y_label: "y".to_string(),
             x: (0..values.len()).map(|i| i as f64).collect(),
-            x_names: values
-                .iter()
-                .enumerate()
-                .map(|(i, _)| i.to_string())
-                .collect(),
+            logarithmic: false,
+            x_names: (0..values.len()).map(|i| i.to_string()).collect(),
+            paper_names: None,
+            kind: "line",
             series: vec![Series {
                 label: "a line".to_string(),
                 ours: values.iter().map(measured).collect(),
                 paper: None,
+                untrained: false,
             }],
         }
     }
@@ -313,9 +423,14 @@ mod tests {
             &[Some(f64::NAN)],
             &[],
         ] {
-            let svg = svg(&figure(values));
-            assert!(svg.contains("&lt;script&gt; &amp; co") && !svg.contains("<script>"));
-            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+            for logarithmic in [false, true] {
+                let svg = svg(&Figure {
+                    logarithmic,
+                    ..figure(values)
+                });
+                assert!(svg.contains("&lt;script&gt; &amp; co") && !svg.contains("<script>"));
+                assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+            }
         }
     }
 
@@ -329,7 +444,7 @@ mod tests {
     #[test]
     fn long_names_are_broken_between_words() {
         assert_eq!(
-            broken("CIFAR-10, JPEG copy to Imagenette-96"),
+            broken("CIFAR-10, JPEG copy to Imagenette-96", 24),
             ["CIFAR-10, JPEG copy to", "Imagenette-96"]
         );
     }

@@ -1,77 +1,17 @@
-//! The paper's eight claims, each a list of paired comparisons that a rule decides: yes if all hold by more than two
-//! standard errors, no if one is contradicted by as much, else undecided.
+//! The paper's eight claims as contrasts of the values that runs left.
 
 use super::figures::{FINE, attacked_models};
+use super::inference::{
+    ACCURACY_SPREAD, Cell, Claim, Measure, Part, Question, Shape, TIME_SPREAD, Unit,
+};
 use super::paper;
 use super::runs::{Attacked, Evaluation, Metric, Scope};
-use super::statistics::{Measured, Verdict};
+use super::statistics::{Measured, Pooling};
 use crate::experiment::summary::PretrainingSummary;
 
-/// One comparison.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
-    /// What must be above what, or below.
-    pub what: String,
-    /// The numbers that decide; none where a run is missing.
-    pub numbers: Option<String>,
-    pub verdict: Verdict,
-}
-
-/// A claim with all that decides it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Claim {
-    pub number: usize,
-    pub statement: String,
-    pub verdict: Verdict,
-    pub comparisons: Vec<Comparison>,
-}
-
-impl Claim {
-    fn new(number: usize, statement: impl Into<String>, comparisons: Vec<Comparison>) -> Self {
-        Claim {
-            number,
-            statement: statement.into(),
-            verdict: Verdict::of_all(comparisons.iter().map(|c| c.verdict)),
-            comparisons,
-        }
-    }
-}
-
-/// Per cent.
-fn percent(value: f64) -> String {
-    format!("{:.1} %", 100.0 * value)
-}
-
-/// Whether `higher` is above `lower`.
-fn above(what: String, higher: Option<Measured>, lower: Option<Measured>) -> Comparison {
-    let (Some(higher), Some(lower)) = (higher, lower) else {
-        return missing(what);
-    };
-    let error = higher.standard_error().hypot(lower.standard_error());
-    let (a, b) = (higher.mean(), lower.mean());
-    Comparison {
-        what,
-        numbers: Some(format!(
-            "{} and {}, standard error of the difference {:.2} points",
-            percent(a),
-            percent(b),
-            100.0 * error
-        )),
-        verdict: Verdict::of_difference(a - b, error),
-    }
-}
-
-fn missing(what: String) -> Comparison {
-    Comparison {
-        what,
-        numbers: None,
-        verdict: Verdict::Undecided,
-    }
-}
-
-/// All claims of a scope.
+/// The answers to all claims of a scope.
 pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {
-    vec![
+    let questions = [
         batch_and_steps(scope),
         simclr_beats_rotnet(scope),
         fine_tuned_beat_supervised(scope),
@@ -80,337 +20,503 @@ pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {
         resnet18_is_poorer(scope),
         rotnet_is_cheaper(scope),
         flattens(scope),
-    ]
+    ];
+    questions.iter().map(Question::answer).collect()
 }
 
-const METHODS: [(&str, &str, &[usize]); 2] = [
-    ("simclr", "SimCLR", &paper::SIMCLR_BATCHES),
-    ("rotnet", "RotNet", &paper::ROTNET_BATCHES),
+/// A method of pretraining, with the paper's linear accuracies by batch size and part of the training.
+struct Method {
+    id: &'static str,
+    name: &'static str,
+    batches: &'static [usize],
+    paper: &'static [[f64; 4]],
+}
+
+const METHODS: [Method; 2] = [
+    Method {
+        id: "simclr",
+        name: "SimCLR",
+        batches: &paper::SIMCLR_BATCHES,
+        paper: &paper::FIG2_SIMCLR,
+    },
+    Method {
+        id: "rotnet",
+        name: "RotNet",
+        batches: &paper::ROTNET_BATCHES,
+        paper: &paper::FIG2_ROTNET,
+    },
 ];
 
-/// The linear evaluation of an encoder on its own set.
-fn linear(
-    scope: &Scope<'_>,
-    method: &str,
-    arch: &str,
-    batch: usize,
-    part: f64,
-) -> Option<Measured> {
-    let asked = Evaluation {
+const ARCHS: [(&str, &str); 2] = [("resnet50", "ResNet-50"), ("resnet18", "ResNet-18")];
+/// The batch size of the encoders that are fine-tuned, and of those that are transferred.
+const FINETUNED_BATCH: usize = 512;
+const TRANSFERRED_BATCH: usize = 128;
+/// The part of the training after which encoders are transferred.
+const TRANSFERRED_PART: f64 = 0.4;
+
+impl Method {
+    /// Its linear accuracies on its own set by batch size: a list over the parts of the training for each.
+    fn figure2(&self, scope: &Scope<'_>) -> Vec<Vec<Cell>> {
+        let of_batch = |(&batch, paper): (&usize, &[f64; 4])| {
+            let parts = paper::FIG2_PARTS.iter().zip(paper);
+            let at = |(&part, &paper): (&f64, &f64)| {
+                let own = scope.own(self.id, "resnet50", batch, part);
+                cell(scope, own, Some(paper))
+            };
+            parts.map(at).collect()
+        };
+        self.batches.iter().zip(self.paper).map(of_batch).collect()
+    }
+
+    fn needs(&self, scope: &Scope<'_>) -> String {
+        format!(
+            "linear evaluations of {} on {}, ResNet-50",
+            self.name, scope.first
+        )
+    }
+}
+
+fn cell(scope: &Scope<'_>, asked: Evaluation<'_>, paper: Option<f64>) -> Cell {
+    let Evaluation {
         method,
         arch,
-        batch_size: Some(batch),
-        from: &scope.first,
-        on: &scope.first,
+        batch_size,
+        from,
+        ..
+    } = asked;
+    Cell {
+        ours: scope.linear(asked, Metric::Top1),
+        paper,
+        training: format!("{method} {arch} {batch_size:?} {from}"),
+    }
+}
+
+/// A part in points of accuracy.
+fn points(what: String, groups: Vec<(String, Vec<Unit>)>, pooling: Pooling) -> Part {
+    Part {
+        what,
+        measure: Measure::Points,
+        groups,
+        pooling,
+        prior: ACCURACY_SPREAD,
+        decides: true,
+    }
+}
+
+/// The condition that the evaluated encoders `of` are above the untrained one.
+fn above_untrained(scope: &Scope<'_>, name: &str, arch: &str, of: Vec<Evaluation<'_>>) -> Part {
+    let on = of.first().map_or(scope.first.as_str(), |asked| asked.on);
+    let shown = ARCHS.iter().find(|(id, _)| *id == arch);
+    let shown = shown.map_or(arch, |(_, shown)| shown);
+    let untrained = cell(scope, Evaluation::untrained(arch, on), None);
+    let needs = match untrained.ours {
+        None => format!("the linear evaluation of the untrained {shown} on {on}"),
+        Some(_) => format!("linear evaluations of {name} on {on}, {shown}"),
+    };
+    let trained = of.into_iter().map(|asked| cell(scope, asked, None));
+    let units = trained.map(|trained| Unit::difference(trained, untrained.clone()));
+    points(
+        format!("{name} ({shown}) is not significantly above the untrained encoder on {on}"),
+        vec![(needs, units.collect())],
+        Pooling::Sides,
+    )
+}
+
+/// The condition of [`above_untrained`] for a method's encoders on their own set.
+fn learned(scope: &Scope<'_>, method: &Method, arch: &str, steps: u64) -> Part {
+    let mut batches = method.batches.to_vec();
+    if !batches.contains(&FINETUNED_BATCH) {
+        batches.push(FINETUNED_BATCH);
+    }
+    let asked = batches.iter().map(|&batch| Evaluation {
+        steps,
+        ..scope.own(method.id, arch, batch, 1.0)
+    });
+    above_untrained(scope, method.name, arch, asked.collect())
+}
+
+fn batch_and_steps(scope: &Scope<'_>) -> Question {
+    let slopes = |x: Vec<f64>, series: Vec<Vec<Cell>>| -> Vec<Unit> {
+        let unit = |cells| Unit {
+            shape: Shape::Slope(x.clone()),
+            cells,
+        };
+        series.into_iter().map(unit).collect()
+    };
+    let by_batch = METHODS.iter().map(|method| {
+        let x: Vec<f64> = method.batches.iter().map(|&b| (b as f64).log2()).collect();
+        let rows = method.figure2(scope);
+        let columns = (0..paper::FIG2_PARTS.len()).map(|i| rows.iter().map(move |r| r[i].clone()));
+        let columns = columns.map(Iterator::collect).collect();
+        (method.needs(scope), slopes(x, columns))
+    });
+    let by_steps = METHODS.iter().map(|method| {
+        let x: Vec<f64> = paper::FIG2_PARTS.iter().map(|part| part.log2()).collect();
+        (method.needs(scope), slopes(x, method.figure2(scope)))
+    });
+    let part = |what: &str, groups, pooling| Part {
+        measure: Measure::Slope,
+        ..points(what.to_string(), groups, pooling)
+    };
+    Question {
+        number: 1,
+        statement: "Accuracy rises with batch size and with steps",
+        conditions: METHODS
+            .iter()
+            .map(|method| learned(scope, method, "resnet50", scope.full_steps()))
+            .collect(),
+        parts: vec![
+            part(
+                "accuracy per doubling of the batch size",
+                by_batch.collect(),
+                Pooling::Trainings,
+            ),
+            part(
+                "accuracy per doubling of the steps",
+                by_steps.collect(),
+                Pooling::Terms,
+            ),
+        ],
+    }
+}
+
+fn simclr_beats_rotnet(scope: &Scope<'_>) -> Question {
+    let [simclr, rotnet] = METHODS.each_ref().map(|method| method.figure2(scope));
+    let pairs = simclr
+        .into_iter()
+        .flatten()
+        .zip(rotnet.into_iter().flatten());
+    let units = pairs.map(|(simclr, rotnet)| Unit::difference(simclr, rotnet));
+    let needs = format!(
+        "linear evaluations of SimCLR and RotNet at equal batch sizes and steps on {}, ResNet-50",
+        scope.first
+    );
+    Question {
+        number: 2,
+        statement: "SimCLR beats RotNet",
+        conditions: METHODS
+            .iter()
+            .map(|method| learned(scope, method, "resnet50", scope.full_steps()))
+            .collect(),
+        parts: vec![points(
+            "SimCLR minus RotNet".to_string(),
+            vec![(needs, units.collect())],
+            Pooling::Sides,
+        )],
+    }
+}
+
+fn fine_tuned_beat_supervised(scope: &Scope<'_>) -> Question {
+    let classifier = |method: &str, name: String, row: usize, fraction: usize| Cell {
+        ours: scope.classifier(method, paper::FRACTIONS[fraction], Metric::Top1),
+        paper: Some(paper::TABLE1[row][fraction][0]),
+        training: name,
+    };
+    let part = |method: &Method, row: usize| {
+        let units = (0..paper::FRACTIONS.len()).map(|i| {
+            Unit::difference(
+                classifier(method.id, format!("finetune {}", method.id), row, i),
+                classifier("supervised", format!("supervised {i}"), 0, i),
+            )
+        });
+        let needs = format!(
+            "{} fine-tuned and the baseline at equal fractions of the labels",
+            method.name
+        );
+        points(
+            format!("{} fine-tuned minus supervised", method.name),
+            vec![(needs, units.collect())],
+            Pooling::Sides,
+        )
+    };
+    let [simclr, rotnet] = &METHODS;
+    Question {
+        number: 3,
+        statement: "Both fine-tuned encoders beat the supervised baseline on few labels",
+        conditions: METHODS
+            .iter()
+            .map(|method| learned(scope, method, "resnet50", scope.finetuned_steps(method.id)))
+            .collect(),
+        parts: vec![part(simclr, 2), part(rotnet, 1)],
+    }
+}
+
+fn fine_tuned_are_frailer(scope: &Scope<'_>) -> Question {
+    let models = attacked_models();
+    let curve = |method: &str, row: usize, paper: &[[f64; 10]; 4]| -> Vec<Cell> {
+        let ours = scope.attack(method, models[row].0, FINE);
+        let ours: Vec<Option<Measured>> = match ours {
+            Some(ours) => ours.into_iter().map(|(_, value)| Some(value)).collect(),
+            None => vec![None; paper[row].len()],
+        };
+        let training = match models[row].0 {
+            Attacked::Supervised => "supervised",
+            Attacked::FineTuned(_) => "finetune",
+        };
+        let cells = ours.into_iter().enumerate().map(|(i, ours)| Cell {
+            ours,
+            paper: paper[row].get(i).copied(),
+            training: training.to_string(),
+        });
+        cells.collect()
+    };
+    let attacks = [("pgd", &paper::FIG3_PGD), ("fgsm", &paper::FIG3_FGSM)];
+    let groups = attacks.map(|(method, paper)| {
+        let units = (1..models.len()).map(|row| {
+            let supervised = curve(method, 0, paper);
+            Unit {
+                shape: Shape::Retention(supervised.len()),
+                cells: [supervised, curve(method, row, paper)].concat(),
+            }
+        });
+        let needs = format!(
+            "{} (eps up to 8/255) on the baseline and a fine-tuned SimCLR",
+            method.to_uppercase()
+        );
+        (needs, units.collect())
+    });
+    let chance = scope.classes(&scope.first).map(|n| 1.0 / n as f64);
+    let above_chance = (0..models.len()).filter_map(|row| {
+        let clean = attacks
+            .iter()
+            .map(|(method, paper)| curve(method, row, paper));
+        let clean = clean
+            .filter_map(|curve| curve.into_iter().next())
+            .find(|cell| cell.ours.is_some())?;
+        let unit = Unit {
+            shape: Shape::Weighted(vec![1.0], chance?),
+            cells: vec![clean],
+        };
+        let name = &models[row].1;
+        Some(points(
+            format!("The attacked classifier ({name}) is not significantly above chance"),
+            vec![(name.clone(), vec![unit])],
+            Pooling::Sides,
+        ))
+    });
+    Question {
+        number: 4,
+        statement: "Fine-tuned encoders lose accuracy faster under attack than the supervised one",
+        conditions: std::iter::once(learned(
+            scope,
+            &METHODS[0],
+            "resnet50",
+            scope.finetuned_steps(METHODS[0].id),
+        ))
+        .chain(above_chance)
+        .collect(),
+        parts: vec![points(
+            "mean of acc(eps)/acc(0), supervised minus fine-tuned".to_string(),
+            groups.into(),
+            Pooling::Sides,
+        )],
+    }
+}
+
+fn transfer(scope: &Scope<'_>) -> Question {
+    let (first, second) = (scope.first.as_str(), scope.second());
+    let at = |method, from, on, part| Evaluation {
+        method,
+        arch: "resnet50",
+        batch_size: (method == "simclr").then_some(TRANSFERRED_BATCH),
+        from,
+        on,
         steps: scope.steps(part),
     };
-    scope.linear(asked, Metric::Top1)
-}
-
-fn batch_and_steps(scope: &Scope<'_>) -> Claim {
-    let mut comparisons = Vec::new();
-    for (method, name, batches) in METHODS {
-        for pair in batches.windows(2) {
-            let [small, large] = [pair[0], pair[1]];
-            let at = |batch| linear(scope, method, "resnet50", batch, 1.0);
-            let what = format!("{name}, all steps: batch {large} above batch {small}");
-            comparisons.push(above(what, at(large), at(small)));
-        }
-        for &batch in batches {
-            for pair in paper::FIG2_PARTS.windows(2) {
-                let at = |part| linear(scope, method, "resnet50", batch, part);
-                let what = format!(
-                    "{name}, batch {batch}: {} steps above {}",
-                    scope.steps(pair[1]),
-                    scope.steps(pair[0])
-                );
-                comparisons.push(above(what, at(pair[1]), at(pair[0])));
-            }
-        }
-    }
-    Claim::new(
-        1,
-        "Accuracy rises with batch size and with steps",
-        comparisons,
-    )
-}
-
-fn simclr_beats_rotnet(scope: &Scope<'_>) -> Claim {
-    let mut comparisons = Vec::new();
-    for &batch in &paper::SIMCLR_BATCHES {
-        for part in paper::FIG2_PARTS {
-            let at = |method| linear(scope, method, "resnet50", batch, part);
-            let what = format!(
-                "batch {batch}, {} steps: SimCLR above RotNet",
-                scope.steps(part)
-            );
-            comparisons.push(above(what, at("simclr"), at("rotnet")));
-        }
-    }
-    Claim::new(2, "SimCLR beats RotNet", comparisons)
-}
-
-fn fine_tuned_beat_supervised(scope: &Scope<'_>) -> Claim {
-    let mut comparisons = Vec::new();
-    for (method, name, _) in METHODS {
-        for fraction in paper::FRACTIONS {
-            let at = |method| scope.classifier(method, fraction, Metric::Top1);
-            let what = format!(
-                "{} % of the labels: {name} fine-tuned above supervised",
-                fraction * 100.0
-            );
-            comparisons.push(above(what, at(method), at("supervised")));
-        }
-    }
-    Claim::new(
-        3,
-        "Both fine-tuned encoders beat the supervised baseline at each fraction of the labels",
-        comparisons,
-    )
-}
-
-/// The mean of acc(eps) / acc(0) over the eps above 0, and its standard error. The accuracies of one model are of the
-/// same images, so that their errors are taken as going together.
-fn kept(curve: &[(f64, Measured)]) -> Option<(f64, f64)> {
-    let (_, clean) = curve.iter().find(|(eps, _)| *eps == 0.0)?;
-    let attacked: Vec<&Measured> = curve
-        .iter()
-        .filter(|(eps, _)| *eps > 0.0)
-        .map(|(_, measured)| measured)
-        .collect();
-    let base = clean.mean();
-    if attacked.is_empty() || base <= 0.0 {
-        return None;
-    }
-    let count = attacked.len() as f64;
-    let ratio = attacked.iter().map(|m| m.mean() / base).sum::<f64>() / count;
-    let of_attacked = attacked
-        .iter()
-        .map(|m| m.standard_error() / base)
-        .sum::<f64>()
-        / count;
-    let of_clean = ratio * clean.standard_error() / base;
-    Some((ratio, of_attacked.hypot(of_clean)))
-}
-
-fn fine_tuned_are_frailer(scope: &Scope<'_>) -> Claim {
-    let mut comparisons = Vec::new();
-    for method in ["pgd", "fgsm"] {
-        let of = |model| kept(&scope.attack(method, model, FINE)?);
-        for (model, name) in attacked_models() {
-            if model == Attacked::Supervised {
-                continue;
-            }
-            let what = format!(
-                "{}: {name} keeps less of its accuracy than supervised",
-                method.to_uppercase()
-            );
-            comparisons.push(match (of(Attacked::Supervised), of(model)) {
-                (Some((supervised, a)), Some((tuned, b))) => Comparison {
-                    what,
-                    numbers: Some(format!(
-                        "mean of acc(eps)/acc(0): {tuned:.3} and {supervised:.3}, standard error of the difference {:.3}",
-                        a.hypot(b)
-                    )),
-                    verdict: Verdict::of_difference(supervised - tuned, a.hypot(b)),
-                },
-                _ => missing(what),
-            });
-        }
-    }
-    Claim::new(
-        4,
-        "Fine-tuned encoders lose accuracy faster under attack than the supervised one (eps up to 8/255)",
-        comparisons,
-    )
-}
-
-fn transfer(scope: &Scope<'_>) -> Claim {
-    let statement = "Transfer beats the supervised transfer, and pretraining on the larger set transfers better";
-    let first = scope.first.as_str();
-    let Some(second) = scope.second.as_deref() else {
-        let what = "there is no second data set among the runs".to_string();
-        return Claim::new(5, statement, vec![missing(what)]);
-    };
-    let at = |method, from, on| {
-        let asked = Evaluation {
-            method,
-            arch: "resnet50",
-            batch_size: (method == "simclr").then_some(128),
-            from,
-            on,
-            steps: scope.steps(0.4),
-        };
-        scope.linear(asked, Metric::Top1)
-    };
-    let forth = at("simclr", first, second);
-    let what = format!("{first} to {second}: SimCLR above supervised");
-    let mut comparisons = vec![above(what, forth.clone(), at("supervised", first, second))];
-    let sizes = (
-        scope.pretraining_images(first),
-        scope.pretraining_images(second),
+    let [paper_supervised, paper_simclr, _] = paper::TABLE2A.map(|row| row[0]);
+    let forth = at("simclr", first, second, TRANSFERRED_PART);
+    let supervised = at("supervised", first, second, TRANSFERRED_PART);
+    let back = at("simclr", second, first, TRANSFERRED_PART);
+    let beats = Unit::difference(
+        cell(scope, forth, Some(paper_simclr)),
+        cell(scope, supervised, Some(paper_supervised)),
     );
-    let back = at("simclr", second, first);
-    comparisons.push(match sizes {
-        (Some(a), Some(b)) => {
-            let (name, larger, smaller) = if a >= b {
-                (
-                    format!(
-                        "{first} ({a} images) to {second} above {second} ({b} images) to {first}"
-                    ),
-                    forth,
-                    back,
-                )
-            } else {
-                (
-                    format!(
-                        "{second} ({b} images) to {first} above {first} ({a} images) to {second}"
-                    ),
-                    back,
-                    forth,
-                )
-            };
-            above(name, larger, smaller)
-        }
-        _ => missing("pretraining on the larger set above that on the smaller".to_string()),
+    let sizes = (
+        scope.pretraining_images(first).unwrap_or_default(),
+        scope.pretraining_images(second).unwrap_or_default(),
+    );
+    let (larger, smaller) = if sizes.0 > sizes.1 {
+        ((first, sizes.0), (second, sizes.1))
+    } else {
+        ((second, sizes.1), (first, sizes.0))
+    };
+    // The paper's larger set is its second one.
+    let [paper_smaller, paper_larger] = paper::FIG4;
+    let units = (0..paper::FIG4_PARTS.len()).map(|i| {
+        let part = paper::FIG4_PARTS[i];
+        let ours = |(from, _), (on, _), paper| {
+            let mut cell = cell(scope, at("simclr", from, on, part), Some(paper));
+            // Of two sets of one size, neither is the larger one.
+            cell.ours = cell.ours.filter(|_| sizes.0 != sizes.1);
+            cell
+        };
+        Unit::difference(
+            ours(larger, smaller, paper_larger[i]),
+            ours(smaller, larger, paper_smaller[i]),
+        )
     });
-    Claim::new(5, statement, comparisons)
-}
-
-fn resnet18_is_poorer(scope: &Scope<'_>) -> Claim {
-    let mut comparisons = Vec::new();
-    for (method, name, batches) in METHODS {
-        for &batch in batches {
-            let at = |arch| linear(scope, method, arch, batch, 1.0);
-            let what = format!("{name}, batch {batch}: ResNet-50 above ResNet-18");
-            comparisons.push(above(what, at("resnet50"), at("resnet18")));
-        }
+    let needs = match scope.second {
+        Some(_) if sizes.0 == sizes.1 => format!("sets of different sizes (both {})", sizes.0),
+        _ => "transfer of SimCLR in both directions".to_string(),
+    };
+    Question {
+        number: 5,
+        statement: "Transfer beats the supervised transfer, and the larger pretraining set transfers better",
+        conditions: vec![
+            above_untrained(scope, "SimCLR, transferred", "resnet50", vec![forth]),
+            above_untrained(
+                scope,
+                "Supervised, transferred",
+                "resnet50",
+                vec![supervised],
+            ),
+            above_untrained(scope, "SimCLR, transferred", "resnet50", vec![back]),
+        ],
+        parts: vec![
+            points(
+                format!("{first} to {second}, SimCLR minus supervised"),
+                vec![(
+                    "transfer of SimCLR and of the supervised encoder".to_string(),
+                    vec![beats],
+                )],
+                Pooling::Sides,
+            ),
+            points(
+                format!(
+                    "pretrained on {} ({} images) minus on {} ({}), each on the other's test images",
+                    larger.0, larger.1, smaller.0, smaller.1
+                ),
+                vec![(needs, units.collect())],
+                Pooling::Sides,
+            ),
+        ],
     }
-    Claim::new(
-        6,
-        "ResNet-18 learns a poorer representation than ResNet-50",
-        comparisons,
-    )
 }
 
-/// The batch size at which costs are compared.
-const COST_BATCH: usize = 128;
+fn resnet18_is_poorer(scope: &Scope<'_>) -> Question {
+    let groups = METHODS.iter().map(|method| {
+        let units = method.batches.iter().map(|&batch| {
+            let at = |arch| cell(scope, scope.own(method.id, arch, batch, 1.0), None);
+            Unit::difference(at("resnet50"), at("resnet18"))
+        });
+        let needs = format!(
+            "linear evaluations of {} with ResNet-18 and ResNet-50 at equal batch sizes on {}",
+            method.name, scope.first
+        );
+        (needs, units.collect())
+    });
+    let encoders = METHODS
+        .iter()
+        .flat_map(|m| ARCHS.map(|(arch, _)| (m, arch)));
+    Question {
+        number: 6,
+        statement: "ResNet-18 learns a poorer representation than ResNet-50",
+        conditions: encoders
+            .map(|(method, arch)| learned(scope, method, arch, scope.full_steps()))
+            .collect(),
+        parts: vec![points(
+            "ResNet-50 minus ResNet-18".to_string(),
+            groups.collect(),
+            Pooling::Sides,
+        )],
+    }
+}
 
-fn rotnet_is_cheaper(scope: &Scope<'_>) -> Claim {
-    let per_image = |total: f64, s: &PretrainingSummary| total / s.batch_size as f64;
+fn rotnet_is_cheaper(scope: &Scope<'_>) -> Question {
+    let per_image = |total: f64, s: &PretrainingSummary| (total / s.batch_size as f64).ln();
     let seconds = |s: &PretrainingSummary| per_image(s.seconds / s.steps as f64, s);
     let flops = |s: &PretrainingSummary| per_image(s.flops_per_step as f64, s);
-    let cost = |method, authors, of: &dyn Fn(&PretrainingSummary) -> f64| {
-        scope
-            .cost(method, authors, COST_BATCH, of)
-            .map(|m| m.mean())
+    let part = |authors: bool, measured: bool| {
+        let of = |method: &str, authors: bool, batch: usize, place: &str| Cell {
+            ours: scope.cost(method, authors, batch, place, |s| match measured {
+                true => seconds(s),
+                false => flops(s),
+            }),
+            paper: None,
+            training: format!("{method} {batch}"),
+        };
+        let units = paper::SIMCLR_BATCHES.iter().map(|&batch| {
+            let places = scope.places();
+            let units = places.iter().map(|place| {
+                Unit::difference(
+                    of("simclr", false, batch, place),
+                    of("rotnet", authors, batch, place),
+                )
+            });
+            let whole = |unit: &Unit| unit.cells.iter().all(|cell| cell.ours.is_some());
+            let mut units: Vec<Unit> = units.collect();
+            let chosen = units.iter().position(whole).unwrap_or(0);
+            units.swap_remove(chosen)
+        });
+        let (stems, unit) = (
+            if authors {
+                "the authors' stems"
+            } else {
+                "equal stems"
+            },
+            if measured { "seconds" } else { "operations" },
+        );
+        Part {
+            what: format!("{unit} per image, RotNet relative to SimCLR, {stems}"),
+            measure: Measure::Cost,
+            groups: vec![(
+                format!("pretraining of SimCLR and RotNet with {stems} on one device, ResNet-50"),
+                units.collect(),
+            )],
+            pooling: Pooling::Terms,
+            prior: if measured { TIME_SPREAD } else { 0.0 },
+            decides: !authors,
+        }
     };
-    let mut comparisons = Vec::new();
-    for (authors, stems) in [(true, "the authors' stems"), (false, "equal stems")] {
-        for (unit, factor, of) in [
-            ("ms", 1e3, &seconds as &dyn Fn(&PretrainingSummary) -> f64),
-            ("GFLOP", 1e-9, &flops),
-        ] {
-            let what =
-                format!("{stems}, an image of a step: RotNet takes fewer {unit} than SimCLR");
-            let both = (cost("rotnet", authors, of), cost("simclr", false, of));
-            comparisons.push(match both {
-                (Some(rotnet), Some(simclr)) => Comparison {
-                    what,
-                    numbers: Some(format!(
-                        "{:.3} {unit} and {:.3} {unit}",
-                        rotnet * factor,
-                        simclr * factor
-                    )),
-                    verdict: if rotnet < simclr {
-                        Verdict::Yes
-                    } else {
-                        Verdict::No
-                    },
-                },
-                _ => missing(what),
-            });
-        }
+    Question {
+        number: 7,
+        statement: "RotNet is cheaper",
+        conditions: vec![],
+        parts: vec![
+            part(false, false),
+            part(false, true),
+            part(true, false),
+            part(true, true),
+        ],
     }
-    Claim::new(7, "RotNet is cheaper", comparisons)
 }
 
-fn flattens(scope: &Scope<'_>) -> Claim {
-    let mut comparisons = Vec::new();
-    for (method, name, batches) in METHODS {
-        for &batch in batches {
-            let at = |part| linear(scope, method, "resnet50", batch, part);
-            let what = format!(
-                "{name}, batch {batch}: {} to {} steps gains less than {} to {}",
-                scope.steps(0.4),
-                scope.steps(1.0),
-                scope.steps(0.2),
-                scope.steps(0.4)
-            );
-            comparisons.push(match (at(0.2), at(0.4), at(1.0)) {
-                (Some(early), Some(middle), Some(late)) => {
-                    let (before, after) = (
-                        middle.mean() - early.mean(),
-                        late.mean() - middle.mean(),
-                    );
-                    // The middle value is in both gains.
-                    let error = early
-                        .standard_error()
-                        .hypot(late.standard_error())
-                        .hypot(2.0 * middle.standard_error());
-                    Comparison {
-                        what,
-                        numbers: Some(format!(
-                            "{:+.1} and {:+.1} points, standard error of the difference {:.2} points",
-                            100.0 * after,
-                            100.0 * before,
-                            100.0 * error
-                        )),
-                        verdict: Verdict::of_difference(before - after, error),
-                    }
+fn flattens(scope: &Scope<'_>) -> Question {
+    let part = |what: String, weights: [f64; 4]| {
+        let used = |weight: &&f64| **weight != 0.0;
+        let groups = METHODS.iter().map(|method| {
+            let units = method.figure2(scope).into_iter().map(|cells| {
+                let cells = cells.into_iter().zip(weights);
+                let cells = cells.filter(|(_, weight)| *weight != 0.0);
+                Unit {
+                    shape: Shape::Weighted(weights.iter().filter(used).copied().collect(), 0.0),
+                    cells: cells.map(|(cell, _)| cell).collect(),
                 }
-                _ => missing(what),
             });
-        }
-    }
-    Claim::new(8, "Accuracy flattens near 2,000 steps", comparisons)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn measured(value: f64) -> Measured {
-        Measured {
-            values: vec![value],
-            images: Some(10_000),
-            runs: vec![],
-        }
-    }
-
-    #[test]
-    fn a_difference_decides_by_two_standard_errors() {
-        let of = |a, b| above(String::new(), Some(measured(a)), Some(measured(b))).verdict;
-        // Of two accuracies near a half over 10,000 images: 0.71 points.
-        assert_eq!(of(0.52, 0.50), Verdict::Yes);
-        assert_eq!(of(0.51, 0.50), Verdict::Undecided);
-        assert_eq!(of(0.48, 0.50), Verdict::No);
-        let none = above("x".to_string(), None, Some(measured(0.5)));
-        assert_eq!((none.verdict, none.numbers), (Verdict::Undecided, None));
-    }
-
-    #[test]
-    fn what_is_kept_under_attack_is_a_mean_of_ratios() {
-        let curve = [
-            (0.0, measured(0.8)),
-            (0.1, measured(0.4)),
-            (0.2, measured(0.2)),
-        ];
-        let (ratio, error) = kept(&curve).unwrap();
-        assert!((ratio - 0.375).abs() < 1e-12);
-        let attacked = ((0.24f64 / 1e4).sqrt() + (0.16f64 / 1e4).sqrt()) / 2.0 / 0.8;
-        let clean = 0.375 * (0.16f64 / 1e4).sqrt() / 0.8;
-        assert!((error - attacked.hypot(clean)).abs() < 1e-12);
-        assert!(kept(&curve[1..]).is_none(), "without a clean accuracy");
+            (method.needs(scope), units.collect())
+        });
+        points(what, groups.collect(), Pooling::Terms)
+    };
+    let steps = paper::FIG2_PARTS.map(|part| scope.steps(part));
+    Question {
+        number: 8,
+        statement: "Accuracy flattens near 2,000 steps",
+        conditions: METHODS
+            .iter()
+            .map(|method| learned(scope, method, "resnet50", scope.full_steps()))
+            .collect(),
+        parts: vec![
+            part(
+                format!("gain from {} to {} steps", steps[1], steps[2]),
+                [0.0, -1.0, 1.0, 0.0],
+            ),
+            part(
+                format!(
+                    "this gain minus that from {} to {} steps",
+                    steps[2], steps[3]
+                ),
+                [0.0, -1.0, 2.0, -1.0],
+            ),
+        ],
     }
 }

@@ -1,7 +1,7 @@
 //! The figures: which lines they have, ours and the paper's.
 
 use super::paper;
-use super::runs::{Attacked, Evaluation, Metric, Scope};
+use super::runs::{Attacked, Evaluation, Metric, Scope, UNTRAINED};
 use super::statistics::Measured;
 use super::tables::{Cell, Table};
 
@@ -9,10 +9,12 @@ use super::tables::{Cell, Table};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     pub label: String,
-    /// Of x, in the order of the figure's.
+    /// Our value at each x of the figure.
     pub ours: Vec<Option<Measured>>,
-    /// The same of the paper, where it has them.
+    /// The paper's value at each x, if it has them.
     pub paper: Option<Vec<f64>>,
+    /// Whether it is of an untrained encoder, and so the same at each x.
+    pub untrained: bool,
 }
 
 /// A figure of one or more lines over the same x.
@@ -24,35 +26,60 @@ pub struct Figure {
     pub x_label: String,
     pub y_label: String,
     pub x: Vec<f64>,
-    /// What stands at each x.
+    /// Whether x is drawn on a logarithmic scale.
+    pub logarithmic: bool,
+    /// The name of each x here.
     pub x_names: Vec<String>,
+    /// The name of each x in the paper, if it has another one.
+    pub paper_names: Option<Vec<String>>,
+    /// What tells the lines apart.
+    pub kind: &'static str,
     pub series: Vec<Series>,
 }
 
 impl Figure {
-    /// Whether none of its runs is there.
+    /// Whether none of the trainings that it shows has run.
     pub fn is_empty(&self) -> bool {
-        let mut values = self.series.iter().flat_map(|s| &s.ours);
-        values.all(Option::is_none)
+        let trained = self.series.iter().filter(|series| !series.untrained);
+        trained.flat_map(|s| &s.ours).all(Option::is_none)
     }
 
-    /// The numbers of the figure: a row a line, a column an x.
+    /// The numbers of the figure: a row for each x, a column for each line.
     pub fn table(&self) -> Table {
-        let rows = self.series.iter().map(|series| {
-            let cells = series.ours.iter().enumerate().map(|(i, ours)| {
+        let mut keys = vec![self.x_label.clone()];
+        keys.extend(self.paper_names.iter().map(|_| "paper's".to_string()));
+        let rows = self.x_names.iter().enumerate().map(|(i, name)| {
+            let cells = self.series.iter().map(|series| {
                 let paper = series.paper.as_ref().and_then(|values| values.get(i));
-                Cell::new(ours.clone(), paper.copied(), Metric::Top1)
+                let ours = series.ours.get(i).cloned().flatten();
+                Cell {
+                    untrained: series.untrained,
+                    ..Cell::new(ours, paper.copied(), Metric::Top1)
+                }
             });
-            (series.label.clone(), cells.collect())
+            let mut names = vec![name.clone()];
+            names.extend(self.paper_names.iter().flat_map(|all| all.get(i).cloned()));
+            (names, cells.collect())
         });
         Table {
             id: self.id,
             title: self.title.clone(),
-            header: std::iter::once(self.x_label.clone())
-                .chain(self.x_names.iter().cloned())
-                .collect(),
+            keys,
+            kind: self.kind,
+            columns: self.series.iter().map(|s| s.label.clone()).collect(),
             rows: rows.collect(),
         }
+    }
+}
+
+/// The line of the untrained encoder on the set `on`.
+fn untrained(scope: &Scope<'_>, on: &str, label: String, points: usize) -> Series {
+    let asked = Evaluation::untrained("resnet50", on);
+    Series {
+        label,
+        ours: vec![scope.linear(asked, Metric::Top1); points],
+        paper: None,
+        untrained: true,
     }
 }
 
@@ -82,10 +109,16 @@ pub fn figures(scope: &Scope<'_>) -> Vec<Figure> {
     ]
 }
 
-/// What stands at a part of the full training: our steps, and the paper's.
-fn step_names(scope: &Scope<'_>, parts: &[f64]) -> Vec<String> {
-    let name = |&part: &f64| format!("{} ({})", scope.steps(part), (5000.0 * part).round());
-    parts.iter().map(name).collect()
+/// The paper's steps.
+const PAPER_STEPS: f64 = 5000.0;
+
+/// The steps at parts of the full training, and the paper's if those are others.
+fn step_names(scope: &Scope<'_>, parts: &[f64]) -> (Vec<String>, Option<Vec<String>>) {
+    let ours: Vec<String> = parts.iter().map(|&p| scope.steps(p).to_string()).collect();
+    let paper = parts.iter().map(|p| (PAPER_STEPS * p).round().to_string());
+    let paper: Vec<String> = paper.collect();
+    let differs = ours != paper;
+    (ours, differs.then_some(paper))
 }
 
 fn fig2(
@@ -97,30 +130,30 @@ fn fig2(
 ) -> Figure {
     let series = batches.iter().zip(paper).map(|(&batch, paper)| {
         let at = |&part: &f64| {
-            let asked = Evaluation {
-                method,
-                arch: "resnet50",
-                batch_size: Some(batch),
-                from: &scope.first,
-                on: &scope.first,
-                steps: scope.steps(part),
-            };
+            let asked = scope.own(method, "resnet50", batch, part);
             scope.linear(asked, Metric::Top1)
         };
         Series {
             label: format!("batch {batch}"),
             ours: paper::FIG2_PARTS.iter().map(at).collect(),
             paper: Some(paper.to_vec()),
+            untrained: false,
         }
     });
+    let points = paper::FIG2_PARTS.len();
+    let baseline = untrained(scope, &scope.first, UNTRAINED.to_string(), points);
+    let (x_names, paper_names) = step_names(scope, &paper::FIG2_PARTS);
     Figure {
         id,
         title: format!("Figure 2: {name} by steps and batch size, {}", scope.first),
-        x_label: "pretraining steps (the paper's)".to_string(),
+        x_label: "pretraining steps".to_string(),
         y_label: "linear top-1, %".to_string(),
         x: paper::FIG2_PARTS.to_vec(),
-        x_names: step_names(scope, &paper::FIG2_PARTS),
-        series: series.collect(),
+        logarithmic: true,
+        x_names,
+        paper_names,
+        kind: "batch size",
+        series: series.chain([baseline]).collect(),
     }
 }
 
@@ -165,6 +198,7 @@ fn fig3(
                 None => vec![None; x.len()],
             },
             paper: paper.map(|values| values[i].to_vec()),
+            untrained: false,
         });
     let kind = if paper.is_some() {
         "the paper's eps"
@@ -184,19 +218,21 @@ fn fig3(
         ),
         x_label: format!("eps, {units}"),
         y_label: "top-1, %".to_string(),
-        series: series.collect(),
+        logarithmic: false,
         x_names: x.iter().map(|eps| format!("{eps:.3}")).collect(),
+        paper_names: None,
+        kind: "model",
+        series: series.collect(),
         x,
     }
 }
 
 fn fig4(scope: &Scope<'_>) -> Figure {
-    let second = scope.second.as_deref().unwrap_or("a second set");
     let directions = [
-        (scope.first.as_str(), second),
-        (second, scope.first.as_str()),
+        (scope.first.as_str(), scope.second()),
+        (scope.second(), scope.first.as_str()),
     ];
-    let series = directions
+    let trained = directions
         .iter()
         .zip(paper::FIG4)
         .map(|(&(from, on), paper)| {
@@ -215,15 +251,24 @@ fn fig4(scope: &Scope<'_>) -> Figure {
                 label: format!("{from} to {on}"),
                 ours: paper::FIG4_PARTS.iter().map(at).collect(),
                 paper: Some(paper.to_vec()),
+                untrained: false,
             }
         });
+    let points = paper::FIG4_PARTS.len();
+    let baselines = directions
+        .iter()
+        .map(|(_, on)| untrained(scope, on, format!("{UNTRAINED} on {on}"), points));
+    let (x_names, paper_names) = step_names(scope, &paper::FIG4_PARTS);
     Figure {
         id: "fig4",
         title: "Figure 4: SimCLR, transfer by steps".to_string(),
-        x_label: "pretraining steps (the paper's)".to_string(),
+        x_label: "pretraining steps".to_string(),
         y_label: "linear top-1, %".to_string(),
         x: paper::FIG4_PARTS.to_vec(),
-        x_names: step_names(scope, &paper::FIG4_PARTS),
-        series: series.collect(),
+        logarithmic: true,
+        x_names,
+        paper_names,
+        kind: "direction",
+        series: trained.chain(baselines).collect(),
     }
 }

@@ -1,12 +1,16 @@
-//! The report: run folders in; tables, figures and the paper's claims out, as one page, Markdown, CSV and SVG.
+//! The report: run folders in; tables, figures and the paper's claims out, as one page, Markdown, CSV, SVG and JSON.
 
 mod chart;
 mod claims;
 mod figures;
+mod inference;
 mod page;
 mod paper;
+mod results;
 mod runs;
 mod statistics;
+#[cfg(test)]
+mod synthetic;
 mod tables;
 mod text;
 
@@ -15,10 +19,10 @@ use std::path::Path;
 
 use super::run_folder::write_whole;
 use crate::error::{Error, Result};
-use claims::Claim;
 use figures::Figure;
+pub use inference::Answer;
+use inference::Claim;
 use runs::{Runs, Scope};
-pub use statistics::Verdict;
 use tables::Table;
 
 /// Everything about the runs that may be compared.
@@ -26,7 +30,7 @@ pub(crate) struct Section {
     title: String,
     /// Before the names of this section's files, where there is more than one section.
     prefix: String,
-    /// What is smaller than in the paper.
+    /// What differs from the paper.
     shrunk: Vec<String>,
     tables: Vec<Table>,
     figures: Vec<Figure>,
@@ -37,7 +41,7 @@ pub(crate) struct Section {
 pub struct Written {
     pub runs: usize,
     /// The answers to the claims of each section, with its title.
-    pub answers: Vec<(String, Vec<Verdict>)>,
+    pub answers: Vec<(String, Vec<Answer>)>,
 }
 
 /// Writes the report on the runs below `dir` into the folder `out`.
@@ -54,12 +58,13 @@ pub fn write(dir: &Path, out: &Path) -> Result<Written> {
     for section in &sections {
         write_section(section, &runs, out)?;
     }
+    write_whole(out, "results.json", results::json(&runs)?.as_bytes())?;
     write_whole(out, "report.html", page::html(&runs, &sections).as_bytes())?;
     Ok(Written {
         runs: runs.all.len(),
         answers: sections
             .into_iter()
-            .map(|s| (s.title, s.claims.iter().map(|c| c.verdict).collect()))
+            .map(|s| (s.title, s.claims.iter().map(|c| c.answer).collect()))
             .collect(),
     })
 }
@@ -95,7 +100,7 @@ fn write_section(section: &Section, runs: &Runs, out: &Path) -> Result<()> {
     let note = match section.shrunk.is_empty() {
         true => String::new(),
         false => format!(
-            "\nSmaller than in the paper:\n\n- {}\n",
+            "\nDifferent from the paper:\n\n- {}\n",
             section.shrunk.join("\n- ")
         ),
     };
@@ -104,7 +109,7 @@ fn write_section(section: &Section, runs: &Runs, out: &Path) -> Result<()> {
     let tables = section.tables.iter().filter(|table| !table.is_empty());
     for table in tables.chain(&of_figures) {
         let markdown = format!(
-            "# {}\n\n{}; the paper's values in brackets.\n\n{}{note}",
+            "# {}\n\n{}.\n\n{}{note}",
             table.title,
             section.title,
             text::markdown(table)

@@ -3,159 +3,296 @@
 use std::collections::BTreeSet;
 
 use super::Section;
-use super::chart::{escape, svg};
-use super::claims::Claim;
+use super::chart::{STYLE as CHART_STYLE, escape, inline};
+use super::figures::Figure;
+use super::inference::{Answer, Claim, Finding, Measure, RULE};
 use super::runs::{Found, Run, Runs};
 use super::tables::{Cell, Table};
 
-const STYLE: &str = "\
-:root { color-scheme: light dark; --ink: #1a1a1a; --faint: #5c5c5c; --ground: #ffffff; --rule: #d8d8d8; --yes: #00654a; \
---no: #a03e00; }\n\
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --faint: #a8a8a8; --ground: #16181c; --rule: #3a3d44; \
---yes: #4fd1a5; --no: #ff9d57; } }\n\
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); max-width: 76rem; margin: 2rem auto; \
-padding: 0 1rem; }\n\
-table { border-collapse: collapse; margin: 1rem 0; } .wide { overflow-x: auto; }\n\
-th, td { border-bottom: 1px solid var(--rule); padding: .25rem .6rem; text-align: left; vertical-align: top; }\n\
-td.number { text-align: right; white-space: nowrap; } .paper, .faint { color: var(--faint); } .runs { font-size: .75rem; }\n\
-.yes { color: var(--yes); font-weight: bold; } .no { color: var(--no); font-weight: bold; } .undecided { font-weight: bold; }\n\
-svg { max-width: 100%; height: auto; } a { color: inherit; } small { color: var(--faint); }\n";
+const STYLE: &str = include_str!("page.css");
+const NOT_RUN: &str = "<p class=\"faint\">Not run.</p>\n";
 
 /// The whole page.
 pub fn html(runs: &Runs, sections: &[Section]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>SimCLR and RotNet, reproduced</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <h1>SimCLR and RotNet, reproduced</h1>\n\
-         <p>The tables, figures and claims of 'An evaluation of self-supervised learning frameworks - SimCLR and RotNet', from \
-         {} runs. <span class=\"paper\">The paper's values stand in brackets, or dashed.</span> Small numbers lead to the \
-         runs behind a value.</p>\n",
-        runs.all.len()
+         <title>SimCLR and RotNet, reproduced</title>\n<style>\n{STYLE}{CHART_STYLE}</style>\n</head>\n<body>\n\
+         <h1>SimCLR and RotNet, reproduced</h1>\n{}",
+        opening(runs)
     );
     for section in sections {
-        page += &section_html(section);
+        page += &section_html(section, sections.len() > 1);
     }
-    page += &list_of_runs(runs);
+    page += &appendix(runs, sections);
     page += "</body>\n</html>\n";
     page
 }
 
-fn section_html(section: &Section) -> String {
-    let mut text = format!("<h2>{}</h2>\n", escape(&section.title));
-    if !section.shrunk.is_empty() {
-        text += "<p>Smaller than in the paper:</p>\n<ul>\n";
-        for line in &section.shrunk {
-            text += &format!("<li>{}</li>\n", escape(line));
-        }
-        text += "</ul>\n";
+/// A span for seconds, the only values that differ between runs with the same results.
+fn seconds(text: &str) -> String {
+    format!("<span class=\"seconds\">{text}</span>")
+}
+
+fn duration(total: f64) -> String {
+    match total {
+        t if t < 120.0 => format!("{t:.0} seconds"),
+        t if t < 7200.0 => format!("{:.0} minutes", t / 60.0),
+        t => format!("{:.1} hours", t / 3600.0),
     }
-    text += "<h3>Claims</h3>\n";
+}
+
+/// The different values of `of`, sorted and joined.
+fn distinct<'a, T: Ord>(runs: &'a Runs, of: impl Fn(&'a Run) -> T) -> Vec<T> {
+    let all: BTreeSet<T> = runs.all.iter().map(of).collect();
+    all.into_iter().collect()
+}
+
+fn listed(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// What was run.
+fn opening(runs: &Runs) -> String {
+    let count = runs.all.len();
+    let what = match &runs.grid {
+        None => format!("{count} runs"),
+        Some(grid) => {
+            let there = |id: &str| {
+                let mut folders = runs.all.iter().map(|run| run.folder.as_str());
+                folders.any(|folder| folder.rsplit(['/', '\\']).next() == Some(id))
+            };
+            let done = grid.jobs.iter().filter(|job| there(&job.id)).count();
+            format!(
+                "{done} of the {} jobs of <code>parallax reproduce --scale {}</code>",
+                grid.jobs.len(),
+                escape(&grid.scale)
+            )
+        }
+    };
+    let data = distinct(runs, |run| escape(&run.data));
+    let devices = distinct(runs, |run| escape(&run.device));
+    let protocols = distinct(runs, |run| escape(&run.protocol));
+    let seeds: Vec<String> = distinct(runs, |run| run.seed)
+        .iter()
+        .map(u64::to_string)
+        .collect();
+    let total = runs.all.iter().map(|run| run.seconds).sum();
+    let shrunk = runs.grid.as_ref().is_some_and(|g| !g.shrunk.is_empty());
+    let scale = match shrunk {
+        true => " The settings <a href=\"#differences\">differ from the paper's</a>.",
+        false => "",
+    };
+    format!(
+        "<p>This page compares 'An evaluation of self-supervised learning frameworks - SimCLR and RotNet' (Chen, Hsu, \
+         Jang) with {what}: {} under the {} protocol, on {} (seed{} {}; {} in all).{scale} The paper's values are in \
+         columns of their own and dashed in figures; small numbers link to the runs behind a value.</p>\n",
+        listed(&data),
+        listed(&protocols),
+        listed(&devices),
+        if seeds.len() == 1 { "" } else { "s" },
+        listed(&seeds),
+        seconds(&duration(total)),
+    )
+}
+
+fn section_html(section: &Section, several: bool) -> String {
+    let mut text = String::new();
+    if several {
+        text += &format!("<h2>{}</h2>\n", escape(&section.title));
+    }
+    text += "<h2>Findings</h2>\n";
     text += &claims_html(&section.claims);
+    text += "<h2>Figures</h2>\n<div class=\"figures\">\n";
+    for figure in &section.figures {
+        text += &figure_html(figure);
+    }
+    text += "</div>\n<h2>Tables</h2>\n";
     for table in &section.tables {
         text += &format!("<h3>{}</h3>\n", escape(&table.title));
         text += &match table.is_empty() {
-            true => "<p>Not drawn: none of its runs is there.</p>\n".to_string(),
-            false => table_html(table, !section.shrunk.is_empty()),
+            true => NOT_RUN.to_string(),
+            false => table_html(table),
         };
     }
-    for figure in &section.figures {
-        if figure.is_empty() {
-            text += &format!(
-                "<h3>{}</h3>\n<p>Not drawn: none of its runs is there.</p>\n",
-                escape(&figure.title)
-            );
-            continue;
-        }
-        text += &format!(
-            "<h3>{}</h3>\n<figure>\n{}</figure>\n<details><summary>Numbers</summary>\n{}</details>\n",
-            escape(&figure.title),
-            svg(figure),
-            table_html(&figure.table(), !section.shrunk.is_empty())
-        );
-    }
     text
+}
+
+fn figure_html(figure: &Figure) -> String {
+    if figure.is_empty() {
+        return format!("<div><h4>{}</h4>\n{NOT_RUN}</div>\n", escape(&figure.title));
+    }
+    format!(
+        "<div><figure>\n{}</figure>\n<details><summary>Numbers</summary>\n{}</details></div>\n",
+        inline(figure),
+        table_html(&figure.table())
+    )
+}
+
+fn class(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Supported => "supported",
+        Answer::Contradicted => "contradicted",
+        Answer::NotDecided | Answer::NotTested => "open",
+    }
+}
+
+fn ours(finding: &Finding) -> String {
+    let text = escape(&finding.ours()).replacen(" (", "<br>(", 1);
+    match finding.measure {
+        Measure::Cost if finding.ours.is_some_and(|i| i.low != i.high) => seconds(&text),
+        _ => text,
+    }
 }
 
 fn claims_html(claims: &[Claim]) -> String {
-    let mut text =
-        "<p>A claim holds where every comparison does by more than two standard errors (binomial over the test images, \
-         combined with the spread over seeds), fails where one is contradicted by as much, and is undecided otherwise.</p>\n"
-            .to_string();
+    let mut text = "<div class=\"wide\"><table class=\"claims\">\n<thead><tr><th>Claim</th><th>Effect, positive as \
+                    claimed</th><th>Paper</th><th>Ours (deciding interval)</th><th>Answer</th></tr></thead>\n\
+                    <tbody>\n"
+        .to_string();
     for claim in claims {
-        let word = claim.verdict.word();
-        text += &format!(
-            "<details><summary>{}. {}: <span class=\"{word}\">{word}</span></summary>\n<ul>\n",
-            claim.number,
-            escape(&claim.statement)
-        );
-        for comparison in &claim.comparisons {
-            let word = comparison.verdict.word();
+        for (i, finding) in claim.findings.iter().enumerate() {
+            let rows = claim.findings.len();
+            let aside = match finding.decides {
+                true => "",
+                false => " <span class=\"faint\">(decides nothing)</span>",
+            };
+            let (first, last) = match i {
+                0 => (
+                    format!(
+                        "<td class=\"claim\" rowspan=\"{rows}\">{}. {}</td>",
+                        claim.number,
+                        escape(claim.statement)
+                    ),
+                    format!(
+                        "<td class=\"why\" rowspan=\"{rows}\"><span class=\"answer {}\">{}</span><br><span class=\"faint\">{}</span></td>",
+                        class(claim.answer),
+                        claim.answer.words(),
+                        escape(&claim.reason)
+                    ),
+                ),
+                _ => (String::new(), String::new()),
+            };
             text += &format!(
-                "<li>{}: <span class=\"{word}\">{word}</span> <span class=\"faint\">{}</span></li>\n",
-                escape(&comparison.what),
-                escape(comparison.numbers.as_deref().unwrap_or("a run is missing"))
+                "<tr class=\"{}\">{first}<td class=\"effect\">{}{aside}</td>\
+                 <td class=\"theirs paper\">{}</td><td class=\"ours\">{}</td>{last}</tr>\n",
+                if i == 0 { "first" } else { "more" },
+                escape(&finding.what),
+                escape(&finding.paper()),
+                ours(finding),
             );
         }
-        text += "</ul>\n</details>\n";
     }
-    text
+    text + "</tbody></table></div>\n<p class=\"faint\">The eight answers share an error of 5 %; the rule is in the \
+            <a href=\"#rule\">appendix</a>.</p>\n"
 }
 
-fn table_html(table: &Table, shrunk: bool) -> String {
-    let mut text = "<div class=\"wide\"><table>\n<tr>".to_string();
-    for name in &table.header {
-        text += &format!("<th>{}</th>", escape(name));
+fn table_html(table: &Table) -> String {
+    let paper = table.has_paper();
+    let span = if paper { 2 } else { 1 };
+    let mut text = "<div class=\"wide\"><table>\n<thead><tr>".to_string();
+    for name in &table.keys {
+        text += &format!("<th rowspan=\"{span}\">{}</th>", escape(name));
     }
-    text += "</tr>\n";
-    for (name, cells) in &table.rows {
-        text += &format!("<tr><th>{}</th>", escape(name));
+    for name in &table.columns {
+        text += &format!(
+            "<th class=\"over start\" colspan=\"{span}\">{}</th>",
+            escape(name)
+        );
+    }
+    if paper {
+        let pair = "<th class=\"number start\">ours</th><th class=\"number paper\">paper</th>";
+        text += &format!("</tr>\n<tr>{}", pair.repeat(table.columns.len()));
+    }
+    text += "</tr></thead>\n<tbody>\n";
+    for (labels, cells) in &table.rows {
+        text += "<tr>";
+        for label in labels {
+            text += &format!("<th>{}</th>", escape(label));
+        }
         for cell in cells {
-            text += &format!("<td class=\"number\">{}</td>", cell_html(cell));
+            text += &format!("<td class=\"number start\">{}</td>", cell_html(cell));
+            if paper {
+                text += &format!("<td class=\"number paper\">{}</td>", cell.paper());
+            }
         }
         text += "</tr>\n";
     }
-    text += "</table></div>\n";
-    let percent = table
-        .rows
-        .iter()
-        .flat_map(|(_, cells)| cells)
-        .any(|c| c.percent);
-    let mut notes = Vec::new();
-    if percent {
-        notes.push("Accuracies in %.");
-    }
-    if shrunk {
-        notes.push("Trained for less than in the paper, as said above.");
-    }
-    if !notes.is_empty() {
-        text += &format!("<p><small>{}</small></p>\n", notes.join(" "));
+    text += "</tbody></table></div>\n";
+    if table.has_percent() {
+        text += "<p class=\"faint\">Accuracies in %.</p>\n";
     }
     text
 }
 
 fn cell_html(cell: &Cell) -> String {
-    let mut text = escape(&cell.ours());
-    if let Some(paper) = cell.paper() {
-        text += &format!(" <span class=\"paper\">({paper})</span>");
+    let Some(ours) = &cell.ours else {
+        return format!("<span class=\"faint\">{}</span>", cell.ours());
+    };
+    let links = ours.runs.iter().map(|i| i + 1);
+    let links = links.map(|n| format!("<a href=\"#run{n}\">{n}</a>"));
+    let links: Vec<String> = links.collect();
+    format!(
+        "{}<sup class=\"links\">{}</sup>",
+        escape(&cell.ours()),
+        links.join(",")
+    )
+}
+
+fn appendix(runs: &Runs, sections: &[Section]) -> String {
+    let mut text = "<div class=\"appendix\">\n<h2>Appendix</h2>\n".to_string();
+    text += "<h3 id=\"differences\">Differences from the paper</h3>\n<ul>\n";
+    let shrunk = runs.grid.as_ref().map_or(&[][..], |grid| &grid.shrunk);
+    let own = shrunk.iter().map(|line| escape(line));
+    let scale =
+        "the scale is that of the runs below; no grid.json says what it stands for".to_string();
+    let none = runs.grid.is_none().then_some(scale);
+    for line in own.chain(none) {
+        text += &format!("<li>{line}</li>\n");
     }
-    if let Some(ours) = &cell.ours {
-        let links = ours
-            .runs
-            .iter()
-            .map(|i| format!("<a href=\"#run{}\">{}</a>", i + 1, i + 1));
-        let links: Vec<String> = links.collect();
-        text += &format!(" <sup class=\"runs\">{}</sup>", links.join(","));
+    text += &format!(
+        "<li>Data sets: {} for the paper's CIFAR-10 and STL-10</li>\n</ul>\n",
+        listed(&distinct(runs, |run| escape(&run.data)))
+    );
+    text += "<h3 id=\"rule\">How claims are answered</h3>\n";
+    for paragraph in RULE.split("\n\n") {
+        text += &format!("<p>{}</p>\n", escape(paragraph.trim()));
     }
-    text
+    text += "<h3>Settings and data</h3>\n<ul>\n";
+    for section in sections {
+        text += &format!("<li>{}</li>\n", escape(&section.title));
+    }
+    let devices = listed(&distinct(runs, |run| escape(&run.device)));
+    text += &format!("<li>Devices: {devices}</li>\n");
+    let seeds: Vec<String> = distinct(runs, |run| run.seed)
+        .iter()
+        .map(u64::to_string)
+        .collect();
+    text += &format!("<li>Seeds: {}</li>\n", listed(&seeds));
+    let starts = listed(&distinct(runs, |run| escape(&run.init)));
+    text += &format!("<li>Initial weights: {starts}</li>\n");
+    for (name, digest) in distinct(runs, |run| (run.data.as_str(), run.digest.as_str())) {
+        text += &format!(
+            "<li>{}: SHA-256 of pixels and labels <code>{}</code></li>\n",
+            escape(name),
+            escape(digest)
+        );
+    }
+    text += "</ul>\n";
+    text += &list_of_runs(runs);
+    text + "</div>\n"
 }
 
 /// What a run was, in words.
 fn settings(run: &Run) -> String {
     let mut words = match &run.found {
         Found::Pretraining(s) => format!(
-            "{}, {}, width {}, stem {}, batch {}, {} steps, {:.1} s",
-            s.command, s.arch, s.width, s.stem, s.batch_size, s.steps, s.seconds
+            "{}, {}, width {}, stem {}, batch {}, {} steps, {}",
+            s.command, s.arch, s.width, s.stem, s.batch_size, s.steps, s.precision
         ),
         Found::Classification(s) => format!(
             "{}, {}, width {}, {} of the labels ({} images), batch {}, {} steps, loss {:.3}",
@@ -169,8 +306,8 @@ fn settings(run: &Run) -> String {
             s.final_loss_mean
         ),
         Found::Linear(s) => format!(
-            "{}, {}, width {}, {} images at {} pixels, {} epochs",
-            s.command, s.arch, s.width, s.labelled_images, s.resolution, s.epochs
+            "{} of {}, {}, width {}, {} images at {} pixels, {} epochs",
+            s.command, s.start.command, s.arch, s.width, s.labelled_images, s.resolution, s.epochs
         ),
         Found::Attack(s) => format!(
             "attack, {}, {} images, eps in {}{}",
@@ -188,35 +325,32 @@ fn settings(run: &Run) -> String {
 }
 
 fn list_of_runs(runs: &Runs) -> String {
-    let digests: BTreeSet<(&str, &str)> = runs
-        .all
-        .iter()
-        .map(|run| (run.data.as_str(), run.digest.as_str()))
-        .collect();
-    let mut text =
-        "<h2>Runs</h2>\n<p>Data sets, by the SHA-256 of their pixels and labels:</p>\n<ul>\n"
-            .to_string();
-    for (name, digest) in digests {
-        text += &format!(
-            "<li>{}: <code>{}</code></li>\n",
-            escape(name),
-            escape(digest)
-        );
-    }
-    text += "</ul>\n<div class=\"wide\"><table>\n<tr><th></th><th>folder</th><th>what</th><th>protocol</th><th>data</th>\
-             <th>seed</th><th>device</th></tr>\n";
+    // A column in which all runs are alike would say nothing.
+    let devices = distinct(runs, |run| run.device.as_str()).len() > 1;
+    let protocols = distinct(runs, |run| run.protocol.as_str()).len() > 1;
+    let optional = |shown: bool, tag: &str, text: &str| match shown {
+        true => format!("<{tag}>{text}</{tag}>"),
+        false => String::new(),
+    };
+    let mut text = format!(
+        "<h3>Runs</h3>\n<div class=\"wide\"><table>\n<thead><tr><th></th><th>folder</th><th>what</th><th>data</th>{}{}\
+         <th>seed</th><th class=\"number\">seconds</th></tr></thead>\n<tbody>\n",
+        optional(protocols, "th", "protocol"),
+        optional(devices, "th", "device"),
+    );
     for (number, run) in runs.all.iter().enumerate() {
         text += &format!(
-            "<tr id=\"run{n}\"><td>{n}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            "<tr id=\"run{n}\"><td>{n}</td><td>{}</td><td>{}</td><td>{}</td>{}{}<td>{}</td>\
+             <td class=\"number\">{}</td></tr>\n",
             escape(&run.folder),
             escape(&settings(run)),
-            escape(&run.protocol),
             escape(&run.data),
+            optional(protocols, "td", &escape(&run.protocol)),
+            optional(devices, "td", &escape(&run.device)),
             run.seed,
-            escape(&run.device),
+            seconds(&format!("{:.1}", run.seconds)),
             n = number + 1,
         );
     }
-    text += "</table></div>\n";
-    text
+    text + "</tbody></table></div>\n"
 }

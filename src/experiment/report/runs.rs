@@ -13,6 +13,9 @@ use crate::experiment::summary::{
     AttackSummary, ClassificationSummary, LinearSummary, PretrainingSummary,
 };
 
+/// The `start.command` of an encoder that was not trained.
+pub const UNTRAINED: &str = "untrained";
+
 /// What a run found.
 pub enum Found {
     Pretraining(Box<PretrainingSummary>),
@@ -30,6 +33,8 @@ pub struct Run {
     pub seed: u64,
     pub width: f64,
     pub device: String,
+    /// Seconds of the whole run.
+    pub seconds: f64,
     pub data: String,
     /// Of the data set, from config.toml.
     pub digest: String,
@@ -110,7 +115,14 @@ fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
     )
 }
 
-/// None of commands that the report has no use for.
+impl Run {
+    /// Whether it says nothing about a training: a linear evaluation of an untrained encoder.
+    fn of_untrained(&self) -> bool {
+        matches!(&self.found, Found::Linear(s) if s.start.command == UNTRAINED)
+    }
+}
+
+/// Reads the run in `folder`, or returns `None` if its command has no place in the report.
 fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
     let path = folder.join("summary.json");
     let bytes = fs::read(&path).map_err(|e| Error::read(&path, e))?;
@@ -119,7 +131,8 @@ fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
     let (command, protocol) = (text("command"), text("protocol"));
     let (device, data) = (text("device"), text("data"));
     let seed = value["seed"].as_u64().unwrap_or_default();
-    let width = value["width"].as_f64().unwrap_or_default();
+    let number = |key: &str| value[key].as_f64().unwrap_or_default();
+    let (width, seconds) = (number("width"), number("total_seconds"));
     let found = match command.as_str() {
         "simclr" | "rotnet" => Found::Pretraining(parse(&path, value)?),
         "supervised" | "finetune" => Found::Classification(parse(&path, value)?),
@@ -149,6 +162,7 @@ fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
         seed,
         width,
         device,
+        seconds,
         data,
         digest: word(of_data("digest")),
         init: word(config.get("init")),
@@ -174,13 +188,13 @@ fn base(protocol: &str) -> &str {
 }
 
 impl Runs {
-    /// One for each protocol and width that a judged run has.
+    /// One for each protocol and width of an evaluated training.
     pub fn scopes(&self) -> Vec<Scope<'_>> {
         let mut keys: Vec<(String, f64)> = Vec::new();
         for run in &self.all {
             let key = (base(&run.protocol).to_string(), run.width);
-            let judged = !matches!(run.found, Found::Pretraining(_));
-            if judged && !keys.contains(&key) {
+            let evaluated = !matches!(run.found, Found::Pretraining(_)) && !run.of_untrained();
+            if evaluated && !keys.contains(&key) {
                 keys.push(key);
             }
         }
@@ -200,7 +214,7 @@ impl Runs {
 
     fn scope(&self, protocol: String, width: f64) -> Scope<'_> {
         let here = |run: &&Run| base(&run.protocol) == protocol && run.width == width;
-        // Without a grid the first set is the one that is judged without transfer.
+        // Without a grid the first set is the one whose own encoders are evaluated.
         let first = self
             .grid
             .as_ref()
@@ -211,7 +225,13 @@ impl Runs {
                     Found::Classification(_) => true,
                     _ => false,
                 };
-                let run = self.all.iter().filter(here).find(own);
+                let trained = || {
+                    self.all
+                        .iter()
+                        .filter(here)
+                        .filter(|run| !run.of_untrained())
+                };
+                let run = trained().find(own).or_else(|| trained().next());
                 let run = run.or_else(|| self.all.iter().find(here));
                 run.map(|run| run.data.clone())
             });
@@ -240,12 +260,26 @@ pub struct Evaluation<'a> {
     /// The command that trained the encoder.
     pub method: &'a str,
     pub arch: &'a str,
-    /// None for any.
+    /// `None` for any.
     pub batch_size: Option<usize>,
-    /// The set that it was trained on, and the one that it is judged on.
+    /// The set that it was trained on, and the one that it is evaluated on.
     pub from: &'a str,
     pub on: &'a str,
     pub steps: u64,
+}
+
+impl<'a> Evaluation<'a> {
+    /// That of an encoder with its initial weights.
+    pub fn untrained(arch: &'a str, on: &'a str) -> Self {
+        Evaluation {
+            method: UNTRAINED,
+            arch,
+            batch_size: None,
+            from: on,
+            on,
+            steps: 0,
+        }
+    }
 }
 
 impl<'a> Scope<'a> {
@@ -278,7 +312,53 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Steps that stand for the paper's 5,000: the grid's, or the longest training that was judged.
+    /// The second set's name, or words that stand for it.
+    pub fn second(&self) -> &str {
+        self.second.as_deref().unwrap_or("a second set")
+    }
+
+    /// The linear evaluation on the first set of an encoder that was trained on it for `part` of the full steps.
+    pub fn own<'b>(
+        &'b self,
+        method: &'b str,
+        arch: &'b str,
+        batch: usize,
+        part: f64,
+    ) -> Evaluation<'b> {
+        Evaluation {
+            method,
+            arch,
+            batch_size: Some(batch),
+            from: &self.first,
+            on: &self.first,
+            steps: self.steps(part),
+        }
+    }
+
+    /// The steps after which the encoders of a method were fine-tuned, or the paper's 1,000 of 5,000.
+    pub fn finetuned_steps(&self, method: &str) -> u64 {
+        let of = |(_, run): (usize, &Run)| match &run.found {
+            Found::Classification(s) => {
+                let start = s.start.as_ref().filter(|start| start.command == method)?;
+                Some(start.steps)
+            }
+            _ => None,
+        };
+        let steps = self.runs().filter_map(of).max();
+        steps.unwrap_or_else(|| self.steps(0.2))
+    }
+
+    /// Classes of a data set, by the confusion matrix of any run on it.
+    pub fn classes(&self, data: &str) -> Option<usize> {
+        let of = |(_, run): (usize, &Run)| match &run.found {
+            Found::Linear(s) if s.data == data => Some(s.metrics.confusion.len()),
+            Found::Classification(s) if s.data == data => Some(s.metrics.confusion.len()),
+            _ => None,
+        };
+        self.runs().find_map(of).filter(|classes| *classes > 0)
+    }
+
+    /// Steps that stand for the paper's 5,000: the grid's, or the longest training that was evaluated.
     pub fn full_steps(&self) -> u64 {
         if let Some(grid) = &self.runs.grid {
             return grid.full_steps;
@@ -368,13 +448,29 @@ impl<'a> Scope<'a> {
             .collect()
     }
 
-    /// A quantity of pretraining runs with equal batch size; `stem` tells RotNet's two apart. Of any protocol: the
-    /// authors' stem belongs to theirs.
+    /// The devices and precisions of pretraining runs, sorted: costs are compared at one of them.
+    pub fn places(&self) -> Vec<String> {
+        let places = self.runs.all.iter().filter_map(|run| match &run.found {
+            Found::Pretraining(s) => Some(place(s)),
+            _ => None,
+        });
+        let mut places: Vec<String> = places.collect();
+        places.sort();
+        places.dedup();
+        if places.is_empty() {
+            places.push(String::new());
+        }
+        places
+    }
+
+    /// A quantity of the pretraining runs with this batch size at one of [`Scope::places`]. The runs are of any
+    /// protocol, because the authors' stem belongs to theirs.
     pub fn cost(
         &self,
         method: &str,
         authors_stem: bool,
         batch_size: usize,
+        at: &str,
         of: impl Fn(&PretrainingSummary) -> f64,
     ) -> Option<Measured> {
         let mut measured = Measured::default();
@@ -386,6 +482,7 @@ impl<'a> Scope<'a> {
                 && s.data == self.first
                 && s.batch_size == batch_size
                 && s.stem.starts_with("cifar") != authors_stem
+                && place(s) == at
             {
                 measured.values.push(of(s));
                 measured.runs.push(number);
@@ -399,6 +496,10 @@ impl<'a> Scope<'a> {
         let run = self.runs.all.iter().find(|run| run.data == data);
         run.map(|run| run.pretraining_images)
     }
+}
+
+fn place(s: &PretrainingSummary) -> String {
+    format!("{}, {}", s.device, s.precision)
 }
 
 /// A model of Figure 3.

@@ -1,16 +1,18 @@
 //! The tables, with the paper's values beside ours.
 
 use super::paper;
-use super::runs::{Evaluation, Metric, Scope};
+use super::runs::{Evaluation, Metric, Scope, UNTRAINED};
 use super::statistics::Measured;
 
-/// One place of a table.
+/// One value of a table, ours and the paper's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
     pub ours: Option<Measured>,
     pub paper: Option<f64>,
     /// Whether it is shown in per cent.
     pub percent: bool,
+    /// Whether it is of an untrained encoder.
+    pub untrained: bool,
 }
 
 impl Cell {
@@ -19,34 +21,44 @@ impl Cell {
             ours,
             paper,
             percent: metric.is_part(),
+            untrained: false,
+        }
+    }
+
+    fn of(scope: &Scope<'_>, asked: Evaluation<'_>, paper: Option<f64>, metric: Metric) -> Self {
+        Cell {
+            untrained: asked.method == UNTRAINED,
+            ..Cell::new(scope.linear(asked, metric), paper, metric)
         }
     }
 
     fn number(&self, value: f64) -> String {
-        match self.percent {
-            true => format!("{:.1}", 100.0 * value),
-            false => format!("{value:.3}"),
+        if self.percent {
+            format!("{:.1}", 100.0 * value)
+        } else {
+            format!("{value:.3}")
         }
     }
 
-    /// Our value, with its spread over seeds where there are several.
+    /// Our value, with its spread over seeds if there are several.
     pub fn ours(&self) -> String {
-        match &self.ours {
-            None => "did not run".to_string(),
-            Some(measured) => match measured.spread() {
-                None => self.number(measured.mean()),
-                Some(spread) => format!(
-                    "{} ± {} ({} seeds)",
-                    self.number(measured.mean()),
-                    self.number(spread),
-                    measured.values.len()
-                ),
-            },
+        let Some(measured) = &self.ours else {
+            return "not run".to_string();
+        };
+        let mean = self.number(measured.mean());
+        match measured.spread() {
+            None => mean,
+            Some(spread) => format!(
+                "{mean} ± {} ({} seeds)",
+                self.number(spread),
+                measured.values.len()
+            ),
         }
     }
 
-    pub fn paper(&self) -> Option<String> {
-        self.paper.map(|value| self.number(value))
+    pub fn paper(&self) -> String {
+        self.paper
+            .map_or("-".to_string(), |value| self.number(value))
     }
 }
 
@@ -56,21 +68,34 @@ pub struct Table {
     /// The name of its files.
     pub id: &'static str,
     pub title: String,
-    /// What the rows are, then the columns' names.
-    pub header: Vec<String>,
-    pub rows: Vec<(String, Vec<Cell>)>,
+    /// The names of the columns that name a row.
+    pub keys: Vec<String>,
+    /// What tells the columns of values apart, and their names.
+    pub kind: &'static str,
+    pub columns: Vec<String>,
+    /// The names of each row, and its values.
+    pub rows: Vec<(Vec<String>, Vec<Cell>)>,
 }
 
 impl Table {
-    /// Whether none of its runs is there.
-    pub fn is_empty(&self) -> bool {
-        let mut cells = self.rows.iter().flat_map(|(_, cells)| cells);
-        cells.all(|cell| cell.ours.is_none())
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.rows.iter().flat_map(|(_, cells)| cells)
     }
-}
 
-fn header(first: &str, columns: impl IntoIterator<Item = String>) -> Vec<String> {
-    std::iter::once(first.to_string()).chain(columns).collect()
+    /// Whether none of the trainings that it shows has run.
+    pub fn is_empty(&self) -> bool {
+        self.cells()
+            .all(|cell| cell.ours.is_none() || cell.untrained)
+    }
+
+    /// Whether the paper has any of its values.
+    pub fn has_paper(&self) -> bool {
+        self.cells().any(|cell| cell.paper.is_some())
+    }
+
+    pub fn has_percent(&self) -> bool {
+        self.cells().any(|cell| cell.percent)
+    }
 }
 
 /// All tables of a scope.
@@ -81,6 +106,14 @@ pub fn tables(scope: &Scope<'_>) -> Vec<Table> {
         table2b(scope),
         resnet18(scope),
     ]
+}
+
+fn strings<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_string).to_vec()
+}
+
+fn names(metrics: &[Metric]) -> Vec<String> {
+    metrics.iter().map(|m| m.name().to_string()).collect()
 }
 
 fn table1(scope: &Scope<'_>) -> Table {
@@ -97,119 +130,115 @@ fn table1(scope: &Scope<'_>) -> Table {
                 let ours = scope.classifier(method, fraction, metric);
                 Cell::new(ours, Some(paper), metric)
             });
-            rows.push((format!("{} %: {name}", fraction * 100.0), cells.collect()));
+            let labels = vec![format!("{} %", fraction * 100.0), name.to_string()];
+            rows.push((labels, cells.collect()));
         }
     }
     Table {
         id: "table1",
         title: format!("Table 1: few labels of {}, ResNet-50", scope.first),
-        header: header(
-            "part of the labels",
-            METRICS.map(|metric| metric.name().to_string()),
-        ),
+        keys: strings(["labels", "method"]),
+        kind: "metric",
+        columns: names(&METRICS),
         rows,
     }
 }
 
 fn table2a(scope: &Scope<'_>) -> Table {
     const METRICS: [Metric; 4] = [Metric::Top1, Metric::Top2, Metric::Top3, Metric::Auc];
-    let (first, second) = (
-        &scope.first,
-        scope.second.as_deref().unwrap_or("a second set"),
-    );
-    let rows = [
-        ("supervised", first.as_str(), second),
-        ("simclr", first.as_str(), second),
-        ("simclr", second, first.as_str()),
+    let (first, second) = (scope.first.as_str(), scope.second());
+    let row = |method: &str, from: &str, on: &str, asked, paper: Option<[f64; 4]>| {
+        let cells = METRICS.into_iter().enumerate().map(|(i, metric)| {
+            let paper = paper.map(|values| values[i]);
+            Cell::of(scope, asked, paper, metric)
+        });
+        (strings([method, from, on]), cells.collect())
+    };
+    let trained = [
+        ("supervised", "supervised", first, second),
+        ("simclr", "SimCLR", first, second),
+        ("simclr", "SimCLR", second, first),
     ];
-    let rows =
-        rows.iter()
-            .zip(paper::TABLE2A)
-            .map(|(&(method, from, on), paper)| {
-                let asked = Evaluation {
-                    method,
-                    arch: "resnet50",
-                    batch_size: (method == "simclr").then_some(128),
-                    from,
-                    on,
-                    steps: scope.steps(0.4),
-                };
-                let cells = METRICS.into_iter().zip(paper).map(|(metric, paper)| {
-                    Cell::new(scope.linear(asked, metric), Some(paper), metric)
-                });
-                let name = match method {
-                    "simclr" => "SimCLR",
-                    other => other,
-                };
-                (format!("{name}, {from} to {on}"), cells.collect())
-            });
+    let trained = trained.iter().zip(paper::TABLE2A);
+    let trained = trained.map(|(&(method, name, from, on), paper)| {
+        let asked = Evaluation {
+            method,
+            arch: "resnet50",
+            batch_size: (method == "simclr").then_some(128),
+            from,
+            on,
+            steps: scope.steps(0.4),
+        };
+        row(name, from, on, asked, Some(paper))
+    });
+    let untrained = [second, first].map(|on| {
+        let asked = Evaluation::untrained("resnet50", on);
+        row(UNTRAINED, "-", on, asked, None)
+    });
     Table {
         id: "table2a",
         title: "Table 2a: transfer (the paper's sets: CIFAR-10 and STL-10)".to_string(),
-        header: header("", METRICS.map(|metric| metric.name().to_string())),
-        rows: rows.collect(),
+        keys: strings(["method", "pretrained on", "evaluated on"]),
+        kind: "metric",
+        columns: names(&METRICS),
+        rows: trained.chain(untrained).collect(),
     }
 }
 
 fn table2b(scope: &Scope<'_>) -> Table {
-    let second = scope.second.as_deref().unwrap_or("a second set");
-    let rows = paper::SIMCLR_BATCHES
-        .iter()
-        .zip(paper::TABLE2B)
-        .map(|(&batch, paper)| {
-            let asked = Evaluation {
-                method: "simclr",
-                arch: "resnet50",
-                batch_size: Some(batch),
-                from: &scope.first,
-                on: second,
-                steps: scope.steps(1.0),
-            };
-            let ours = scope.linear(asked, Metric::Top1);
-            (
-                batch.to_string(),
-                vec![Cell::new(ours, Some(paper), Metric::Top1)],
-            )
-        });
+    let second = scope.second();
+    let at = |asked, paper| vec![Cell::of(scope, asked, paper, Metric::Top1)];
+    let batches = paper::SIMCLR_BATCHES.iter().zip(paper::TABLE2B);
+    let rows = batches.map(|(&batch, paper)| {
+        let asked = Evaluation {
+            on: second,
+            ..scope.own("simclr", "resnet50", batch, 1.0)
+        };
+        (vec![batch.to_string()], at(asked, Some(paper)))
+    });
+    let untrained = Evaluation::untrained("resnet50", second);
+    let untrained = (strings([UNTRAINED]), at(untrained, None));
     Table {
         id: "table2b",
         title: format!(
             "Table 2b: SimCLR, {} to {second}, by batch size",
             scope.first
         ),
-        header: header("batch size", ["top-1".to_string()]),
-        rows: rows.collect(),
+        keys: strings(["batch size"]),
+        kind: "metric",
+        columns: names(&[Metric::Top1]),
+        rows: rows.chain([untrained]).collect(),
     }
 }
 
+const ARCHS: [&str; 2] = ["resnet18", "resnet50"];
+
 /// E7: the last checkpoint of either encoder. The paper gives no numbers.
 fn resnet18(scope: &Scope<'_>) -> Table {
-    const ARCHS: [&str; 2] = ["resnet18", "resnet50"];
     let methods = [
         ("simclr", "SimCLR", &paper::SIMCLR_BATCHES[..]),
         ("rotnet", "RotNet", &paper::ROTNET_BATCHES[..]),
     ];
+    let cells = |asked: [Evaluation<'_>; 2]| {
+        asked
+            .map(|asked| Cell::of(scope, asked, None, Metric::Top1))
+            .to_vec()
+    };
     let mut rows = Vec::new();
     for (method, name, batches) in methods {
         for &batch in batches {
-            let cells = ARCHS.map(|arch| {
-                let asked = Evaluation {
-                    method,
-                    arch,
-                    batch_size: Some(batch),
-                    from: &scope.first,
-                    on: &scope.first,
-                    steps: scope.steps(1.0),
-                };
-                Cell::new(scope.linear(asked, Metric::Top1), None, Metric::Top1)
-            });
-            rows.push((format!("{name}, batch {batch}"), cells.to_vec()));
+            let asked = ARCHS.map(|arch| scope.own(method, arch, batch, 1.0));
+            rows.push((vec![name.to_string(), batch.to_string()], cells(asked)));
         }
     }
+    let asked = ARCHS.map(|arch| Evaluation::untrained(arch, &scope.first));
+    rows.push((strings([UNTRAINED, "-"]), cells(asked)));
     Table {
         id: "resnet18",
         title: format!("ResNet-18 and ResNet-50: linear top-1 on {}", scope.first),
-        header: header("", ["ResNet-18", "ResNet-50"].map(str::to_string)),
+        keys: strings(["method", "batch size"]),
+        kind: "network",
+        columns: strings(["ResNet-18", "ResNet-50"]),
         rows,
     }
 }

@@ -1,0 +1,182 @@
+//! `results.json`: every value of every run, for other programs.
+
+use std::cmp::Ordering;
+
+use serde::Serialize;
+
+use super::runs::{Found, Run, Runs};
+use crate::error::{Error, Result};
+use crate::evaluate::metrics::Metrics;
+
+/// One value. A field that does not apply is null.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Value<'a> {
+    /// pretraining, linear, transfer, supervised, finetune or attack.
+    pub task: &'a str,
+    /// simclr, rotnet, supervised or untrained: what trained the encoder.
+    pub method: &'a str,
+    pub arch: &'a str,
+    pub width: f64,
+    /// The training batch of the encoder, or of the classifier.
+    pub batch_size: Option<usize>,
+    /// Training steps of the encoder, or of the classifier.
+    pub step: u64,
+    /// The data set of the evaluation.
+    pub data: &'a str,
+    /// The encoder's data set, if it is another one.
+    pub pretrained_on: Option<&'a str>,
+    pub label_fraction: Option<f64>,
+    pub metric: String,
+    /// The strength of an attack.
+    pub eps: Option<f64>,
+    pub value: f64,
+    /// Test images that `value` is a fraction of.
+    pub images: Option<usize>,
+    pub seed: u64,
+    pub protocol: &'a str,
+    pub device: &'a str,
+    /// The run folder.
+    pub run: &'a str,
+}
+
+/// All values of `runs` in a fixed order.
+///
+/// # Errors
+/// `Error::Usage` if they cannot be written as JSON.
+pub fn json(runs: &Runs) -> Result<String> {
+    let mut values: Vec<Value<'_>> = runs.all.iter().flat_map(of_run).collect();
+    values.sort_by(order);
+    let mut text = serde_json::to_string_pretty(&values)
+        .map_err(|e| Error::usage(format!("the results cannot be written as JSON: {e}")))?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
+    let number = |a: Option<f64>, b: Option<f64>| a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0));
+    let words = (a.task, a.method, a.arch, a.data, a.pretrained_on);
+    words
+        .cmp(&(b.task, b.method, b.arch, b.data, b.pretrained_on))
+        .then(a.width.total_cmp(&b.width))
+        .then(number(a.label_fraction, b.label_fraction))
+        .then((a.batch_size, a.step).cmp(&(b.batch_size, b.step)))
+        .then((a.protocol, a.seed, a.run).cmp(&(b.protocol, b.seed, b.run)))
+        .then(a.metric.cmp(&b.metric))
+        .then(number(a.eps, b.eps))
+}
+
+fn of_run(run: &Run) -> Vec<Value<'_>> {
+    let blank = Value {
+        task: "",
+        method: "",
+        arch: "",
+        width: run.width,
+        batch_size: None,
+        step: 0,
+        data: &run.data,
+        pretrained_on: None,
+        label_fraction: None,
+        metric: String::new(),
+        eps: None,
+        value: 0.0,
+        images: None,
+        seed: run.seed,
+        protocol: &run.protocol,
+        device: &run.device,
+        run: &run.folder,
+    };
+    let other = |data| (data != run.data.as_str()).then_some(data);
+    match &run.found {
+        Found::Pretraining(s) => {
+            let of = Value {
+                task: "pretraining",
+                method: &s.command,
+                arch: &s.arch,
+                batch_size: Some(s.batch_size),
+                step: s.steps,
+                ..blank
+            };
+            let metrics = [
+                ("flops_per_step", Some(s.flops_per_step as f64), None),
+                (
+                    "seconds_per_step",
+                    Some(s.seconds / s.steps.max(1) as f64),
+                    None,
+                ),
+                ("final_loss", Some(s.final_loss_mean), None),
+                ("rotation_accuracy", s.rotation_accuracy, s.rotation_images),
+                ("knn_top1", s.knn_top1, None),
+            ];
+            let metrics = metrics.into_iter().filter_map(|(metric, value, images)| {
+                Some(Value {
+                    metric: metric.to_string(),
+                    value: value?,
+                    images,
+                    ..of.clone()
+                })
+            });
+            metrics.collect()
+        }
+        Found::Classification(s) => {
+            let start = s.start.as_ref();
+            let of = Value {
+                task: &s.command,
+                method: start.map_or("supervised", |start| &start.command),
+                arch: &s.arch,
+                batch_size: Some(s.batch_size),
+                step: s.steps,
+                pretrained_on: start.and_then(|start| other(start.data.as_str())),
+                label_fraction: Some(s.label_fraction),
+                ..blank
+            };
+            of_metrics(&of, &s.command, &s.metrics)
+        }
+        Found::Linear(s) => {
+            let of = Value {
+                task: &s.command,
+                method: &s.start.command,
+                arch: &s.arch,
+                batch_size: (s.start.batch_size > 0).then_some(s.start.batch_size),
+                step: s.start.steps,
+                pretrained_on: other(s.start.data.as_str()),
+                label_fraction: Some(s.label_fraction),
+                ..blank
+            };
+            of_metrics(&of, "linear", &s.metrics)
+        }
+        Found::Attack(s) => {
+            let points = s.curve.iter().map(|point| Value {
+                task: "attack",
+                method: s.start.pretrained_by.as_deref().unwrap_or(&s.start.command),
+                arch: &s.arch,
+                batch_size: Some(s.start.batch_size),
+                step: s.start.steps,
+                label_fraction: s.start.label_fraction,
+                metric: format!("{}_top1", s.method),
+                eps: Some(point.eps),
+                value: point.top1,
+                images: Some(s.images),
+                ..blank.clone()
+            });
+            points.collect()
+        }
+    }
+}
+
+/// The metrics of a classifier or a linear evaluation, named by `what` was evaluated.
+fn of_metrics<'a>(of: &Value<'a>, what: &str, metrics: &Metrics) -> Vec<Value<'a>> {
+    let images: u64 = metrics.confusion.iter().flatten().sum();
+    let values = [
+        ("top1", metrics.top1, true),
+        ("top2", metrics.top2, true),
+        ("top3", metrics.top3, true),
+        ("auc", metrics.auc_ovo, false),
+    ];
+    let values = values.map(|(metric, value, fraction)| Value {
+        metric: format!("{what}_{metric}"),
+        value,
+        images: fraction.then_some(images as usize),
+        ..of.clone()
+    });
+    values.to_vec()
+}
