@@ -8,11 +8,19 @@ use crate::{devices, reference};
 /// Input, weight, stride and padding of one convolution.
 type Case = ([usize; 4], [usize; 4], usize, usize);
 
-/// Whether the packed copies of one image fit a small binding: batches are sliced, images are not.
+/// Whether the packed copies of one image and of the weight fit a small binding: batches are sliced, they are not.
 pub fn fits(g: &shapes::ConvGeometry) -> bool {
-    let x = g.c.next_multiple_of(4) * g.h * g.w;
-    let dy = g.o.next_multiple_of(8) * g.oh * g.ow;
-    4 * x.max(dy) + 256 <= devices::SMALL_BINDING
+    // Weights are padded to tiles of up to 64 output channels, forward and back, images to those of the weight gradient.
+    let taps = g.kh * g.kw;
+    let largest = [
+        g.c * g.o.next_multiple_of(64) * taps,
+        g.o * g.c.next_multiple_of(64) * taps,
+        g.c.next_multiple_of(4) * g.h * g.w,
+        g.o.next_multiple_of(8) * g.oh * g.ow,
+    ];
+    largest
+        .iter()
+        .all(|&n| 4 * n + 256 <= devices::SMALL_BINDING)
 }
 
 fn convolutions_agree(stream: u32, cases: &[Case]) {
