@@ -23,15 +23,10 @@
 // busy and no element costs a division. Buffers hold whole images, or some channels of one image where an image is
 // larger than a binding; their first plane stands `offset` behind their start.
 //
-// The variant `vectors` takes four pixels of a plane at a time, where planes are whole vec4s; `elements` takes any
+// The variant `vectors` takes four pixels of a plane at a time, if planes are whole vec4s; `elements` takes any
 // planes. Their twins for f16 have f16 x, dy, y and shortcut; what belongs to a channel is f32 there too.
-//
-// `pairs`, for Vulkan on a processor, takes eight pixels, in planes of whole eights, and a lane has a split of its own:
-// loads cost the same wherever the lanes' addresses point (docs/performance.md, WGSL on llvmpipe), barriers and what is
-// loaded for each channel cost more than the pixels of small planes.
-#variant elements WIDTH=1 PAIRS=0
-#variant vectors WIDTH=4 PAIRS=0
-#variant pairs WIDTH=8 PAIRS=1
+#variant elements WIDTH=1
+#variant vectors WIDTH=4
 
 #f16
 
@@ -40,7 +35,31 @@ enable f16;
 #end
 
 #import grid
-#import pixels
+#import real
+
+// WIDTH neighbouring pixels: as they are stored, as they are computed with, and a test of each.
+#if WIDTH == 1
+alias Stored = real;
+alias Pixels = f32;
+alias Tests = bool;
+
+fn total(x: Pixels) -> f32 {
+    return x;
+}
+#else
+alias Stored = real4;
+alias Pixels = vec4f;
+alias Tests = vec4<bool>;
+
+fn total(x: Pixels) -> f32 {
+    return (x.x + x.y) + (x.z + x.w);
+}
+#end
+
+// max(x, 0) that keeps NaN: x < 0 is false for it.
+fn rectify(x: Pixels) -> Pixels {
+    return select(x, Pixels(0.0), x < Pixels(0.0));
+}
 
 struct Params {
     // Of the planes bound: channels, and the number of the first.
@@ -92,21 +111,13 @@ struct Params {
 // The rectified result of the forward pass, bound in the place of x.
 @group(0) @binding(1) var<storage, read> result: array<Stored>;
 
-#if PAIRS
-// A split is a lane's own.
-const WORKGROUP: u32 = 8u;
-
-fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
-    return value;
-}
-#else
 const WORKGROUP: u32 = 256u;
 
 var<workgroup> scratch: array<vec2f, 256>;
 var<workgroup> columns: array<vec2f, 16>;
 
 // The sum of `value` over the workgroup, in a fixed order: sixteen lanes add sixteen numbers each, then one lane
-// theirs. Barriers cost more than additions on a processor.
+// theirs.
 fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
     scratch[lane] = value;
     workgroupBarrier();
@@ -128,7 +139,6 @@ fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
     workgroupBarrier();
     return columns[0];
 }
-#end
 
 // What one lane takes of a split: every image_step'th image from lane_image on, and of each plane every pixel_step'th
 // unit from `pixel` on.
@@ -141,34 +151,19 @@ struct Walk {
     pixel: u32,
     pixel_step: u32,
     image_step: u32,
-    // Whether the lane writes the split's sums.
-    writes: bool,
 }
 
 fn walk(at: Invocation) -> Walk {
-#if PAIRS
-    let index = workgroup_index(at) * WORKGROUP + at.lane;
-#else
     let index = workgroup_index(at);
-#end
     var own: Walk;
     own.channel = index % params.channels;
     own.split = index / params.channels;
     own.first_image = min(own.split * params.images_per_split, params.images);
     own.end_image = min(own.first_image + params.images_per_split, params.images);
-#if PAIRS
-    own.lane_image = own.first_image;
-    own.pixel_step = 1u;
-    own.pixel = 0u;
-    own.image_step = 1u;
-    own.writes = true;
-#else
     own.lane_image = own.first_image + (at.lane >> params.lanes_log2);
     own.pixel_step = 1u << params.lanes_log2;
     own.pixel = at.lane & (own.pixel_step - 1u);
     own.image_step = WORKGROUP >> params.lanes_log2;
-    own.writes = at.lane == 0u;
-#end
     return own;
 }
 
@@ -183,37 +178,23 @@ fn statistics_of_split(at: Invocation) {
     let own = walk(at);
     var first = vec2f(0.0);
     if own.lane_image < own.end_image && own.pixel < params.plane_len {
-        let unit = x[plane_start(own, own.lane_image) + own.pixel];
-        first.y = ${WIDTH}.0;
-#for h in 0..1+PAIRS
-        first.x += total(pixels${h}(unit));
-#end
+        first = vec2f(total(Pixels(x[plane_start(own, own.lane_image) + own.pixel])), ${WIDTH}.0);
     }
     first = workgroup_sum(at.lane, first);
     let center = first.x / max(first.y, 1.0);
-#for h in 0..1+PAIRS
-    var sum${h} = Pixels(0.0);
-    var squares${h} = Pixels(0.0);
-#end
+    var sum = Pixels(0.0);
+    var squares = Pixels(0.0);
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let unit = x[start + p];
-#for h in 0..1+PAIRS
-            let d${h} = pixels${h}(unit) - center;
-            sum${h} += d${h};
-            squares${h} += d${h} * d${h};
-#end
+            let d = Pixels(x[start + p]) - center;
+            sum += d;
+            squares += d * d;
         }
     }
-#if PAIRS
-    let sums = vec2f(total(sum0 + sum1), total(squares0 + squares1));
-#else
-    let sums = vec2f(total(sum0), total(squares0));
-#end
-    let about = workgroup_sum(at.lane, sums);
+    let about = workgroup_sum(at.lane, vec2f(total(sum), total(squares)));
     let count = f32((own.end_image - own.first_image) * params.plane_len * ${WIDTH}u);
-    if own.writes && count > 0.0 {
+    if at.lane == 0u && count > 0.0 {
         let row = (params.first_split + own.split) * params.all_channels;
         let rest = about.x / count;
         partials[row + params.first_channel + own.channel] = vec4f(center + rest, about.y - about.x * rest, count, 0.0);
@@ -260,12 +241,8 @@ fn normalize(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let unit = x[start + p];
-#for h in 0..1+PAIRS
-            let value${h} = (pixels${h}(unit) - line.center) * line.factor + line.shift;
-            let result${h} = select(value${h}, rectify(value${h}), params.rectified == 1u);
-#end
-            y[start + p] = stored(result0, result${PAIRS});
+            let value = (Pixels(x[start + p]) - line.center) * line.factor + line.shift;
+            y[start + p] = Stored(select(value, rectify(value), params.rectified == 1u));
         }
     }
 }
@@ -277,13 +254,8 @@ fn normalize_add_relu(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let unit = x[start + p];
-            let other = shortcut[start + p];
-#for h in 0..1+PAIRS
-            let value${h} = (pixels${h}(unit) - line.center) * line.factor + line.shift;
-            let result${h} = rectify(value${h} + pixels${h}(other));
-#end
-            y[start + p] = stored(result0, result${PAIRS});
+            let value = (Pixels(x[start + p]) - line.center) * line.factor + line.shift;
+            y[start + p] = Stored(rectify(value + Pixels(shortcut[start + p])));
         }
     }
 }
@@ -294,31 +266,20 @@ fn gradient_sums_of_split(at: Invocation) {
     let c = params.first_channel + own.channel;
     let line = line_of(own);
     let all_pass = Tests(params.rectified == 0u);
-#for h in 0..1+PAIRS
-    var sum${h} = Pixels(0.0);
-    var with_x${h} = Pixels(0.0);
-#end
+    var sum = Pixels(0.0);
+    var with_x = Pixels(0.0);
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let unit = x[start + p];
-            let back = dy[start + p];
-#for h in 0..1+PAIRS
-            let centered${h} = pixels${h}(unit) - line.center;
-            let passes${h} = all_pass | (centered${h} * line.factor + line.shift > Pixels(0.0));
-            let d${h} = select(Pixels(0.0), pixels${h}(back), passes${h});
-            sum${h} += d${h};
-            with_x${h} += d${h} * centered${h};
-#end
+            let centered = Pixels(x[start + p]) - line.center;
+            let passes = all_pass | (centered * line.factor + line.shift > Pixels(0.0));
+            let d = select(Pixels(0.0), Pixels(dy[start + p]), passes);
+            sum += d;
+            with_x += d * centered;
         }
     }
-#if PAIRS
-    let own_sums = vec2f(total(sum0 + sum1), total(with_x0 + with_x1));
-#else
-    let own_sums = vec2f(total(sum0), total(with_x0));
-#end
-    let sums = workgroup_sum(at.lane, own_sums);
-    if own.writes && own.first_image < params.images {
+    let sums = workgroup_sum(at.lane, vec2f(total(sum), total(with_x)));
+    if at.lane == 0u && own.first_image < params.images {
         let row = (params.first_split + own.split) * params.all_channels;
         let deviation = sqrt(variance[c] + params.eps);
         partials[row + c] = vec4f(sums.x, sums.y / deviation, 0.0, 0.0);
@@ -369,15 +330,11 @@ fn input_gradient(at: Invocation) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
 #if in_place
-            let unit = y[start + p];
+            let value = Pixels(y[start + p]);
 #else
-            let unit = x[start + p];
+            let value = Pixels(x[start + p]);
 #end
-            let back = dy[start + p];
-#for h in 0..1+PAIRS
-            let result${h} = gradient_of(of_channel, shift, pixels${h}(unit), pixels${h}(back));
-#end
-            y[start + p] = stored(result0, result${PAIRS});
+            y[start + p] = Stored(gradient_of(of_channel, shift, value, Pixels(dy[start + p])));
         }
     }
 }
@@ -392,13 +349,8 @@ fn evaluation_dx(at: Invocation) {
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
-            let forward = result[start + p];
-            let back = dy[start + p];
-#for h in 0..1+PAIRS
-            let passes${h} = all_pass | (pixels${h}(forward) > Pixels(0.0));
-            let result${h} = select(Pixels(0.0), pixels${h}(back) * factor, passes${h});
-#end
-            y[start + p] = stored(result0, result${PAIRS});
+            let passes = all_pass | (Pixels(result[start + p]) > Pixels(0.0));
+            y[start + p] = Stored(select(Pixels(0.0), Pixels(dy[start + p]) * factor, passes));
         }
     }
 }

@@ -8,7 +8,8 @@
 // for i < grid_h, j < grid_w; input is 0 outside its planes.
 //
 //   input  [N, P, input_h, input_w]   x, or dy for dx
-//   w       [KH KW, P, Q]               w[tap w_tap + p w_term + q w_row]
+//   w       [KH KW, P, Q]               vec4s along q, packed and padded to whole tiles (pack.wgsl):
+//                                       w[tap w_tap + p w_term + q / 4]
 //   output  [N, Q, output_h, output_w]  y, or dx
 //
 //   forward: step = stride, direction = 1, row = column = -padding, out_step = 1; all taps.
@@ -24,23 +25,15 @@
 // then the channels of a block, so that a block's pixels stay in the cache from tap to tap. Invocations behind the last
 // pixel repeat it and store nothing, so that control flow stays uniform.
 //
-// The variants are those of gemm.wgsl, with its reasons:
-//   - plain and narrow (up to four output channels, the images of a stem's dx): w is vec4s along q, packed and padded
-//     to whole tiles (w_tap and w_term count vec4s; w_row is 1).
-//   - subgroup8 and subgroup32: w is single elements, where they lie in their tensor.
-// On a processor 1x1 kernels, and 3x3 ones with a padding of 1, of stride 1 are products of gemm_pairs.wgsl where all
-// lies in whole vectors (src/device/gpu/conv2d_pairs.rs).
-// A further one, staged in workgroup memory, is conv2d_staged.wgsl. Each has a twin for f16 input, w and output, whose
-// sums are f32 too.
+// The variant narrow is for up to four output channels, which the dx of a stem has.
+// conv2d_staged.wgsl computes the same with tiles in workgroup memory. Each has a twin for f16
+// input, w and output, whose sums are f32 too.
 //
-// One workgroup a tile, channel tiles fastest: the workgroups that run together share pixels.
+// One workgroup per tile, channel tiles fastest: the workgroups that run together share pixels.
 //
 // Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth.
-#variant plain ROWS=8 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
-#variant narrow ROWS=4 VECTORS=2 WORKGROUP=64 UNROLL=1 SUBGROUP=0 BLOCK=16
-#variant subgroup8_large ROWS=64 VECTORS=2 WORKGROUP=8 UNROLL=2 SUBGROUP=8 BLOCK=64
-#variant subgroup8_small ROWS=16 VECTORS=1 WORKGROUP=8 UNROLL=4 SUBGROUP=8 BLOCK=64
-#variant subgroup32 ROWS=32 VECTORS=1 WORKGROUP=32 UNROLL=2 SUBGROUP=32 BLOCK=64
+#variant plain ROWS=8 VECTORS=2 WORKGROUP=64
+#variant narrow ROWS=4 VECTORS=2 WORKGROUP=64
 
 #f16
 
@@ -54,23 +47,14 @@ enable f16;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<real>;
-#if SUBGROUP
-@group(0) @binding(2) var<storage, read> w: array<real>;
-#else
 @group(0) @binding(2) var<storage, read> w: array<real4>;
-#end
 @group(0) @binding(3) var<storage, read_write> output: array<real>;
 
 // Channels between two changes of the tap.
-const BLOCK: u32 = ${BLOCK}u;
+const BLOCK: u32 = 16u;
 
 @compute @workgroup_size(${WORKGROUP})
-fn conv2d(
-    at: Invocation,
-#if SUBGROUP
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-#end
-) {
+fn conv2d(at: Invocation) {
     let channel_tiles = (params.output_channels + ${ROWS - 1}u) / ${ROWS}u;
     let tile = workgroup_index(at);
     let first_channel = tile % channel_tiles * ${ROWS}u;
@@ -91,14 +75,7 @@ fn conv2d(
     let row${v} = vec4i(i${v} * params.step) + params.row;
     let column${v} = vec4i(j${v} * params.step) + params.column;
 #end
-#if SUBGROUP
-#for q in 0..ROWS/SUBGROUP
-    let w_channel${q} = min(first_channel + ${SUBGROUP * q}u + subgroup_lane, params.output_channels - 1u);
-    let w_offset${q} = w_channel${q} * params.w_row;
-#end
-#else
     let w_offset = first_channel / 4u;
-#end
 #for r in 0..ROWS
 #for v in 0..VECTORS
     var sum${r}_${v} = vec4f(0.0);
@@ -121,39 +98,24 @@ fn conv2d(
                     + select(vec4u(0u), input_row${v} * params.input_w + input_column${v}, inside${v});
 #end
                 var left_at = (tap_row + v * params.tap_step) * params.w_tap + block * params.w_term;
-                for (var p = block; p < block_end; p += ${UNROLL}u) {
-#for u in 0..UNROLL
-#if SUBGROUP
-                    // Behind the last channel the first is loaded again and taken as zero, on both sides, since 0 times
-                    // infinity is not 0.
-                    let there${u} = p + ${u}u < block_end;
-                    let input_on${u} = select(0u, ${u}u * plane, there${u});
-                    let w_on${u} = left_at + select(0u, ${u}u * params.w_term, there${u});
-#for q in 0..ROWS/SUBGROUP
-                    let left${u}_${q} = select(0.0, f32(w[w_offset${q} + w_on${u}]), there${u});
-#end
-#else
-                    let there${u} = true;
-                    let input_on${u} = 0u;
+                for (var p = block; p < block_end; p++) {
 #for q in 0..ROWS/4
-                    let left${u}_${q} = vec4f(w[w_offset + left_at + ${q}u]);
-#end
+                    let left${q} = vec4f(w[w_offset + left_at + ${q}u]);
 #end
 #for v in 0..VECTORS
-                    let loaded${u}_${v} = vec4f(
-                        f32(input[read_at${v}.x + input_on${u}]),
-                        f32(input[read_at${v}.y + input_on${u}]),
-                        f32(input[read_at${v}.z + input_on${u}]),
-                        f32(input[read_at${v}.w + input_on${u}]),
+                    let loaded${v} = vec4f(
+                        f32(input[read_at${v}.x]),
+                        f32(input[read_at${v}.y]),
+                        f32(input[read_at${v}.z]),
+                        f32(input[read_at${v}.w]),
                     );
-                    let right${u}_${v} = select(vec4f(0.0), loaded${u}_${v}, inside${v} & vec4<bool>(there${u}));
-#end
+                    let right${v} = select(vec4f(0.0), loaded${v}, inside${v});
 #end
 #import outer_product
 #for v in 0..VECTORS
-                    read_at${v} += ${UNROLL}u * plane;
+                    read_at${v} += plane;
 #end
-                    left_at += ${UNROLL}u * params.w_term;
+                    left_at += params.w_term;
                 }
             }
         }
@@ -164,26 +126,6 @@ fn conv2d(
     let write_at${v} = params.output_offset + (image${v} * params.output_channels + first_channel) * output_plane
         + (i${v} * params.out_step + params.out_row) * params.output_w + j${v} * params.out_step + params.out_column;
 #end
-#if SUBGROUP
-    var sums: array<f32, ${ROWS * VECTORS * 4}>;
-#for q in 0..ROWS
-#for v in 0..VECTORS
-#for k in 0..4
-    sums[${(q * VECTORS + v) * 4 + k}] = sum${q}_${v}[${k}];
-#end
-#end
-#end
-    let channels = min(params.output_channels - first_channel, ${ROWS}u);
-    for (var q = 0u; q < channels; q++) {
-#for v in 0..VECTORS
-#for k in 0..4
-        if own${v}[${k}] < params.pixels {
-            output[write_at${v}[${k}] + q * output_plane] = real(sums[q * ${4 * VECTORS}u + ${4 * v + k}u]);
-        }
-#end
-#end
-    }
-#else
 #for v in 0..VECTORS
 #for k in 0..4
     if own${v}[${k}] < params.pixels {
@@ -193,7 +135,6 @@ fn conv2d(
         }
 #end
     }
-#end
 #end
 #end
 }

@@ -1,6 +1,5 @@
 // Convolution as implicit GEMM for graphics processors, forward and for the input's gradient: tiles of the weight and
-// of the input staged in workgroup memory. Maths, tensors and parameters are conv2d.wgsl's, and w is packed as for its
-// variant plain: vec4s along the output channels, padded to whole tiles.
+// of the input staged in workgroup memory. Maths, tensors and parameters are conv2d.wgsl's.
 //
 //   output[n, q, out_step i + out_row, out_step j + out_column]
 //     = sum over channels p, taps u < taps_h, v < taps_w of
@@ -23,7 +22,7 @@
 // The twin for f16 has f16 input, w and output; what is staged and summed is f32 there too.
 //
 // Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth. Its speed
-// on a graphics processor is not measured; on llvmpipe it is far slower than conv2d.wgsl's.
+// on a graphics processor is not measured.
 
 #f16
 

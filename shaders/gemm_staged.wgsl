@@ -5,8 +5,7 @@
 //   bias  [N]      added to every row (variant bias)
 //   c     [M, N]   some rows of C; columns `column .. column + n` are written
 //
-// The parameters are gemm.wgsl's, and the factors lie as its variant plain reads them: packed by pack.wgsl, or where
-// they are where they are stored so; rows of A are padded to whole tiles, columns of B to whole vec4s.
+// The parameters and the layout of the factors are those of gemm.wgsl.
 //
 // Tile: a workgroup of 128 holds 64 rows x 128 columns of C, an invocation 8 x 8 of them in registers. The sum goes on
 // 16 terms at a time: the workgroup copies 16 x 64 elements of A and 16 x 128 of B to workgroup memory, two and four
@@ -19,8 +18,8 @@
 // `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element; behind the last term both tiles are
 // zero.
 //
-// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two where
-// they are packed. Its speed on a graphics processor is not measured; on llvmpipe it is far slower than gemm.wgsl's.
+// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two if they
+// are packed. Its speed on a graphics processor is not measured.
 #variant plain BIAS=0
 #variant bias BIAS=1
 

@@ -7,14 +7,14 @@
 //
 // The products z_i . z_j of some rows i come from gemm.wgsl, which also makes dz_i = sum_j w_ij z_j of the weights: the
 // n x n matrix is never stored whole. A row of products is a workgroup's; a lane keeps a maximum and a sum for each of
-// its WIDTH columns of a vector, takes UNROLL vectors at a turn (on a processor loads are branches, which are to come
-// before the arithmetic; docs/performance.md), and the lanes are merged at the end. Both orders are fixed.
+// its WIDTH columns of a vector, takes UNROLL vectors at a turn, loaded before the arithmetic, and the lanes are merged at
+// the end. Both orders are fixed.
 //
-// n is even, so rows are whole vec2s (pairs); where it is a multiple of four they are read as vec4s (vectors).
+// n is even, so rows are whole vec2s; if it is a multiple of four they are read as vec4s.
 //
 // Floors: 4 n bytes a row for row_losses, 8 n for weigh, over the bandwidth, beside the 2 n d FLOPs of each product.
-#variant pairs WIDTH=2 UNROLL=4
-#variant vectors WIDTH=4 UNROLL=4
+#variant vec2 WIDTH=2 UNROLL=4
+#variant vec4 WIDTH=4 UNROLL=4
 
 #import grid
 #import reduce64

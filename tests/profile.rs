@@ -184,7 +184,7 @@ fn a_training_that_is_too_short_to_measure_is_refused() {
 fn gpu() -> Arc<ProfiledDevice> {
     static GPU: OnceLock<Arc<ProfiledDevice>> = OnceLock::new();
     GPU.get_or_init(|| {
-        let device = devices::open_gpu(false, None, true);
+        let device = devices::open_gpu(false, None);
         Arc::new(ProfiledDevice::gpu(Arc::new(device)))
     })
     .clone()

@@ -1,5 +1,5 @@
 //! naga translates every expanded shader to the languages of the platforms that it is not run on here: SPIR-V, Metal's,
-//! DirectX's, and, where neither f16 nor i64 is used, GLSL, so that their users meet no surprise.
+//! DirectX's, and, if no f16 is used, GLSL, so that their users meet no surprise.
 
 use std::collections::BTreeSet;
 
@@ -28,8 +28,6 @@ fn to_spirv(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(),
         entry_point: entry_point.to_string(),
     };
     let options = spv::Options {
-        // Subgroups came with 1.3.
-        lang_version: (1, 3),
         ..Default::default()
     };
     let words = spv::write_vec(module, info, &options, Some(&pipeline));
@@ -109,11 +107,9 @@ fn written(length: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// GLSL ES has neither f16 nor i64.
+/// GLSL ES has no f16.
 fn beyond_glsl(shader: &Shader) -> bool {
-    ["enable f16", "i64"]
-        .iter()
-        .any(|word| shader.source.contains(word))
+    shader.source.contains("enable f16")
 }
 
 #[test]

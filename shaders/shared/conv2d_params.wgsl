@@ -26,7 +26,6 @@ struct Params {
     out_column: u32,
     w_tap: u32,
     w_term: u32,
-    w_row: u32,
     // elements before image 0
     input_offset: u32,
     output_offset: u32,

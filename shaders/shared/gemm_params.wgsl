@@ -5,10 +5,8 @@ struct Params {
     k: u32,
     a_offset: u32,
     a_term: u32,
-    a_row: u32,
     b_offset: u32,
     b_term: u32,
-    b_column: u32,
     // elements before row 0 of c, and of a row
     c_offset: u32,
     c_stride: u32,

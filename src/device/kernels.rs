@@ -336,9 +336,6 @@ pub trait Kernels: Send + Sync {
     /// `factor * x`
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor>;
 
-    /// `x * s` with a device scalar `s`, `[1]`.
-    fn scale_by(&self, s: &Tensor, x: &Tensor) -> Result<Tensor>;
-
     /// `y = factor * x + y`, in place. Activations of either type.
     fn axpy(&self, factor: f32, x: &Tensor, y: &Tensor) -> Result<()>;
 

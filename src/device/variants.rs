@@ -12,43 +12,19 @@ use super::shapes::ConvGeometry;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Variant {
-    /// Registers alone; every operation has it, and every adapter runs it.
+    /// Registers alone; every operation has it.
     Plain,
     /// Tiles in workgroup memory.
     Staged,
-    /// Subgroups of 8 hand one factor round; the fewest loads.
-    Subgroup8Large,
-    /// The same, with less lost at the edges of a result.
-    Subgroup8Small,
-    /// Subgroups of 32 hand one factor round.
-    Subgroup32,
 }
 
 impl Variant {
-    pub const ALL: [Variant; 5] = [
-        Variant::Plain,
-        Variant::Staged,
-        Variant::Subgroup8Large,
-        Variant::Subgroup8Small,
-        Variant::Subgroup32,
-    ];
+    pub const ALL: [Variant; 2] = [Variant::Plain, Variant::Staged];
 
     pub fn name(self) -> &'static str {
         match self {
             Variant::Plain => "plain",
             Variant::Staged => "staged",
-            Variant::Subgroup8Large => "subgroup8_large",
-            Variant::Subgroup8Small => "subgroup8_small",
-            Variant::Subgroup32 => "subgroup32",
-        }
-    }
-
-    /// The size that every subgroup of an adapter must have to run it, since its kernels name each lane.
-    pub fn subgroup_size(self) -> Option<u32> {
-        match self {
-            Variant::Plain | Variant::Staged => None,
-            Variant::Subgroup8Large | Variant::Subgroup8Small => Some(8),
-            Variant::Subgroup32 => Some(32),
         }
     }
 }
@@ -457,20 +433,22 @@ mod tests {
     #[test]
     fn a_class_goes_before_costs_and_both_before_plain() {
         let mut table = VariantTable::only(Variant::Staged, key("a card"));
-        table.cost.insert(Variant::Subgroup8Large, 3);
         let (known, other) = (class(1, 8), class(1, 16));
-        table.classes.insert(known, Variant::Subgroup32);
-        let all = [
-            (Variant::Plain, 1),
-            (Variant::Staged, 10),
-            (Variant::Subgroup8Large, 3),
-            (Variant::Subgroup32, 1),
-        ];
-        assert_eq!(table.choose(&known, &all), Variant::Subgroup32);
-        assert_eq!(table.choose(&other, &all), Variant::Subgroup8Large);
-        // What the adapter cannot run is not taken.
-        assert_eq!(table.choose(&known, &all[..2]), Variant::Staged);
-        assert_eq!(table.choose(&known, &all[..1]), Variant::Plain);
+        table.classes.insert(known, Variant::Plain);
+        let both = [(Variant::Plain, 30), (Variant::Staged, 10)];
+        assert_eq!(table.choose(&known, &both), Variant::Plain);
+        assert_eq!(table.choose(&other, &both), Variant::Staged);
+        // A cost counts per element of the padded result.
+        table.cost.insert(Variant::Plain, 3);
+        table.cost.insert(Variant::Staged, 8);
+        assert_eq!(table.choose(&other, &both), Variant::Staged);
+        table.cost.insert(Variant::Staged, 10);
+        assert_eq!(table.choose(&other, &both), Variant::Plain);
+        // A variant that the operation does not have is not taken.
+        table.classes.insert(known, Variant::Staged);
+        assert_eq!(table.choose(&known, &both[..1]), Variant::Plain);
+        table.cost.remove(&Variant::Plain);
+        assert_eq!(table.choose(&other, &both[..1]), Variant::Plain);
     }
 
     #[test]

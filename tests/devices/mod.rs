@@ -1,7 +1,6 @@
-//! The devices under test, each opened once a process: the CPU with and without Winograd's convolution, three GPU
-//! contexts on one adapter, a fourth that uses no subgroup operations, and one for each variant of products and
-//! convolutions that the adapter runs. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe
-//! where that is not set).
+//! The devices under test, each opened once per process: the CPU with and without Winograd's convolution, three GPU
+//! contexts on one adapter, and one for each variant of products and convolutions. The adapter is the one whose name
+//! contains `PARALLAX_TEST_ADAPTER` (llvmpipe if that is not set).
 
 use std::sync::{Arc, OnceLock};
 
@@ -37,7 +36,7 @@ pub fn gpu(runtime_checks: bool) -> Device {
     static CHECKED: OnceLock<Device> = OnceLock::new();
     let context = if runtime_checks { &CHECKED } else { &UNCHECKED };
     context
-        .get_or_init(|| open(runtime_checks, None, true))
+        .get_or_init(|| Arc::new(open_gpu(runtime_checks, None)))
         .clone()
 }
 
@@ -45,14 +44,8 @@ pub fn gpu(runtime_checks: bool) -> Device {
 pub fn gpu_sliced() -> Device {
     static SLICED: OnceLock<Device> = OnceLock::new();
     SLICED
-        .get_or_init(|| open(false, Some(SMALL_BINDING as u64), true))
+        .get_or_init(|| Arc::new(open_gpu(false, Some(SMALL_BINDING as u64))))
         .clone()
-}
-
-/// A GPU device whose kernels use no subgroup operations.
-pub fn gpu_without_subgroups() -> Device {
-    static PLAIN: OnceLock<Device> = OnceLock::new();
-    PLAIN.get_or_init(|| open(false, None, false)).clone()
 }
 
 /// Every device, with a name for messages.
@@ -70,31 +63,29 @@ pub fn unsliced() -> [(&'static str, Device); 3] {
     ]
 }
 
-/// Every device, with those that leave out what a kernel may use (subgroup operations, Winograd's method) and those
-/// that run one variant of products and convolutions alone.
+/// Every device, with the CPU that leaves out Winograd's method and the GPUs that run one variant of products and
+/// convolutions alone.
 pub fn all_variants() -> Vec<(&'static str, Device)> {
-    let without = [
-        ("gpu without subgroups", gpu_without_subgroups()),
-        ("cpu without winograd", cpu_without_winograd()),
-    ];
+    let without = [("cpu without winograd", cpu_without_winograd())];
     let forced = forced()
         .iter()
         .map(|(variant, gpu)| -> (_, Device) { (variant.name(), gpu.clone()) });
     all().into_iter().chain(without).chain(forced).collect()
 }
 
-/// A GPU device for each variant that the adapter runs, which takes it wherever an operation has it.
+/// A GPU device for each variant, which takes it wherever an operation has it.
 pub fn forced() -> &'static [(Variant, Arc<GpuDevice>)] {
     static FORCED: OnceLock<Vec<(Variant, Arc<GpuDevice>)>> = OnceLock::new();
     FORCED.get_or_init(|| {
         let open = |variant| {
             let options = GpuOptions {
                 variant: Some(variant),
-                ..options(false, None, true)
+                ..options(false, None)
             };
-            Some((variant, Arc::new(GpuDevice::open(options).ok()?)))
+            let gpu = GpuDevice::open(options).expect("an adapter that runs one runs all");
+            (variant, Arc::new(gpu))
         };
-        Variant::ALL.into_iter().filter_map(open).collect()
+        Variant::ALL.into_iter().map(open).collect()
     })
 }
 
@@ -113,28 +104,23 @@ pub fn with_f16(
     with
 }
 
-fn open(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> Device {
-    Arc::new(open_gpu(runtime_checks, binding_limit, subgroups))
-}
-
 /// The adapter under test.
 fn adapter() -> String {
     std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string())
 }
 
-fn options(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> GpuOptions {
+fn options(runtime_checks: bool, binding_limit: Option<u64>) -> GpuOptions {
     GpuOptions {
         adapter: AdapterChoice::Named(adapter()),
         runtime_checks,
         binding_limit,
-        subgroups,
         ..GpuOptions::default()
     }
 }
 
 /// A GPU device of the caller's own. An adapter may not give back all that an opened device took: open few.
-pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>, subgroups: bool) -> GpuDevice {
-    let device = GpuDevice::open(options(runtime_checks, binding_limit, subgroups));
+pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>) -> GpuDevice {
+    let device = GpuDevice::open(options(runtime_checks, binding_limit));
     match device {
         Ok(device) => device,
         Err(error) => panic!(

@@ -1,7 +1,6 @@
 //! Convolution, forward and both gradients.
 
 use parallax::device::shapes::{self, Conv2d};
-use parallax::device::variants::Variant;
 
 use crate::compare::{agree, normal, put, random, size, wide};
 use crate::{devices, reference};
@@ -9,21 +8,15 @@ use crate::{devices, reference};
 /// Input, weight, stride and padding of one convolution.
 type Case = ([usize; 4], [usize; 4], usize, usize);
 
-/// Whether one image and the weight, padded to the kernels' tiles, fit a small binding: batches are sliced, they are
-/// not.
+/// Whether the packed copies of one image and of the weight fit a small binding: batches are sliced, they are not.
 pub fn fits(g: &shapes::ConvGeometry) -> bool {
-    // Without subgroups of 8 weights are packed, in tiles of up to 64 rows.
-    let mut forced = devices::forced().iter();
-    let tile = match forced.any(|(variant, _)| *variant == Variant::Subgroup8Large) {
-        true => 16,
-        false => 64,
-    };
-    let channels = |count: usize| count.next_multiple_of(tile);
+    // Weights are padded to tiles of up to 64 output channels, forward and back, images to those of the weight gradient.
     let taps = g.kh * g.kw;
     let largest = [
-        channels(g.c) * channels(g.o) * taps,
-        channels(g.o) * g.oh * g.ow,
-        channels(g.c) * g.h * g.w,
+        g.c * g.o.next_multiple_of(64) * taps,
+        g.o * g.c.next_multiple_of(64) * taps,
+        g.c.next_multiple_of(4) * g.h * g.w,
+        g.o.next_multiple_of(8) * g.oh * g.ow,
     ];
     largest
         .iter()
@@ -141,14 +134,13 @@ fn across_tile_borders() {
     );
 }
 
-/// 1x1 kernels of stride 1: products whose columns or terms are cut into images, and those that do not lie in whole
-/// vectors.
+/// 1x1 kernels of stride 1, with planes and channels that are whole vec4s and that are not.
 #[test]
 fn kernels_of_1x1() {
     convolutions_agree(
         38,
         &[
-            // Whole vectors; ragged edges of the tile on every side.
+            // Whole vec4s; ragged edges of the tile on every side.
             ([5, 64, 8, 8], [64, 64, 1, 1], 1, 0),
             ([3, 72, 4, 4], [68, 72, 1, 1], 1, 0),
             ([7, 4, 4, 2], [136, 4, 1, 1], 1, 0),
@@ -156,7 +148,7 @@ fn kernels_of_1x1() {
             // Sums over pixels that are cut into runs, inside an image and between two.
             ([9, 8, 12, 12], [12, 8, 1, 1], 1, 0),
             ([33, 16, 8, 4], [8, 16, 1, 1], 1, 0),
-            // Planes, or channels, that are no whole vectors: of either kind, and of one alone.
+            // Planes, or channels, that are no whole vec4s.
             ([3, 64, 6, 6], [64, 64, 1, 1], 1, 0),
             ([3, 64, 5, 5], [64, 64, 1, 1], 1, 0),
             ([3, 62, 4, 4], [64, 62, 1, 1], 1, 0),
@@ -164,32 +156,32 @@ fn kernels_of_1x1() {
             ([2, 68, 4, 4], [64, 68, 1, 1], 1, 0),
             // More than a small binding.
             ([17, 16, 16, 16], [24, 16, 1, 1], 1, 0),
-            // Padding: no product.
+            // Padding.
             ([2, 8, 8, 8], [8, 8, 1, 1], 1, 1),
         ],
     );
 }
 
-/// 3x3 kernels of stride 1 and padding 1: products over unfolded images, and those that do not lie in whole vectors.
+/// 3x3 kernels of stride 1, with rows and channels that are whole vec4s and that are not.
 #[test]
 fn kernels_of_3x3() {
     convolutions_agree(
         39,
         &[
-            // Rows of whole eights, which the rows of taps share; ragged edges of the tile on every side.
+            // Rows of whole eights; ragged edges of the tile on every side.
             ([3, 72, 3, 8], [68, 72, 3, 3], 1, 1),
             ([2, 64, 16, 16], [64, 64, 3, 3], 1, 1),
             ([3, 8, 1, 24], [4, 8, 3, 3], 1, 1),
             // Rows of fours.
             ([5, 72, 4, 4], [20, 72, 3, 3], 1, 1),
             ([2, 16, 2, 12], [136, 16, 3, 3], 1, 1),
-            // One of the three alone, or none: odd rows of fours, channels or rows that are no whole vectors.
+            // Planes, channels or rows that are no whole eights or no whole fours.
             ([2, 64, 3, 4], [64, 64, 3, 3], 1, 1),
             ([2, 62, 8, 8], [64, 62, 3, 3], 1, 1),
             ([2, 64, 8, 8], [62, 64, 3, 3], 1, 1),
             ([2, 68, 8, 8], [64, 68, 3, 3], 1, 1),
             ([2, 64, 8, 6], [64, 64, 3, 3], 1, 1),
-            // More images than are unfolded at once, forward and back.
+            // Larger batches, forward and back.
             ([40, 64, 16, 16], [8, 64, 3, 3], 1, 1),
             ([40, 8, 16, 16], [64, 8, 3, 3], 1, 1),
             // Not the padding that keeps the size.

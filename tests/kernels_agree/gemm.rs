@@ -69,7 +69,7 @@ fn gemm_across_tile_borders() {
         // The ragged edges of the largest tile, and an odd number of terms.
         [250, 123, 37],
         [250, 124, 37],
-        // Whole vectors of pairs, with ragged edges of the tile; the last has two rows more than whole vectors of rows.
+        // Columns, and but for the last rows, of whole vec4s: with ragged edges of the tile.
         [68, 72, 4],
         [128, 64, 132],
         [20, 8, 64],
@@ -98,7 +98,7 @@ fn linear() {
         [65, 129, 63],
         [257, 33, 130],
         [2, 1000, 3],
-        // Whole vectors of pairs.
+        // Inputs and outputs of whole vec4s.
         [67, 36, 72],
     ];
     sizes.extend((0..4).map(|_| std::array::from_fn(|_| size(&mut rng, 1, 150))));

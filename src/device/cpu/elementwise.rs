@@ -97,13 +97,6 @@ pub(super) fn scale(device: &CpuDevice, factor: f32, x: &Tensor) -> Result<Tenso
     map(device, "scale", x, |x| factor * x)
 }
 
-pub(super) fn scale_by(device: &CpuDevice, s: &Tensor, x: &Tensor) -> Result<Tensor> {
-    s.expect("scale_by", "s", &[1], DType::F32)?;
-    shapes::floats("scale_by", "x", x)?;
-    let s = read_f32("scale_by", "s", s)?[0];
-    map(device, "scale_by", x, |x| x * s)
-}
-
 pub(super) fn axpy(_: &CpuDevice, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
     shapes::activations("axpy", "x", x)?;
     shapes::same("axpy", ("x", x), ("y", y))?;

@@ -284,10 +284,6 @@ impl Kernels for CpuDevice {
         elementwise::scale(self, factor, x)
     }
 
-    fn scale_by(&self, s: &Tensor, x: &Tensor) -> Result<Tensor> {
-        elementwise::scale_by(self, s, x)
-    }
-
     fn axpy(&self, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
         elementwise::axpy(self, factor, x, y)
     }

@@ -1,7 +1,7 @@
 //! Launches of `shaders/batch_norm.wgsl`.
 
 use super::shaders::batch_norm_elements::{self as elements, Params};
-use super::shaders::{batch_norm_pairs as pairs, batch_norm_vectors as vectors};
+use super::shaders::batch_norm_vectors as vectors;
 use super::{EntryPoint, GpuDevice, Part};
 use crate::device::kernels::{
     Activation, BatchNormGradients, BatchStatistics, ChannelNorm, Kernels, RunningUpdate,
@@ -14,12 +14,8 @@ use crate::tensor::{DType, Tensor};
 /// Elements of one channel that a workgroup takes: enough to hide its start, few enough to fill a device.
 const SPLIT: usize = 8 * 1024;
 
-/// An entry point for planes of any size, the one for planes of whole vec4s, and the one for planes of whole eights on
-/// a processor.
-type Entries = [&'static EntryPoint; 3];
-
-/// Lanes of a workgroup of the last, each of which has a split of its own.
-const LANES: usize = 8;
+/// An entry point for planes of any size, and the one for planes of whole vec4s.
+type Entries = [&'static EntryPoint; 2];
 
 /// A contiguous part of a batch that fits a binding: whole images, or some channels of one image.
 struct Slab {
@@ -48,11 +44,7 @@ impl Batch {
         eps: f32,
     ) -> Result<Batch> {
         let plane = h * w;
-        let width = match plane {
-            _ if plane.is_multiple_of(8) && device.context.prefers_pairs() => 8,
-            _ if plane.is_multiple_of(4) => 4,
-            _ => 1,
-        };
+        let width = if plane.is_multiple_of(4) { 4 } else { 1 };
         let lanes = (plane / width).next_power_of_two().min(256);
         let images_per_split = SPLIT.div_ceil(plane);
         let mut params = Params {
@@ -116,7 +108,7 @@ impl Batch {
     fn launch(
         &self,
         device: &GpuDevice,
-        [elements, vectors, pairs]: Entries,
+        [elements, vectors]: Entries,
         inputs: &[&Tensor],
         middle: &[&Tensor],
         output: Option<&Tensor>,
@@ -124,11 +116,7 @@ impl Batch {
         let cut = |x: &Tensor, slab: &Slab| -> Result<(Part, usize)> {
             device.part_from(self.operation, "x", x, slab.start, slab.len)
         };
-        let (entry, splits) = match self.width {
-            8 => (pairs, LANES),
-            4 => (vectors, 1),
-            _ => (elements, 1),
-        };
+        let entry = if self.width == 4 { vectors } else { elements };
         for slab in &self.slabs {
             let mut params = slab.params;
             let mut parts = Vec::with_capacity(7);
@@ -143,10 +131,9 @@ impl Batch {
             if let Some(y) = output {
                 parts.push(cut(y, slab)?.0);
             }
-            let all = params.images.div_ceil(params.images_per_split) * params.channels;
-            let workgroups = (all as usize).div_ceil(splits);
+            let workgroups = params.images.div_ceil(params.images_per_split) * params.channels;
             let dtype = inputs[0].dtype();
-            device.launch_for(dtype, entry, params, &parts, workgroups)?;
+            device.launch_for(dtype, entry, params, &parts, workgroups as usize)?;
         }
         Ok(())
     }
@@ -177,7 +164,6 @@ pub(super) fn batch_norm_statistics(device: &GpuDevice, x: &Tensor) -> Result<Ba
         [
             &elements::STATISTICS_OF_SPLIT,
             &vectors::STATISTICS_OF_SPLIT,
-            &pairs::STATISTICS_OF_SPLIT,
         ],
         &[x],
         &[&partials],
@@ -209,16 +195,12 @@ pub(super) fn batch_norm(
     let mut batch = Batch::new(device, operation, shape, *eps)?;
     match activation {
         Activation::AddRelu(shortcut) => {
-            let entries = [
-                &elements::NORMALIZE_ADD_RELU,
-                &vectors::NORMALIZE_ADD_RELU,
-                &pairs::NORMALIZE_ADD_RELU,
-            ];
+            let entries = [&elements::NORMALIZE_ADD_RELU, &vectors::NORMALIZE_ADD_RELU];
             batch.launch(device, entries, &[x, shortcut], &of_channels, Some(&y))?;
         }
         Activation::Identity | Activation::Relu => {
             batch.rectify(matches!(activation, Activation::Relu));
-            let entries = [&elements::NORMALIZE, &vectors::NORMALIZE, &pairs::NORMALIZE];
+            let entries = [&elements::NORMALIZE, &vectors::NORMALIZE];
             batch.launch(device, entries, &[x], &of_channels, Some(&y))?;
         }
     }
@@ -254,7 +236,6 @@ impl Backward {
             [
                 &elements::GRADIENT_SUMS_OF_SPLIT,
                 &vectors::GRADIENT_SUMS_OF_SPLIT,
-                &pairs::GRADIENT_SUMS_OF_SPLIT,
             ],
             &[x, dy],
             &[mean, variance, &norm.gamma, &norm.beta, &partials],
@@ -316,11 +297,7 @@ pub(super) fn backward(
     let operation = kind.backward_kernel();
     let backward = Backward::new(device, operation, [dy, x], norm, rectified, kind)?;
     let dx = device.allocate(x.shape(), x.dtype())?;
-    let entries = [
-        &elements::INPUT_GRADIENT,
-        &vectors::INPUT_GRADIENT,
-        &pairs::INPUT_GRADIENT,
-    ];
+    let entries = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
     backward.launch(device, entries, &[x, dy], norm, dx)
 }
 
@@ -338,7 +315,6 @@ pub(super) fn training_backward_in_place(
     let entries = [
         &elements::INPUT_GRADIENT_IN_PLACE,
         &vectors::INPUT_GRADIENT_IN_PLACE,
-        &pairs::INPUT_GRADIENT_IN_PLACE,
     ];
     backward.launch(device, entries, &[dy], norm, x.clone())
 }
@@ -354,11 +330,7 @@ pub(super) fn batch_norm_evaluation_dx(
     let dx = device.allocate(dy.shape(), dy.dtype())?;
     let mut batch = Batch::new(device, operation, shape, norm.eps)?;
     batch.rectify(y.is_some());
-    let entries = [
-        &elements::EVALUATION_DX,
-        &vectors::EVALUATION_DX,
-        &pairs::EVALUATION_DX,
-    ];
+    let entries = [&elements::EVALUATION_DX, &vectors::EVALUATION_DX];
     // Where nothing was rectified, the kernel does not look at what stands in y's place.
     let inputs = [y.unwrap_or(dy), dy];
     let of_channels = [&norm.statistics.variance, &norm.gamma];

@@ -20,9 +20,6 @@ pub struct GpuOptions {
     /// The largest part of a tensor, in bytes, that a kernel is given at once; the adapter's own limit where absent.
     /// Tests make it small, so that the sliced paths run on small tensors.
     pub binding_limit: Option<u64>,
-    /// Whether kernels may use subgroup operations where the adapter has them. Tests turn it off, so that the kernels
-    /// for adapters without them run too.
-    pub subgroups: bool,
     /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is
     /// told.
     pub f16: bool,
@@ -37,7 +34,6 @@ impl Default for GpuOptions {
             adapter: AdapterChoice::Hardware,
             runtime_checks: false,
             binding_limit: None,
-            subgroups: true,
             f16: true,
             variant: None,
         }
@@ -62,12 +58,8 @@ pub(crate) struct Context {
     pub(super) name: String,
     /// Bytes of a tensor that a kernel is given at once.
     pub(super) binding_limit: u64,
-    /// Smallest and largest subgroup, where kernels may use subgroup operations.
-    pub(super) subgroup_size: Option<[u32; 2]>,
     /// Whether kernels can read and write f16.
     pub(super) has_f16: bool,
-    /// Whether kernels can load two elements as one i64.
-    pub(super) has_i64: bool,
     /// Which variant each shape runs.
     pub(super) table: Mutex<VariantTable>,
     /// The name for data of the adapter's pipelines, where it has them.
@@ -95,9 +87,7 @@ impl Context {
         check_limits(&info.name, &limits)?;
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
-            | wgpu::Features::PIPELINE_CACHE
-            | wgpu::Features::SHADER_INT64;
-        wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
+            | wgpu::Features::PIPELINE_CACHE;
         wanted.set(wgpu::Features::SHADER_F16, options.f16);
         let features = adapter.features() & wanted;
         let (device, queue) = adapter
@@ -132,9 +122,6 @@ impl Context {
             .binding_limit
             .map_or(adapter_limit, |limit| limit.min(adapter_limit));
         let stream = Stream::new(&device, &limits);
-        let subgroup_size = features
-            .contains(wgpu::Features::SUBGROUP)
-            .then_some([info.subgroup_min_size, info.subgroup_max_size]);
         let key = TableKey {
             adapter: info.name.clone(),
             driver: adapters::driver(&info),
@@ -142,21 +129,14 @@ impl Context {
         };
         let table = match options.variant {
             None => VariantTable::shipped(key),
-            Some(variant) => {
-                check_variant(variant, &info.name, subgroup_size)?;
-                VariantTable::only(variant, key)
-            }
+            Some(variant) => VariantTable::only(variant, key),
         };
         Ok(Context {
             device,
             queue,
             // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
             binding_limit: (binding_limit / 256 * 256).max(256),
-            subgroup_size,
             has_f16: features.contains(wgpu::Features::SHADER_F16),
-            // Through Vulkan alone: what other backends make of loads of 64 bits was never run.
-            has_i64: features.contains(wgpu::Features::SHADER_INT64)
-                && info.backend == wgpu::Backend::Vulkan,
             table: Mutex::new(table),
             pipeline_key: match features.contains(wgpu::Features::PIPELINE_CACHE) {
                 true => wgpu::util::pipeline_cache_key(&info),
@@ -177,12 +157,6 @@ impl Context {
             pool: Pool::default(),
             failure,
         })
-    }
-
-    /// Whether kernels that memory bounds take two elements at once and a lane has work of its own: where a processor
-    /// runs them, on which every load is made lane by lane.
-    pub(super) fn prefers_pairs(&self) -> bool {
-        self.is_software && self.has_i64
     }
 
     /// Fails where wgpu has reported an error since the device was opened.
@@ -317,30 +291,6 @@ impl Context {
     }
 }
 
-/// Whether an adapter whose subgroups are of `subgroup_size`, where they may be used, runs `variant`.
-pub(super) fn runs(variant: Variant, subgroup_size: Option<[u32; 2]>) -> bool {
-    match variant.subgroup_size() {
-        None => true,
-        Some(size) => subgroup_size == Some([size, size]),
-    }
-}
-
-/// Fails where an adapter cannot run the one variant that was asked for.
-fn check_variant(variant: Variant, name: &str, subgroup_size: Option<[u32; 2]>) -> Result<()> {
-    if runs(variant, subgroup_size) {
-        return Ok(());
-    }
-    let has = match subgroup_size {
-        None => "subgroups are not in use there".to_string(),
-        Some([smallest, largest]) => format!("its subgroups are of {smallest} to {largest}"),
-    };
-    let needs = variant.subgroup_size().unwrap_or_default();
-    Err(Error::device(
-        name,
-        format!("the variant {variant} needs subgroups of {needs} and no other, and {has}"),
-    ))
-}
-
 /// Fails where an adapter is too small for the kernels.
 fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
     for (what, has, needs) in [
@@ -384,18 +334,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_variant_for_a_subgroup_size_needs_that_size_and_no_other() {
-        let variant = Variant::Subgroup8Large;
-        assert!(runs(variant, Some([8, 8])) && runs(Variant::Staged, None));
-        for size in [None, Some([8, 32]), Some([4, 8]), Some([32, 32])] {
-            assert!(!runs(variant, size), "{size:?}");
-        }
-        let error = check_variant(variant, "a card", Some([8, 32])).unwrap_err();
-        let words = "the variant subgroup8_large needs subgroups of 8 and no other, and its subgroups are of 8 to 32";
-        assert!(error.to_string().ends_with(words), "{error}");
-    }
 
     #[test]
     fn an_adapter_that_is_too_small_is_told_what_it_lacks() {

@@ -1,47 +1,32 @@
 //! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`: convolution and its
-//! two gradients, where they are no products of `conv2d_pairs.rs`.
+//! two gradients.
 
-use super::conv2d_pairs::{self, WeightGradient};
+use super::GpuDevice;
 use super::gemm::Tile;
 use super::pack::{Layout, pack};
-use super::shaders::{
-    conv2d_dw_plain, conv2d_dw_subgroup8_large, conv2d_dw_subgroup8_small, conv2d_dw_subgroup32,
-    conv2d_narrow, conv2d_plain, conv2d_staged, conv2d_subgroup8_large, conv2d_subgroup8_small,
-    conv2d_subgroup32,
-};
-use super::{EntryPoint, GpuDevice};
+use super::shaders::{conv2d_dw_plain, conv2d_narrow, conv2d_plain, conv2d_staged};
 use crate::device::kernels::Kernels;
 use crate::device::shapes::{self, Conv2d, ConvGeometry};
 use crate::device::variants::{Operation, ShapeClass, Variant};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// The weight gradient's sum is split until there are about this many workgroups: enough to fill a large GPU, and for
-/// workgroups of one small subgroup on a processor, enough for its threads.
+/// The weight gradient's sum is split until there are about this many workgroups: enough to fill a large GPU.
 const DW_WORKGROUPS: usize = 1024;
-const DW_WORKGROUPS_ON_PROCESSOR: usize = 64;
 /// Pixels that one split adds up: at least, so that partial sums cost little beside them, and at most.
 const DW_PIXELS: [usize; 2] = [512, 32 * 1024];
 /// Elements of each scratch tensor of the weight gradient, where one image fits: 64 MiB.
 const DW_SCRATCH: usize = 16 << 20;
 
 /// The variants of the forward kernel, for so many channels of the result.
-pub(super) fn tiles(output_channels: usize) -> [Tile; 5] {
+pub(super) fn tiles(output_channels: usize) -> [Tile; 2] {
     let (plain, rows) = match output_channels <= 4 {
         true => (&conv2d_narrow::CONV2D, 4),
         false => (&conv2d_plain::CONV2D, 8),
     };
-    let [large, small, of_32] = Tile::of_subgroups(
-        &conv2d_subgroup8_large::CONV2D,
-        &conv2d_subgroup8_small::CONV2D,
-        &conv2d_subgroup32::CONV2D,
-    );
     [
-        Tile::packed(Variant::Plain, plain, rows, 512),
-        Tile::packed(Variant::Staged, &conv2d_staged::CONV2D, 64, 128),
-        large,
-        small,
-        of_32,
+        Tile::new(Variant::Plain, plain, rows, 512),
+        Tile::new(Variant::Staged, &conv2d_staged::CONV2D, 64, 128),
     ]
 }
 
@@ -56,14 +41,12 @@ fn forward_tile(
     device.choose(&class, &tiles(rows), |tile| tile.padded(rows, columns))
 }
 
-/// The weight as the forward kernel reads it, in vec4s where it is packed and in elements otherwise.
+/// The weight as the forward kernel reads it: packed into vec4s, rounded if the input is f16.
 struct Weight {
-    /// Packed, or the weight itself, rounded where the input is f16.
     x: Tensor,
-    /// From a tap, a term of the sum and an output channel to the next.
+    /// vec4s from a tap and from a term of the sum to the next.
     tap: usize,
     term: usize,
-    row: usize,
 }
 
 impl Weight {
@@ -88,14 +71,6 @@ impl Weight {
             DType::F16 => device.cast(w, dtype)?,
             _ => w.clone(),
         };
-        if !tile.packed {
-            return Ok(Weight {
-                x: w,
-                tap: 1,
-                term,
-                row,
-            });
-        }
         let layout = Layout {
             rows: taps * terms,
             columns: rows,
@@ -112,7 +87,6 @@ impl Weight {
             x,
             tap: terms * vectors,
             term: vectors,
-            row: 1,
         })
     }
 }
@@ -129,9 +103,6 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
     shapes::floats("conv2d", "w", w)?;
     let y = device.allocate(&g.y_shape(), dtype)?;
     let tile = forward_tile(device, Operation::Conv2d, &g, [g.o, g.n * g.oh * g.ow]);
-    if conv2d_pairs::record(device, "conv2d", &tile, &g, [x, w, &y], false)? {
-        return Ok(y);
-    }
     let w = Weight::bind(device, "conv2d", (w, dtype), &g, false, &tile)?;
     let (x_row, y_row) = (g.c * g.h * g.w, g.o * g.oh * g.ow);
     for (start, count) in device.row_ranges("conv2d", g.n, &[x_row, y_row], usize::MAX)? {
@@ -165,7 +136,6 @@ pub(super) fn conv2d(device: &GpuDevice, x: &Tensor, w: &Tensor, conv: Conv2d) -
             out_column: 0,
             w_tap: w.tap as u32,
             w_term: w.term as u32,
-            w_row: w.row as u32,
             input_offset: x_offset as u32,
             output_offset: y_offset as u32,
         };
@@ -214,9 +184,6 @@ pub(super) fn conv2d_dx(
     shapes::floats("conv2d_dx", "w", w)?;
     let dx = device.allocate(&g.x_shape(), dtype)?;
     let tile = forward_tile(device, Operation::Conv2dDx, &g, [g.c, g.n * g.h * g.w]);
-    if conv2d_pairs::record(device, "conv2d_dx", &tile, &g, [dy, w, &dx], true)? {
-        return Ok(dx);
-    }
     let w = Weight::bind(device, "conv2d_dx", (w, dtype), &g, true, &tile)?;
     let (dy_row, dx_row) = (g.o * g.oh * g.ow, g.c * g.h * g.w);
     for (start, count) in device.row_ranges("conv2d_dx", g.n, &[dy_row, dx_row], usize::MAX)? {
@@ -254,7 +221,6 @@ pub(super) fn conv2d_dx(
                     out_column: columns.first as u32,
                     w_tap: w.tap as u32,
                     w_term: w.term as u32,
-                    w_row: w.row as u32,
                     input_offset: dy_offset as u32,
                     output_offset: dx_offset as u32,
                 };
@@ -279,72 +245,26 @@ fn channels_last(offset: usize, [n, channels, pixels]: [usize; 3]) -> Layout {
     }
 }
 
-/// One variant of the weight gradient's two kernels, whose tile counts columns as the shader does.
-struct Dw {
-    tile: Tile,
-    reduce: &'static EntryPoint,
-    workgroups: usize,
+/// The one variant of the weight gradient's first kernel, whose columns have four elements each.
+pub(super) fn dw_tile() -> Tile {
+    Tile::new(Variant::Plain, &conv2d_dw_plain::PARTIAL, 8, 128)
 }
 
-/// The variants of the weight gradient's first kernel.
-pub(super) fn dw_tiles() -> [Tile; 4] {
-    let [large, small, of_32] = Tile::of_subgroups(
-        &conv2d_dw_subgroup8_large::PARTIAL,
-        &conv2d_dw_subgroup8_small::PARTIAL,
-        &conv2d_dw_subgroup32::PARTIAL,
-    );
-    let plain = Tile::packed(Variant::Plain, &conv2d_dw_plain::PARTIAL, 8, 128);
-    [plain, large, small, of_32]
-}
-
-impl Dw {
-    fn of(device: &GpuDevice, g: &ConvGeometry) -> Dw {
-        let class = ShapeClass::convolution(Operation::Conv2dDw, g);
-        let elements = |tile: &Tile| match tile.packed {
-            // A column of the shader's is four of the result.
-            true => 4 * tile.padded(g.o, g.kh * g.kw * g.c.div_ceil(4)),
-            false => tile.padded(g.o, g.kh * g.kw * g.c),
-        };
-        let tile = device.choose(&class, &dw_tiles(), elements);
-        let (reduce, workgroups) = match tile.variant {
-            Variant::Subgroup8Large | Variant::Subgroup8Small => (
-                &conv2d_dw_subgroup8_large::REDUCE,
-                DW_WORKGROUPS_ON_PROCESSOR,
-            ),
-            Variant::Subgroup32 => (&conv2d_dw_subgroup32::REDUCE, DW_WORKGROUPS),
-            Variant::Plain | Variant::Staged => (&conv2d_dw_plain::REDUCE, DW_WORKGROUPS),
-        };
-        Dw {
-            tile,
-            reduce,
-            workgroups,
-        }
-    }
-
-    /// The result's columns, and the elements of one split's partial sums.
-    fn sizes(&self, g: &ConvGeometry) -> [usize; 2] {
-        let taps = g.kh * g.kw;
-        match self.tile.packed {
-            true => {
-                let columns = taps * g.c.div_ceil(4);
-                [columns, g.o.next_multiple_of(self.tile.rows) * columns * 4]
-            }
-            false => [taps * g.c, g.o * taps * g.c],
-        }
-    }
-
-    /// How the rows `(n, i)` of dy are split between workgroups: the rows of a split, and the splits.
-    fn splits(&self, device: &GpuDevice, g: &ConvGeometry, images: usize) -> [usize; 2] {
-        let [columns, result] = self.sizes(g);
-        let limit = (device.context.binding_limit / 4) as usize;
-        let most = (limit.min(DW_SCRATCH) / result).max(1);
-        let rows = images * g.oh;
-        let tiles = self.tile.workgroups(g.o, columns);
-        let wanted = rows.div_ceil(self.workgroups.div_ceil(tiles));
-        let [least, longest] = DW_PIXELS.map(|pixels| pixels.div_ceil(g.ow));
-        let rows_per_split = wanted.clamp(least, longest).max(rows.div_ceil(most));
-        [rows_per_split, rows.div_ceil(rows_per_split)]
-    }
+/// How the rows `(n, i)` of dy are split between workgroups, for partial sums of `result` elements in `tiles` tiles:
+/// the rows of a split, and the splits.
+fn dw_splits(
+    device: &GpuDevice,
+    g: &ConvGeometry,
+    images: usize,
+    [tiles, result]: [usize; 2],
+) -> [usize; 2] {
+    let limit = (device.context.binding_limit / 4) as usize;
+    let most = (limit.min(DW_SCRATCH) / result).max(1);
+    let rows = images * g.oh;
+    let wanted = rows.div_ceil(DW_WORKGROUPS.div_ceil(tiles));
+    let [least, longest] = DW_PIXELS.map(|pixels| pixels.div_ceil(g.ow));
+    let rows_per_split = wanted.clamp(least, longest).max(rows.div_ceil(most));
+    [rows_per_split, rows.div_ceil(rows_per_split)]
 }
 
 pub(super) fn conv2d_dw(
@@ -359,50 +279,27 @@ pub(super) fn conv2d_dw(
     shapes::activations("conv2d_dw", "x", x)?;
     dy.expect("conv2d_dw", "dy", &g.y_shape(), dtype)?;
     let dw = device.floats(&w_shape)?;
-    let kernels = Dw::of(device, &g);
-    let tile = &kernels.tile;
+    let tile = dw_tile();
     let (pixels, input) = (g.oh * g.ow, g.h * g.w);
     let (x_row, dy_row) = (g.c * input, g.o * pixels);
-    let [columns, result] = kernels.sizes(&g);
-    let in_pairs = WeightGradient::new(device, tile, dtype, &g);
     // Elements of an image's copy, and images to be copied at once at most.
-    let (copied, most) = match &in_pairs {
-        Some(product) => (product.elements(), product.images(g.n)),
-        None if tile.packed => {
-            let x = g.c.next_multiple_of(4) * input;
-            let largest = x.max(g.o.next_multiple_of(tile.rows) * pixels);
-            (largest, (DW_SCRATCH / largest).max(1))
-        }
-        None => (0, usize::MAX),
-    };
-    let ranges = device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, copied], most)?;
-    let whole = ranges.len() == 1;
-    for (start, count) in ranges {
-        let (mut x, mut x_offset) =
-            device.part_from("conv2d_dw", "x", x, start * x_row, count * x_row)?;
-        let (mut dy, mut dy_offset) =
+    let x_copied = g.c.next_multiple_of(4) * input;
+    let copied = x_copied.max(g.o.next_multiple_of(tile.rows) * pixels);
+    let most = (DW_SCRATCH / copied).max(1);
+    // A column of the kernel is a tap and four channels.
+    let columns = g.kh * g.kw * g.c.div_ceil(4);
+    let result = g.o.next_multiple_of(tile.rows) * columns * 4;
+    let tiles = tile.workgroups(g.o, columns);
+    for (start, count) in device.row_ranges("conv2d_dw", g.n, &[x_row, dy_row, copied], most)? {
+        let (x, x_offset) = device.part_from("conv2d_dw", "x", x, start * x_row, count * x_row)?;
+        let (dy, dy_offset) =
             device.part_from("conv2d_dw", "dy", dy, start * dy_row, count * dy_row)?;
-        let mut dy_stride = 0;
-        // Kept until the kernel is recorded: the pool would hand its buffers out again.
-        let mut copies = Vec::new();
-        if tile.packed {
-            let layout = channels_last(x_offset, [count, g.c, input]);
-            let packed_x = pack(device, "conv2d_dw", (x, dtype), layout, 4)?;
-            let layout = channels_last(dy_offset, [count, g.o, pixels]);
-            let packed_dy = pack(device, "conv2d_dw", (dy, dtype), layout, tile.rows)?;
-            (x, x_offset) = (device.whole("conv2d_dw", "x", &packed_x)?, 0);
-            (dy, dy_offset) = (device.whole("conv2d_dw", "dy", &packed_dy)?, 0);
-            dy_stride = packed_dy.shape()[1] / 4;
-            copies.extend([packed_x, packed_dy]);
-        }
-
-        let [rows_per_split, splits] = kernels.splits(device, &g, count);
-        // A single split has no other to be added to.
-        let direct = whole && splits == 1 && !tile.packed;
-        let partials = match direct {
-            true => dw.clone(),
-            false => device.floats(&[splits, result])?,
-        };
+        let layout = channels_last(x_offset, [count, g.c, input]);
+        let x = pack(device, "conv2d_dw", (x, dtype), layout, 4)?;
+        let layout = channels_last(dy_offset, [count, g.o, pixels]);
+        let dy = pack(device, "conv2d_dw", (dy, dtype), layout, tile.rows)?;
+        let [rows_per_split, splits] = dw_splits(device, &g, count, [tiles, result]);
+        let partials = device.floats(&[splits, result])?;
         let params = conv2d_dw_plain::Params {
             rows: (count * g.oh) as u32,
             rows_per_split: rows_per_split as u32,
@@ -414,35 +311,23 @@ pub(super) fn conv2d_dw(
             c: g.c as u32,
             channel_vectors: g.c.div_ceil(4) as u32,
             o: g.o as u32,
-            dy_stride: dy_stride as u32,
+            dy_stride: (dy.shape()[1] / 4) as u32,
             kernel_h: g.kh as u32,
             kernel_w: g.kw as u32,
             stride: g.stride as u32,
             padding: g.padding as u32,
             accumulate: u32::from(start > 0),
-            x_offset: x_offset as u32,
-            dy_offset: dy_offset as u32,
         };
-        let partials = device.whole("conv2d_dw", "the partial sums", &partials)?;
-        let workgroups = tile.workgroups(g.o, columns) * splits;
-        let recorded = match &in_pairs {
-            Some(product) => {
-                let images = [(dy.clone(), dy_offset), (x.clone(), x_offset)];
-                let sizes = [rows_per_split, workgroups];
-                product.record(device, &g, count, images, partials.clone(), sizes)?
-            }
-            None => false,
-        };
-        if !recorded {
-            let parts = [x, dy, partials.clone()];
-            device.launch_for(dtype, tile.entry, params, &parts, workgroups)?;
-        }
-        if direct {
-            continue;
-        }
-        let parts = [partials, device.whole("conv2d_dw", "dw", &dw)?];
+        let sums = device.whole("conv2d_dw", "the partial sums", &partials)?;
+        let parts = [
+            device.whole("conv2d_dw", "x", &x)?,
+            device.whole("conv2d_dw", "dy", &dy)?,
+            sums.clone(),
+        ];
+        device.launch_for(dtype, tile.entry, params, &parts, tiles * splits)?;
+        let parts = [sums, device.whole("conv2d_dw", "dw", &dw)?];
         let workgroups = (g.o * columns).div_ceil(256);
-        device.launch(kernels.reduce, params, &parts, workgroups)?;
+        device.launch(&conv2d_dw_plain::REDUCE, params, &parts, workgroups)?;
     }
     Ok(dw)
 }

@@ -1,12 +1,7 @@
 //! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`: matrix products and the linear layer.
 
-use super::gemm_pairs::{Lie, Product, Taps};
 use super::pack::{Layout, pack};
-use super::shaders::{
-    gemm_plain, gemm_plain_bias, gemm_staged_bias, gemm_staged_plain, gemm_subgroup8_large,
-    gemm_subgroup8_large_bias, gemm_subgroup8_small, gemm_subgroup8_small_bias, gemm_subgroup32,
-    gemm_subgroup32_bias,
-};
+use super::shaders::{gemm_bias, gemm_plain, gemm_staged_bias, gemm_staged_plain};
 use super::stream::Part;
 use super::{EntryPoint, GpuDevice};
 use crate::device::kernels::Gemm;
@@ -20,20 +15,18 @@ const VECTOR: usize = 4;
 /// Terms of the sum that one dispatch adds up: a dispatch stays short on a small device.
 const MAX_TERMS: usize = 32 * 1024;
 
-/// One variant of a tiled product: its `ROWS` and columns, and how it reads its factors.
+/// One variant of a tiled product, whose factors are packed and padded to whole tiles.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub(super) variant: Variant,
     pub(super) entry: &'static EntryPoint,
+    /// Rows and columns of the result that a workgroup computes.
     pub(super) rows: usize,
-    /// Of a workgroup.
     pub(super) columns: usize,
-    /// Whether the factors must be packed, padded to whole tiles; where they lie in their tensors otherwise.
-    pub(super) packed: bool,
 }
 
 impl Tile {
-    pub(super) fn packed(
+    pub(super) fn new(
         variant: Variant,
         entry: &'static EntryPoint,
         rows: usize,
@@ -44,25 +37,7 @@ impl Tile {
             entry,
             rows,
             columns,
-            packed: true,
         }
-    }
-
-    /// The variants that hand one factor round in a subgroup, of entry points that differ in nothing else.
-    pub(super) fn of_subgroups(
-        large: &'static EntryPoint,
-        small: &'static EntryPoint,
-        of_32: &'static EntryPoint,
-    ) -> [Tile; 3] {
-        [
-            (Variant::Subgroup8Large, large, 64, 64),
-            (Variant::Subgroup8Small, small, 16, 32),
-            (Variant::Subgroup32, of_32, 32, 128),
-        ]
-        .map(|(variant, entry, rows, columns)| Tile {
-            packed: false,
-            ..Tile::packed(variant, entry, rows, columns)
-        })
     }
 
     /// Elements of a result of `rows` x `columns` in whole tiles.
@@ -76,30 +51,15 @@ impl Tile {
 }
 
 /// The variants of a product, and of one with a bias.
-pub(super) fn tiles(bias: bool) -> [Tile; 5] {
-    let [plain, staged, large, small, of_32] = match bias {
-        false => [
-            &gemm_plain::GEMM,
-            &gemm_staged_plain::GEMM,
-            &gemm_subgroup8_large::GEMM,
-            &gemm_subgroup8_small::GEMM,
-            &gemm_subgroup32::GEMM,
-        ],
-        true => [
-            &gemm_plain_bias::GEMM,
-            &gemm_staged_bias::GEMM,
-            &gemm_subgroup8_large_bias::GEMM,
-            &gemm_subgroup8_small_bias::GEMM,
-            &gemm_subgroup32_bias::GEMM,
-        ],
+pub(super) fn tiles(bias: bool) -> [Tile; 2] {
+    let (plain, staged) = if bias {
+        (&gemm_bias::GEMM, &gemm_staged_bias::GEMM)
+    } else {
+        (&gemm_plain::GEMM, &gemm_staged_plain::GEMM)
     };
-    let [large, small, of_32] = Tile::of_subgroups(large, small, of_32);
     [
-        Tile::packed(Variant::Plain, plain, 8, 512),
-        Tile::packed(Variant::Staged, staged, 64, 128),
-        large,
-        small,
-        of_32,
+        Tile::new(Variant::Plain, plain, 8, 512),
+        Tile::new(Variant::Staged, staged, 64, 128),
     ]
 }
 
@@ -113,34 +73,22 @@ struct Factor<'a> {
     terms: usize,
     /// Length of the other index: M or N.
     len: usize,
-    /// What a packed row is padded to; none where the kernel reads the tensor itself.
-    tile: Option<usize>,
+    /// A packed row is padded to a multiple of this.
+    tile: usize,
 }
 
 /// A range `(start, count)` of an index.
 type Range = (usize, usize);
 
-/// A factor as the kernel reads it, in vec4s where it is packed and in elements otherwise.
+/// A factor as the kernel reads it, in vec4s.
 struct Bound {
     part: Part,
-    /// Before the first element.
+    /// Before the first vec4.
     offset: usize,
     /// From a term of the sum to the next.
     term: usize,
-    /// From a row of A, or a column of B, to the next; 1 where packed.
-    step: usize,
     /// Kept until the kernel is recorded: the pool would hand its buffer to the other factor.
     _packed: Option<Tensor>,
-}
-
-impl Bound {
-    fn lie(&self) -> Lie {
-        Lie {
-            offset: self.offset,
-            term: self.term,
-            step: self.step,
-        }
-    }
 }
 
 impl Factor<'_> {
@@ -158,28 +106,18 @@ impl Factor<'_> {
         };
         let (part, skipped) =
             device.part_from(operation, self.name, self.x, first.0 * len, first.1 * len)?;
-        let (start, term, step) = match self.sum_first {
-            true => (range.0, self.len, 1),
-            false => (terms.0, 1, self.terms),
-        };
-        let Some(tile) = self.tile else {
-            return Ok(Bound {
-                part,
-                offset: skipped + start,
-                term,
-                step,
-                _packed: None,
-            });
-        };
-        if self.sum_first && self.len.is_multiple_of(tile) && range == (0, self.len) {
+        if self.sum_first && self.len.is_multiple_of(self.tile) && range == (0, self.len) {
             return Ok(Bound {
                 part,
                 offset: skipped / 4,
                 term: self.len / 4,
-                step: 1,
                 _packed: None,
             });
         }
+        let (start, term, step) = match self.sum_first {
+            true => (range.0, self.len, 1),
+            false => (terms.0, 1, self.terms),
+        };
         let layout = Layout {
             rows: terms.1,
             columns: range.1,
@@ -189,12 +127,11 @@ impl Factor<'_> {
             inner_stride: 0,
             column_stride: step,
         };
-        let packed = pack(device, operation, (part, DType::F32), layout, tile)?;
+        let packed = pack(device, operation, (part, DType::F32), layout, self.tile)?;
         Ok(Bound {
             part: device.whole(operation, self.name, &packed)?,
             offset: 0,
             term: packed.shape()[1] / 4,
-            step: 1,
             _packed: Some(packed),
         })
     }
@@ -214,8 +151,7 @@ impl Factor<'_> {
     /// Elements bound for each term of the sum, where `count` of the other index are taken: stored and packed.
     fn term(&self, count: usize) -> [usize; 2] {
         let own = if self.sum_first { self.len } else { 1 };
-        let packed = self.tile.map_or(0, |tile| count.next_multiple_of(tile));
-        [own, packed]
+        [own, count.next_multiple_of(self.tile)]
     }
 }
 
@@ -247,36 +183,14 @@ fn product(
                 let (c_part, c_offset) =
                     device.part_from(operation, "c", &c, range.0 * n, range.1 * n)?;
                 let workgroups = tile.workgroups(range.1, column.1);
-                let in_pairs = Product {
-                    m: range.1,
-                    n: column.1,
-                    k: term.1,
-                    a: left.lie(),
-                    b: right.lie(),
-                    c_offset,
-                    c_stride: n,
-                    column: column.0,
-                    accumulate: term.0 > 0,
-                    bias: bias.is_some(),
-                    images: None,
-                    run: None,
-                    taps: Taps::ONE,
-                };
-                let in_pairs = match tile.variant {
-                    // The kernel has this variant's tile.
-                    Variant::Subgroup8Large => in_pairs.in_pairs(device),
-                    _ => None,
-                };
                 let params = gemm_plain::Params {
                     m: range.1 as u32,
                     n: column.1 as u32,
                     k: term.1 as u32,
                     a_offset: left.offset as u32,
                     a_term: left.term as u32,
-                    a_row: left.step as u32,
                     b_offset: right.offset as u32,
                     b_term: right.term as u32,
-                    b_column: right.step as u32,
                     c_offset: c_offset as u32,
                     c_stride: n as u32,
                     column: column.0 as u32,
@@ -287,10 +201,7 @@ fn product(
                     parts.push(device.whole(operation, "bias", bias)?);
                 }
                 parts.push(c_part);
-                match in_pairs {
-                    Some((entry, params)) => device.launch(entry, params, &parts, workgroups)?,
-                    None => device.launch(tile.entry, params, &parts, workgroups)?,
-                }
+                device.launch(tile.entry, params, &parts, workgroups)?;
             }
         }
     }
@@ -311,7 +222,7 @@ fn factors<'a>(
             sum_first: options.transpose_a,
             terms: g.k,
             len: g.m,
-            tile: tile.packed.then_some(tile.rows),
+            tile: tile.rows,
         },
         Factor {
             name: b.0,
@@ -319,7 +230,7 @@ fn factors<'a>(
             sum_first: !options.transpose_b,
             terms: g.k,
             len: g.n,
-            tile: tile.packed.then_some(VECTOR),
+            tile: VECTOR,
         },
     ]
 }

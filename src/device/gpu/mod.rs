@@ -6,7 +6,7 @@ use crate::device::Readback;
 use crate::device::kernels::*;
 use crate::device::readback::State;
 use crate::device::shapes::{self, Conv2d, Pool2d};
-use crate::device::variants::{ShapeClass, Variant, VariantTable};
+use crate::device::variants::{ShapeClass, VariantTable};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
@@ -25,11 +25,9 @@ mod batch_norm;
 mod cast;
 mod color;
 mod conv2d;
-mod conv2d_pairs;
 mod copy;
 mod elementwise;
 mod gemm;
-mod gemm_pairs;
 mod images;
 mod l2_normalize;
 mod nt_xent;
@@ -39,7 +37,6 @@ mod pool;
 mod reduce;
 mod resized_crop;
 mod softmax_cross_entropy;
-mod unfold;
 mod uniform;
 
 pub use adapters::{AdapterChoice, AdapterDescription, adapters};
@@ -83,22 +80,15 @@ impl GpuDevice {
         lock(&self.context.stream).counts
     }
 
-    /// Whether the adapter runs `variant`.
-    pub fn runs(&self, variant: Variant) -> bool {
-        context::runs(variant, self.context.subgroup_size)
-    }
-
     /// The table in use from now on.
     pub fn use_variants(&self, table: VariantTable) {
         *lock(&self.context.table) = table;
     }
 
-    /// What the table in use picks of `tiles`, out of those that the adapter runs; `padded` gives the elements of the
-    /// result in whole tiles.
+    /// What the table in use picks of `tiles`; `padded` gives the elements of the result in whole tiles.
     fn choose(&self, class: &ShapeClass, tiles: &[Tile], padded: impl Fn(&Tile) -> usize) -> Tile {
         let there: Vec<_> = tiles
             .iter()
-            .filter(|tile| self.runs(tile.variant))
             .map(|tile| (tile.variant, padded(tile)))
             .collect();
         let variant = lock(&self.context.table).choose(class, &there);
@@ -383,10 +373,6 @@ impl Kernels for GpuDevice {
 
     fn scale(&self, factor: f32, x: &Tensor) -> Result<Tensor> {
         elementwise::scale(self, factor, x)
-    }
-
-    fn scale_by(&self, s: &Tensor, x: &Tensor) -> Result<Tensor> {
-        elementwise::scale_by(self, s, x)
     }
 
     fn axpy(&self, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Launches of `shaders/nt_xent.wgsl`, between products of matrices.
 
 use super::copy::copy_elements;
-use super::shaders::nt_xent_pairs::{self as pairs, Params};
-use super::shaders::nt_xent_vectors as vectors;
+use super::shaders::nt_xent_vec2::{self as vec2, Params};
+use super::shaders::nt_xent_vec4 as vec4;
 use super::softmax_cross_entropy::mean;
 use super::{EntryPoint, GpuDevice, gemm};
 use crate::device::kernels::{Gemm, Kernels, RowLoss};
@@ -46,17 +46,17 @@ fn params(z: &Tensor, (first, count): Rows, temperature: f32) -> Params {
 /// The entry point that reads rows of `n` products.
 fn for_rows_of(
     n: usize,
-    pairs: &'static EntryPoint,
-    vectors: &'static EntryPoint,
+    vec2: &'static EntryPoint,
+    vec4: &'static EntryPoint,
 ) -> &'static EntryPoint {
-    if n.is_multiple_of(4) { vectors } else { pairs }
+    if n.is_multiple_of(4) { vec4 } else { vec2 }
 }
 
 pub(super) fn nt_xent(device: &GpuDevice, z: &Tensor, temperature: f32) -> Result<RowLoss> {
     let operation = "nt_xent";
     let [n, _] = shapes::nt_xent(z, temperature)?;
     let (log_sum_exp, losses) = (device.floats(&[n])?, device.floats(&[n])?);
-    let entry = for_rows_of(n, &pairs::ROW_LOSSES, &vectors::ROW_LOSSES);
+    let entry = for_rows_of(n, &vec2::ROW_LOSSES, &vec4::ROW_LOSSES);
     for rows in ranges(device, operation, n)? {
         let products = products(device, z, rows)?;
         let parts = [
@@ -84,7 +84,7 @@ pub(super) fn nt_xent_backward(
     dloss.expect(operation, "dloss", &[1], DType::F32)?;
     let log_sum_exp = &forward.log_sum_exp;
     log_sum_exp.expect(operation, "log_sum_exp", &[n], DType::F32)?;
-    let entry = for_rows_of(n, &pairs::WEIGH, &vectors::WEIGH);
+    let entry = for_rows_of(n, &vec2::WEIGH, &vec4::WEIGH);
     let gradient = |rows: Rows| -> Result<Tensor> {
         let weights = products(device, z, rows)?;
         let parts = [

@@ -150,14 +150,6 @@ impl Kernels for ProfiledDevice {
         )
     }
 
-    fn scale_by(&self, s: &Tensor, x: &Tensor) -> Result<Tensor> {
-        self.call(
-            "scale_by",
-            |inner| inner.scale_by(s, x),
-            |y| Work::each(1, &[s, x], y),
-        )
-    }
-
     fn axpy(&self, factor: f32, x: &Tensor, y: &Tensor) -> Result<()> {
         self.call(
             "axpy",
