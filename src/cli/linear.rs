@@ -69,6 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Runs the evaluation under the name of `command`.
 pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
     let LinearArguments { data, run, .. } = arguments;
+    run.stop.listen()?;
     if arguments.batch_size == 0 {
         return Err(Error::usage("--batch-size is 0; use 1 or more"));
     }
@@ -85,7 +86,7 @@ pub fn run_as(command: &str, arguments: &LinearArguments) -> Result<()> {
             dataset.name
         )));
     }
-    let folder = run.start(command, (data.data, &dataset), &chosen, false)?;
+    let folder = run.start(command, (data.data, &dataset), &chosen)?;
     let is_adam = arguments.optimizer == "adam";
     let epochs = arguments.epochs.unwrap_or(if is_adam { 10 } else { 100 });
     let optimization = if is_adam {

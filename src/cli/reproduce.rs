@@ -1,12 +1,11 @@
 //! `parallax reproduce`: every experiment of the paper as a list of jobs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, protocol, seed};
+use super::arguments::{DataArguments, StopArguments, protocol, seed};
 use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
 use crate::data::DataKind;
@@ -14,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::experiment::grid::{
     Estimate, FIGURES, Grid, GridSettings, Job, Network, Rates, Scale, Sizes, Source,
 };
-use crate::experiment::run_folder::{is_begun, is_done};
+use crate::experiment::run_folder::is_done;
+use crate::interrupt;
 use crate::pretext::Protocol;
 
 /// Run every experiment of the paper, or those of one figure, as jobs that are skipped when done and resumed when cut
@@ -69,6 +69,9 @@ pub struct Arguments {
     /// Where pretraining starts from, which the paper's protocol wants to be named
     #[arg(long, value_name = "FILE|none")]
     init: Option<String>,
+
+    #[command(flatten)]
+    stop: StopArguments,
 }
 
 fn scale(word: &str) -> std::result::Result<Scale, String> {
@@ -134,6 +137,9 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.dry_run {
+        arguments.stop.listen()?;
+    }
     data_cache::keep();
     let settings = settings(arguments)?;
     let grid = Grid::new(&settings);
@@ -152,6 +158,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Result<()> {
     let started = Instant::now();
     let mut first_error = None;
+    let mut has_run = false;
     let mut missing: Vec<&str> = Vec::new();
     for (number, job) in jobs.iter().enumerate() {
         let folder = settings.folder(&job.id);
@@ -165,9 +172,27 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
             missing.push(&job.id);
             continue;
         }
+        if has_run {
+            interrupt::check(|| {
+                format!("before job {} of {}, {}", number + 1, jobs.len(), job.id)
+            })?;
+        }
+        has_run = true;
         let seconds = started.elapsed().as_secs_f64();
         println!("\n{place}, {seconds:.0} s after the start");
-        if let Err(error) = words(job, &folder, device).and_then(|words| super::execute(&words)) {
+        if let Err(error) = super::execute(&words(job, &folder, device)) {
+            if let Error::Stopped { cause, place, .. } = error {
+                return Err(Error::Stopped {
+                    cause,
+                    place: format!(
+                        "{place} in job {} of {}, {}",
+                        number + 1,
+                        jobs.len(),
+                        job.id
+                    ),
+                    folder: None,
+                });
+            }
             println!("{place}: failed: {error}");
             missing.push(&job.id);
             first_error.get_or_insert(error.of_job(&job.id));
@@ -183,18 +208,13 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
     first_error.map_or(Ok(()), Err)
 }
 
-/// The command line of a job, which goes on with a training that was cut. What else was begun starts anew.
-fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Result<Vec<String>> {
+/// The command line of a job, which continues a run that was interrupted.
+fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Vec<String> {
     let mut words = job.command.clone();
     words.extend(["--device".to_string(), device.to_string()]);
     words.extend(["--out".to_string(), folder.display().to_string()]);
-    let trains = ["simclr", "rotnet", "supervised", "finetune"];
-    if is_begun(folder) && trains.contains(&job.command[0].as_str()) {
-        words.push("--resume".to_string());
-    } else if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|e| Error::write(folder, e))?;
-    }
-    Ok(words)
+    words.push("--resume".to_string());
+    words
 }
 
 /// Says what each job is expected to take, by passes that are timed on the device.
