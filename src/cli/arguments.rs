@@ -134,7 +134,7 @@ impl RunArguments {
         chosen: &ChosenDevice,
     ) -> Result<RunFolder> {
         let folder = match &self.out {
-            Some(path) => open_folder(path, self.resume)?,
+            Some(path) => open_folder(path, self.resume, chosen)?,
             None if self.resume => return Err(no_out()),
             None => {
                 let name = format!("{command}-{data}-{}-seed{}", self.protocol, self.seed);
@@ -157,8 +157,9 @@ pub fn no_out() -> Error {
     Error::usage("--resume continues the run of a folder; name it with --out")
 }
 
-/// Opens the run folder at `path`; with `resume` it may hold a run, and what it holds is printed.
-pub fn open_folder(path: &Path, resume: bool) -> Result<RunFolder> {
+/// Opens the run folder at `path`. With `resume` it may hold a run: a message tells if it does, and the device uses the
+/// variants of the run's kernels.
+pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<RunFolder> {
     if !resume {
         return RunFolder::create(path);
     }
@@ -168,6 +169,10 @@ pub fn open_folder(path: &Path, resume: bool) -> Result<RunFolder> {
         println!("the run has ended; its results are in {path}/{SUMMARY}");
     } else if !is_begun(folder.path()) {
         println!("no run has begun in {path}, so one is started");
+        return Ok(folder);
+    }
+    if let Some(gpu) = &chosen.gpu {
+        tuning::resume(gpu, &folder)?;
     }
     Ok(folder)
 }
@@ -252,9 +257,8 @@ impl TuningArguments {
             (_, true) => When::Never,
             _ => When::WhereNoTableShips,
         };
-        match is_begun(folder.path()) {
-            true => tuning::resume(gpu, folder)?,
-            false => tuning::prepare(gpu, when, &network()?)?,
+        if !is_begun(folder.path()) {
+            tuning::prepare(gpu, when, &network()?)?;
         }
         if let Some(table) = gpu.variants() {
             println!("kernels variants {}", table.summary());

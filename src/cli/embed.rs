@@ -98,7 +98,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let key = || {
         let weights = digest(device, &state(encoder, None))?;
         let (images, split) = (&dataset.digest, &arguments.split);
-        Ok(format!("{weights} {images} {split} {resolution}"))
+        let variants = device.variants().map(|table| table.to_toml());
+        Ok(format!(
+            "{weights} {images} {split} {resolution} {variants:?}"
+        ))
     };
     let values = resumable((folder, &unfinished), &key, |partial| {
         let values = partial.entry("features".to_string()).or_default();

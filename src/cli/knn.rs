@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
-            let folder = open_folder(out, arguments.resume)?;
+            let folder = open_folder(out, arguments.resume, &chosen)?;
             let request = KnnRequest {
                 path: &arguments.encoder,
                 loaded,
