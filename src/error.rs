@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::interrupt::Cause;
+
 /// What can go wrong, sorted by who can mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,6 +35,15 @@ pub enum Error {
     /// A promise that an evaluation checks of itself, and that was broken: its result would mean nothing.
     #[error("{0}")]
     Guard(String),
+    /// Work that was stopped early at a request (see [`crate::interrupt`]). The command line exits with 75.
+    #[error("stopped by {cause} {place}")]
+    Stopped {
+        cause: Cause,
+        /// How far the work is, as `after step 40 of 100`.
+        place: String,
+        /// The folder with the state from which the work can be continued, if it is stored.
+        folder: Option<PathBuf>,
+    },
 }
 
 /// The result of everything in this crate that can fail.

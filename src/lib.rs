@@ -12,6 +12,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;
+pub mod interrupt;
 pub mod nn;
 pub mod optim;
 pub mod pretext;

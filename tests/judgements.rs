@@ -378,17 +378,6 @@ fn encoders_that_cannot_be_judged_are_named() {
             &["rotnet", "--resume", "--batch-size", "4"],
             &["--resume", "--out"],
         ),
-        (
-            &[
-                "rotnet",
-                "--resume",
-                "--batch-size",
-                "4",
-                "--out",
-                "nowhere",
-            ],
-            &["nowhere", "no run to resume"],
-        ),
         (&["rotnet", "--protocol", "paper"], &["--init"]),
     ] {
         refused(folder, &[arguments, &data].concat(), 2, words);

@@ -10,6 +10,7 @@ use parallax::device::read_f32;
 use parallax::evaluate::classifier::{Classifier, ClassifierSettings};
 use parallax::evaluate::features::{features, set_running_statistics};
 use parallax::evaluate::linear::{LinearSettings, train_head, with_frozen};
+use parallax::evaluate::partial::Partial;
 use parallax::nn::{Arch, Mode, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
 use parallax::train::{Objective, Trainer};
@@ -62,7 +63,15 @@ fn an_evaluation_that_unfreezes_batch_norm_fails_loudly() {
     let encoder = encoder(&device);
     let members: Vec<u32> = (0..100).collect();
     let train = |settings: &LinearSettings| {
-        train_head(&device, &encoder, &dataset.train, &members, 10, settings)
+        train_head(
+            &device,
+            &encoder,
+            &dataset.train,
+            &members,
+            10,
+            settings,
+            &mut Partial::new(),
+        )
     };
     with_frozen(&device, &encoder, || train(&settings(None))).expect("nothing changes");
     let crops = Some(PaddedCropAugmentation::default());
@@ -85,8 +94,16 @@ fn cached_features_are_those_of_each_step() {
     let members: Vec<u32> = (0..200).map(|i| 3 * i).collect();
     let head = |augmentation| {
         let settings = settings(augmentation);
-        let (head, loss) =
-            train_head(&device, &encoder, &dataset.train, &members, 10, &settings).expect("fits");
+        let (head, loss) = train_head(
+            &device,
+            &encoder,
+            &dataset.train,
+            &members,
+            10,
+            &settings,
+            &mut Partial::new(),
+        )
+        .expect("fits");
         (bits(&device, &head.parameters()), loss)
     };
     let unmoved = PaddedCropAugmentation {
@@ -126,7 +143,15 @@ fn images_are_resized_to_the_resolution() {
         ..both
     };
     let members = [0, 1, 2];
-    let refused = train_head(&device, &encoder, &dataset.train, &members, 10, &both);
+    let refused = train_head(
+        &device,
+        &encoder,
+        &dataset.train,
+        &members,
+        10,
+        &both,
+        &mut Partial::new(),
+    );
     assert!(matches!(refused, Err(Error::Usage(_))));
 }
 

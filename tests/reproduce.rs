@@ -2,12 +2,21 @@
 
 mod process;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parallax::device::philox::Philox;
 use process::{good, json, parallax, refused};
+use serde_json::Value;
 use tempfile::TempDir;
+
+/// The part of the grid that is interrupted, and its longest job, which is not run again each time.
+const PART: &str = "table2a";
+const LONGEST: &str = "grid/jobs/simclr-resnet50-b128-s0";
 
 const SMOKE: [&str; 7] = [
     "reproduce",
@@ -32,7 +41,7 @@ fn a_table_is_run_skipped_and_resumed() {
 
     // Killed in the first job, it goes on with it.
     let mut child = parallax(folder, &table)
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let first = folder.join("grid/jobs/simclr-resnet50-b128-s0");
@@ -106,7 +115,7 @@ fn a_table_is_run_skipped_and_resumed() {
     assert!(!report("claims.md").contains("GFLOP than SimCLR: undecided"));
     assert!(!folder.join("grid/report/fig2-simclr.svg").exists());
 
-    // What is done is not done again; an evaluation without a summary starts anew.
+    // What is done is not done again; an evaluation without a summary is computed again.
     let cut = folder.join("grid/jobs/transfer-supervised-100-4-s0");
     fs::remove_file(cut.join("summary.json")).unwrap();
     let said = good(folder, &table);
@@ -137,6 +146,117 @@ fn a_table_is_run_skipped_and_resumed() {
     );
     fs::write(folder.join("grid/grid.json"), "{").unwrap();
     refused(folder, &table, 1, &["grid.json", "reproduce"]);
+}
+
+/// Sets every time in the runs of a grid to 1, since two runs of one job do not take the same time.
+fn without_times(grid: &Path) {
+    fn reset(value: &mut Value) {
+        let Some(entries) = value.as_object_mut() else {
+            return;
+        };
+        for (key, value) in entries {
+            match key.contains("second") {
+                true => *value = 1.0.into(),
+                false => reset(value),
+            }
+        }
+    }
+    for job in fs::read_dir(grid.join("jobs")).unwrap() {
+        for name in ["summary.json", "metrics.jsonl"] {
+            let path = job.as_ref().unwrap().path().join(name);
+            let text = fs::read_to_string(&path).unwrap();
+            let values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+            let lines = values.map(|value| {
+                let mut value = value.expect("it is JSON");
+                reset(&mut value);
+                format!("{value}\n")
+            });
+            fs::write(&path, lines.collect::<String>()).unwrap();
+        }
+    }
+}
+
+/// The files of the report on the grid in `folder`.
+fn report_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    without_times(&folder.join("grid"));
+    good(folder, &["report", "grid"]);
+    let files = fs::read_dir(folder.join("grid/report")).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    files
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs::read(&path).unwrap())
+        })
+        .collect()
+}
+
+/// A grid that is stopped by its time limit again and again, and one that is killed at a random moment.
+#[test]
+fn an_interrupted_grid_has_the_report_of_one_that_was_not() {
+    let base = TempDir::new().unwrap();
+    let [whole, limited, killed] = ["whole", "limited", "killed"].map(|name| {
+        let folder = base.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    });
+    let part = with(&["--only", PART]);
+    let started = Instant::now();
+    good(&whole, &part);
+    let time = started.elapsed();
+    let report = report_of(&whole);
+    assert!(report.contains_key("report.html"));
+    // About half of the time is left to the other jobs.
+    let time = time / 2;
+    for folder in [&limited, &killed] {
+        fs::create_dir_all(folder.join(LONGEST)).unwrap();
+        for file in fs::read_dir(whole.join(LONGEST)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), folder.join(LONGEST).join(file.file_name())).unwrap();
+        }
+    }
+
+    let limit = format!("{:.3}", time.as_secs_f64() / 5.0);
+    let with_limit = [&part[..], &["--time-limit", &limit]].concat();
+    let mut stops = 0;
+    loop {
+        let output = parallax(&limited, &with_limit).output().unwrap();
+        if output.status.success() {
+            break;
+        }
+        let words = ["stopped by the time limit", "job ", "continue with: "];
+        process::check_refusal(&output, &with_limit, 75, &words);
+        stops += 1;
+        assert!(stops < 100, "it does not end");
+    }
+    assert!(stops > 0, "the limit of {limit} s was not reached");
+    assert_same(&report_of(&limited), &report, "stopped");
+
+    let seed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    let moment = time.mul_f64(f64::from(Philox::new(seed, [0; 3]).uniform(0.0, 1.0)));
+    println!("seed {seed}: killed after {moment:?} of about {time:?}");
+    let mut child = parallax(&killed, &part)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    sleep(moment);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    good(&killed, &part);
+    assert_same(&report_of(&killed), &report, "killed");
+}
+
+fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>, how: &str) {
+    assert!(
+        found.keys().eq(expected.keys()),
+        "{how}: {:?}",
+        found.keys()
+    );
+    for (name, bytes) in expected {
+        assert!(found[name] == *bytes, "{how}: {name} differs");
+    }
 }
 
 #[test]

@@ -167,6 +167,7 @@ fn rotations_of_images_with_a_top_are_learned() {
         let pending = training.step(step).expect("it is recorded");
         training.finish(pending).expect("it is finite");
     }
-    let accuracy = rotation_accuracy(&device, &training.objective, &split).expect("measured");
+    let accuracy =
+        rotation_accuracy(&device, &training.objective, &split, &mut Vec::new()).expect("measured");
     assert!(accuracy > 0.9, "{accuracy}");
 }

@@ -7,12 +7,14 @@ use clap::Args;
 
 use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
+use super::signals;
 use crate::data::{DataKind, Dataset};
 use crate::device::{Device, Kernels};
 use crate::error::{Error, Result};
 use crate::experiment::profile::Phases;
-use crate::experiment::run_folder::RunFolder;
+use crate::experiment::run_folder::{RunFolder, SUMMARY, is_begun, is_done};
 use crate::experiment::tuning::{self, TrainedNetwork, When};
+use crate::interrupt;
 use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::pretext::Protocol;
 use crate::tensor::DType;
@@ -74,6 +76,26 @@ impl NetworkArguments {
     }
 }
 
+/// When a command stops before its end.
+#[derive(Args)]
+pub struct StopArguments {
+    /// Stop after so many seconds: the command finishes the step or batch that it is at, stores what it has computed,
+    /// prints how to continue, and exits with 75. SIGINT, SIGTERM, SIGHUP and SIGUSR1 have the same effect, with exit codes
+    /// 130, 143, 129 and 75. A second signal ends the process at once
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    time_limit: Option<f64>,
+}
+
+impl StopArguments {
+    /// From now on a signal or the time limit requests a stop.
+    pub fn listen(&self) -> Result<()> {
+        if let Some(seconds) = self.time_limit {
+            interrupt::stop_after(Duration::try_from_secs_f64(seconds).ok());
+        }
+        signals::listen()
+    }
+}
+
 /// What every run is told.
 #[derive(Args)]
 pub struct RunArguments {
@@ -89,31 +111,32 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
+    /// Continue the run in --out where it stopped; the other arguments must be those of the run. If no run has begun
+    /// there, one is started; if it has ended, its results are printed again
+    #[arg(long)]
+    pub resume: bool,
+
+    #[command(flatten)]
+    pub stop: StopArguments,
+
     /// sound, or the evaluated paper's code point by point
     #[arg(long, value_name = "sound|paper", default_value = "sound", value_parser = protocol)]
     pub protocol: Protocol,
 }
 
 impl RunArguments {
-    /// Opens the run folder, whose default name is that of the command and the data, and says what runs where. With
-    /// `resume` it is that of a run that was cut. Called when everything that can be told beforehand was found good, so
-    /// that a mistake leaves no folder behind.
+    /// Opens the run folder, whose default name is that of the command and the data, and prints what runs where. Called
+    /// when everything that can be checked beforehand was found good, so that a mistake leaves no folder behind.
     pub fn start(
         &self,
         command: &str,
         (data, dataset): (DataKind, &Dataset),
         chosen: &ChosenDevice,
-        resume: bool,
     ) -> Result<RunFolder> {
-        let folder = match (&self.out, resume) {
-            (None, true) => {
-                return Err(Error::usage(
-                    "--resume goes on with the run of a folder; name it with --out",
-                ));
-            }
-            (Some(path), true) => RunFolder::resume(path)?,
-            (Some(path), false) => RunFolder::create(path)?,
-            (None, false) => {
+        let folder = match &self.out {
+            Some(path) => open_folder(path, self.resume, chosen)?,
+            None if self.resume => return Err(no_out()),
+            None => {
                 let name = format!("{command}-{data}-{}-seed{}", self.protocol, self.seed);
                 RunFolder::create_next(Path::new("runs"), &name)?
             }
@@ -129,13 +152,34 @@ impl RunArguments {
     }
 }
 
+/// The error of `--resume` without `--out`.
+pub fn no_out() -> Error {
+    Error::usage("--resume continues the run of a folder; name it with --out")
+}
+
+/// Opens the run folder at `path`. With `resume` it may hold a run: a message tells if it does, and the device uses the
+/// variants of the run's kernels.
+pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<RunFolder> {
+    if !resume {
+        return RunFolder::create(path);
+    }
+    let folder = RunFolder::resume(path)?;
+    let path = path.display();
+    if is_done(folder.path()) {
+        println!("the run has ended; its results are in {path}/{SUMMARY}");
+    } else if !is_begun(folder.path()) {
+        println!("no run has begun in {path}, so one is started");
+        return Ok(folder);
+    }
+    if let Some(gpu) = &chosen.gpu {
+        tuning::resume(gpu, &folder)?;
+    }
+    Ok(folder)
+}
+
 /// What a training leaves on its way.
 #[derive(Args)]
 pub struct CheckpointArguments {
-    /// Go on with the run in --out, from its last checkpoint; the other arguments must be those of the run
-    #[arg(long)]
-    pub resume: bool,
-
     /// Seconds between two checkpoints, at least
     #[arg(long, value_name = "SECONDS", default_value = "120")]
     checkpoint_every: u64,
@@ -197,12 +241,12 @@ pub struct TuningArguments {
 }
 
 impl TuningArguments {
-    /// Puts the table in use for a training of `network` in `folder`, and says which it is. A run that goes on has its
+    /// Puts the table in use for a training of `network` in `folder`, and says which it is. A run that is resumed has its
     /// own.
     pub fn prepare(
         &self,
         chosen: &ChosenDevice,
-        (folder, resume): (&RunFolder, bool),
+        folder: &RunFolder,
         network: impl FnOnce() -> Result<TrainedNetwork>,
     ) -> Result<()> {
         let Some(gpu) = &chosen.gpu else {
@@ -213,9 +257,8 @@ impl TuningArguments {
             (_, true) => When::Never,
             _ => When::WhereNoTableShips,
         };
-        match resume {
-            true => tuning::resume(gpu, folder)?,
-            false => tuning::prepare(gpu, when, &network()?)?,
+        if !is_begun(folder.path()) {
+            tuning::prepare(gpu, when, &network()?)?;
         }
         if let Some(table) = gpu.variants() {
             println!("kernels variants {}", table.summary());

@@ -92,6 +92,7 @@ fn strengths(word: Option<&str>, protocol: Protocol) -> Result<Vec<f32>> {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { data, run, .. } = arguments;
+    run.stop.listen()?;
     let method = match arguments.method.as_str() {
         "fgsm" => Method::Fgsm,
         _ => Method::Pgd {
@@ -108,7 +109,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let device = &chosen.device;
     let loaded = read(device, &arguments.model)?;
     head(&loaded, &dataset)?;
-    let folder = run.start("attack", (data.data, &dataset), &chosen, false)?;
+    let folder = run.start("attack", (data.data, &dataset), &chosen)?;
     let strongest = eps.last().copied().unwrap_or_default();
     let request = AttackRequest {
         protocol: run.protocol,
@@ -120,14 +121,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         data: data.data,
         dataset,
     };
-    let (summary, images) = run_experiment(device, &request, &folder)?;
     let path = folder.path().join("attack.svg");
-    let sheet = picture(device, &images, run.protocol, strongest)?;
-    let svg = with_predictions(&sheet.to_png(&path)?, sheet.size(), &summary, strongest);
-    folder.write("attack.svg", svg.as_bytes())?;
-    if arguments.save {
-        folder.write("adversarial.safetensors", &pack(device, &images)?)?;
-    }
+    let summary = run_experiment(device, &request, &folder, |summary, images| {
+        let sheet = picture(device, images, run.protocol, strongest)?;
+        let svg = with_predictions(&sheet.to_png(&path)?, sheet.size(), summary, strongest);
+        folder.write("attack.svg", svg.as_bytes())?;
+        if arguments.save {
+            folder.write("adversarial.safetensors", &pack(device, images)?)?;
+        }
+        Ok(())
+    })?;
     println!(
         "clean top-1 {:.1} % on {} images of {}, {:.0} s in all; {}",
         100.0 * summary.clean_top1,

@@ -92,6 +92,7 @@ impl ClassificationArguments {
         beginning: impl FnOnce(&Device) -> Result<Beginning>,
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
+        run.stop.listen()?;
         let (length, settings) = (self.length(epochs)?, self.settings()?);
         if let Length::Steps(steps) = length {
             checkpoints.check_steps(steps)?;
@@ -123,22 +124,16 @@ impl ClassificationArguments {
             image_bytes: dataset.train.images.len(),
         };
         step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
-        let folder = run.start(
-            beginning.command(),
-            (self.data.data, &dataset),
-            &chosen,
-            checkpoints.resume,
-        )?;
+        let folder = run.start(beginning.command(), (self.data.data, &dataset), &chosen)?;
         let images = in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size);
-        self.tuning
-            .prepare(&chosen, (&folder, checkpoints.resume), || {
-                Ok(TrainedNetwork {
-                    encoder,
-                    side: step.side,
-                    layers: vec![[width, dataset.classes.len()]],
-                    images,
-                })
-            })?;
+        self.tuning.prepare(&chosen, &folder, || {
+            Ok(TrainedNetwork {
+                encoder,
+                side: step.side,
+                layers: vec![[width, dataset.classes.len()]],
+                images,
+            })
+        })?;
         let name = dataset.name.clone();
         let request = ClassificationRequest {
             protocol: run.protocol,

@@ -1,18 +1,22 @@
 //! `parallax embed`: features of a split as a file.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::arguments::{DataArguments, seed};
+use super::arguments::{DataArguments, StopArguments, seed};
 use super::device_choice::{DeviceRequest, open};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::features::features;
-use crate::experiment::encoder_file::read;
+use crate::evaluate::features::complete_features;
+use crate::experiment::encoder_file::{read, state};
+use crate::experiment::run_folder::write_whole;
+use crate::experiment::unfinished::resumable;
+use crate::nn::state::digest;
 
 /// Write an encoder's features of a split, with the labels, to a safetensors file
 #[derive(Args)]
@@ -43,6 +47,13 @@ pub struct Arguments {
     /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
+
+    /// Continue an interrupted embed with the same arguments; if the file of --out is there, nothing is computed
+    #[arg(long)]
+    resume: bool,
+
+    #[command(flatten)]
+    stop: StopArguments,
 }
 
 fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
@@ -59,6 +70,17 @@ fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let out = &arguments.out;
+    if arguments.resume && out.is_file() {
+        println!("{} is there, so nothing is computed", out.display());
+        return Ok(());
+    }
+    arguments.stop.listen()?;
+    let name = out
+        .file_name()
+        .ok_or_else(|| Error::usage(format!("--out {} does not name a file", out.display())))?;
+    let name = name.to_string_lossy();
+    let folder = out.parent().unwrap_or(Path::new(""));
     let dataset = arguments.data.load(arguments.seed)?;
     let split = split(&dataset, &arguments.split)?;
     let chosen = open(&arguments.device)?;
@@ -66,8 +88,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let resolution = arguments
         .resolution
         .map_or(split.height, |pixels| pixels as usize);
-    let values = features(&chosen.device, &loaded.encoder, split, resolution)?;
-    let width = loaded.encoder.feature_width();
+    let (device, encoder) = (&chosen.device, &loaded.encoder);
+    // What a stop leaves, beside the file to write.
+    let unfinished = format!("{name}.unfinished");
+    if !arguments.resume && folder.join(&unfinished).is_file() {
+        let path = folder.join(&unfinished);
+        fs::remove_file(&path).map_err(|e| Error::write(&path, e))?;
+    }
+    let key = || {
+        let weights = digest(device, &state(encoder, None))?;
+        let (images, split) = (&dataset.digest, &arguments.split);
+        let variants = device.variants().map(|table| table.to_toml());
+        Ok(format!(
+            "{weights} {images} {split} {resolution} {variants:?}"
+        ))
+    };
+    let values = resumable((folder, &unfinished), &key, |partial| {
+        let values = partial.entry("features".to_string()).or_default();
+        complete_features(device, encoder, split, resolution, values)?;
+        Ok(std::mem::take(values))
+    })?;
+    let width = encoder.feature_width();
     let packed = |error| Error::usage(format!("features cannot be packed: {error}"));
     let mut views = vec![(
         "features",
@@ -85,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let about = HashMap::from([("data".to_string(), dataset.name.clone())]);
     let bytes = serialize(views, Some(about)).map_err(packed)?;
-    std::fs::write(&arguments.out, bytes).map_err(|e| Error::write(&arguments.out, e))?;
+    write_whole(folder, &name, &bytes)?;
     println!(
         "{} features of {} numbers, of the {} images of {}, in {}",
         split.len(),

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, seed};
+use super::arguments::{DataArguments, StopArguments, no_out, open_folder, seed};
 use super::device_choice::{DeviceRequest, open};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::knn::judge;
+use crate::evaluate::partial::Partial;
 use crate::experiment::encoder_file::read;
+use crate::experiment::knn::{KnnRequest, run as run_experiment};
 
 /// Judge an encoder by the nearest neighbours of the test images among the training images
 #[derive(Args)]
@@ -27,18 +29,69 @@ pub struct Arguments {
     /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
+
+    /// The run folder, new or empty [default: none: the accuracy is only printed, and a stop stores nothing]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Continue the run in --out where it stopped; the other arguments must be those of the run. If no run has begun
+    /// there, one is started; if it has ended, its results are printed again
+    #[arg(long)]
+    resume: bool,
+
+    #[command(flatten)]
+    stop: StopArguments,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.resume && arguments.out.is_none() {
+        return Err(no_out());
+    }
+    arguments.stop.listen()?;
     let dataset = arguments.data.load(arguments.seed)?;
     let chosen = open(&arguments.device)?;
-    let loaded = read(&chosen.device, &arguments.encoder)?;
-    let found = judge(&chosen.device, &loaded.encoder, &dataset)?;
+    let device = &chosen.device;
+    let loaded = read(device, &arguments.encoder)?;
+    let name = dataset.name.clone();
+    let (k, top1) = match &arguments.out {
+        Some(out) => {
+            let folder = open_folder(out, arguments.resume, &chosen)?;
+            let request = KnnRequest {
+                path: &arguments.encoder,
+                loaded,
+                seed: arguments.seed,
+                data: arguments.data.data,
+                dataset,
+            };
+            let summary = run_experiment(device, &request, &folder)?;
+            (summary.knn_k, summary.knn_top1)
+        }
+        None => {
+            let partial = &mut Partial::new();
+            let found = judge(device, &loaded.encoder, &dataset, (partial, "knn"));
+            let found = found.map_err(unstored)?;
+            (found.k, found.top1)
+        }
+    };
     println!(
-        "k-nearest-neighbour accuracy on {} (k = {}): {:.1} %",
-        dataset.name,
-        found.k,
-        100.0 * found.top1
+        "k-nearest-neighbour accuracy on {name} (k = {k}): {:.1} %",
+        100.0 * top1
     );
     Ok(())
+}
+
+/// A stop that leaves no state.
+fn unstored(error: Error) -> Error {
+    match error {
+        Error::Stopped {
+            cause,
+            place,
+            folder,
+        } => Error::Stopped {
+            cause,
+            place: format!("{place}, which are not stored, since there is no --out"),
+            folder,
+        },
+        other => other,
+    }
 }

@@ -100,6 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Evaluates `encoder` under the name of `command`.
 pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments) -> Result<()> {
     let LinearArguments { data, run, .. } = arguments;
+    run.stop.listen()?;
     if arguments.batch_size == 0 {
         return Err(Error::usage("--batch-size is 0; use 1 or more"));
     }
@@ -121,7 +122,7 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
             loaded.source, dataset.name
         )));
     }
-    let folder = run.start(command, (data.data, &dataset), &chosen, false)?;
+    let folder = run.start(command, (data.data, &dataset), &chosen)?;
     let is_adam = arguments.optimizer == "adam";
     let epochs = arguments.epochs.unwrap_or(if is_adam { 10 } else { 100 });
     let optimization = if is_adam {

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, arguments in, a call into the library, words out.
 //!
-//! Results go to stdout; an error is one line on stderr. The exit code is 0, 1 for a run that failed, or 2 for
-//! arguments that cannot be used.
+//! Results go to stdout; an error is one line on stderr. The exit code is 0, 1 for a run that failed, 2 for arguments
+//! that cannot be used, or that of an early stop: [`STOPPED_EARLY`], or 128 plus the signal's number.
 
 mod arguments;
 mod attack;
@@ -19,10 +19,12 @@ mod report;
 mod reproduce;
 mod rotnet;
 mod sheet;
+mod signals;
 mod simclr;
 mod supervised;
 mod transfer;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -30,6 +32,10 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Result};
+
+/// The exit code of a command that its time limit or SIGUSR1 stopped, `EX_TEMPFAIL` of sysexits.h: the
+/// same command with `--resume` continues. Other signals have [`signals::exit_code`].
+pub const STOPPED_EARLY: u8 = 75;
 
 /// Trains and judges self-supervised vision encoders on hand-written compute kernels, on any GPU or none.
 #[derive(Parser)]
@@ -80,12 +86,49 @@ pub fn run() -> ExitCode {
     match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("parallax: {}", one_line(&error.to_string()));
+            let advice = match &error {
+                Error::Stopped { folder, .. } => {
+                    format!("; continue with: {}", continuation(folder.as_deref()))
+                }
+                _ => String::new(),
+            };
+            eprintln!("parallax: {}{advice}", one_line(&error.to_string()));
             match error {
                 Error::Usage(_) => ExitCode::from(2),
+                Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(cause)),
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// This process's command line as one that continues the work whose state is in `folder`.
+fn continuation(folder: Option<&Path>) -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    let has = |words: &[String], flag: &str| {
+        let with_value = format!("{flag}=");
+        words
+            .iter()
+            .any(|word| word == flag || word.starts_with(&with_value))
+    };
+    if let Some(folder) = folder {
+        if !has(&words, "--out") {
+            words.extend(["--out".to_string(), folder.display().to_string()]);
+        }
+        if !has(&words, "--resume") {
+            words.push("--resume".to_string());
+        }
+    }
+    let quoted: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    quoted.join(" ")
+}
+
+/// `word` as a POSIX shell reads it, in quotes only where it must be.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 
@@ -147,4 +190,17 @@ fn usage_line(message: &str) -> String {
 
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_change_them() {
+        assert_eq!(shell_word("--out=runs/a-1"), "--out=runs/a-1");
+        assert_eq!(shell_word("my run"), "'my run'");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
 }

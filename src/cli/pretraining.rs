@@ -65,6 +65,7 @@ impl PretrainingArguments {
         pretext: impl FnOnce(ResNetConfig) -> Pretext,
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
+        run.stop.listen()?;
         let steps = self
             .steps
             .unwrap_or(if self.on_shapes() { 150 } else { 5000 });
@@ -95,16 +96,9 @@ impl PretrainingArguments {
         pretext
             .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
-        let folder = run.start(
-            pretext.command(),
-            (self.data.data, &dataset),
-            &chosen,
-            checkpoints.resume,
-        )?;
+        let folder = run.start(pretext.command(), (self.data.data, &dataset), &chosen)?;
         self.tuning
-            .prepare(&chosen, (&folder, checkpoints.resume), || {
-                pretext.trained_network(&dataset)
-            })?;
+            .prepare(&chosen, &folder, || pretext.trained_network(&dataset))?;
         let request = PretrainingRequest {
             protocol: run.protocol,
             pretext,

@@ -1,12 +1,11 @@
 //! `parallax reproduce`: every experiment of the paper as a list of jobs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{DataArguments, data_kind, positive, protocol, seed};
+use super::arguments::{DataArguments, StopArguments, data_kind, positive, protocol, seed};
 use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
 use crate::data::DataKind;
@@ -15,7 +14,8 @@ use crate::experiment::grid::{
     Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
 };
 use crate::experiment::report;
-use crate::experiment::run_folder::{is_begun, is_done};
+use crate::experiment::run_folder::is_done;
+use crate::interrupt;
 use crate::pretext::Protocol;
 
 /// Run every experiment of the paper, or those of one figure, as a list of jobs
@@ -92,6 +92,9 @@ pub struct Arguments {
     /// Where pretraining starts from, which the paper's protocol wants to be named
     #[arg(long, value_name = "FILE|none")]
     init: Option<String>,
+
+    #[command(flatten)]
+    stop: StopArguments,
 }
 
 /// The folder of the report, below that of the grid.
@@ -162,6 +165,9 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.dry_run {
+        arguments.stop.listen()?;
+    }
     data_cache::keep();
     let settings = settings(arguments)?;
     let grid = Grid::new(&settings);
@@ -206,12 +212,23 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
             pace.left -= flops(job)?;
             continue;
         }
+        let job_place = format!("job {} of {}, {}", number + 1, jobs.len(), job.id);
+        if pace.done > 0.0 {
+            interrupt::check(|| format!("before {job_place}"))?;
+        }
         println!("\n{place}, {}", pace.line(started.elapsed()));
         let job_started = Instant::now();
-        match words(job, &folder, device).and_then(|words| super::execute(&words)) {
+        match super::execute(&words(job, &folder, device)) {
             Ok(()) => {
                 pace.finish(flops(job)?, job_started.elapsed());
                 report::write(&settings.out, &settings.out.join(REPORT))?;
+            }
+            Err(Error::Stopped { cause, place, .. }) => {
+                return Err(Error::Stopped {
+                    cause,
+                    place: format!("{place} in {job_place}"),
+                    folder: None,
+                });
             }
             Err(error) => {
                 println!("{place}: failed: {error}");
@@ -221,17 +238,21 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
             }
         }
     }
-    let out = settings.out.join(REPORT);
-    let written = report::write(&settings.out, &out)?;
+    let there = jobs.len() - missing.len();
     println!(
-        "\n{} of {} jobs in {}, {}; report on {} runs in {}",
-        jobs.len() - missing.len(),
+        "\n{there} of {} jobs in {}, {}",
         jobs.len(),
         settings.out.display(),
         duration(started.elapsed()),
-        written.runs,
-        out.join("report.html").display()
     );
+    if there > 0 {
+        let out = settings.out.join(REPORT);
+        let runs = report::write(&settings.out, &out)?.runs;
+        println!(
+            "report on {runs} runs in {}",
+            out.join("report.html").display()
+        );
+    }
     first_error.map_or(Ok(()), Err)
 }
 
@@ -270,18 +291,13 @@ fn duration(time: Duration) -> String {
     }
 }
 
-/// The command line of a job, which goes on with a training that was cut. What else was begun starts anew.
-fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Result<Vec<String>> {
+/// The command line of a job, which continues a run that was interrupted.
+fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Vec<String> {
     let mut words = job.command.clone();
     words.extend(["--device".to_string(), device.to_string()]);
     words.extend(["--out".to_string(), folder.display().to_string()]);
-    let trains = ["simclr", "rotnet", "supervised", "finetune"];
-    if is_begun(folder) && trains.contains(&job.command[0].as_str()) {
-        words.push("--resume".to_string());
-    } else if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|e| Error::write(folder, e))?;
-    }
-    Ok(words)
+    words.push("--resume".to_string());
+    words
 }
 
 /// Says what each job is expected to take, by passes that are timed on the device.

@@ -4,14 +4,14 @@
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::{self, Gradients, Tape, Var};
 use crate::data::{EpochSampler, Split};
-use crate::device::{Device, read_f32, upload_u32};
+use crate::device::{Device, upload_u32};
 use crate::error::{Error, Result};
 use crate::nn::{Head, Mode, Parameter, ResNet};
 use crate::optim::Optimization;
 use crate::tensor::Tensor;
 use crate::train::{Objective, Tapes, micro_batch, whole_batch};
 
-use super::features::for_each_batch;
+use super::features::complete;
 
 /// What a supervised training is.
 #[derive(Clone, Debug)]
@@ -155,15 +155,21 @@ impl Objective for Classifier {
     }
 }
 
-/// The logits of every image of `split`, row-major `[N, classes]`, in evaluation mode.
-pub fn logits(device: &Device, encoder: &ResNet, head: &Head, split: &Split) -> Result<Vec<f32>> {
-    let mut all = Vec::new();
-    for_each_batch(device, split, split.height, |images| {
+/// Appends to `values` the logits that it lacks of the images of `split`, row-major `[N, classes]`, in evaluation mode.
+///
+/// # Errors
+/// As [`super::partial::complete`].
+pub fn logits(
+    device: &Device,
+    encoder: &ResNet,
+    (head, classes): (&Head, usize),
+    split: &Split,
+    values: &mut Vec<f32>,
+) -> Result<()> {
+    complete(device, (split, split.height), classes, values, |images| {
         let tape = Tape::inference(device);
-        let features = encoder.forward(&tape, &tape.constant(&images), Mode::Evaluation)?;
+        let features = encoder.forward(&tape, &tape.constant(images), Mode::Evaluation)?;
         let logits = head.forward(&tape, &features)?;
-        all.extend(read_f32(device, logits.tensor())?);
-        Ok(())
-    })?;
-    Ok(all)
+        Ok(logits.tensor().clone())
+    })
 }

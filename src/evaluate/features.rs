@@ -1,5 +1,6 @@
 //! An encoder's features of a whole split, in evaluation mode.
 
+use super::partial;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore};
 use crate::autograd::Tape;
 use crate::data::{Split, batches};
@@ -24,22 +25,41 @@ pub fn features(
     resolution: usize,
 ) -> Result<Vec<f32>> {
     let mut all = Vec::with_capacity(split.len() * encoder.feature_width());
-    for_each_batch(device, split, resolution, |images| {
-        all.extend(read_f32(device, &encode(device, encoder, &images)?)?);
-        Ok(())
-    })?;
+    complete_features(device, encoder, split, resolution, &mut all)?;
     Ok(all)
 }
 
-/// The features of every image of `split`, in order, each of length 1: `[N, F]`. Otherwise as [`features`].
-pub fn unit_features(device: &Device, encoder: &ResNet, split: &Split) -> Result<Tensor> {
-    let mut all = Vec::with_capacity(split.len() * encoder.feature_width());
-    for_each_batch(device, split, split.height, |images| {
-        let unit = device.l2_normalize(&encode(device, encoder, &images)?, 1e-12)?;
-        all.extend(read_f32(device, &unit.y)?);
-        Ok(())
+/// Appends the features that `values` lacks. Otherwise as [`features`].
+///
+/// # Errors
+/// As [`partial::complete`].
+pub fn complete_features(
+    device: &Device,
+    encoder: &ResNet,
+    split: &Split,
+    resolution: usize,
+    values: &mut Vec<f32>,
+) -> Result<()> {
+    let width = encoder.feature_width();
+    complete(device, (split, resolution), width, values, |images| {
+        encode(device, encoder, images)
+    })
+}
+
+/// The features of every image of `split`, in order, each of length 1: `[N, F]`, of which `values` has the first ones.
+/// Otherwise as [`complete_features`].
+pub fn unit_features(
+    device: &Device,
+    encoder: &ResNet,
+    split: &Split,
+    values: &mut Vec<f32>,
+) -> Result<Tensor> {
+    let width = encoder.feature_width();
+    complete(device, (split, split.height), width, values, |images| {
+        let features = encode(device, encoder, images)?;
+        Ok(device.l2_normalize(&features, 1e-12)?.y)
     })?;
-    upload_f32(device, &all, &[split.len(), encoder.feature_width()])
+    upload_f32(device, values, &[split.len(), width])
 }
 
 /// Sets the running statistics of an encoder that was never trained to the mean over its first ten batches.
@@ -62,17 +82,18 @@ pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Resu
     Ok(y.tensor().clone())
 }
 
-/// Calls `visit` with each batch of `split`'s images, in order, resized to `resolution` x `resolution` where their
-/// height is another one, and normalised.
-pub(super) fn for_each_batch(
+/// Appends to `values` what `compute` returns for each batch of `split` that is missing there, `width` numbers per
+/// image. The images are resized to `resolution` x `resolution` where their height is another one, and normalised.
+pub(super) fn complete(
     device: &Device,
-    split: &Split,
-    resolution: usize,
-    mut visit: impl FnMut(Tensor) -> Result<()>,
+    (split, resolution): (&Split, usize),
+    width: usize,
+    values: &mut Vec<f32>,
+    compute: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    for indices in batches(split.len() as u32, BATCH) {
-        let mut images = store.gather(&indices)?;
+    partial::complete(values, (split.len(), BATCH), width, |_, indices| {
+        let mut images = store.gather(indices)?;
         if resolution != split.height {
             let whole = |image| ResizedCrop {
                 image,
@@ -85,9 +106,8 @@ pub(super) fn for_each_batch(
             let crops: Vec<_> = (0..indices.len() as u32).map(whole).collect();
             images = device.resized_crop(&images, &crops, resolution)?;
         }
-        visit(normalized(device, &images)?)?;
-    }
-    Ok(())
+        read_f32(device, &compute(&normalized(device, &images)?)?)
+    })
 }
 
 pub(super) fn normalized(device: &Device, images: &Tensor) -> Result<Tensor> {

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use super::features::unit_features;
 use super::metrics::accuracy;
+use super::partial::{Partial, as_classes, as_values};
 use crate::data::Dataset;
 use crate::device::kernels::Gemm;
 use crate::device::{Device, Readback};
@@ -98,18 +99,37 @@ pub struct NeighbourAccuracy {
     pub top1: f64,
 }
 
-/// Classifies the test images of `dataset` by the votes of their nearest labelled training images.
+/// Classifies the test images of `dataset` by the votes of their nearest labelled training images. `partial` has what
+/// is computed so far, under names that start with `name`.
 ///
 /// # Errors
-/// `Error::Usage` where training or test images have no labels; otherwise as [`classify`].
-pub fn judge(device: &Device, encoder: &ResNet, dataset: &Dataset) -> Result<NeighbourAccuracy> {
+/// `Error::Usage` where training or test images have no labels; `Error::Stopped` as
+/// [`partial::complete`](super::partial::complete); otherwise as [`classify`].
+pub fn judge(
+    device: &Device,
+    encoder: &ResNet,
+    dataset: &Dataset,
+    (partial, name): (&mut Partial, &str),
+) -> Result<NeighbourAccuracy> {
     let bank_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
-    let bank = unit_features(device, encoder, &dataset.train)?;
-    let queries = unit_features(device, encoder, &dataset.test)?;
     let k = neighbours(bank_labels.len());
-    let classes = dataset.classes.len();
-    let found = classify(device, &bank, bank_labels, classes, &queries, k)?;
+    let found = match partial.get(name) {
+        Some(found) => as_classes(found),
+        None => {
+            let mut features = |part: &str, split| {
+                let values = partial.entry(format!("{name} {part}")).or_default();
+                unit_features(device, encoder, split, values)
+            };
+            let bank = features("bank", &dataset.train)?;
+            let queries = features("queries", &dataset.test)?;
+            partial.retain(|key, _| !key.starts_with(&format!("{name} ")));
+            let classes = dataset.classes.len();
+            let found = classify(device, &bank, bank_labels, classes, &queries, k)?;
+            partial.insert(name.to_string(), as_values(&found));
+            found
+        }
+    };
     Ok(NeighbourAccuracy {
         k,
         top1: accuracy(&found, test_labels),

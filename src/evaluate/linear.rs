@@ -1,14 +1,17 @@
 //! Linear evaluation: a linear layer is trained on the features of a frozen encoder. The encoder's batch norms are in
 //! evaluation mode, and its parameters and buffers are hashed before and after.
 
-use super::features::{encode, features, normalized};
+use super::features::{complete_features, encode, normalized};
+use super::partial::Partial;
 use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::{self, Tape};
 use crate::data::{EpochSampler, Split};
-use crate::device::{Device, upload_f32, upload_u32};
+use crate::device::kernels::HostSlice;
+use crate::device::{Device, read_f32, upload_f32, upload_u32};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::nn::state::digest;
-use crate::nn::{Head, ResNet};
+use crate::nn::{Head, Parameter, ResNet};
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::Tensor;
 
@@ -61,6 +64,11 @@ pub fn with_frozen<R>(
     Ok(result)
 }
 
+/// The names of the training images' features and of the steps' losses among the values computed so far. The state of
+/// the training has the names of its parameters.
+const FEATURES: &str = "train features";
+const LOSSES: &str = "losses";
+
 /// Where a step's features come from.
 enum Source {
     Cached(Vec<f32>),
@@ -71,11 +79,13 @@ enum Source {
 }
 
 /// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last epoch. The encoder is
-/// used in evaluation mode and does not change.
+/// used in evaluation mode and does not change. `partial` has what is computed so far: the features, the state of the
+/// training, and the loss of each step (0 before the last epoch, where it is not read).
 ///
 /// # Errors
 /// `Error::Usage` where the split has no labels, there are no members, or images would have to be both resized and
-/// augmented; `Error::NonFinite` where the loss is not finite.
+/// augmented; `Error::NonFinite` where the loss is not finite; `Error::Stopped` between two batches or steps if a stop
+/// is requested.
 pub fn train_head(
     device: &Device,
     encoder: &ResNet,
@@ -83,15 +93,33 @@ pub fn train_head(
     members: &[u32],
     classes: usize,
     settings: &LinearSettings,
+    partial: &mut Partial,
 ) -> Result<(Head, f64)> {
     let labels = split.labels.as_ref().ok_or_else(|| {
         Error::usage("the training images have no labels; linear evaluation needs them")
     })?;
     let width = encoder.feature_width();
+    let batch_size = settings.batch_size.min(members.len());
+    let mut sampler = EpochSampler::new(members.len(), batch_size, settings.seed)?;
+    let head = Head::new(device, width, classes, settings.seed)?;
+    let mut optimizer =
+        Optimizer::new(device, &head.parameters(), settings.optimization.optimizer)?;
+    let mut state = head.parameters();
+    state.extend(optimizer.state());
+    let state: Vec<Parameter> = state.into_iter().cloned().collect();
+    let mut losses = restore(device, &state, partial)?;
+    optimizer.resume_at(losses.len() as u32);
+    let per_epoch = sampler.batches_per_epoch() as u64;
+    let steps = settings.steps(members.len());
+    let first = losses.len() as u64;
     let source = match settings.augmentation {
+        // Nothing is left to train.
+        None if first == steps => Source::Cached(Vec::new()),
         None => {
             let chosen = split.subset(members);
-            Source::Cached(features(device, encoder, &chosen, settings.resolution)?)
+            let values = partial.entry(FEATURES.to_string()).or_default();
+            complete_features(device, encoder, &chosen, settings.resolution, values)?;
+            Source::Cached(std::mem::take(values))
         }
         Some(_) if settings.resolution != split.height => {
             return Err(Error::usage(
@@ -103,15 +131,9 @@ pub fn train_head(
             augmentation,
         },
     };
-    let batch_size = settings.batch_size.min(members.len());
-    let mut sampler = EpochSampler::new(members.len(), batch_size, settings.seed)?;
-    let head = Head::new(device, width, classes, settings.seed)?;
-    let mut optimizer =
-        Optimizer::new(device, &head.parameters(), settings.optimization.optimizer)?;
-    let per_epoch = sampler.batches_per_epoch() as u64;
-    let steps = settings.steps(members.len());
     let mut last_epoch = Vec::new();
-    for step in 0..steps {
+    let mut stopped = Ok(());
+    for step in first..steps {
         let places = sampler.batch(step);
         let samples: Vec<u32> = places.iter().map(|&p| members[p as usize]).collect();
         let x = match &source {
@@ -149,17 +171,33 @@ pub fn train_head(
             last_epoch.push(device.download(loss.tensor())?);
         }
         device.submit()?;
+        let done = step + 1;
+        if done < steps {
+            stopped = interrupt::check(|| format!("after step {done} of {steps} of the layer"));
+        }
+        if stopped.is_err() {
+            break;
+        }
     }
-    let mut sum = 0.0;
-    let count = last_epoch.len().max(1) as f64;
+    let unread = (optimizer.steps() as usize).saturating_sub(losses.len() + last_epoch.len());
+    losses.resize(losses.len() + unread, 0.0);
     for loss in last_epoch {
-        sum += loss
-            .wait_f32()?
-            .first()
-            .copied()
-            .map_or(f64::NAN, f64::from);
+        losses.extend(loss.wait_f32()?);
     }
-    let mean = sum / count;
+    for parameter in &state {
+        partial.insert(parameter.name.clone(), read_f32(device, &parameter.value)?);
+    }
+    let last_epoch = &losses[losses.len().saturating_sub(per_epoch as usize)..];
+    let sum: f64 = last_epoch.iter().map(|&loss| f64::from(loss)).sum();
+    let mean = sum / last_epoch.len().max(1) as f64;
+    partial.insert(LOSSES.to_string(), losses);
+    match source {
+        Source::Cached(features) if stopped.is_err() => {
+            partial.insert(FEATURES.to_string(), features)
+        }
+        _ => partial.remove(FEATURES),
+    };
+    stopped?;
     if mean.is_finite() {
         Ok((head, mean))
     } else {
@@ -167,6 +205,19 @@ pub fn train_head(
             "the loss of the linear layer is {mean} in its last epoch; try a lower learning rate"
         )))
     }
+}
+
+/// Loads the `state` of a training of which `partial` has a part, and returns the losses of its steps.
+fn restore(device: &Device, state: &[Parameter], partial: &mut Partial) -> Result<Vec<f32>> {
+    let losses = partial.remove(LOSSES).unwrap_or_default();
+    let fits = |p: &Parameter| partial.get(&p.name).map(Vec::len) == Some(p.value.len());
+    if !state.iter().all(fits) {
+        return Ok(Vec::new());
+    }
+    for parameter in state {
+        device.overwrite(&parameter.value, HostSlice::F32(&partial[&parameter.name]))?;
+    }
+    Ok(losses)
 }
 
 fn augmented(

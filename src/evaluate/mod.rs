@@ -7,4 +7,5 @@ pub mod features;
 pub mod knn;
 pub mod linear;
 pub mod metrics;
+pub mod partial;
 pub mod rotation;

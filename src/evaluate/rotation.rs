@@ -1,6 +1,7 @@
 //! How often RotNet's own question is answered right.
 
 use super::metrics::{accuracy, predictions};
+use super::partial::{as_classes, as_values, complete};
 use crate::augment::ImageStore;
 use crate::autograd::Tape;
 use crate::data::{Split, batches};
@@ -13,17 +14,25 @@ use crate::pretext::rotnet::{ROTATIONS, RotNet, rotation_labels, rotations};
 const BATCH: u32 = 64;
 
 /// The part of `split`'s images under all four rotations whose rotation is told right, in evaluation mode and without
-/// augmentation.
-pub fn rotation_accuracy(device: &Device, network: &RotNet, split: &Split) -> Result<f64> {
+/// augmentation. `found` has the rotations that are predicted so far.
+///
+/// # Errors
+/// As [`super::partial::complete`].
+pub fn rotation_accuracy(
+    device: &Device,
+    network: &RotNet,
+    split: &Split,
+    found: &mut Vec<f32>,
+) -> Result<f64> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    let (mut found, mut turns) = (Vec::new(), Vec::new());
-    for indices in batches(split.len() as u32, BATCH) {
-        let turned = rotations(device, &store.gather(&indices)?)?;
+    complete(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
+        let turned = rotations(device, &store.gather(indices)?)?;
         let tape = Tape::inference(device);
         let logits = network.logits(&tape, &turned, Mode::Evaluation)?;
         let logits = read_f32(device, logits.tensor())?;
-        found.extend(predictions(&logits, ROTATIONS));
-        turns.extend(rotation_labels(indices.len()));
-    }
-    Ok(accuracy(&found, &turns))
+        Ok(as_values(&predictions(&logits, ROTATIONS)))
+    })?;
+    let turns = batches(split.len() as u32, BATCH);
+    let turns: Vec<u32> = turns.flat_map(|b| rotation_labels(b.len())).collect();
+    Ok(accuracy(&as_classes(found), &turns))
 }

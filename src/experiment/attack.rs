@@ -3,24 +3,30 @@
 use std::time::Instant;
 
 use super::config::{AttackConfig, DataConfig, RunConfig, Versions, shortest};
-use super::encoder_file::Loaded;
+use super::encoder_file::{Loaded, state};
 use super::run_folder::RunFolder;
 use super::summary::{AttackPoint, AttackSummary, PicturedImage, Start};
+use super::unfinished::{UNFINISHED, resumable};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
-use crate::data::{DataKind, Dataset, batches};
+use crate::data::{DataKind, Dataset, Split, batches};
 use crate::device::kernels::NoiseKey;
 use crate::device::{Device, read_f32, upload_f32, upload_u32};
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
 use crate::evaluate::classifier::logits;
 use crate::evaluate::metrics::{accuracy, predictions};
+use crate::evaluate::partial::{Partial, as_classes, as_values, complete};
+use crate::interrupt;
+use crate::nn::state::digest;
 use crate::nn::{Head, Mode};
 use crate::pretext::Protocol;
 use crate::tensor::Tensor;
 
 /// Images of one attack.
 const BATCH: u32 = 128;
+/// The name of the attacked images among the values computed so far.
+const MOVED: &str = "attacked images";
 /// Images that are shown in the picture.
 pub const PICTURED: usize = 8;
 
@@ -63,21 +69,24 @@ pub fn head<'a>(loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Head> {
     }
 }
 
-/// Measures the classifier's accuracy under the attack at each strength, and writes the summary into `folder`.
+/// Measures the classifier's accuracy under the attack at each strength, calls `leave` with the result and its images
+/// to write what the folder gets beside the summary, and writes the summary into `folder`. A stopped run continues with
+/// what it has computed, and of one that has ended the summary is read.
 ///
 /// # Errors
 /// `Error::Guard` where an attack of strength 0 changes the accuracy; `Error::Usage` for a file without a classifier or
-/// of another number of classes; otherwise as the parts.
+/// of another number of classes; `Error::Stopped` if a stop is requested; otherwise as the parts.
 pub fn run(
     device: &Device,
     request: &AttackRequest,
     folder: &RunFolder,
-) -> Result<(AttackSummary, Adversarial)> {
+    leave: impl FnOnce(&AttackSummary, &Adversarial) -> Result<()>,
+) -> Result<AttackSummary> {
     let started = Instant::now();
     let AttackRequest {
         loaded, dataset, ..
     } = request;
-    let (encoder, classes) = (&loaded.encoder, dataset.classes.len());
+    let encoder = &loaded.encoder;
     let head = head(loaded, dataset)?;
     let split = dataset.test_part(request.images, request.seed)?;
     let labels = dataset.labels_of(&split, "test")?.to_vec();
@@ -105,62 +114,20 @@ pub fn run(
         versions: Versions::current(),
     };
     folder.write_config(&config.to_toml()?)?;
-    let clean_logits = logits(device, encoder, head, &split)?;
-    let clean_predictions = predictions(&clean_logits, classes);
-    let clean_top1 = accuracy(&clean_predictions, &labels);
-
-    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    let mut curve = Vec::new();
-    let mut last = None;
-    for (number, &eps) in request.eps.iter().enumerate() {
-        let settings = AttackSettings::of_protocol(request.protocol, request.method, eps)?;
-        let classifier = |tape: &Tape, images: &Var| {
-            let x = network_input(tape, settings.units, images)?;
-            let features = encoder.forward(tape, &x, Mode::Evaluation)?;
-            head.forward(tape, &features)
-        };
-        let (mut found, mut clean, mut adversarial) = (Vec::new(), Vec::new(), Vec::new());
-        for (batch, indices) in batches(split.len() as u32, BATCH).enumerate() {
-            let x = in_units(device, settings.units, &store.gather(&indices)?)?;
-            let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
-            let targets = upload_u32(device, &targets, &[targets.len()])?;
-            // The same noise, scaled, at every strength, and another one for each batch.
-            let key = NoiseKey {
-                seed: request.seed,
-                stream: batch as u64,
-            };
-            let moved = perturb(device, classifier, &x, &targets, &settings, key)?;
-            let tape = Tape::inference(device);
-            let scores = classifier(&tape, &tape.constant(&moved))?;
-            found.extend(predictions(&read_f32(device, scores.tensor())?, classes));
-            if number + 1 == request.eps.len() {
-                clean.extend(read_f32(device, &x)?);
-                adversarial.extend(read_f32(device, &moved)?);
-            }
-        }
-        let top1 = accuracy(&found, &labels);
-        if eps == 0.0 && found != clean_predictions {
-            return Err(Error::Guard(format!(
-                "an attack of eps 0 gives an accuracy of {top1} and clean images one of {clean_top1}, or other \
-                 predictions; the attack sees another network or other images than the evaluation"
-            )));
-        }
-        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
-        curve.push(AttackPoint {
-            eps: shortest(eps),
-            top1,
-        });
-        last = Some((found, clean, adversarial));
+    if let Some(summary) = folder.summary()? {
+        return Ok(summary);
     }
-    let Some((found, clean, adversarial)) = last else {
-        return Err(Error::usage("there is no eps to attack with; give --eps"));
-    };
-    let shape = [split.len(), 3, split.height, split.width];
-    let images = Adversarial {
-        clean: upload_f32(device, &clean, &shape)?,
-        adversarial: upload_f32(device, &adversarial, &shape)?,
-        labels: labels.clone(),
-    };
+    let key = || digest(device, &state(encoder, Some(head)));
+    let place = (folder.path(), UNFINISHED);
+    let Measured {
+        clean: clean_predictions,
+        found,
+        curve,
+        images,
+    } = resumable(place, &key, |partial| {
+        measure(device, request, head, &split, &labels, partial)
+    })?;
+    let clean_top1 = accuracy(&clean_predictions, &labels);
     let name = |class: u32| dataset.classes[class as usize].clone();
     let pictured = (0..PICTURED.min(labels.len()))
         .map(|i| PicturedImage {
@@ -191,6 +158,112 @@ pub fn run(
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
+    leave(&summary, &images)?;
     folder.write_summary(&summary)?;
-    Ok((summary, images))
+    Ok(summary)
+}
+
+/// What an attack of several strengths finds.
+struct Measured {
+    /// The predictions for the clean images, and under the last strength.
+    clean: Vec<u32>,
+    found: Vec<u32>,
+    curve: Vec<AttackPoint>,
+    images: Adversarial,
+}
+
+/// Attacks the images of `split` at each strength, from where `partial` ends.
+fn measure(
+    device: &Device,
+    request: &AttackRequest,
+    head: &Head,
+    split: &Split,
+    labels: &[u32],
+    partial: &mut Partial,
+) -> Result<Measured> {
+    let encoder = &request.loaded.encoder;
+    let classes = request.dataset.classes.len();
+    let clean_logits = partial.entry("clean".to_string()).or_default();
+    logits(device, encoder, (head, classes), split, clean_logits)?;
+    let clean_predictions = predictions(clean_logits, classes);
+
+    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    let size = (split.len(), BATCH);
+    // The attacked images of the last strength.
+    let mut moved = partial.remove(MOVED).unwrap_or_default();
+    let mut curve = Vec::new();
+    let mut last = None;
+    for (number, &eps) in request.eps.iter().enumerate() {
+        let settings = AttackSettings::of_protocol(request.protocol, request.method, eps)?;
+        let classifier = |tape: &Tape, images: &Var| {
+            let x = network_input(tape, settings.units, images)?;
+            let features = encoder.forward(tape, &x, Mode::Evaluation)?;
+            head.forward(tape, &features)
+        };
+        let is_last = number + 1 == request.eps.len();
+        let found = partial.entry(format!("eps {number}")).or_default();
+        let is_done = found.len() == split.len();
+        let attacked = complete(found, size, 1, |batch, indices| {
+            let x = in_units(device, settings.units, &store.gather(indices)?)?;
+            let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
+            let targets = upload_u32(device, &targets, &[targets.len()])?;
+            // The same noise, scaled, at every strength, and another one for each batch.
+            let key = NoiseKey {
+                seed: request.seed,
+                stream: batch as u64,
+            };
+            let x = perturb(device, classifier, &x, &targets, &settings, key)?;
+            let tape = Tape::inference(device);
+            let scores = classifier(&tape, &tape.constant(&x))?;
+            if is_last {
+                moved.extend(read_f32(device, &x)?);
+            }
+            Ok(as_values(&predictions(
+                &read_f32(device, scores.tensor())?,
+                classes,
+            )))
+        });
+        if let Err(error) = attacked {
+            partial.insert(MOVED.to_string(), moved);
+            return Err(error);
+        }
+        let found = as_classes(found);
+        let top1 = accuracy(&found, labels);
+        if eps == 0.0 && found != clean_predictions {
+            let clean_top1 = accuracy(&clean_predictions, labels);
+            return Err(Error::Guard(format!(
+                "an attack of eps 0 gives an accuracy of {top1} and clean images one of {clean_top1}, or other \
+                 predictions; the attack sees another network or other images than the evaluation"
+            )));
+        }
+        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
+        curve.push(AttackPoint {
+            eps: shortest(eps),
+            top1,
+        });
+        last = Some((found, settings.units));
+        if !is_done && !is_last {
+            let (done, all) = (number + 1, request.eps.len());
+            interrupt::check(|| format!("after {done} of {all} strengths of the attack"))?;
+        }
+    }
+    let Some((found, units)) = last else {
+        return Err(Error::usage("there is no eps to attack with; give --eps"));
+    };
+    let mut clean = Vec::with_capacity(moved.len());
+    for indices in batches(split.len() as u32, BATCH) {
+        let x = in_units(device, units, &store.gather(&indices)?)?;
+        clean.extend(read_f32(device, &x)?);
+    }
+    let shape = [split.len(), 3, split.height, split.width];
+    Ok(Measured {
+        clean: clean_predictions,
+        found,
+        curve,
+        images: Adversarial {
+            clean: upload_f32(device, &clean, &shape)?,
+            adversarial: upload_f32(device, &moved, &shape)?,
+            labels: labels.to_vec(),
+        },
+    })
 }

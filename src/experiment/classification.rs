@@ -8,16 +8,18 @@ use super::encoder_file::{Loaded, Origin, pack};
 use super::run_folder::RunFolder;
 use super::summary::{ClassificationSummary, Start, final_mean};
 use super::training::{CHECKPOINT, Plan, train};
+use super::unfinished::{UNFINISHED, resumable};
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
 use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
 use crate::evaluate::metrics::{Metrics, check_labels};
+use crate::nn::state::digest;
 use crate::nn::{ResNet, ResNetConfig};
 use crate::pretext::Protocol;
 use crate::tensor::DType;
-use crate::train::Trainer;
+use crate::train::{Objective, Trainer};
 
 /// How long a training is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,11 +74,11 @@ pub struct ClassificationRequest {
     pub dataset: Dataset,
 }
 
-/// Trains, measures on the held-out images, and writes everything into `folder`; a run that was cut goes on from its
-/// checkpoint.
+/// Trains, measures on the held-out images, and writes everything into `folder`. An interrupted run continues from its
+/// checkpoint, and of one that has ended the summary is read.
 ///
 /// # Errors
-/// As the parts: no labels, a fraction that leaves a class empty, a loss that is not finite.
+/// `Error::Stopped` if a stop is requested; otherwise as the parts: no labels, a fraction that leaves a class empty, a loss that is not finite.
 pub fn run(
     device: &Device,
     request: ClassificationRequest,
@@ -157,6 +159,9 @@ pub fn run(
         versions: Versions::current(),
     };
     folder.write_config(&config.to_toml()?)?;
+    if let Some(summary) = folder.summary()? {
+        return Ok(summary);
+    }
     let plan = Plan {
         steps,
         images_per_step: settings.batch_size,
@@ -193,7 +198,13 @@ pub fn run(
     let steps = trained.losses.len() as u64;
     let model = trainer.objective;
     folder.write("model.safetensors", &save(&model, steps)?)?;
-    let scores = logits(device, &model.encoder, &model.head, &dataset.test)?;
+    let key = || digest(device, &model.state());
+    let scores = resumable((folder.path(), UNFINISHED), &key, |partial| {
+        let scores = partial.entry("logits".to_string()).or_default();
+        let head = (&model.head, classes);
+        logits(device, &model.encoder, head, &dataset.test, scores)?;
+        Ok(std::mem::take(scores))
+    })?;
     let summary = ClassificationSummary {
         command: command.to_string(),
         protocol: protocol.to_string(),

@@ -201,7 +201,8 @@ pub fn initialize(device: &Device, encoder: &ResNet, path: &Path) -> Result<()> 
     Ok(())
 }
 
-fn state<'a>(encoder: &'a ResNet, head: Option<&'a Head>) -> Vec<&'a Parameter> {
+/// Everything that a file of `encoder` and `head` stores.
+pub fn state<'a>(encoder: &'a ResNet, head: Option<&'a Head>) -> Vec<&'a Parameter> {
     let mut state = encoder.parameters();
     state.extend(encoder.buffers());
     state.extend(head.map(Head::parameters).unwrap_or_default());

@@ -6,12 +6,13 @@ use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
 use super::encoder_file::Loaded;
 use super::run_folder::RunFolder;
 use super::summary::{LinearSummary, Start};
+use super::unfinished::{UNFINISHED, resumable};
 use crate::autograd::Tape;
 use crate::data::{DataKind, Dataset};
 use crate::device::read_f32;
 use crate::device::{Device, upload_f32};
 use crate::error::Result;
-use crate::evaluate::features::features;
+use crate::evaluate::features::complete_features;
 use crate::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::state::digest;
@@ -32,10 +33,10 @@ pub struct LinearRequest {
 }
 
 /// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and writes everything into
-/// `folder`.
+/// `folder`. A stopped evaluation continues with what it has computed, and of one that has ended the summary is read.
 ///
 /// # Errors
-/// `Error::Guard` where the encoder changed; otherwise as the parts.
+/// `Error::Guard` where the encoder changed; `Error::Stopped` if a stop is requested; otherwise as the parts.
 pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Result<LinearSummary> {
     let started = Instant::now();
     let LinearRequest {
@@ -73,16 +74,25 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         versions: Versions::current(),
     };
     folder.write_config(&config.to_toml()?)?;
-    let (logits, final_loss) = with_frozen(device, encoder, || {
-        let (head, loss) = train_head(device, encoder, &dataset.train, members, classes, settings)?;
-        let x = features(device, encoder, &dataset.test, settings.resolution)?;
-        let x = upload_f32(device, &x, &[dataset.test.len(), encoder.feature_width()])?;
-        let tape = Tape::inference(device);
-        let logits = head.forward(&tape, &tape.constant(&x))?;
-        Ok((read_f32(device, logits.tensor())?, loss))
-    })?;
+    if let Some(summary) = folder.summary()? {
+        return Ok(summary);
+    }
     let mut state = encoder.parameters();
     state.extend(encoder.buffers());
+    let key = || digest(device, &state);
+    let (logits, final_loss) = with_frozen(device, encoder, || {
+        resumable((folder.path(), UNFINISHED), &key, |partial| {
+            let train = &dataset.train;
+            let (head, loss) =
+                train_head(device, encoder, train, members, classes, settings, partial)?;
+            let x = partial.entry("test features".to_string()).or_default();
+            complete_features(device, encoder, &dataset.test, settings.resolution, x)?;
+            let x = upload_f32(device, x, &[dataset.test.len(), encoder.feature_width()])?;
+            let tape = Tape::inference(device);
+            let logits = head.forward(&tape, &tape.constant(&x))?;
+            Ok((read_f32(device, logits.tensor())?, loss))
+        })
+    })?;
     let summary = LinearSummary {
         command: request.command.clone(),
         protocol: request.protocol.to_string(),

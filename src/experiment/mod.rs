@@ -6,6 +6,7 @@ pub mod classification;
 pub mod config;
 pub mod encoder_file;
 pub mod grid;
+pub mod knn;
 pub mod linear;
 pub mod memory;
 pub mod pretraining;
@@ -17,6 +18,7 @@ pub mod run_folder;
 pub mod summary;
 pub mod training;
 pub mod tuning;
+pub mod unfinished;
 
 /// Says on stderr what does not stop a run.
 fn warn(message: &str) {

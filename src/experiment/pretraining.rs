@@ -11,12 +11,15 @@ use super::run_folder::RunFolder;
 use super::summary::{PretrainingSummary, chance_loss, final_mean};
 use super::training::{Plan, Trained, train};
 use super::tuning::TrainedNetwork;
+use super::unfinished::{UNFINISHED, resumable};
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
 use crate::error::Result;
+use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::evaluate::{features, knn};
+use crate::nn::state::digest;
 use crate::nn::{Head, Projector, ResNet, ResNetConfig};
 use crate::optim::Optimization;
 use crate::pretext::Protocol;
@@ -251,10 +254,11 @@ impl PretrainingRequest {
     }
 }
 
-/// Pretrains, judges, and writes everything into `folder`; a run that was cut goes on from its checkpoint.
+/// Pretrains, judges, and writes everything into `folder`. An interrupted run continues from its checkpoint, and of one
+/// that has ended the summary is read.
 ///
 /// # Errors
-/// As the parts: a batch that does not fit the data, a loss that is not finite, a file that cannot be written.
+/// `Error::Stopped` if a stop is requested; otherwise as the parts: a batch that does not fit the data, a loss that is not finite, a file that cannot be written.
 pub fn run(
     device: &Device,
     request: &PretrainingRequest,
@@ -262,29 +266,32 @@ pub fn run(
 ) -> Result<PretrainingSummary> {
     let started = Instant::now();
     folder.write_config(&request.config(device).to_toml()?)?;
+    if let Some(summary) = folder.summary()? {
+        return Ok(summary);
+    }
     let split = request.dataset.pretraining();
     match &request.pretext {
         Pretext::SimClr(settings) => {
             let objective = SimClr::new(device, settings.clone(), split)?;
-            let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
-            judge(
-                device, request, &trained, &objective, None, &folder, started,
-            )
+            let trained = pretrain(device, request, objective, &mut folder)?;
+            judge(device, request, trained, &folder, started, |_, _| Ok(None))
         }
         Pretext::RotNet(settings) => {
             let objective = RotNet::new(device, settings.clone(), split)?;
-            let (trained, objective) = pretrain(device, request, objective, &mut folder)?;
-            let told = request.rotation_test.as_ref();
-            let told = told.unwrap_or(&request.dataset.test);
-            let accuracy = rotation_accuracy(device, &objective, told)?;
+            let trained = pretrain(device, request, objective, &mut folder)?;
             judge(
                 device,
                 request,
-                &trained,
-                &objective,
-                Some((accuracy, told.len())),
+                trained,
                 &folder,
                 started,
+                |network, partial| {
+                    let told = request.rotation_test.as_ref();
+                    let told = told.unwrap_or(&request.dataset.test);
+                    let found = partial.entry("rotations".to_string()).or_default();
+                    let accuracy = rotation_accuracy(device, network, told, found)?;
+                    Ok(Some((accuracy, told.len())))
+                },
             )
         }
     }
@@ -328,27 +335,28 @@ fn pretrain<O: Objective>(
     Ok((trained, trainer.objective))
 }
 
+/// Evaluates what was trained and writes the summary. `rotations` measures RotNet's accuracy and the number of images.
 fn judge<O: Objective>(
     device: &Device,
     request: &PretrainingRequest,
-    trained: &Trained,
-    objective: &O,
-    rotation: Option<(f64, usize)>,
+    (trained, objective): (Trained, O),
     folder: &RunFolder,
     started: Instant,
+    rotations: impl FnOnce(&O, &mut Partial) -> Result<Option<(f64, usize)>>,
 ) -> Result<PretrainingSummary> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    let (neighbours, before) = match request.knn {
-        true => {
-            println!("judging the encoder by its nearest neighbours, then the untrained one");
-            let neighbours = knn::judge(device, objective.encoder(), dataset)?;
-            (
-                Some(neighbours),
-                Some(judge_untrained(device, request)?.top1),
-            )
+    let key = || digest(device, &objective.state());
+    let (rotation, neighbours, before) = resumable((folder.path(), UNFINISHED), &key, |partial| {
+        let rotation = rotations(&objective, partial)?;
+        if !request.knn {
+            return Ok((rotation, None, None));
         }
-        false => (None, None),
-    };
+        println!("judging the encoder by its nearest neighbours, then the untrained one");
+        let encoder = objective.encoder();
+        let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
+        let untrained = judge_untrained(device, request, partial)?;
+        Ok((rotation, Some(trained), Some(untrained.top1)))
+    })?;
     let summary = PretrainingSummary {
         command: pretext.command().to_string(),
         protocol: request.protocol_label(),
@@ -387,6 +395,7 @@ fn judge<O: Objective>(
 fn judge_untrained(
     device: &Device,
     request: &PretrainingRequest,
+    partial: &mut Partial,
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
     let untrained = ResNet::new(device, pretext.encoder(), pretext.seed())?;
@@ -395,5 +404,5 @@ fn judge_untrained(
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::judge(device, &untrained, dataset)
+    knn::judge(device, &untrained, dataset, (partial, "untrained"))
 }

@@ -1,10 +1,11 @@
 //! The folder of one run: made before anything is computed, never one that holds something already, unless that is the
-//! same run, cut.
+//! same run, interrupted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::config;
@@ -15,7 +16,7 @@ pub(super) const CONFIG: &str = "config.toml";
 /// A line a training step.
 const METRICS: &str = "metrics.jsonl";
 /// What was found, which every run writes last.
-const SUMMARY: &str = "summary.json";
+pub const SUMMARY: &str = "summary.json";
 
 /// An open run folder with its file of metrics.
 pub struct RunFolder {
@@ -92,22 +93,24 @@ impl RunFolder {
         unreachable!("a folder with a new number can always be tried")
     }
 
-    /// Opens the folder of a run that was cut, to go on with it.
+    /// Opens the folder of a run to continue it, or makes the folder if no run has begun there.
     ///
     /// # Errors
-    /// `Error::Usage` where there is no run, or one that has ended; `Error::Io` where it cannot be written.
+    /// `Error::Usage` where it holds something and no run; `Error::Io` where it cannot be written.
     pub fn resume(path: &Path) -> Result<Self> {
-        if !path.join(CONFIG).is_file() {
-            return Err(Error::usage(format!(
-                "{} has no {CONFIG}, so there is no run to resume; start one without --resume",
-                path.display()
-            )));
-        }
-        if path.join(SUMMARY).is_file() {
-            return Err(Error::usage(format!(
-                "the run in {} has ended ({SUMMARY}); there is nothing to resume",
-                path.display()
-            )));
+        fs::create_dir_all(path).map_err(|e| Error::write(path, e))?;
+        if !is_begun(path) {
+            // A process that was killed before it wrote a configuration leaves at most these.
+            let is_ours = |name: &str| name == METRICS || name.ends_with(".partial");
+            for entry in fs::read_dir(path).map_err(|e| Error::read(path, e))? {
+                let name = entry.map_err(|e| Error::read(path, e))?.file_name();
+                if !is_ours(&name.to_string_lossy()) {
+                    return Err(Error::usage(format!(
+                        "{} is not empty and holds no run ({CONFIG}); name another folder with --out, or remove it",
+                        path.display()
+                    )));
+                }
+            }
         }
         let file = path.join(METRICS);
         let metrics = OpenOptions::new().create(true).append(true).open(&file);
@@ -132,6 +135,20 @@ impl RunFolder {
                 self.path.display()
             ))),
         }
+    }
+
+    /// What the run found, if it has ended.
+    ///
+    /// # Errors
+    /// `Error::Data` where the summary is not one of such a run.
+    pub fn summary<S: DeserializeOwned>(&self) -> Result<Option<S>> {
+        let Some(bytes) = self.read(SUMMARY)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            let what = "expected what this version of the program writes; move the folder away to run again";
+            Error::data(self.path.join(SUMMARY), format!("{error}; {what}"))
+        })
     }
 
     /// The content of a file of the folder; none where it does not exist.

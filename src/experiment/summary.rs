@@ -162,6 +162,23 @@ pub struct LinearSummary {
     pub parallax_version: String,
 }
 
+/// The result of a judgement by nearest neighbours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnnSummary {
+    pub command: String,
+    /// The file of the encoder.
+    pub encoder: String,
+    pub data: String,
+    pub device: String,
+    pub seed: u64,
+    /// Neighbours that voted.
+    pub knn_k: usize,
+    /// The part of the held-out images that is classified right.
+    pub knn_top1: f64,
+    pub total_seconds: f64,
+    pub parallax_version: String,
+}
+
 /// The accuracy of a classifier under an attack of several strengths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttackSummary {

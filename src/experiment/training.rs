@@ -1,4 +1,4 @@
-//! The loop of a training run: steps, metrics, checkpoints, and the way back into a run that was cut.
+//! The loop of a training run: steps, metrics, checkpoints, and how an interrupted run is resumed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -14,6 +14,7 @@ use crate::device::gpu::StreamCounts;
 use crate::device::profile::ProfiledDevice;
 use crate::device::variants::VariantTable;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::nn::state::{Matching, load, metadata, save};
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
@@ -24,6 +25,8 @@ const STEPS_AHEAD: usize = 2;
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The checkpoint's entry with the table of variants in use.
 const VARIANTS: &str = "variants";
+/// The checkpoint's entry with the bytes that the device has held at most.
+const PEAK: &str = "peak_bytes";
 
 /// How long a run is, and what it leaves on its way.
 #[derive(Clone, Debug)]
@@ -74,8 +77,13 @@ impl Trained {
 /// Where `profiler` is `device` itself, the first steps are measured: a table is printed and a trace left in the
 /// folder.
 ///
-/// A run that was cut and goes on has the losses and weights, to the bit, of one that was not: a step depends on the
-/// weights, the optimiser's state, the seed and its number alone.
+/// A run that was interrupted and resumed has the losses and weights, to the bit, of one that was not: a step depends on
+/// the weights, the optimiser's state, the seed and its number alone. The checkpoint of the last step stays in the
+/// folder for the evaluation that follows.
+///
+/// # Errors
+/// `Error::Stopped` if a stop is requested before the last step, with a checkpoint of the steps taken; otherwise as the
+/// objective, and as files.
 pub fn train<O: Objective>(
     device: &Device,
     trainer: &mut Trainer<O>,
@@ -84,7 +92,7 @@ pub fn train<O: Objective>(
     save_network: impl Fn(&O, u64) -> Result<Vec<u8>>,
     profiler: Option<&ProfiledDevice>,
 ) -> Result<Trained> {
-    let first_step = restore(device, trainer, folder)?;
+    let (first_step, peak_before) = restore(device, trainer, folder)?;
     let mut run = Run {
         device,
         trainer,
@@ -99,22 +107,25 @@ pub fn train<O: Objective>(
         next: first_step,
         is_flat: false,
         measured: None,
+        peak_before,
     };
     for metrics in run.folder.keep_metrics(first_step)? {
         run.losses.push(metrics.loss);
         run.seconds_before = metrics.seconds;
     }
     run.progress.start_at(first_step, run.seconds_before);
-    if let Some(profiler) = profiler {
-        run.profile(profiler)?;
-    }
-    run.steps(run.next..plan.steps)?;
-    let seconds = run.seconds();
+    run.judge();
+    let trained = run.all(profiler);
     run.progress.finish();
+    trained?;
+    let seconds = run.seconds();
+    if run.next > first_step {
+        run.checkpoint()?;
+    }
     Ok(Trained {
-        losses: run.losses,
         seconds,
-        peak_bytes: device.memory().peak,
+        peak_bytes: run.peak(),
+        losses: run.losses,
     })
 }
 
@@ -135,6 +146,8 @@ struct Run<'a, O, S> {
     is_flat: bool,
     /// While steps are measured: by what, and what a GPU counted in each.
     measured: Option<(&'a ProfiledDevice, Vec<StreamCounts>)>,
+    /// Bytes that the device held at most before the run was interrupted.
+    peak_before: u64,
 }
 
 impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
@@ -142,7 +155,53 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
+    fn peak(&self) -> u64 {
+        self.device.memory().peak.max(self.peak_before)
+    }
+
+    /// Takes the steps that are left, the first of them measured by `profiler`.
+    fn all(&mut self, profiler: Option<&'a ProfiledDevice>) -> Result<()> {
+        let (first, end) = (self.next, self.plan.steps);
+        if let Some(profiler) = profiler {
+            match Phases::new(first, end) {
+                Ok(phases) => self.profile(profiler, phases)?,
+                Err(error) if first == 0 => return Err(error),
+                Err(_) => self.progress.say("too few steps are left for a profile"),
+            }
+        }
+        self.steps(self.next..end)
+    }
+
+    /// Ends the training if it is at a step at which its losses are compared and they no longer fall.
+    fn judge(&mut self) {
+        let due = |&window: &u64| self.next > 0 && self.next.is_multiple_of(window);
+        let window = self.plan.stop_when_flat.filter(due);
+        if window.is_some_and(|window| is_flat(&self.losses, window)) {
+            let words = format!(
+                "the loss no longer falls; training ends after {} steps",
+                self.next
+            );
+            self.progress.say(&words);
+            self.is_flat = true;
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        write_checkpoint(
+            self.device,
+            self.trainer,
+            self.next,
+            self.peak(),
+            self.folder,
+        )?;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
     /// Takes these steps, unless the training has ended, and waits for their losses.
+    ///
+    /// # Errors
+    /// `Error::Stopped` if a stop is requested, with a checkpoint; otherwise as [`train`].
     fn steps(&mut self, steps: Range<u64>) -> Result<()> {
         let plan = self.plan;
         let mut pending = VecDeque::new();
@@ -159,8 +218,9 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
             let judged = plan
                 .stop_when_flat
                 .filter(|&window| done.is_multiple_of(window));
+            let stop = interrupt::requested();
             // A checkpoint is of a state in which no step is under way, and a judgement needs every loss.
-            let waits = saves || checkpoint || judged.is_some();
+            let waits = saves || checkpoint || judged.is_some() || stop.is_some();
             let ahead = if waits { 0 } else { STEPS_AHEAD };
             while pending.len() > ahead
                 && let Some(oldest) = pending.pop_front()
@@ -172,13 +232,20 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
                 self.folder
                     .write(&format!("encoder-step{done}.safetensors"), &bytes)?;
             }
-            if checkpoint {
-                write_checkpoint(self.device, self.trainer, done, self.folder)?;
-                self.last_checkpoint = Instant::now();
+            self.judge();
+            if self.is_flat {
+                break;
             }
-            if judged.is_some_and(|window| is_flat(&self.losses, window)) {
-                println!("the loss no longer falls; training ends after {done} steps");
-                self.is_flat = true;
+            let stop = stop.filter(|_| done < plan.steps);
+            if checkpoint || stop.is_some() {
+                self.checkpoint()?;
+            }
+            if let Some(cause) = stop {
+                return Err(Error::Stopped {
+                    cause,
+                    place: format!("after step {done} of {}", plan.steps),
+                    folder: Some(self.folder.path().to_path_buf()),
+                });
             }
         }
         for step in pending {
@@ -231,8 +298,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
 
     /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the
     /// steps that the training would have taken in any case.
-    fn profile(&mut self, profiler: &'a ProfiledDevice) -> Result<()> {
-        let phases = Phases::new(self.next, self.plan.steps)?;
+    fn profile(&mut self, profiler: &'a ProfiledDevice, phases: Phases) -> Result<()> {
         self.measured = Some((profiler, Vec::new()));
         self.steps(phases.warm_up.clone())?;
         let plain_seconds = self.seconds_a_step(&phases.plain)?;
@@ -270,10 +336,12 @@ fn write_checkpoint<O: Objective>(
     device: &Device,
     trainer: &Trainer<O>,
     step: u64,
+    peak_bytes: u64,
     folder: &RunFolder,
 ) -> Result<()> {
     let mut entries = BTreeMap::from([
         ("step".to_string(), step.to_string()),
+        (PEAK.to_string(), peak_bytes.to_string()),
         (
             "optimizer_steps".to_string(),
             trainer.optimizer_steps().to_string(),
@@ -290,15 +358,16 @@ fn write_checkpoint<O: Objective>(
     folder.write(CHECKPOINT, &save(device, &trainer.state(), &entries)?)
 }
 
-/// Loads the folder's checkpoint, if it has one, and returns the number of steps that were taken.
+/// Loads the folder's checkpoint, if it has one, and returns the number of steps that were taken and the bytes that the
+/// device held at most.
 fn restore<O: Objective>(
     device: &Device,
     trainer: &mut Trainer<O>,
     folder: &RunFolder,
-) -> Result<u64> {
+) -> Result<(u64, u64)> {
     let path = folder.path().join(CHECKPOINT);
     let Some(bytes) = folder.read(CHECKPOINT)? else {
-        return Ok(0);
+        return Ok((0, 0));
     };
     let entries = metadata(&bytes, &path)?;
     let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
@@ -309,6 +378,7 @@ fn restore<O: Objective>(
     };
     let number = |key: &str| entry(key).parse::<u64>().map_err(|_| damaged(key));
     let (step, optimizer_steps) = (number("step")?, number("optimizer_steps")?);
+    let peak_bytes = entry(PEAK).parse().unwrap_or(0);
     if trainer.loss_scale().is_some() {
         let scale = entry("loss_scale").parse::<f32>().ok();
         let scale = scale.filter(|scale| scale.is_normal() && *scale > 0.0);
@@ -335,7 +405,7 @@ fn restore<O: Objective>(
         Matching::Exact,
     )?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
-    Ok(step)
+    Ok((step, peak_bytes))
 }
 
 #[cfg(test)]

@@ -1,0 +1,89 @@
+//! What an evaluation has computed so far. An evaluation stops between two batches and continues from here later, to
+//! the same bits.
+
+use std::collections::BTreeMap;
+
+use crate::data::batches;
+use crate::error::Result;
+use crate::interrupt;
+
+/// Computed values by name. An evaluation that starts has none.
+pub type Partial = BTreeMap<String, Vec<f32>>;
+
+/// Appends to `values` what `compute` returns for each batch that is missing there: `width` numbers for each of
+/// `images` images, which are visited in order in batches of `size`. `compute` takes the number of the batch and the
+/// images.
+///
+/// # Errors
+/// Those of `compute`; `Error::Stopped` between two batches if a stop is requested, with all finished batches in
+/// `values`.
+pub fn complete(
+    values: &mut Vec<f32>,
+    (images, size): (usize, u32),
+    width: usize,
+    mut compute: impl FnMut(usize, &[u32]) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let finished = values.len() / (width * size as usize).max(1);
+    if values.len() >= images * width {
+        return Ok(());
+    }
+    values.truncate(finished * width * size as usize);
+    for (number, indices) in batches(images as u32, size).enumerate().skip(finished) {
+        values.extend(compute(number, &indices)?);
+        let done = values.len() / width;
+        if done < images {
+            interrupt::check(|| format!("after {done} of {images} images of an evaluation"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Predicted classes as values.
+pub fn as_values(classes: &[u32]) -> Vec<f32> {
+    classes.iter().map(|&class| class as f32).collect()
+}
+
+/// The classes that [`as_values`] was given.
+pub fn as_classes(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|&value| value as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complete;
+    use crate::error::Error;
+
+    #[test]
+    fn only_missing_batches_are_computed() {
+        let numbers = |number: usize, indices: &[u32]| {
+            let row = |&image: &u32| [number as f32, image as f32];
+            Ok(indices.iter().flat_map(row).collect::<Vec<f32>>())
+        };
+        let mut whole = Vec::new();
+        complete(&mut whole, (7, 3), 2, numbers).unwrap();
+        assert_eq!(whole.len(), 14);
+        assert_eq!(whole[12..], [2.0, 6.0]);
+        for (kept, first) in [(0, 0), (6, 1), (11, 1), (12, 2), (13, 2), (14, 3)] {
+            let mut parts = whole[..kept].to_vec();
+            let mut visited = Vec::new();
+            complete(&mut parts, (7, 3), 2, |number, indices| {
+                visited.push(number);
+                numbers(number, indices)
+            })
+            .unwrap();
+            assert_eq!(parts, whole);
+            assert_eq!(visited, Vec::from_iter(first..3), "{kept} were kept");
+        }
+    }
+
+    #[test]
+    fn a_failed_batch_leaves_those_before() {
+        let mut values = Vec::new();
+        let failed = complete(&mut values, (4, 2), 1, |number, _| match number {
+            0 => Ok(vec![1.0, 2.0]),
+            _ => Err(Error::usage("no")),
+        });
+        assert!(failed.is_err());
+        assert_eq!(values, [1.0, 2.0]);
+    }
+}

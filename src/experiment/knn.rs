@@ -1,0 +1,73 @@
+//! A judgement by nearest neighbours as a run, from its request to its summary.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::config::{DataConfig, RunConfig, Versions};
+use super::encoder_file::{Loaded, state};
+use super::run_folder::RunFolder;
+use super::summary::KnnSummary;
+use super::unfinished::{UNFINISHED, resumable};
+use crate::data::{DataKind, Dataset};
+use crate::device::Device;
+use crate::error::Result;
+use crate::evaluate::knn::judge;
+use crate::nn::state::digest;
+use crate::pretext::Protocol;
+
+/// What a run is asked to do.
+pub struct KnnRequest<'a> {
+    /// The file of the encoder, and what was in it.
+    pub path: &'a Path,
+    pub loaded: Loaded,
+    pub seed: u64,
+    pub data: DataKind,
+    pub dataset: Dataset,
+}
+
+/// Judges the encoder and writes the summary into `folder`. A stopped run continues with what it has computed, and of
+/// one that has ended the summary is read.
+///
+/// # Errors
+/// `Error::Stopped` if a stop is requested; otherwise as the judgement and as files.
+pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Result<KnnSummary> {
+    let started = Instant::now();
+    let KnnRequest {
+        loaded, dataset, ..
+    } = request;
+    let config = RunConfig {
+        command: "knn".to_string(),
+        protocol: Protocol::Sound.to_string(),
+        init: request.path.display().to_string(),
+        seed: request.seed,
+        device: device.name(),
+        variants: device.variants(),
+        encoder: loaded.origin.encoder.into(),
+        training: None,
+        attack: None,
+        data: DataConfig::new(request.data, dataset),
+        augmentation: None,
+        versions: Versions::current(),
+    };
+    folder.write_config(&config.to_toml()?)?;
+    if let Some(summary) = folder.summary()? {
+        return Ok(summary);
+    }
+    let key = || digest(device, &state(&loaded.encoder, None));
+    let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
+        judge(device, &loaded.encoder, dataset, (partial, "knn"))
+    })?;
+    let summary = KnnSummary {
+        command: config.command,
+        encoder: config.init,
+        data: dataset.name.clone(),
+        device: config.device,
+        seed: request.seed,
+        knn_k: found.k,
+        knn_top1: found.top1,
+        total_seconds: started.elapsed().as_secs_f64(),
+        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    folder.write_summary(&summary)?;
+    Ok(summary)
+}

@@ -1,0 +1,152 @@
+//! What an evaluation has computed when it is stopped, as a file from which it continues.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+
+use super::warn;
+use crate::error::{Error, Result};
+use crate::evaluate::partial::Partial;
+
+/// The file's name in a run folder.
+pub const UNFINISHED: &str = "unfinished.safetensors";
+/// The metadata entry with the key.
+const KEY: &str = "key";
+
+/// Runs `evaluate` from the values in `folder/name`, which a stopped evaluation stored under the same `key`: a digest
+/// of the network, and of everything else that no configuration file checks. A stop stores the values; an end removes
+/// the file.
+///
+/// # Errors
+/// Those of `evaluate`; `Error::Io` and `Error::Data` if the file cannot be used.
+pub fn resumable<R>(
+    (folder, name): (&Path, &str),
+    key: &dyn Fn() -> Result<String>,
+    evaluate: impl FnOnce(&mut Partial) -> Result<R>,
+) -> Result<R> {
+    let path = folder.join(name);
+    let mut partial = read(&path, key)?;
+    let mut result = evaluate(&mut partial);
+    match &mut result {
+        Ok(_) => match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::write(&path, e)),
+            _ => {}
+        },
+        Err(Error::Stopped { folder: kept, .. }) => {
+            write(&path, key()?, &partial)?;
+            *kept = Some(folder.to_path_buf());
+        }
+        Err(_) => {}
+    }
+    result
+}
+
+/// The values of the file at `path`; none where there is no file or its key is another one.
+fn read(path: &Path, key: &dyn Fn() -> Result<String>) -> Result<Partial> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Partial::new()),
+        Err(e) => return Err(Error::read(path, e)),
+    };
+    let damaged = |error| {
+        let what =
+            "expected what a stopped evaluation stored; remove it to start the evaluation over";
+        Error::data(path, format!("not a safetensors file: {error}; {what}"))
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    if header
+        .metadata()
+        .as_ref()
+        .and_then(|entries| entries.get(KEY))
+        != Some(&key()?)
+    {
+        warn(&format!(
+            "{} belongs to another encoder or other images than those of now, so the evaluation starts over",
+            path.display()
+        ));
+        return Ok(Partial::new());
+    }
+    let values =
+        |(name, view): (String, TensorView<'_>)| (name, bytemuck::pod_collect_to_vec(view.data()));
+    Ok(file.tensors().into_iter().map(values).collect())
+}
+
+/// Writes the file under a temporary name and renames it. It is not assembled in memory, since the features of a large
+/// data set take hundreds of megabytes.
+fn write(path: &Path, key: String, partial: &Partial) -> Result<()> {
+    let failed = |error: safetensors::SafeTensorError| {
+        Error::write(path, std::io::Error::other(error.to_string()))
+    };
+    let views = partial.iter().map(|(name, values)| {
+        let bytes = bytemuck::cast_slice(values);
+        TensorView::new(Dtype::F32, vec![values.len()], bytes).map(|view| (name, view))
+    });
+    let views: Vec<_> = views
+        .collect::<std::result::Result<_, _>>()
+        .map_err(failed)?;
+    let temporary = path.with_extension("partial");
+    let entries = HashMap::from([(KEY.to_string(), key)]);
+    serialize_to_file(views, Some(entries), &temporary).map_err(failed)?;
+    File::open(&temporary)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|e| Error::write(path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interrupt::Cause;
+
+    fn stopped() -> Error {
+        Error::Stopped {
+            cause: Cause::Signal(15),
+            place: "here".to_string(),
+            folder: None,
+        }
+    }
+
+    #[test]
+    fn values_are_stored_at_a_stop_and_removed_at_an_end() {
+        let base = tempfile::tempdir().unwrap();
+        let place = (base.path(), UNFINISHED);
+        let key = |word: &'static str| move || Ok(word.to_string());
+        let first = resumable(place, &key("a"), |partial| {
+            assert!(partial.is_empty());
+            partial.insert("x".to_string(), vec![1.5, f32::MIN_POSITIVE]);
+            partial.insert("none".to_string(), Vec::new());
+            Err::<(), _>(stopped())
+        });
+        let Err(Error::Stopped { folder, .. }) = first else {
+            panic!("it was stopped");
+        };
+        assert_eq!(folder.as_deref(), Some(base.path()));
+        let failed = resumable(place, &key("a"), |partial| {
+            assert_eq!(partial["x"], [1.5, f32::MIN_POSITIVE]);
+            assert!(partial["none"].is_empty());
+            Err::<(), _>(Error::usage("something else"))
+        });
+        assert!(failed.is_err());
+        // Another network's values are not used.
+        let other = resumable(place, &key("b"), |partial| Ok(partial.len()));
+        assert_eq!(other.unwrap(), 0);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join(UNFINISHED), "nothing").unwrap();
+        let failed = resumable((base.path(), UNFINISHED), &|| Ok(String::new()), |_| Ok(()));
+        let error = failed.unwrap_err().to_string();
+        assert!(
+            error.contains(UNFINISHED) && error.contains("remove it"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! The request to stop early, by a signal or at a time limit.
+//!
+//! Long work calls [`check`] or [`requested`] between two steps, never within one: it always takes at least one step,
+//! so that a run that is stopped and resumed often enough ends.
+//!
+//! The request is global because signals are sent to a process. The library installs no signal handler; the command
+//! line does. A program that has its own handlers stores the signal's number in [`signal`], or calls [`stop_after`].
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// Why work stops early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A signal, by its number.
+    Signal(usize),
+    TimeLimit(Duration),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::TimeLimit(limit) => write!(f, "the time limit of {} s", limit.as_secs_f64()),
+            Cause::Signal(number) => match signal_name(*number) {
+                Some(name) => f.write_str(name),
+                None => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+#[cfg(unix)]
+fn signal_name(number: usize) -> Option<&'static str> {
+    let number = i32::try_from(number).ok()?;
+    signal_hook::low_level::signal_name(number)
+}
+
+#[cfg(not(unix))]
+fn signal_name(_: usize) -> Option<&'static str> {
+    None
+}
+
+static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+static DEADLINE: Mutex<Option<(Instant, Duration)>> = Mutex::new(None);
+
+/// The number of the signal that requested a stop, or 0. Handlers store it here.
+pub fn signal() -> Arc<AtomicUsize> {
+    SIGNAL.clone()
+}
+
+/// Requests a stop at `limit` from now; `None` withdraws an earlier limit.
+pub fn stop_after(limit: Option<Duration>) {
+    // A limit beyond the clock's range is never reached.
+    let deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
+    *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+}
+
+/// Whether the process has been asked to stop, and why.
+pub fn requested() -> Option<Cause> {
+    match SIGNAL.load(Ordering::Relaxed) {
+        0 => (*DEADLINE.lock().unwrap_or_else(PoisonError::into_inner))
+            .filter(|(deadline, _)| Instant::now() >= *deadline)
+            .map(|(_, limit)| Cause::TimeLimit(limit)),
+        number => Some(Cause::Signal(number)),
+    }
+}
+
+/// Fails if a stop is requested.
+///
+/// # Errors
+/// `Error::Stopped` with what `place` returns.
+pub fn check(place: impl FnOnce() -> String) -> Result<()> {
+    match requested() {
+        None => Ok(()),
+        Some(cause) => Err(Error::Stopped {
+            cause,
+            place: place(),
+            folder: None,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cause;
+    use std::time::Duration;
+
+    #[test]
+    fn a_cause_is_named() {
+        let limit = Cause::TimeLimit(Duration::from_millis(1500));
+        assert_eq!(limit.to_string(), "the time limit of 1.5 s");
+        let unknown = Cause::Signal(12_345);
+        assert_eq!(unknown.to_string(), "signal 12345");
+        #[cfg(unix)]
+        assert_eq!(Cause::Signal(15).to_string(), "SIGTERM");
+    }
+}
