@@ -1,4 +1,5 @@
-//! The report on runs whose numbers are known: its tables, its answers to the claims, and what it does without runs.
+//! The report on runs whose numbers are known: its tables, its answers to the claims, and what it
+//! does without runs.
 
 mod process;
 
@@ -161,7 +162,8 @@ fn write_pretraining(base: &Path, method: &str, stem: &str, seconds: f64, flops:
     write(base, &format!("{method}-{stem}"), summary);
 }
 
-/// Figure 2 as a formula: SimCLR gains from batch size and steps, RotNet stays below it, and both flatten.
+/// Figure 2 as a formula: SimCLR gains from batch size and steps, RotNet stays below it, and both
+/// flatten.
 fn figure2(method: &str, batch: usize, steps: u64) -> f64 {
     let size = (batch as f64 / 32.0).log2();
     let progress = match steps {
@@ -321,7 +323,8 @@ fn tables_figures_and_claims_are_those_of_the_runs() {
     );
     let claims = read(base, "claims.md");
     for line in [
-        "pretrained on B (100000 images) minus on A & <b> (50000), each on the other's test images | +2.2 points | +5.0 points (",
+        "pretrained on B (100000 images) minus on A & <b> (50000), each on the other's test images | \
+         +2.2 points | +5.0 points (",
         "| 7 | operations per image, RotNet relative to SimCLR, equal stems | no number | 2.00 times, exact |",
         "| 7 | operations per image, RotNet relative to SimCLR, the authors' stems (decides nothing) | no number | \
          0.05 times, exact |",
@@ -441,7 +444,8 @@ fn results_have_every_value_with_its_place() {
     assert_eq!((found.len(), &found[0]["images"]), (1, &Value::Null));
     let found = find(json!({"metric": "flops_per_step", "method": "rotnet"}));
     assert_eq!(found.len(), 2);
-    // Linear evaluations and 9 classifiers have four metrics, 16 attacks ten strengths, 3 pretrainings three metrics.
+    // Linear evaluations and 9 classifiers have four metrics, 16 attacks ten strengths, 3
+    // pretrainings three metrics.
     let linear = find(json!({"metric": "linear_top1"})).len();
     let all = 4 * (linear + 9) + 16 * 10 + 3 * 3;
     assert_eq!(values.len(), all);

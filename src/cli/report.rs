@@ -7,10 +7,11 @@ use clap::Args;
 use crate::error::Result;
 use crate::experiment::report::write;
 
-/// Write the tables and figures of the runs below a folder, beside the paper's, and answer its claims
+/// Write the tables and figures of the runs below a folder, beside the paper's, and answer its
+/// claims
 ///
-/// One HTML page that needs nothing else, the tables as Markdown and CSV, the figures as SVG, every value in
-/// results.json.
+/// One HTML page that needs nothing else, the tables as Markdown and CSV, the figures as SVG, every
+/// value in results.json.
 #[derive(Args)]
 pub struct Arguments {
     /// The folder of reproduce, or any folder with run folders below it

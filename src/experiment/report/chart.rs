@@ -1,4 +1,5 @@
-//! A figure as SVG: ours solid with markers and two standard errors, the paper's dashed in the same colour.
+//! A figure as SVG: ours solid with markers and two standard errors, the paper's dashed in the same
+//! colour.
 
 use std::fmt::{Result, Write};
 

@@ -24,7 +24,8 @@ pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {
     questions.iter().map(Question::answer).collect()
 }
 
-/// A method of pretraining, with the paper's linear accuracies by batch size and part of the training.
+/// A method of pretraining, with the paper's linear accuracies by batch size and part of the
+/// training.
 struct Method {
     id: &'static str,
     name: &'static str,
@@ -55,7 +56,8 @@ const TRANSFERRED_BATCH: usize = 128;
 const TRANSFERRED_PART: f64 = 0.4;
 
 impl Method {
-    /// Its linear accuracies on its own set by batch size: a list over the parts of the training for each.
+    /// Its linear accuracies on its own set by batch size: a list over the parts of the training
+    /// for each.
     fn figure2(&self, scope: &Scope<'_>) -> Vec<Vec<Cell>> {
         let of_batch = |(&batch, paper): (&usize, &[f64; 4])| {
             let parts = paper::FIG2_PARTS.iter().zip(paper);

@@ -42,7 +42,8 @@ pub enum Measure {
     Points,
     /// With another digit, because slopes are small.
     Slope,
-    /// The logarithm of SimCLR's cost relative to RotNet's, printed as RotNet's relative to SimCLR's.
+    /// The logarithm of SimCLR's cost relative to RotNet's, printed as RotNet's relative to
+    /// SimCLR's.
     Cost,
 }
 
@@ -87,8 +88,8 @@ pub enum Shape {
     Weighted(Vec<f64>, f64),
     /// The least-squares slope over x.
     Slope(Vec<f64>),
-    /// The mean of acc(eps)/acc(0) of a first model minus that of a second one. The values of each model start with
-    /// acc(0); the number is that of the first model's values.
+    /// The mean of acc(eps)/acc(0) of a first model minus that of a second one. The values of each
+    /// model start with acc(0); the number is that of the first model's values.
     Retention(usize),
 }
 
@@ -136,7 +137,8 @@ impl Unit {
         }
     }
 
-    /// The unit of the cells that `have` finds: a slope takes two cells or more, any other shape all.
+    /// The unit of the cells that `have` finds: a slope takes two cells or more, any other shape
+    /// all.
     fn of(&self, have: &dyn Fn(&Cell) -> bool) -> Option<Unit> {
         if let Shape::Slope(x) = &self.shape {
             let there = x.iter().zip(&self.cells).filter(|(_, cell)| have(cell));
@@ -201,7 +203,8 @@ impl Part {
         })
     }
 
-    /// The paper's effect over the cells that are there, or over all of its own if a kind of run is missing.
+    /// The paper's effect over the cells that are there, or over all of its own if a kind of run is
+    /// missing.
     fn paper(&self) -> Option<f64> {
         let units = self.units(&|cell| cell.ours.is_some());
         let units = units.or_else(|| self.units(&|cell| cell.paper.is_some()))?;

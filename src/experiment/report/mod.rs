@@ -1,4 +1,5 @@
-//! The report: run folders in; tables, figures and the paper's claims out, as one page, Markdown, CSV, SVG and JSON.
+//! The report: run folders in; tables, figures and the paper's claims out, as one page, Markdown,
+//! CSV, SVG and JSON.
 
 mod chart;
 mod claims;
@@ -47,8 +48,8 @@ pub struct Written {
 /// Writes the report on the runs below `dir` into the folder `out`.
 ///
 /// # Errors
-/// As reading: `Error::Usage` where there is no run, `Error::Data` where a run's file is damaged; `Error::Io` where a
-/// file cannot be written.
+/// As reading: `Error::Usage` where there is no run, `Error::Data` where a run's file is damaged;
+/// `Error::Io` where a file cannot be written.
 pub fn write(dir: &Path, out: &Path) -> Result<Written> {
     let runs = Runs::read(dir)?;
     let scopes = runs.scopes();

@@ -169,7 +169,8 @@ fn claims_html(claims: &[Claim]) -> String {
                         escape(claim.statement)
                     ),
                     format!(
-                        "<td class=\"why\" rowspan=\"{rows}\"><span class=\"answer {}\">{}</span><br><span class=\"faint\">{}</span></td>",
+                        "<td class=\"why\" rowspan=\"{rows}\"><span class=\"answer {}\">{}</span><br>\
+                         <span class=\"faint\">{}</span></td>",
                         class(claim.answer),
                         claim.answer.words(),
                         escape(&claim.reason)

@@ -1,10 +1,12 @@
-//! The numbers that the paper prints, or that were read off its figures (within 0.001 in Figure 2, 0.003 in Figure 4).
+//! The numbers that the paper prints, or that were read off its figures (within 0.001 in Figure 2,
+//! 0.003 in Figure 4).
 
 /// Batch sizes of SimCLR in Figure 2 and of the transfer by batch size.
 pub const SIMCLR_BATCHES: [usize; 4] = [32, 64, 128, 256];
 /// Batch sizes of RotNet in Figure 2.
 pub const ROTNET_BATCHES: [usize; 5] = [32, 64, 128, 256, 512];
-/// Parts of the full training at which Figure 2 is drawn here: 500, 1,000, 2,000 and 5,000 of 5,000 steps.
+/// Parts of the full training at which Figure 2 is drawn here: 500, 1,000, 2,000 and 5,000 of 5,000
+/// steps.
 pub const FIG2_PARTS: [f64; 4] = [0.1, 0.2, 0.4, 1.0];
 /// Of Figure 4: 500, 1,000, 1,500 and 2,000 steps.
 pub const FIG4_PARTS: [f64; 4] = [0.1, 0.2, 0.3, 0.4];
@@ -47,7 +49,8 @@ pub const TABLE1: [[[f64; 3]; 3]; 3] = [
     ],
 ];
 
-/// Table 2a: supervised and SimCLR from the first set to the second, SimCLR back; top-1, top-2, top-3, AUC.
+/// Table 2a: supervised and SimCLR from the first set to the second, SimCLR back; top-1, top-2,
+/// top-3, AUC.
 pub const TABLE2A: [[f64; 4]; 3] = [
     [0.4713, 0.6838, 0.7913, 0.8783],
     [0.6698, 0.8406, 0.9176, 0.9482],

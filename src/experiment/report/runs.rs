@@ -317,7 +317,8 @@ impl<'a> Scope<'a> {
         self.second.as_deref().unwrap_or("a second set")
     }
 
-    /// The linear evaluation on the first set of an encoder that was trained on it for `part` of the full steps.
+    /// The linear evaluation on the first set of an encoder that was trained on it for `part` of
+    /// the full steps.
     pub fn own<'b>(
         &'b self,
         method: &'b str,
@@ -335,7 +336,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The steps after which the encoders of a method were fine-tuned, or the paper's 1,000 of 5,000.
+    /// The steps after which the encoders of a method were fine-tuned, or the paper's 1,000 of
+    /// 5,000.
     pub fn finetuned_steps(&self, method: &str) -> u64 {
         let of = |(_, run): (usize, &Run)| match &run.found {
             Found::Classification(s) => {
@@ -358,7 +360,8 @@ impl<'a> Scope<'a> {
         self.runs().find_map(of).filter(|classes| *classes > 0)
     }
 
-    /// Steps that stand for the paper's 5,000: the grid's, or the longest training that was evaluated.
+    /// Steps that stand for the paper's 5,000: the grid's, or the longest training that was
+    /// evaluated.
     pub fn full_steps(&self) -> u64 {
         if let Some(grid) = &self.runs.grid {
             return grid.full_steps;
@@ -396,7 +399,8 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// A metric of a classifier: `method` is `supervised`, or the pretraining of the encoder that was fine-tuned.
+    /// A metric of a classifier: `method` is `supervised`, or the pretraining of the encoder that
+    /// was fine-tuned.
     pub fn classifier(&self, method: &str, fraction: f64, metric: Metric) -> Option<Measured> {
         self.gather(metric.is_part(), |run| match &run.found {
             Found::Classification(s)
@@ -463,8 +467,8 @@ impl<'a> Scope<'a> {
         places
     }
 
-    /// A quantity of the pretraining runs with this batch size at one of [`Scope::places`]. The runs are of any
-    /// protocol, because the authors' stem belongs to theirs.
+    /// A quantity of the pretraining runs with this batch size at one of [`Scope::places`]. The
+    /// runs are of any protocol, because the authors' stem belongs to theirs.
     pub fn cost(
         &self,
         method: &str,

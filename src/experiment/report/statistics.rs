@@ -27,8 +27,8 @@ impl Measured {
         Some((squares / (n - 1) as f64).sqrt())
     }
 
-    /// The binomial standard error over the test images, which every seed shares. One right and one wrong answer are
-    /// added, so that an accuracy of 0 or 1 has an error too.
+    /// The binomial standard error over the test images, which every seed shares. One right and one
+    /// wrong answer are added, so that an accuracy of 0 or 1 has an error too.
     fn image_error(&self) -> f64 {
         let Some(images) = self.images else {
             return 0.0;
@@ -38,7 +38,8 @@ impl Measured {
         (p * (1.0 - p) / n).max(0.0).sqrt()
     }
 
-    /// The standard error of the mean: binomial over the test images, and over seeds if there are several.
+    /// The standard error of the mean: binomial over the test images, and over seeds if there are
+    /// several.
     pub fn standard_error(&self) -> f64 {
         let over_seeds = |s: f64| s / (self.values.len() as f64).sqrt();
         self.image_error()
@@ -88,7 +89,8 @@ pub struct Contrast {
 const ENOUGH_FREEDOM: f64 = 5.0;
 
 impl Contrast {
-    /// The pooled variance over seeds, with its degrees of freedom: those of each training's mean variance.
+    /// The pooled variance over seeds, with its degrees of freedom: those of each training's mean
+    /// variance.
     fn estimated_spread(&self) -> (f64, f64) {
         let (mut squares, mut freedom) = (0.0, 0.0);
         let mut trainings: Vec<&str> = self.terms.iter().map(|t| t.training.as_str()).collect();
@@ -108,7 +110,8 @@ impl Contrast {
         (squares / freedom.max(1.0), freedom)
     }
 
-    /// The standard deviation over seeds, and its degrees of freedom; infinitely many of a stated one.
+    /// The standard deviation over seeds, and its degrees of freedom; infinitely many of a stated
+    /// one.
     fn seed_spread(&self) -> (f64, f64) {
         let (variance, freedom) = self.estimated_spread();
         let estimate = variance.sqrt();
@@ -167,7 +170,8 @@ pub fn slope_weights(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| (x - mean) / squares).collect()
 }
 
-/// The quantile of the standard normal distribution, by Acklam's rational approximation (relative error 1.2e-9).
+/// The quantile of the standard normal distribution, by Acklam's rational approximation (relative
+/// error 1.2e-9).
 ///
 /// `p` lies strictly between 0 and 1.
 pub fn normal_quantile(p: f64) -> f64 {
@@ -219,8 +223,9 @@ pub fn normal_quantile(p: f64) -> f64 {
     }
 }
 
-/// The quantile of Student's distribution, by the expansion in 1 / degrees of freedom (Abramowitz and Stegun 26.7.5):
-/// within 1 % from 5 degrees of freedom on, for the levels that claims are tested at.
+/// The quantile of Student's distribution, by the expansion in 1 / degrees of freedom (Abramowitz
+/// and Stegun 26.7.5): within 1 % from 5 degrees of freedom on, for the levels that claims are
+/// tested at.
 pub fn student_quantile(p: f64, freedom: f64) -> f64 {
     let z = normal_quantile(p);
     let square = z * z;

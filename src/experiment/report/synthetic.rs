@@ -237,9 +237,9 @@ impl Synthetic {
         }
     }
 
-    /// Gives every run the accuracy `truth`, of which an attack leaves the part `left` at the last strength, and every
-    /// pretraining its seconds; then binomial noise, a spread of `spread` over trainings and evaluations, and one of
-    /// 10 % of the seconds.
+    /// Gives every run the accuracy `truth`, of which an attack leaves the part `left` at the last
+    /// strength, and every pretraining its seconds; then binomial noise, a spread of `spread` over
+    /// trainings and evaluations, and one of 10 % of the seconds.
     fn fill(
         &mut self,
         truth: &dyn Fn(&Key) -> f64,
@@ -260,7 +260,8 @@ impl Synthetic {
                 "{} {} {} {} {} {seed}",
                 key.kind, key.method, key.arch, key.batch, key.from
             );
-            // Of the variance over seeds, two thirds are the training's and one third the checkpoint's.
+            // Of the variance over seeds, two thirds are the training's and one third the
+            // checkpoint's.
             let of_training = *trainings.entry(training).or_insert_with(|| normal.draw());
             let spread = normal.spread();
             let of_seed =

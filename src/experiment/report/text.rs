@@ -30,7 +30,8 @@ fn head(names: &[String]) -> String {
     row(names) + &row(&vec!["---".to_string(); names.len()])
 }
 
-/// A table with columns for our values and for the paper's. One that would be too wide has a row for each value.
+/// A table with columns for our values and for the paper's. One that would be too wide has a row
+/// for each value.
 pub fn markdown(table: &Table) -> String {
     let sides: &[&str] = match table.has_paper() {
         true => &["ours", "paper"],
@@ -67,7 +68,8 @@ pub fn markdown(table: &Table) -> String {
     text
 }
 
-/// A line for each value: its place, ours with its spread, what it was measured on, the paper's, and the run folders.
+/// A line for each value: its place, ours with its spread, what it was measured on, the paper's,
+/// and the run folders.
 pub fn csv(table: &Table, runs: &Runs) -> String {
     let names = table.keys.iter().map(String::as_str).chain([table.kind]);
     let names: Vec<String> = names.map(|name| field(&name.replace(' ', "_"))).collect();
