@@ -112,7 +112,9 @@ fn a_table_is_run_skipped_and_resumed() {
         text.contains("pretraining steps: 10 for the paper's 5,000"),
         "{text}"
     );
-    assert!(!report("claims.md").contains("GFLOP than SimCLR: undecided"));
+    let claims = report("claims.md");
+    let flops = "operations per image, RotNet relative to SimCLR, equal stems | no number | 2.00 times, exact";
+    assert!(claims.contains(flops), "{claims}");
     assert!(!folder.join("grid/report/fig2-simclr.svg").exists());
 
     // What is done is not done again; an evaluation without a summary is computed again.

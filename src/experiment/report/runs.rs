@@ -8,13 +8,11 @@ use serde::de::DeserializeOwned;
 use super::statistics::Measured;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
+use crate::experiment::encoder_file::UNTRAINED;
 use crate::experiment::grid::Grid;
 use crate::experiment::summary::{
     AttackSummary, ClassificationSummary, LinearSummary, PretrainingSummary,
 };
-
-/// The `start.command` of an encoder that was not trained.
-pub const UNTRAINED: &str = "untrained";
 
 /// What a run found.
 pub enum Found {

@@ -7,8 +7,9 @@ use serde_json::{Value, from_value, json};
 use super::claims::claims;
 use super::inference::{Answer, Claim};
 use super::paper;
-use super::runs::{Found, Run, Runs, UNTRAINED};
+use super::runs::{Found, Run, Runs};
 use crate::device::philox::Philox;
+use crate::experiment::encoder_file::UNTRAINED;
 
 const FIRST: &str = "A";
 const SECOND: &str = "B";

@@ -1,8 +1,9 @@
 //! The tables, with the paper's values beside ours.
 
 use super::paper;
-use super::runs::{Evaluation, Metric, Scope, UNTRAINED};
+use super::runs::{Evaluation, Metric, Scope};
 use super::statistics::Measured;
+use crate::experiment::encoder_file::UNTRAINED;
 
 /// One value of a table, ours and the paper's.
 #[derive(Clone, Debug, PartialEq)]
