@@ -35,7 +35,7 @@ pub enum Error {
     /// A promise that an evaluation checks of itself, and that was broken: its result would mean nothing.
     #[error("{0}")]
     Guard(String),
-    /// Work that was stopped early at a request (see [`crate::interrupt`]). The command line exits with 75.
+    /// Work that was stopped early at a request (see [`crate::interrupt`]).
     #[error("stopped by {cause} {place}")]
     Stopped {
         cause: Cause,

@@ -33,15 +33,19 @@ pub struct DataArguments {
 }
 
 impl DataArguments {
-    /// The data set. `seed` matters to shapes alone.
-    pub fn load(&self, seed: u64) -> Result<Dataset> {
+    /// The folder of the data's files.
+    pub fn dir(&self) -> Option<PathBuf> {
         let named = self.data_dir.clone();
-        let dir = match self.data {
+        match self.data {
             // The variable names a folder for the data sets that have files; shapes has none.
             DataKind::Shapes | DataKind::ShapesInverted => named,
             _ => named.or_else(|| std::env::var_os("PARALLAX_DATA").map(PathBuf::from)),
-        };
-        data_cache::load(self.data, dir.as_deref(), seed)
+        }
+    }
+
+    /// The data set. `seed` matters to shapes alone.
+    pub fn load(&self, seed: u64) -> Result<Dataset> {
+        data_cache::load(self.data, self.dir().as_deref(), seed)
     }
 }
 

@@ -22,7 +22,12 @@ pub fn keep() {
 
 /// As [`data::load`], from memory where it is kept.
 pub fn load(kind: DataKind, dir: Option<&Path>, seed: u64) -> Result<Dataset> {
-    let key = (kind, dir.map(Path::to_path_buf), seed);
+    // Only drawn images depend on the seed.
+    let key_seed = match kind {
+        DataKind::Shapes | DataKind::ShapesInverted => seed,
+        _ => 0,
+    };
+    let key = (kind, dir.map(Path::to_path_buf), key_seed);
     let found = KEPT.with_borrow(|kept| {
         let kept = kept.as_ref()?;
         let (_, dataset) = kept.iter().find(|(k, _)| *k == key)?;

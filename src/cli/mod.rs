@@ -104,7 +104,9 @@ pub fn run() -> ExitCode {
 
 /// This process's command line as one that continues the work whose state is in `folder`.
 fn continuation(folder: Option<&Path>) -> String {
-    let mut words: Vec<String> = std::env::args().collect();
+    let mut words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let has = |words: &[String], flag: &str| {
         let with_value = format!("{flag}=");
         words

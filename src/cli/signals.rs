@@ -18,7 +18,8 @@ pub fn exit_code(cause: Cause) -> u8 {
     STOPPED_EARLY
 }
 
-/// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 (which SLURM's `--signal` sends) request a stop. A second signal ends the
+/// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 (which SLURM's `--signal` sends) request a stop, except
+/// those that the process was started to ignore. A second signal ends the
 /// process at once, as the first one would without a handler. Handlers only set flags.
 ///
 /// # Errors
@@ -46,12 +47,26 @@ pub fn listen() -> Result<()> {
         flag::register(signal, is_second.clone())?;
         flag::register_usize(signal, interrupt::signal(), signal as usize)
     };
+    let ignored = ignored();
     for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR1] {
+        if ignored & (1 << (signal - 1)) != 0 {
+            continue;
+        }
         register(signal).map_err(|e| {
             Error::usage(format!("a handler of signal {signal} cannot be set: {e}"))
         })?;
     }
     Ok(())
+}
+
+/// The signals that this process was started to ignore, as `nohup` does, one bit each. Empty where the
+/// system has no /proc.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// Without signals of this kind only a time limit stops a command early.

@@ -23,10 +23,14 @@ pub fn complete(
     width: usize,
     mut compute: impl FnMut(usize, &[u32]) -> Result<Vec<f32>>,
 ) -> Result<()> {
-    let finished = values.len() / (width * size as usize).max(1);
-    if values.len() >= images * width {
+    if values.len() > images * width {
+        // Those of another set of images.
+        values.clear();
+    }
+    if values.len() == images * width {
         return Ok(());
     }
+    let finished = values.len() / (width * size as usize).max(1);
     values.truncate(finished * width * size as usize);
     for (number, indices) in batches(images as u32, size).enumerate().skip(finished) {
         values.extend(compute(number, &indices)?);

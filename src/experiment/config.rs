@@ -78,6 +78,9 @@ pub struct TrainingConfig {
     /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_when_flat: Option<u64>,
+    /// Test images of RotNet's rotation accuracy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation_images: Option<usize>,
     /// Whether batch norm is in evaluation mode from the second epoch on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen_after_first_epoch: Option<bool>,
@@ -99,6 +102,7 @@ impl TrainingConfig {
             schedule: optimization.schedule.to_string(),
             weight_decay: shortest(optimization.optimizer.weight_decay()),
             temperature: None,
+            rotation_images: None,
             separate_passes: None,
             labelled_images: None,
             stop_when_flat: None,

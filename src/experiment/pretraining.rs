@@ -232,7 +232,14 @@ impl PretrainingRequest {
                 },
                 (&settings.augmentation).into(),
             ),
-            Pretext::RotNet(settings) => (training, (&settings.augmentation).into()),
+            Pretext::RotNet(settings) => {
+                let rotated = self.rotation_test.as_ref();
+                let training = TrainingConfig {
+                    rotation_images: Some(rotated.unwrap_or(&self.dataset.test).len()),
+                    ..training
+                };
+                (training, (&settings.augmentation).into())
+            }
         };
         RunConfig {
             command: pretext.command().to_string(),

@@ -229,6 +229,12 @@ impl RunFolder {
         }
     }
 
+    /// Makes the lines of `metrics.jsonl` durable, so that no checkpoint is newer than they are.
+    pub fn sync_metrics(&self) -> Result<()> {
+        let synced = self.metrics.get_ref().sync_data();
+        synced.map_err(|e| Error::write(self.path.join(METRICS), e))
+    }
+
     /// Appends a line to `metrics.jsonl` and hands it to the operating system.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
         let path = self.path.join(METRICS);

@@ -187,6 +187,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
+        self.folder.sync_metrics()?;
         write_checkpoint(
             self.device,
             self.trainer,

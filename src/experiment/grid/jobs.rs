@@ -1,7 +1,7 @@
 //! The jobs of the paper's experiments E1 to E7. The most telling results come first, and each job
 //! follows those that it needs.
 
-use super::scale::{SupervisedSteps, TENTHS, images, part};
+use super::scale::{SupervisedSteps, TENTHS, TRANSFERRED_TENTHS, images, part};
 use super::{FIGURES, GridSettings, Job, Network, Source, Work};
 use crate::nn::{Arch, Stem};
 use crate::pretext::Protocol;
@@ -18,8 +18,6 @@ const TRANSFERRED_BATCH: usize = 128;
 const LINEAR_TENTHS: [u64; 4] = [1, 2, 4, 10];
 /// The paper's 500, 1,000, 1,500 and 2,000.
 const TRANSFER_TENTHS: [u64; 4] = [1, 2, 3, 4];
-/// The paper's 2,000, at which the supervised baseline is transferred as well.
-const TRANSFERRED_TENTHS: u64 = 4;
 /// Label fractions, with the paper's epochs of fine-tuning.
 const FRACTIONS: [(f64, u64); 3] = [(0.01, 60), (0.1, 30), (0.5, 20)];
 /// The paper's epochs from scratch, on a fraction and on all labels.
@@ -416,7 +414,7 @@ impl<'a> List<'a> {
             command.extend(self.protocol(settings.protocol));
             let name = tuned_name(method.name(), (fraction * 100.0).round());
             let work = self.supervised_work(images, steps);
-            self.add(&name, command, &[of.clone()], figures, work);
+            self.add(&name, command, std::slice::from_ref(&of), figures, work);
         }
     }
 
@@ -581,7 +579,7 @@ mod tests {
             kind: DataKind::Folder,
             dir: Some(name.into()),
             name: name.to_string(),
-            pretraining: train,
+            classes: 10,
             train,
             test,
             side,

@@ -48,7 +48,7 @@ pub struct Source {
     pub kind: DataKind,
     pub dir: Option<PathBuf>,
     pub name: String,
-    pub pretraining: usize,
+    pub classes: usize,
     pub train: usize,
     pub test: usize,
     /// Height and width of an image.
@@ -61,7 +61,7 @@ impl Source {
             kind,
             dir,
             name: dataset.name.clone(),
-            pretraining: dataset.pretraining().len(),
+            classes: dataset.classes.len(),
             train: dataset.train.len(),
             test: dataset.test.len(),
             side: dataset.test.height,
@@ -151,26 +151,35 @@ impl Grid {
         }
     }
 
-    /// Writes the grid into the folder `dir`, or checks that the one that is there is the same.
+    /// Whether the folder `dir` holds this grid already.
     ///
     /// # Errors
-    /// `Error::Usage` where another grid is there.
-    pub fn claim(&self, dir: &Path) -> Result<()> {
-        match Grid::read(dir)? {
-            None => {
-                std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
-                let text = serde_json::to_string_pretty(self)
-                    .map_err(|e| Error::usage(format!("the grid cannot be written: {e}")))?;
-                crate::experiment::run_folder::write_whole(dir, GRID, text.as_bytes())
-            }
-            Some(theirs) => match self.first_difference(&theirs) {
-                None => Ok(()),
-                Some(what) => Err(Error::usage(format!(
-                    "{} holds another grid ({what}); go on with its own flags or name another folder with --out",
-                    dir.display()
-                ))),
-            },
+    /// `Error::Usage` if it holds another one.
+    pub fn is_in(&self, dir: &Path) -> Result<bool> {
+        let Some(theirs) = Grid::read(dir)? else {
+            return Ok(false);
+        };
+        match self.first_difference(&theirs) {
+            None => Ok(true),
+            Some(what) => Err(Error::usage(format!(
+                "{} holds another grid ({what}); continue with its own flags or name another folder with --out",
+                dir.display()
+            ))),
         }
+    }
+
+    /// Writes the grid into the folder `dir`, unless it is there already.
+    ///
+    /// # Errors
+    /// As [`Grid::is_in`], and `Error::Io` if it cannot be written.
+    pub fn claim(&self, dir: &Path) -> Result<()> {
+        if self.is_in(dir)? {
+            return Ok(());
+        }
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::usage(format!("the grid cannot be written: {e}")))?;
+        crate::experiment::run_folder::write_whole(dir, GRID, text.as_bytes())
     }
 
     fn first_difference(&self, theirs: &Grid) -> Option<String> {

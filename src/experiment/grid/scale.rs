@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::Source;
 use crate::error::{Error, Result};
+use crate::nn::{Arch, ResNetConfig, Stem};
 
 /// A size of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ impl FromStr for Scale {
 /// Steps of the paper's longest pretraining.
 const PAPER_STEPS: u64 = 5_000;
 
+/// Tenths after which the supervised baseline is transferred: the paper's 2,000 steps.
+pub(super) const TRANSFERRED_TENTHS: u64 = 4;
 /// Checkpoints, transfer and fine-tuning count in tenths of the longest pretraining.
 pub(super) const TENTHS: u64 = 10;
 
@@ -74,7 +77,8 @@ pub struct SupervisedSteps {
     pub finetune: [u64; 3],
     /// Most updates from scratch on the same fractions.
     pub baseline: [u64; 3],
-    /// Updates of the baseline on all labels, which attacks and transfer use.
+    /// Updates of the baseline on all labels, which attacks and transfer use. At least as many as
+    /// those after which it is transferred.
     pub all_labels: u64,
     /// Fine-tuning and baselines stop early if the mean loss of this many updates is not below the
     /// mean of as many before. Longer windows are less likely to stop on noise.
@@ -136,7 +140,7 @@ impl Sizes {
     /// These sizes with the numbers of `overrides`.
     ///
     /// # Errors
-    /// `Error::Usage` if `full_steps` is 0 or not a multiple of ten.
+    /// `Error::Usage` if `full_steps` is 0 or not a multiple of ten, or if no network can have the width.
     pub fn with(self, overrides: Overrides) -> Result<Self> {
         let full_steps = overrides.full_steps.unwrap_or(self.full_steps);
         if full_steps == 0 || !full_steps.is_multiple_of(TENTHS) {
@@ -145,13 +149,23 @@ impl Sizes {
                  checkpoints are tenths of it"
             )));
         }
-        Ok(Sizes {
+        let mut sizes = Sizes {
             width: overrides.width.unwrap_or(self.width),
             full_steps,
             attack_images: overrides.attack_images.or(self.attack_images),
             linear_images: overrides.linear_images.or(self.linear_images),
             ..self
-        })
+        };
+        for arch in [Arch::ResNet18, Arch::ResNet50] {
+            let stem = Stem::Cifar { padding: 1 };
+            let width = sizes.width;
+            ResNetConfig { arch, stem, width }.shape()?;
+        }
+        let transferred = sizes.steps(TRANSFERRED_TENTHS);
+        if let Some(steps) = &mut sizes.supervised {
+            steps.all_labels = steps.all_labels.max(transferred);
+        }
+        Ok(sizes)
     }
 
     /// The steps at `tenths` of the longest pretraining.
@@ -209,7 +223,7 @@ impl Sizes {
                     "supervised baseline of attacks and transfer: {} updates for 60 epochs; its \
                      transfer takes it after {} updates, for the paper's 2,000",
                     steps.all_labels,
-                    self.steps(4)
+                    self.steps(TRANSFERRED_TENTHS)
                 ),
             );
         }

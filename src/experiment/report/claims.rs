@@ -247,6 +247,8 @@ fn fine_tuned_are_frailer(scope: &Scope<'_>) -> Question {
     let models = attacked_models();
     let curve = |method: &str, row: usize, paper: &[[f64; 10]; 4]| -> Vec<Cell> {
         let ours = scope.attack(method, models[row].0, FINE);
+        // A ratio to the accuracy without attack needs that accuracy and another one.
+        let ours = ours.filter(|curve| curve.len() > 1 && curve[0].0 == 0.0);
         let ours: Vec<Option<Measured>> = match ours {
             Some(ours) => ours.into_iter().map(|(_, value)| Some(value)).collect(),
             None => vec![None; paper[row].len()],
