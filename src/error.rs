@@ -35,13 +35,14 @@ pub enum Error {
     /// A promise that an evaluation checks of itself, and that was broken: its result would mean nothing.
     #[error("{0}")]
     Guard(String),
-    /// Work that was stopped early at a request (see [`crate::interrupt`]).
+    /// A computation that was stopped early on request (see [`crate::interrupt`]). The exit code of
+    /// the command line depends on the cause.
     #[error("stopped by {cause} {place}")]
     Stopped {
         cause: Cause,
-        /// How far the work is, as `after step 40 of 100`.
+        /// Progress of the computation, such as `after step 40 of 100`.
         place: String,
-        /// The folder with the state from which the work can be continued, if it is stored.
+        /// The folder with the state from which the computation can be resumed, if it is stored.
         folder: Option<PathBuf>,
     },
 }

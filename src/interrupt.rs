@@ -1,10 +1,11 @@
 //! The request to stop early, by a signal or at a time limit.
 //!
-//! Long work calls [`check`] or [`requested`] between two steps, never within one: it always takes at least one step,
-//! so that a run that is stopped and resumed often enough ends.
+//! Long computations call [`check`] or [`requested`] after a step, never within one. They always
+//! take at least one step, so that a run which is repeatedly stopped and resumed comes to an end.
 //!
-//! The request is global because signals are sent to a process. The library installs no signal handler; the command
-//! line does. A program that has its own handlers stores the signal's number in [`signal`], or calls [`stop_after`].
+//! The request is global because signals are sent to a process. The library installs no signal
+//! handler; the command line does. A program with its own handlers stores the signal's number in
+//! [`signal`], or calls [`stop_after`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Why work stops early.
+/// The cause of an early stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A signal, by its number.
@@ -47,19 +48,19 @@ fn signal_name(_: usize) -> Option<&'static str> {
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 static DEADLINE: Mutex<Option<(Instant, Duration)>> = Mutex::new(None);
 
-/// The number of the signal that requested a stop, or 0. Handlers store it here.
+/// Returns the number of the signal that requested a stop, or 0. Signal handlers store it here.
 pub fn signal() -> Arc<AtomicUsize> {
     SIGNAL.clone()
 }
 
-/// Requests a stop at `limit` from now; `None` withdraws an earlier limit.
+/// Requests a stop once `limit` has passed from now. `None` removes an earlier limit.
 pub fn stop_after(limit: Option<Duration>) {
-    // A limit beyond the clock's range is never reached.
+    // A deadline that the clock cannot represent is never reached.
     let deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
     *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
 }
 
-/// Whether the process has been asked to stop, and why.
+/// Returns the cause if a stop is requested.
 pub fn requested() -> Option<Cause> {
     match SIGNAL.load(Ordering::Relaxed) {
         0 => (*DEADLINE.lock().unwrap_or_else(PoisonError::into_inner))
@@ -72,7 +73,7 @@ pub fn requested() -> Option<Cause> {
 /// Fails if a stop is requested.
 ///
 /// # Errors
-/// `Error::Stopped` with what `place` returns.
+/// `Error::Stopped` with the text that `place` returns.
 pub fn check(place: impl FnOnce() -> String) -> Result<()> {
     match requested() {
         None => Ok(()),

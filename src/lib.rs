@@ -1,4 +1,4 @@
-//! Parallax trains and judges self-supervised vision encoders on hand-written compute kernels.
+//! Parallax trains and evaluates self-supervised vision encoders on hand-written compute kernels.
 //!
 //! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and
 //! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`pretext`], [`evaluate`] and

@@ -1,4 +1,4 @@
-//! What several subcommands take, and how values are read.
+//! Arguments that several subcommands share, and the parsers of their values.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,18 +80,18 @@ impl NetworkArguments {
     }
 }
 
-/// When a command stops before its end.
+/// Arguments for an early stop.
 #[derive(Args)]
 pub struct StopArguments {
-    /// Stop after so many seconds: the command finishes the step or batch that it is at, stores what it has computed,
-    /// prints how to continue, and exits with 75. SIGINT, SIGTERM, SIGHUP and SIGUSR1 have the same effect, with exit codes
-    /// 130, 143, 129 and 75. A second signal ends the process at once
+    /// Stop after this many seconds: finish the current step or batch, store the state, print the
+    /// command that resumes, and exit with code 75. SIGINT, SIGTERM, SIGHUP and SIGUSR1 have the
+    /// same effect, with exit codes 130, 143, 129 and 75. A second signal ends the process at once
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     time_limit: Option<f64>,
 }
 
 impl StopArguments {
-    /// From now on a signal or the time limit requests a stop.
+    /// Installs the signal handlers and starts the time limit.
     pub fn listen(&self) -> Result<()> {
         if let Some(seconds) = self.time_limit {
             interrupt::stop_after(Duration::try_from_secs_f64(seconds).ok());
@@ -100,7 +100,7 @@ impl StopArguments {
     }
 }
 
-/// What every run is told.
+/// Arguments of every run.
 #[derive(Args)]
 pub struct RunArguments {
     /// The seed of weights, order and views
@@ -115,8 +115,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Continue the run in --out where it stopped; the other arguments must be those of the run. If no run has begun
-    /// there, one is started; if it has ended, its results are printed again
+    /// Resume the run in --out; all other arguments must be those of the run. If no run has begun
+    /// there, a new one is started. If the run has ended, its results are printed again
     #[arg(long)]
     pub resume: bool,
 
@@ -129,8 +129,9 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    /// Opens the run folder, whose default name is that of the command and the data, and prints what runs where. Called
-    /// when everything that can be checked beforehand was found good, so that a mistake leaves no folder behind.
+    /// Opens the run folder, and prints the data set, the device and the folder. The default name
+    /// of the folder is that of the command and the data. Call this after all checks of the
+    /// arguments, so that an error leaves no folder behind.
     pub fn start(
         &self,
         command: &str,
@@ -156,13 +157,13 @@ impl RunArguments {
     }
 }
 
-/// The error of `--resume` without `--out`.
+/// Returns the error for `--resume` without `--out`.
 pub fn no_out() -> Error {
-    Error::usage("--resume continues the run of a folder; name it with --out")
+    Error::usage("--resume needs the folder of the run; name it with --out")
 }
 
-/// Opens the run folder at `path`. With `resume` it may hold a run: a message tells if it does, and the device uses the
-/// variants of the run's kernels.
+/// Opens the run folder at `path`. With `resume`, the folder may hold a run. The device then uses
+/// the kernel variants of that run, and a message is printed if the run has ended or has not begun.
 pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<RunFolder> {
     if !resume {
         return RunFolder::create(path);
@@ -181,19 +182,19 @@ pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<R
     Ok(folder)
 }
 
-/// What a training leaves on its way.
+/// Arguments for checkpoints, memory and profiles of a training.
 #[derive(Args)]
 pub struct CheckpointArguments {
-    /// Seconds between two checkpoints, at least
+    /// Minimum number of seconds between two checkpoints
     #[arg(long, value_name = "SECONDS", default_value = "120")]
     checkpoint_every: u64,
 
-    /// Save the network after every so many steps
+    /// Save the network every this many steps
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
 
-    /// Keep only the inputs of the network's blocks and compute the rest again on the way back: the same weights to the
-    /// bit, with less memory and about a third more time
+    /// Keep only the inputs of the network's blocks and recompute the rest in the backward pass:
+    /// bitwise the same weights, with less memory and about a third more time
     #[arg(long)]
     pub recompute: bool,
 
@@ -214,13 +215,13 @@ impl CheckpointArguments {
         Duration::from_secs(self.checkpoint_every)
     }
 
-    /// Fails where `device` cannot store activations as they are asked for, so that no folder is made.
+    /// Fails if `device` does not support the requested precision, so that no folder is created.
     pub fn check_precision(&self, device: &Device) -> Result<()> {
         device.zeros(&[1], self.precision).map(drop)
     }
 
-    /// Fails where a training of `steps` steps is too short for the profile that was asked for, so that no folder is
-    /// made.
+    /// Fails if a training of `steps` steps is too short for the requested profile, so that no
+    /// folder is created.
     pub fn check_steps(&self, steps: u64) -> Result<()> {
         match self.profile {
             true => Phases::new(0, steps).map(|_| ()),
@@ -232,21 +233,22 @@ impl CheckpointArguments {
 /// Whether the variants of a GPU's kernels are measured before a training.
 #[derive(Args)]
 pub struct TuningArguments {
-    /// On a GPU, measure which variant of each kernel is the fastest for the network's shapes, also where a table ships
-    /// with the program (llvmpipe, SwiftShader); shapes measured before are not measured again. Without either flag
-    /// this is done on every other adapter. What is found is kept in PARALLAX_CACHE_DIR [default: parallax in the
-    /// user's folder for caches]
+    /// On a GPU, measure which variant of each kernel is the fastest for the network's shapes, even
+    /// if a table for the adapter ships with the program (llvmpipe, SwiftShader). Shapes measured
+    /// before are not measured again. If neither --tune nor --no-tune is given, all other adapters
+    /// are measured. The results are stored in PARALLAX_CACHE_DIR [default: parallax in the user's
+    /// folder for caches]
     #[arg(long, conflicts_with = "no_tune")]
     tune: bool,
 
-    /// On a GPU, measure nothing and take the table that ships with the program
+    /// On a GPU, measure nothing and use the table that ships with the program
     #[arg(long)]
     no_tune: bool,
 }
 
 impl TuningArguments {
-    /// Puts the table in use for a training of `network` in `folder`, and says which it is. A run that is resumed has its
-    /// own.
+    /// Selects the table of variants for a training of `network` in `folder`, and prints a summary
+    /// of it. A resumed run keeps its own table.
     pub fn prepare(
         &self,
         chosen: &ChosenDevice,
@@ -271,7 +273,7 @@ impl TuningArguments {
     }
 }
 
-/// Reads the name of a network.
+/// Parses the name of a network.
 pub fn arch(word: &str) -> std::result::Result<Arch, String> {
     word.parse::<Arch>().map_err(|e| e.to_string())
 }
@@ -283,7 +285,7 @@ fn precision(word: &str) -> std::result::Result<DType, String> {
         .ok_or_else(|| "expected f32 or f16".to_string())
 }
 
-/// Reads the name of a kind of data set.
+/// Parses the name of a kind of data set.
 pub fn data_kind(word: &str) -> std::result::Result<DataKind, String> {
     word.parse::<DataKind>().map_err(|e| e.to_string())
 }

@@ -1,4 +1,4 @@
-//! What the supervised commands have in common: their flags, the run, and what is said in the end.
+//! Shared parts of the supervised commands: their arguments, the run, and the printed results.
 
 use clap::Args;
 
@@ -191,7 +191,7 @@ fn print(summary: &ClassificationSummary, dataset: &str) {
     );
 }
 
-/// The line that every judgement by labels ends with.
+/// Prints the metrics of an evaluation on labels.
 pub fn print_metrics(metrics: &Metrics, dataset: &str) {
     println!(
         "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, AUC {:.4} (one-vs-one), {:.4} (one-vs-rest), loss {:.4}",

@@ -21,7 +21,7 @@ use crate::nn::state::digest;
 /// Write an encoder's features of a split, with the labels, to a safetensors file
 #[derive(Args)]
 pub struct Arguments {
-    /// The encoder: a file that a training wrote
+    /// The encoder: a file written by a training
     #[arg(long, value_name = "FILE")]
     encoder: PathBuf,
 
@@ -40,7 +40,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(4..=1024))]
     resolution: Option<u64>,
 
-    /// The seed of the images, where the program draws them
+    /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
@@ -48,7 +48,8 @@ pub struct Arguments {
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
-    /// Continue an interrupted embed with the same arguments; if the file of --out is there, nothing is computed
+    /// Resume an interrupted embed with the same arguments. If the file of --out exists, nothing is
+    /// computed
     #[arg(long)]
     resume: bool,
 
@@ -72,7 +73,7 @@ fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let out = &arguments.out;
     if arguments.resume && out.is_file() {
-        println!("{} is there, so nothing is computed", out.display());
+        println!("{} exists, so nothing is computed", out.display());
         return Ok(());
     }
     arguments.stop.listen()?;
@@ -89,7 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .resolution
         .map_or(split.height, |pixels| pixels as usize);
     let (device, encoder) = (&chosen.device, &loaded.encoder);
-    // What a stop leaves, beside the file to write.
+    // The file of a stopped embed, next to the file to write.
     let unfinished = format!("{name}.unfinished");
     if !arguments.resume && folder.join(&unfinished).is_file() {
         let path = folder.join(&unfinished);

@@ -14,7 +14,7 @@ use crate::experiment::encoder_file::read;
 /// Without --epochs it trains as long as the paper: 60 epochs on up to 1 % of the labels, 30 on up to 10 %, else 20.
 #[derive(Args)]
 pub struct Arguments {
-    /// The encoder: a file that a training wrote
+    /// The encoder: a file written by a training
     #[arg(long, value_name = "FILE")]
     encoder: PathBuf,
 

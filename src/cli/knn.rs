@@ -1,4 +1,4 @@
-//! `parallax knn`: an encoder judged by its nearest neighbours.
+//! `parallax knn`: nearest-neighbour evaluation of an encoder.
 
 use std::path::PathBuf;
 
@@ -12,17 +12,17 @@ use crate::evaluate::partial::Partial;
 use crate::experiment::encoder_file::read;
 use crate::experiment::knn::{KnnRequest, run as run_experiment};
 
-/// Judge an encoder by the nearest neighbours of the test images among the training images
+/// Evaluate an encoder by the nearest neighbours of the test images among the training images
 #[derive(Args)]
 pub struct Arguments {
-    /// The encoder: a file that a training wrote
+    /// The encoder: a file written by a training
     #[arg(long, value_name = "FILE")]
     encoder: PathBuf,
 
     #[command(flatten)]
     data: DataArguments,
 
-    /// The seed of the images, where the program draws them
+    /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
@@ -30,12 +30,13 @@ pub struct Arguments {
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
-    /// The run folder, new or empty [default: none: the accuracy is only printed, and a stop stores nothing]
+    /// The run folder, new or empty. Without it, the accuracy is only printed, and an early stop
+    /// stores nothing
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Continue the run in --out where it stopped; the other arguments must be those of the run. If no run has begun
-    /// there, one is started; if it has ended, its results are printed again
+    /// Resume the run in --out; all other arguments must be those of the run. If no run has begun
+    /// there, a new one is started. If the run has ended, its results are printed again
     #[arg(long)]
     resume: bool,
 
@@ -80,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A stop that leaves no state.
+/// Adds to a stop's message that the state is not stored.
 fn unstored(error: Error) -> Error {
     match error {
         Error::Stopped {
@@ -89,7 +90,7 @@ fn unstored(error: Error) -> Error {
             folder,
         } => Error::Stopped {
             cause,
-            place: format!("{place}, which are not stored, since there is no --out"),
+            place: format!("{place}; the state is not stored, since there is no --out"),
             folder,
         },
         other => other,

@@ -16,17 +16,17 @@ use crate::experiment::linear::{LinearRequest, run as run_experiment};
 use crate::nn::{Arch, ResNetConfig};
 use crate::optim::{Optimization, OptimizerOptions, Schedule};
 
-/// Train a linear layer on the features of a frozen encoder and measure it on the test images
+/// Train a linear layer on the features of a frozen encoder and evaluate it on the test images
 ///
 /// By default the features are computed once and the layer is trained by Adam (1e-3) for 10 epochs in batches of 128.
 #[derive(Args)]
 pub struct Arguments {
-    /// The encoder: a file that a training wrote
+    /// The encoder: a file written by a training
     #[arg(long, value_name = "FILE", required_unless_present = "untrained")]
     encoder: Option<PathBuf>,
 
-    /// Evaluate a network with random weights instead, whose running statistics are those of the
-    /// training images: what a trained encoder has to beat
+    /// Evaluate a network with random weights instead: the baseline for trained encoders. Its
+    /// running statistics are estimated on the training images
     #[arg(long, conflicts_with = "encoder")]
     untrained: bool,
 
@@ -48,7 +48,7 @@ pub enum Encoder<'a> {
     Untrained(ResNetConfig),
 }
 
-/// The flags of every linear evaluation.
+/// Arguments of every linear evaluation.
 #[derive(Args)]
 pub struct LinearArguments {
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     run_as("linear", &encoder, linear)
 }
 
-/// Evaluates `encoder` under the name of `command`.
+/// Evaluates `encoder` in a run of the given `command`.
 pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments) -> Result<()> {
     let LinearArguments { data, run, .. } = arguments;
     run.stop.listen()?;

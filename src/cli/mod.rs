@@ -1,7 +1,8 @@
 //! The command line: one file a subcommand, arguments in, a call into the library, words out.
 //!
-//! Results go to stdout; an error is one line on stderr. The exit code is 0, 1 for a run that failed, 2 for arguments
-//! that cannot be used, or that of an early stop: [`STOPPED_EARLY`], or 128 plus the signal's number.
+//! Results go to stdout; an error is one line on stderr. The exit code is 0 for success, 1 for a
+//! run that failed, 2 for invalid arguments. After an early stop, it is [`STOPPED_EARLY`], or 128
+//! plus the signal's number.
 
 mod arguments;
 mod attack;
@@ -33,11 +34,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Result};
 
-/// The exit code of a command that its time limit or SIGUSR1 stopped, `EX_TEMPFAIL` of sysexits.h: the
-/// same command with `--resume` continues. Other signals have [`signals::exit_code`].
+/// The exit code of a command that was stopped by its time limit or by SIGUSR1 (`EX_TEMPFAIL` of
+/// sysexits.h). The same command with `--resume` continues the run. See [`signals::exit_code`] for
+/// other signals.
 pub const STOPPED_EARLY: u8 = 75;
 
-/// Trains and judges self-supervised vision encoders on hand-written compute kernels, on any GPU or none.
+/// Trains and evaluates self-supervised vision encoders on hand-written compute kernels, on any GPU
+/// or none.
 #[derive(Parser)]
 #[command(
     name = "parallax",
@@ -67,7 +70,7 @@ enum Command {
     Preview(preview::Arguments),
 }
 
-/// Reads the process's arguments and does what they say.
+/// Runs the command of the process's arguments, and returns its exit code.
 pub fn run() -> ExitCode {
     // Warnings and, with PARALLAX_LOG=debug for example, more.
     let filter =
@@ -102,7 +105,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// This process's command line as one that continues the work whose state is in `folder`.
+/// Returns the command line that resumes this process's command, whose state is in `folder`.
 fn continuation(folder: Option<&Path>) -> String {
     let mut words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
@@ -125,7 +128,7 @@ fn continuation(folder: Option<&Path>) -> String {
     quoted.join(" ")
 }
 
-/// `word` as a POSIX shell reads it, in quotes only where it must be.
+/// Returns `word` as a POSIX shell reads it, quoted only if necessary.
 fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
@@ -152,7 +155,7 @@ fn dispatch(command: Command) -> Result<()> {
     }
 }
 
-/// Does what the words after the program's name say.
+/// Runs the command that is given by the words after the program's name.
 fn execute(words: &[String]) -> Result<()> {
     let name = std::iter::once("parallax");
     let arguments = Arguments::try_parse_from(name.chain(words.iter().map(String::as_str)));

@@ -1,4 +1,4 @@
-//! What the pretraining commands have in common: their flags, the run, and what is said in the end.
+//! Shared parts of the pretraining commands: their arguments, the run, and the printed results.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub struct PretrainingArguments {
     #[arg(long, value_name = "FILE|none")]
     init: Option<String>,
 
-    /// Leave out the judgement by nearest neighbours, which passes all images through two encoders
+    /// Skip the nearest-neighbour evaluation, which passes all images through two encoders
     #[arg(long)]
     no_knn: bool,
 
@@ -56,8 +56,9 @@ impl PretrainingArguments {
         self.data.data == DataKind::Shapes
     }
 
-    /// Pretrains in batches of `batch_size` images by what `pretext` makes of the network, and says what came out. The
-    /// accuracy of RotNet is told on the part `rotation_images` of the test images.
+    /// Pretrains on the task that `pretext` returns, in batches of `batch_size` images, and prints
+    /// the results. RotNet's accuracy is measured on the fraction `rotation_images` of the test
+    /// images.
     pub fn train(
         &self,
         batch_size: usize,

@@ -7,14 +7,14 @@ use clap::Args;
 use crate::error::Result;
 use crate::experiment::report::write;
 
-/// Write the tables and figures of the runs below a folder, beside the paper's, and answer its
-/// claims
+/// Write tables and figures of the runs in a folder, next to the paper's values, and answer the
+/// paper's claims
 ///
-/// One HTML page that needs nothing else, the tables as Markdown and CSV, the figures as SVG, every
-/// value in results.json.
+/// Writes one self-contained HTML page, the tables as Markdown and CSV, the figures as SVG, and
+/// every value to results.json.
 #[derive(Args)]
 pub struct Arguments {
-    /// The folder of reproduce, or any folder with run folders below it
+    /// The folder of reproduce, or any folder that contains run folders
     dir: PathBuf,
 
     /// Where to write [default: DIR/report]

@@ -20,9 +20,10 @@ use crate::pretext::Protocol;
 
 /// Run every experiment of the paper, or those of one figure, as a list of jobs
 ///
-/// smoke runs every path on generated shapes. small runs every cell on real images, with networks a quarter as wide and
-/// a tenth of the training steps; --dry-run lists what differs from the paper and how long it takes. paper is the
-/// paper's own grid. The most telling jobs run first, and the report is written after each. A job that is done is
+/// smoke runs every code path on generated shapes. small runs every cell of the grid on real
+/// images, with networks a quarter as wide and a tenth of the training steps. paper is the paper's
+/// own grid. --dry-run lists the differences from the paper, and the time and memory of each job.
+/// The most informative jobs run first, and the report is written after each job. A finished job is
 /// skipped, and an interrupted one is resumed.
 #[derive(Args)]
 pub struct Arguments {
@@ -30,14 +31,15 @@ pub struct Arguments {
     #[arg(long, value_name = "smoke|small|paper", value_parser = scale)]
     scale: Scale,
 
-    /// The folder of all runs; one that was begun goes on
+    /// The folder of all runs. A grid that was begun there is resumed
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
     #[command(flatten)]
     data: DataArguments,
 
-    /// The second data set, for transfer, in the place of STL-10 [default: shapes-inverted on shapes, else stl10]
+    /// The second data set, for transfer: STL-10 in the paper [default: shapes-inverted on shapes,
+    /// else stl10]
     #[arg(long, value_name = "KIND", value_parser = data_kind)]
     transfer_data: Option<DataKind>,
 
@@ -50,26 +52,27 @@ pub struct Arguments {
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..))]
     full_steps: Option<u32>,
 
-    /// Multiplies every channel count of every network [default: 0.0625 for smoke, 0.25 for small, 1
-    /// for paper]
+    /// Multiplies every channel count of every network [default: 0.0625 for smoke, 0.25 for small,
+    /// 1 for paper]
     #[arg(long, value_parser = positive)]
     width: Option<f64>,
 
-    /// Test images to attack, the same number of each class [default: 50 for smoke, 500 for small, all
-    /// for paper]
+    /// Test images to attack, the same number of each class [default: 50 for smoke, 500 for small,
+    /// all for paper]
     #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
     attack_images: Option<u32>,
 
-    /// Training images of a linear evaluation, the same number of each class [default: 500 for smoke,
-    /// 10000 for small, all for paper]
+    /// Training images of a linear evaluation, the same number of each class [default: 500 for
+    /// smoke, 10000 for small, all for paper]
     #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
     linear_images: Option<u32>,
 
-    /// Only what one table, figure or claim needs
+    /// Run only the jobs that one table, figure or claim needs
     #[arg(long, value_name = "FIGURE", value_parser = FIGURES)]
     only: Option<String>,
 
-    /// List the jobs with the time and memory that each is expected to take here, and run nothing
+    /// List the jobs with the time and memory that each is expected to take on this machine, and
+    /// run nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -89,7 +92,7 @@ pub struct Arguments {
     #[arg(long, value_name = "sound|paper", default_value = "sound", value_parser = protocol)]
     protocol: Protocol,
 
-    /// Where pretraining starts from, which the paper's protocol wants to be named
+    /// The initial weights of pretraining, which --protocol paper requires
     #[arg(long, value_name = "FILE|none")]
     init: Option<String>,
 
@@ -97,7 +100,7 @@ pub struct Arguments {
     stop: StopArguments,
 }
 
-/// The folder of the report, below that of the grid.
+/// The name of the report's folder in the folder of the grid.
 const REPORT: &str = "report";
 
 fn scale(word: &str) -> std::result::Result<Scale, String> {
@@ -196,8 +199,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     run_all(&jobs, &settings, &arguments.device)
 }
 
-/// Runs what is not done, and writes the report after each job. A job that fails holds up only those
-/// that need it.
+/// Runs the jobs that are not done, and writes the report after each of them. If a job fails, only
+/// the jobs that need it are skipped.
 fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Result<()> {
     let started = Instant::now();
     let flops = |job: &Job| job.work.flops(settings.sizes.width);
@@ -221,7 +224,7 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
             continue;
         }
         if let Some(need) = job.needs.iter().find(|n| missing.contains(&n.as_str())) {
-            println!("{place}: left out, since {need} is missing");
+            println!("{place}: skipped, since {need} is missing");
             missing.push(&job.id);
             pace.left -= flops(job)?;
             continue;
@@ -273,10 +276,11 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
     first_error.map_or(Ok(()), Err)
 }
 
-/// How fast the jobs of this process went, to estimate the time of those that are left.
+/// Speed of the jobs that this process ran, from which the remaining time is estimated.
 struct Pace {
-    /// Floating-point operations of the jobs that ran here, and of those that are left.
+    /// Floating-point operations of the jobs that this process ran.
     done: f64,
+    /// Floating-point operations of the remaining jobs.
     left: f64,
     spent: Duration,
 }
@@ -298,7 +302,7 @@ impl Pace {
     }
 }
 
-/// A length of time in the unit that fits it.
+/// Prints a duration in seconds, minutes or hours.
 fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -308,7 +312,7 @@ fn duration(time: Duration) -> String {
     }
 }
 
-/// The command line of a job, which continues a run that was interrupted.
+/// Returns the command line of a job, with `--resume` in case the run was interrupted.
 fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Vec<String> {
     let mut words = job.command.clone();
     words.extend(["--device".to_string(), device.to_string()]);
@@ -317,7 +321,7 @@ fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Vec<String> {
     words
 }
 
-/// Says what each job is expected to take, by passes that are timed on the device.
+/// Prints the expected time and memory of each job, from passes that are timed on the device.
 fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result<()> {
     let chosen = open(&arguments.device)?;
     println!("device  {} ({})", chosen.device.name(), chosen.reason);

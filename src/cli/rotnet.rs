@@ -1,4 +1,4 @@
-//! `parallax rotnet`: pretraining by telling rotations, and a nearest-neighbour judgement.
+//! `parallax rotnet`: pretraining by predicting rotations, and a nearest-neighbour evaluation.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::experiment::pretraining::Pretext;
 use crate::pretext::rotnet::RotNetSettings;
 
-/// Pretrain an encoder with RotNet, then judge it by its nearest neighbours
+/// Pretrain an encoder with RotNet, then evaluate it by its nearest neighbours
 ///
 /// Each image of a batch is seen under all four rotations. The paper's protocol takes the ImageNet stem, 1/15 of the
 /// work. The generated shapes are drawn under any rotation, so that there is little to tell on them.
@@ -29,7 +29,8 @@ pub struct Arguments {
     #[arg(long, default_value = "0.0005", value_parser = not_negative)]
     weight_decay: f64,
 
-    /// The part of the test images on which rotations are told in the end, the same of each class
+    /// Fraction of the test images on which rotations are predicted at the end, the same
+    /// fraction of each class
     #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     rotation_images: f64,
 }

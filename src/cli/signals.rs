@@ -4,9 +4,9 @@ use super::STOPPED_EARLY;
 use crate::error::Result;
 use crate::interrupt::Cause;
 
-/// The exit code of a command that `cause` stopped: 128 plus the number of a signal that ends a
-/// process, as shells have it, and [`STOPPED_EARLY`] for a time limit and for SIGUSR1, which batch
-/// systems send in place of one.
+/// Returns the exit code of a command that was stopped by `cause`. It is [`STOPPED_EARLY`] for a
+/// time limit and for SIGUSR1, which batch systems send before their own time limit. For other
+/// signals it is 128 plus the signal's number, as in shells.
 pub fn exit_code(cause: Cause) -> u8 {
     #[cfg(unix)]
     if let Cause::Signal(number) = cause
@@ -18,12 +18,12 @@ pub fn exit_code(cause: Cause) -> u8 {
     STOPPED_EARLY
 }
 
-/// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 (which SLURM's `--signal` sends) request a stop, except
-/// those that the process was started to ignore. A second signal ends the
-/// process at once, as the first one would without a handler. Handlers only set flags.
+/// Installs handlers by which SIGINT, SIGTERM, SIGHUP and SIGUSR1 request a stop, except for signals
+/// that the process was started to ignore. A second signal ends the process at once, as the first
+/// one would without a handler. The handlers only set flags.
 ///
 /// # Errors
-/// `Error::Usage` if the system refuses a handler.
+/// `Error::Usage` if the system rejects a handler.
 #[cfg(unix)]
 pub fn listen() -> Result<()> {
     use std::sync::Arc;
@@ -35,14 +35,15 @@ pub fn listen() -> Result<()> {
     use crate::error::Error;
     use crate::interrupt;
 
-    // The jobs of one process register once.
+    // `reproduce` runs several commands in one process; the handlers are installed once.
     static IS_LISTENING: AtomicBool = AtomicBool::new(false);
     if IS_LISTENING.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     let is_second = Arc::new(AtomicBool::new(false));
     let register = |signal| {
-        // Actions run in the order of their registration: the first signal finds the flag unset, and sets it.
+        // Actions run in the order of registration, so the first signal finds the flag unset, then
+        // sets it.
         flag::register_conditional_default(signal, is_second.clone())?;
         flag::register(signal, is_second.clone())?;
         flag::register_usize(signal, interrupt::signal(), signal as usize)
@@ -53,14 +54,16 @@ pub fn listen() -> Result<()> {
             continue;
         }
         register(signal).map_err(|e| {
-            Error::usage(format!("a handler of signal {signal} cannot be set: {e}"))
+            Error::usage(format!(
+                "a handler for signal {signal} cannot be installed: {e}"
+            ))
         })?;
     }
     Ok(())
 }
 
-/// The signals that this process was started to ignore, as `nohup` does, one bit each. Empty where the
-/// system has no /proc.
+/// Returns the signals that this process was started to ignore, as `nohup` does, one bit each. The
+/// mask is empty on systems without /proc.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -69,7 +72,7 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// Without signals of this kind only a time limit stops a command early.
+/// Does nothing: outside Unix, only a time limit stops a command early.
 #[cfg(not(unix))]
 pub fn listen() -> Result<()> {
     Ok(())

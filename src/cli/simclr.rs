@@ -1,4 +1,4 @@
-//! `parallax simclr`: pretraining and a nearest-neighbour judgement.
+//! `parallax simclr`: pretraining and a nearest-neighbour evaluation.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::experiment::pretraining::Pretext;
 use crate::pretext::simclr::SimClrSettings;
 
-/// Pretrain an encoder with SimCLR, then judge it by its nearest neighbours
+/// Pretrain an encoder with SimCLR, then evaluate it by its nearest neighbours
 ///
 /// Without flags it trains a small ResNet-18 on generated shapes, on the best device there is.
 #[derive(Args)]

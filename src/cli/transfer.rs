@@ -1,4 +1,4 @@
-//! `parallax transfer`: linear evaluation on another data set than the pretraining's.
+//! `parallax transfer`: linear evaluation on a data set other than that of the pretraining.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,11 @@ use clap::Args;
 use super::linear::{Encoder, LinearArguments, run_as};
 use crate::error::Result;
 
-/// Linear evaluation of an encoder on another data set than it was pretrained on, at that set's own resolution
+/// Linear evaluation of an encoder on a data set other than that of its pretraining, at the data
+/// set's own resolution
 #[derive(Args)]
 pub struct Arguments {
-    /// The encoder: a file that a training wrote
+    /// The encoder: a file written by a training
     #[arg(long, value_name = "FILE")]
     encoder: PathBuf,
 

@@ -155,7 +155,8 @@ impl Objective for Classifier {
     }
 }
 
-/// Appends to `values` the logits that it lacks of the images of `split`, row-major `[N, classes]`, in evaluation mode.
+/// Computes the logits of `split` in evaluation mode, row-major `[N, classes]`, and appends those
+/// that `values` lacks.
 ///
 /// # Errors
 /// As [`super::partial::complete`].

@@ -29,7 +29,7 @@ pub fn features(
     Ok(all)
 }
 
-/// Appends the features that `values` lacks. Otherwise as [`features`].
+/// Appends to `values` the features that it lacks. Otherwise as [`features`].
 ///
 /// # Errors
 /// As [`partial::complete`].
@@ -46,7 +46,8 @@ pub fn complete_features(
     })
 }
 
-/// The features of every image of `split`, in order, each of length 1: `[N, F]`, of which `values` has the first ones.
+/// Returns the features `[N, F]` of every image of `split`, in order, each normalised to length 1.
+/// `values` holds the features of the first images if they are already computed, also normalised.
 /// Otherwise as [`complete_features`].
 pub fn unit_features(
     device: &Device,
@@ -62,7 +63,8 @@ pub fn unit_features(
     upload_f32(device, values, &[split.len(), width])
 }
 
-/// Sets the running statistics of an encoder that was never trained to the mean over its first ten batches.
+/// Sets the running statistics of an untrained encoder to the mean over the first ten batches of
+/// `split`.
 pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) -> Result<()> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
@@ -82,8 +84,9 @@ pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Resu
     Ok(y.tensor().clone())
 }
 
-/// Appends to `values` what `compute` returns for each batch of `split` that is missing there, `width` numbers per
-/// image. The images are resized to `resolution` x `resolution` where their height is another one, and normalised.
+/// Computes the batches of `split` that `values` lacks, and appends the result of `compute` for
+/// each of them: `width` numbers per image. The images are normalised, and resized to `resolution`
+/// x `resolution` if their height differs.
 pub(super) fn complete(
     device: &Device,
     (split, resolution): (&Split, usize),

@@ -1,5 +1,5 @@
 //! Nearest-neighbour classification on features (Wu et al. 2018, 'Unsupervised feature learning via non-parametric
-//! instance discrimination'): no parameter is trained, so it judges the features alone.
+//! instance discrimination'): no parameter is trained, so only the features are evaluated.
 
 use std::cmp::Ordering;
 
@@ -90,20 +90,20 @@ pub fn classify(
     Ok(predictions)
 }
 
-/// A judgement by nearest neighbours.
+/// The result of a nearest-neighbour evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NeighbourAccuracy {
     /// Neighbours that voted.
     pub k: usize,
-    /// The part of the test images whose class the vote told.
+    /// Fraction of the test images that the vote classifies correctly.
     pub top1: f64,
 }
 
-/// Classifies the test images of `dataset` by the votes of their nearest labelled training images. `partial` has what
-/// is computed so far, under names that start with `name`.
+/// Classifies the test images of `dataset` by the votes of their nearest labelled training images.
+/// `partial` holds the values computed so far, under names that start with `name`.
 ///
 /// # Errors
-/// `Error::Usage` where training or test images have no labels; `Error::Stopped` as
+/// `Error::Usage` if training or test images have no labels; `Error::Stopped` as
 /// [`partial::complete`](super::partial::complete); otherwise as [`classify`].
 pub fn judge(
     device: &Device,

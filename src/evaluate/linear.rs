@@ -64,9 +64,10 @@ pub fn with_frozen<R>(
     Ok(result)
 }
 
-/// The names of the training images' features and of the steps' losses among the values computed so far. The state of
-/// the training has the names of its parameters.
+/// The name of the training images' features in [`Partial`]. Parameters and the optimiser's state
+/// are stored under their own names.
 const FEATURES: &str = "train features";
+/// The name of the steps' losses in [`Partial`].
 const LOSSES: &str = "losses";
 
 /// Where a step's features come from.
@@ -78,14 +79,15 @@ enum Source {
     },
 }
 
-/// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last epoch. The encoder is
-/// used in evaluation mode and does not change. `partial` has what is computed so far: the features, the state of the
-/// training, and the loss of each step (0 before the last epoch, where it is not read).
+/// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last
+/// epoch. The encoder is used in evaluation mode and does not change. `partial` holds the values
+/// computed so far: the features, the state of the training, and the loss of each step (0 before
+/// the last epoch, because only the last epoch's losses are read).
 ///
 /// # Errors
-/// `Error::Usage` where the split has no labels, there are no members, or images would have to be both resized and
-/// augmented; `Error::NonFinite` where the loss is not finite; `Error::Stopped` between two batches or steps if a stop
-/// is requested.
+/// `Error::Usage` if the split has no labels, there are no members, or images would have to be both
+/// resized and augmented; `Error::NonFinite` if the loss is not finite; `Error::Stopped` between
+/// two batches or steps if a stop is requested.
 pub fn train_head(
     device: &Device,
     encoder: &ResNet,
@@ -173,7 +175,8 @@ pub fn train_head(
         device.submit()?;
         let done = step + 1;
         if done < steps {
-            stopped = interrupt::check(|| format!("after step {done} of {steps} of the layer"));
+            stopped =
+                interrupt::check(|| format!("after step {done} of {steps} of the linear layer"));
         }
         if stopped.is_err() {
             break;
@@ -207,7 +210,8 @@ pub fn train_head(
     }
 }
 
-/// Loads the `state` of a training of which `partial` has a part, and returns the losses of its steps.
+/// Loads the `state` of a training from `partial`, and returns the losses of the steps taken so
+/// far. If `partial` has no complete state, the training starts over.
 fn restore(device: &Device, state: &[Parameter], partial: &mut Partial) -> Result<Vec<f32>> {
     let losses = partial.remove(LOSSES).unwrap_or_default();
     let fits = |p: &Parameter| partial.get(&p.name).map(Vec::len) == Some(p.value.len());

@@ -1,5 +1,5 @@
-//! What an evaluation has computed so far. An evaluation stops between two batches and continues from here later, to
-//! the same bits.
+//! Values that an evaluation has computed so far. An evaluation that is stopped between two batches
+//! is resumed from them, with bitwise identical results.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,17 @@ use crate::data::batches;
 use crate::error::Result;
 use crate::interrupt;
 
-/// Computed values by name. An evaluation that starts has none.
+/// Computed values by name. Empty when an evaluation starts.
 pub type Partial = BTreeMap<String, Vec<f32>>;
 
-/// Appends to `values` what `compute` returns for each batch that is missing there: `width` numbers for each of
-/// `images` images, which are visited in order in batches of `size`. `compute` takes the number of the batch and the
-/// images.
+/// Computes the batches that `values` lacks, and appends the result of `compute` for each of them.
+///
+/// The `images` images are visited in order, in batches of `size`, and each yields `width` numbers.
+/// `compute` takes the number of the batch and the indices of its images.
 ///
 /// # Errors
-/// Those of `compute`; `Error::Stopped` between two batches if a stop is requested, with all finished batches in
-/// `values`.
+/// Those of `compute`; `Error::Stopped` between two batches if a stop is requested. `values` then
+/// contains all finished batches.
 pub fn complete(
     values: &mut Vec<f32>,
     (images, size): (usize, u32),
@@ -42,12 +43,12 @@ pub fn complete(
     Ok(())
 }
 
-/// Predicted classes as values.
+/// Converts predicted classes to values.
 pub fn as_values(classes: &[u32]) -> Vec<f32> {
     classes.iter().map(|&class| class as f32).collect()
 }
 
-/// The classes that [`as_values`] was given.
+/// Converts values back to classes: the inverse of [`as_values`].
 pub fn as_classes(values: &[f32]) -> Vec<u32> {
     values.iter().map(|&value| value as u32).collect()
 }

@@ -1,4 +1,4 @@
-//! How often RotNet's own question is answered right.
+//! RotNet's rotation accuracy.
 
 use super::metrics::{accuracy, predictions};
 use super::partial::{as_classes, as_values, complete};
@@ -13,8 +13,9 @@ use crate::pretext::rotnet::{ROTATIONS, RotNet, rotation_labels, rotations};
 /// Images of one forward pass; each is seen four times.
 const BATCH: u32 = 64;
 
-/// The part of `split`'s images under all four rotations whose rotation is told right, in evaluation mode and without
-/// augmentation. `found` has the rotations that are predicted so far.
+/// Returns the fraction of correctly predicted rotations over all images of `split`, each under all
+/// four rotations, in evaluation mode and without augmentation. `found` holds the rotations
+/// predicted so far.
 ///
 /// # Errors
 /// As [`super::partial::complete`].

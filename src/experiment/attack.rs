@@ -25,9 +25,9 @@ use crate::tensor::Tensor;
 
 /// Images of one attack.
 const BATCH: u32 = 128;
-/// The name of the attacked images among the values computed so far.
+/// The name of the attacked images in [`Partial`].
 const MOVED: &str = "attacked images";
-/// Images that are shown in the picture.
+/// Number of images in the picture.
 pub const PICTURED: usize = 8;
 
 /// What a run is asked to do.
@@ -69,13 +69,15 @@ pub fn head<'a>(loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Head> {
     }
 }
 
-/// Measures the classifier's accuracy under the attack at each strength, calls `leave` with the result and its images
-/// to write what the folder gets beside the summary, and writes the summary into `folder`. A stopped run continues with
-/// what it has computed, and of one that has ended the summary is read.
+/// Measures the classifier's accuracy under the attack at each strength. Then calls `leave` with
+/// the result and its images, to write other files into the folder, and writes the summary into
+/// `folder`. A stopped run is resumed from the values that it stored. If the run has ended, its
+/// summary is read instead.
 ///
 /// # Errors
-/// `Error::Guard` where an attack of strength 0 changes the accuracy; `Error::Usage` for a file without a classifier or
-/// of another number of classes; `Error::Stopped` if a stop is requested; otherwise as the parts.
+/// `Error::Guard` if an attack of strength 0 changes the accuracy; `Error::Usage` for a file
+/// without a classifier or with another number of classes; `Error::Stopped` if a stop is requested;
+/// otherwise those of the parts.
 pub fn run(
     device: &Device,
     request: &AttackRequest,
@@ -163,16 +165,17 @@ pub fn run(
     Ok(summary)
 }
 
-/// What an attack of several strengths finds.
+/// Results of an attack at several strengths.
 struct Measured {
-    /// The predictions for the clean images, and under the last strength.
+    /// The predictions for the clean images.
     clean: Vec<u32>,
+    /// The predictions under the last strength.
     found: Vec<u32>,
     curve: Vec<AttackPoint>,
     images: Adversarial,
 }
 
-/// Attacks the images of `split` at each strength, from where `partial` ends.
+/// Attacks the images of `split` at each strength, starting after the values in `partial`.
 fn measure(
     device: &Device,
     request: &AttackRequest,

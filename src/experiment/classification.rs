@@ -61,7 +61,8 @@ pub struct ClassificationRequest {
     /// The part of the labels that is used, the same of each class.
     pub labels: f64,
     pub save_every: Option<u64>,
-    /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
+    /// Number of steps over which the mean loss is compared with that of the same number of steps
+    /// before. The training ends if it is not lower.
     pub stop_when_flat: Option<u64>,
     pub checkpoint_every: Duration,
     /// Whether blocks are computed again on the way back.
@@ -74,11 +75,12 @@ pub struct ClassificationRequest {
     pub dataset: Dataset,
 }
 
-/// Trains, measures on the held-out images, and writes everything into `folder`. An interrupted run continues from its
-/// checkpoint, and of one that has ended the summary is read.
+/// Trains, evaluates on the held-out images, and writes all results into `folder`. An interrupted
+/// run is resumed from its checkpoint. If the run has ended, its summary is read instead.
 ///
 /// # Errors
-/// `Error::Stopped` if a stop is requested; otherwise as the parts: no labels, a fraction that leaves a class empty, a loss that is not finite.
+/// `Error::Stopped` if a stop is requested; otherwise those of the parts: no labels, a fraction
+/// that leaves a class empty, a loss that is not finite.
 pub fn run(
     device: &Device,
     request: ClassificationRequest,

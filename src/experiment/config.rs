@@ -75,7 +75,8 @@ pub struct TrainingConfig {
     /// Labelled images that are used, of a supervised training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labelled_images: Option<usize>,
-    /// Steps over whose mean loss a training is told to have stopped learning, which ends it.
+    /// Number of steps over which the mean loss is compared with that of the same number of steps
+    /// before. The training ends if it is not lower.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_when_flat: Option<u64>,
     /// Test images of RotNet's rotation accuracy.

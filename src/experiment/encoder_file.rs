@@ -10,7 +10,7 @@ use crate::evaluate::features::set_running_statistics;
 use crate::nn::state::{Matching, load, metadata, save};
 use crate::nn::{Head, Parameter, ResNet, ResNetConfig};
 
-/// The command of an [`Origin`] whose network was not trained.
+/// The command in the [`Origin`] of a network that was not trained.
 pub const UNTRAINED: &str = "untrained";
 
 /// What a file says of its weights.
@@ -151,8 +151,8 @@ pub fn read(device: &Device, path: &Path) -> Result<Loaded> {
     })
 }
 
-/// A network of random weights, drawn by `seed` as a pretraining draws them. Its running statistics
-/// are those of the training images of `dataset`.
+/// Returns a network with random weights, which `seed` determines as in a pretraining. Its running
+/// statistics are estimated on the first batches of `dataset`'s training images.
 ///
 /// # Errors
 /// `Error::Usage` if the network cannot be built.
@@ -201,7 +201,7 @@ pub fn initialize(device: &Device, encoder: &ResNet, path: &Path) -> Result<()> 
     Ok(())
 }
 
-/// Everything that a file of `encoder` and `head` stores.
+/// Returns the tensors that a file of `encoder` and `head` stores.
 pub fn state<'a>(encoder: &'a ResNet, head: Option<&'a Head>) -> Vec<&'a Parameter> {
     let mut state = encoder.parameters();
     state.extend(encoder.buffers());

@@ -1,4 +1,4 @@
-//! A judgement by nearest neighbours as a run, from its request to its summary.
+//! A nearest-neighbour evaluation as a run, from its request to its summary.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,21 +15,22 @@ use crate::evaluate::knn::judge;
 use crate::nn::state::digest;
 use crate::pretext::Protocol;
 
-/// What a run is asked to do.
+/// Settings of a run.
 pub struct KnnRequest<'a> {
-    /// The file of the encoder, and what was in it.
+    /// The file of the encoder.
     pub path: &'a Path,
+    /// The contents of this file.
     pub loaded: Loaded,
     pub seed: u64,
     pub data: DataKind,
     pub dataset: Dataset,
 }
 
-/// Judges the encoder and writes the summary into `folder`. A stopped run continues with what it has computed, and of
-/// one that has ended the summary is read.
+/// Evaluates the encoder and writes the summary into `folder`. A stopped run is resumed from the
+/// values that it stored. If the run has ended, its summary is read instead.
 ///
 /// # Errors
-/// `Error::Stopped` if a stop is requested; otherwise as the judgement and as files.
+/// `Error::Stopped` if a stop is requested; otherwise those of the evaluation and of the files.
 pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Result<KnnSummary> {
     let started = Instant::now();
     let KnnRequest {

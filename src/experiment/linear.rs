@@ -33,10 +33,12 @@ pub struct LinearRequest {
 }
 
 /// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and writes everything into
-/// `folder`. A stopped evaluation continues with what it has computed, and of one that has ended the summary is read.
+/// `folder`. A stopped evaluation is resumed from the values that it stored. If it has ended, its
+/// summary is read instead.
 ///
 /// # Errors
-/// `Error::Guard` where the encoder changed; `Error::Stopped` if a stop is requested; otherwise as the parts.
+/// `Error::Guard` if the encoder changed; `Error::Stopped` if a stop is requested; otherwise those
+/// of the parts.
 pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Result<LinearSummary> {
     let started = Instant::now();
     let LinearRequest {

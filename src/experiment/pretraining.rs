@@ -178,13 +178,14 @@ pub struct PretrainingRequest {
     pub checkpoint_every: Duration,
     /// A safetensors file of an encoder to start from.
     pub init: Option<PathBuf>,
-    /// Whether the encoder, and the untrained one, are judged by their nearest neighbours in the end.
+    /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
+    /// the end.
     pub knn: bool,
-    /// The images on which RotNet's accuracy is told; none for all test images.
+    /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
     /// Whether blocks are computed again on the way back.
     pub recompute: bool,
-    /// How the network's activations are stored while it is trained; judgements are in f32.
+    /// How the network's activations are stored in training; evaluations are in f32.
     pub precision: DType,
     /// The run's device where its first steps are to be measured.
     pub profiler: Option<Arc<ProfiledDevice>>,
@@ -261,11 +262,12 @@ impl PretrainingRequest {
     }
 }
 
-/// Pretrains, judges, and writes everything into `folder`. An interrupted run continues from its checkpoint, and of one
-/// that has ended the summary is read.
+/// Pretrains, evaluates, and writes all results into `folder`. An interrupted run is resumed from
+/// its checkpoint. If the run has ended, its summary is read instead.
 ///
 /// # Errors
-/// `Error::Stopped` if a stop is requested; otherwise as the parts: a batch that does not fit the data, a loss that is not finite, a file that cannot be written.
+/// `Error::Stopped` if a stop is requested; otherwise those of the parts: a batch that does not fit
+/// the data, a loss that is not finite, a file that cannot be written.
 pub fn run(
     device: &Device,
     request: &PretrainingRequest,
@@ -342,7 +344,8 @@ fn pretrain<O: Objective>(
     Ok((trained, trainer.objective))
 }
 
-/// Evaluates what was trained and writes the summary. `rotations` measures RotNet's accuracy and the number of images.
+/// Evaluates the trained network and writes the summary. `rotations` returns RotNet's accuracy and
+/// the number of images that it was measured on.
 fn judge<O: Objective>(
     device: &Device,
     request: &PretrainingRequest,
@@ -358,7 +361,7 @@ fn judge<O: Objective>(
         if !request.knn {
             return Ok((rotation, None, None));
         }
-        println!("judging the encoder by its nearest neighbours, then the untrained one");
+        println!("evaluating the trained and the untrained encoder by their nearest neighbours");
         let encoder = objective.encoder();
         let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
         let untrained = judge_untrained(device, request, partial)?;
@@ -398,7 +401,7 @@ fn judge<O: Objective>(
     Ok(summary)
 }
 
-/// The neighbours of the encoder that the training started from.
+/// Evaluates the encoder that the training started from by its nearest neighbours.
 fn judge_untrained(
     device: &Device,
     request: &PretrainingRequest,

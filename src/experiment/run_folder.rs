@@ -93,14 +93,15 @@ impl RunFolder {
         unreachable!("a folder with a new number can always be tried")
     }
 
-    /// Opens the folder of a run to continue it, or makes the folder if no run has begun there.
+    /// Opens the folder of a run to resume it, or creates the folder if no run has begun there.
     ///
     /// # Errors
-    /// `Error::Usage` where it holds something and no run; `Error::Io` where it cannot be written.
+    /// `Error::Usage` if the folder is not empty and holds no run; `Error::Io` if it cannot be
+    /// written.
     pub fn resume(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::write(path, e))?;
         if !is_begun(path) {
-            // A process that was killed before it wrote a configuration leaves at most these.
+            // A process that was killed before it wrote a configuration leaves at most these files.
             let is_ours = |name: &str| name == METRICS || name.ends_with(".partial");
             for entry in fs::read_dir(path).map_err(|e| Error::read(path, e))? {
                 let name = entry.map_err(|e| Error::read(path, e))?.file_name();
@@ -137,16 +138,16 @@ impl RunFolder {
         }
     }
 
-    /// What the run found, if it has ended.
+    /// Reads the results of the run, or returns `None` if it has not ended.
     ///
     /// # Errors
-    /// `Error::Data` where the summary is not one of such a run.
+    /// `Error::Data` if the summary is not one of such a run.
     pub fn summary<S: DeserializeOwned>(&self) -> Result<Option<S>> {
         let Some(bytes) = self.read(SUMMARY)? else {
             return Ok(None);
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            let what = "expected what this version of the program writes; move the folder away to run again";
+            let what = "expected a summary that this version of the program writes; move the folder away to run again";
             Error::data(self.path.join(SUMMARY), format!("{error}; {what}"))
         })
     }

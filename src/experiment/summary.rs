@@ -43,7 +43,7 @@ pub struct PretrainingSummary {
     /// How many images that are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_images: Option<usize>,
-    /// The judgement by nearest neighbours; none of these three where it was left out.
+    /// The nearest-neighbour evaluation. These three fields are `None` if it was left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_k: Option<usize>,
     /// The part of the held-out images that is classified right.
@@ -162,7 +162,7 @@ pub struct LinearSummary {
     pub parallax_version: String,
 }
 
-/// The result of a judgement by nearest neighbours.
+/// The result of a nearest-neighbour evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KnnSummary {
     pub command: String,
@@ -171,9 +171,9 @@ pub struct KnnSummary {
     pub data: String,
     pub device: String,
     pub seed: u64,
-    /// Neighbours that voted.
+    /// Number of neighbours that vote.
     pub knn_k: usize,
-    /// The part of the held-out images that is classified right.
+    /// Fraction of the held-out images that are classified correctly.
     pub knn_top1: f64,
     pub total_seconds: f64,
     pub parallax_version: String,

@@ -25,7 +25,7 @@ const STEPS_AHEAD: usize = 2;
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The checkpoint's entry with the table of variants in use.
 const VARIANTS: &str = "variants";
-/// The checkpoint's entry with the bytes that the device has held at most.
+/// The checkpoint's entry with the peak number of bytes that the device has held.
 const PEAK: &str = "peak_bytes";
 
 /// How long a run is, and what it leaves on its way.
@@ -77,13 +77,13 @@ impl Trained {
 /// Where `profiler` is `device` itself, the first steps are measured: a table is printed and a trace left in the
 /// folder.
 ///
-/// A run that was interrupted and resumed has the losses and weights, to the bit, of one that was not: a step depends on
-/// the weights, the optimiser's state, the seed and its number alone. The checkpoint of the last step stays in the
-/// folder for the evaluation that follows.
+/// A run that was interrupted and resumed has bitwise the same losses and weights as one that was
+/// not, because a step depends only on the weights, the optimiser's state, the seed and its number.
+/// The checkpoint of the last step stays in the folder for the evaluation that follows.
 ///
 /// # Errors
-/// `Error::Stopped` if a stop is requested before the last step, with a checkpoint of the steps taken; otherwise as the
-/// objective, and as files.
+/// `Error::Stopped` if a stop is requested before the last step, after a checkpoint of the steps
+/// taken was written; otherwise those of the objective and of the files.
 pub fn train<O: Objective>(
     device: &Device,
     trainer: &mut Trainer<O>,
@@ -146,7 +146,7 @@ struct Run<'a, O, S> {
     is_flat: bool,
     /// While steps are measured: by what, and what a GPU counted in each.
     measured: Option<(&'a ProfiledDevice, Vec<StreamCounts>)>,
-    /// Bytes that the device held at most before the run was interrupted.
+    /// Peak number of bytes that the device held before the run was interrupted.
     peak_before: u64,
 }
 
@@ -159,20 +159,21 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
         self.device.memory().peak.max(self.peak_before)
     }
 
-    /// Takes the steps that are left, the first of them measured by `profiler`.
+    /// Takes the remaining steps. `profiler` measures the first of them.
     fn all(&mut self, profiler: Option<&'a ProfiledDevice>) -> Result<()> {
         let (first, end) = (self.next, self.plan.steps);
         if let Some(profiler) = profiler {
             match Phases::new(first, end) {
                 Ok(phases) => self.profile(profiler, phases)?,
                 Err(error) if first == 0 => return Err(error),
-                Err(_) => self.progress.say("too few steps are left for a profile"),
+                Err(_) => self.progress.say("too few steps remain for a profile"),
             }
         }
         self.steps(self.next..end)
     }
 
-    /// Ends the training if it is at a step at which its losses are compared and they no longer fall.
+    /// Ends the training if this is a step at which its losses are compared, and they no longer
+    /// fall.
     fn judge(&mut self) {
         let due = |&window: &u64| self.next > 0 && self.next.is_multiple_of(window);
         let window = self.plan.stop_when_flat.filter(due);
@@ -202,7 +203,8 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
     /// Takes these steps, unless the training has ended, and waits for their losses.
     ///
     /// # Errors
-    /// `Error::Stopped` if a stop is requested, with a checkpoint; otherwise as [`train`].
+    /// `Error::Stopped` if a stop is requested, after a checkpoint was written; otherwise as
+    /// [`train`].
     fn steps(&mut self, steps: Range<u64>) -> Result<()> {
         let plan = self.plan;
         let mut pending = VecDeque::new();
@@ -220,7 +222,8 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
                 .stop_when_flat
                 .filter(|&window| done.is_multiple_of(window));
             let stop = interrupt::requested();
-            // A checkpoint is of a state in which no step is under way, and a judgement needs every loss.
+            // A checkpoint requires that no step is in progress, and the comparison of losses
+            // requires every loss.
             let waits = saves || checkpoint || judged.is_some() || stop.is_some();
             let ahead = if waits { 0 } else { STEPS_AHEAD };
             while pending.len() > ahead
@@ -359,8 +362,8 @@ fn write_checkpoint<O: Objective>(
     folder.write(CHECKPOINT, &save(device, &trainer.state(), &entries)?)
 }
 
-/// Loads the folder's checkpoint, if it has one, and returns the number of steps that were taken and the bytes that the
-/// device held at most.
+/// Loads the folder's checkpoint, if it has one. Returns the number of steps that were taken and
+/// the peak number of bytes that the device held.
 fn restore<O: Objective>(
     device: &Device,
     trainer: &mut Trainer<O>,

@@ -1,4 +1,4 @@
-//! What an evaluation has computed when it is stopped, as a file from which it continues.
+//! The file that stores the values of a stopped evaluation, from which it is resumed.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -14,12 +14,13 @@ use crate::evaluate::partial::Partial;
 
 /// The file's name in a run folder.
 pub const UNFINISHED: &str = "unfinished.safetensors";
-/// The metadata entry with the key.
+/// The metadata entry that holds the key.
 const KEY: &str = "key";
 
-/// Runs `evaluate` from the values in `folder/name`, which a stopped evaluation stored under the same `key`: a digest
-/// of the network, and of everything else that no configuration file checks. A stop stores the values; an end removes
-/// the file.
+/// Runs `evaluate`, starting from the values that a stopped evaluation stored in `folder/name`. The
+/// file is used only if its `key` is the same: a digest of the network and of everything else that
+/// no configuration file checks. If `evaluate` is stopped, its values are stored; if it succeeds,
+/// the file is removed.
 ///
 /// # Errors
 /// Those of `evaluate`; `Error::Io` and `Error::Data` if the file cannot be used.
@@ -45,7 +46,8 @@ pub fn resumable<R>(
     result
 }
 
-/// The values of the file at `path`; none where there is no file or its key is another one.
+/// Reads the values of the file at `path`. There are none if the file does not exist or has another
+/// key.
 fn read(path: &Path, key: &dyn Fn() -> Result<String>) -> Result<Partial> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -66,7 +68,7 @@ fn read(path: &Path, key: &dyn Fn() -> Result<String>) -> Result<Partial> {
         != Some(&key()?)
     {
         warn(&format!(
-            "{} belongs to another encoder or other images than those of now, so the evaluation starts over",
+            "{} belongs to another encoder or to other images, so the evaluation starts over",
             path.display()
         ));
         return Ok(Partial::new());
@@ -76,8 +78,8 @@ fn read(path: &Path, key: &dyn Fn() -> Result<String>) -> Result<Partial> {
     Ok(file.tensors().into_iter().map(values).collect())
 }
 
-/// Writes the file under a temporary name and renames it. It is not assembled in memory, since the features of a large
-/// data set take hundreds of megabytes.
+/// Writes the file under a temporary name and renames it. The file is not assembled in memory,
+/// because the features of a large data set take hundreds of megabytes.
 fn write(path: &Path, key: String, partial: &Partial) -> Result<()> {
     let failed = |error: safetensors::SafeTensorError| {
         Error::write(path, std::io::Error::other(error.to_string()))

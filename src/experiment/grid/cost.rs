@@ -42,11 +42,13 @@ pub struct Work {
 }
 
 impl Work {
-    /// Floating-point operations at this width of the network: a forward pass per image, two for a
-    /// gradient with respect to its pixels, three for a training step.
+    /// Returns the floating-point operations at this width of the network. An evaluated image
+    /// counts as one forward pass, a gradient with respect to its pixels as two, and a training
+    /// step as three.
     ///
     /// # Errors
-    /// `Error::Usage` if the network cannot have this width, `Error::Shape` if the images are too small.
+    /// `Error::Usage` if the network cannot have this width, `Error::Shape` if the images are too
+    /// small.
     pub fn flops(&self, width: f64) -> Result<f64> {
         let Network { arch, stem, side } = self.network;
         let forward = ResNetConfig { arch, stem, width }.shape()?.flops(side)?;

@@ -1,5 +1,5 @@
-//! The jobs of the paper's experiments E1 to E7. The most telling results come first, and each job
-//! follows those that it needs.
+//! The jobs of the paper's experiments E1 to E7. The most informative jobs come first, and each job
+//! comes after those that it needs.
 
 use super::scale::{SupervisedSteps, TENTHS, TRANSFERRED_TENTHS, images, part};
 use super::{FIGURES, GridSettings, Job, Network, Source, Work};
@@ -42,7 +42,7 @@ pub fn jobs(settings: &GridSettings) -> Vec<Job> {
     };
     for &seed in &settings.seeds {
         list.seed = seed;
-        // SimCLR beside RotNet at one batch size, which the transfer uses as well.
+        // SimCLR and RotNet at one batch size. The transfer uses this SimCLR encoder as well.
         list.untrained(Arch::ResNet50, &settings.first);
         for method in METHODS {
             list.figure2(method, Arch::ResNet50, TRANSFERRED_BATCH);
@@ -131,7 +131,7 @@ impl<'a> List<'a> {
         self.settings.sizes.steps(tenths)
     }
 
-    /// Whether the job `name` of this seed is listed.
+    /// Whether the job `name` of this seed is already in the list.
     fn has(&self, name: &str) -> bool {
         let id = self.id(name);
         self.jobs.iter().any(|job| job.id == id)
@@ -221,8 +221,8 @@ impl<'a> List<'a> {
         self.add(run.name, command, &[], run.figures, work);
     }
 
-    /// One training of Figure 2 (E1, E2), or its counterpart with ResNet-18 (E7), and the linear
-    /// evaluations of its checkpoints (E3).
+    /// Adds one training of Figure 2 (E1, E2) or its counterpart with ResNet-18 (E7), and the
+    /// linear evaluations of its checkpoints (E3).
     fn figure2(&mut self, method: Method, arch: Arch, batch: usize) {
         let settings = self.settings;
         let name = pretraining_name(method, arch, batch);
@@ -289,7 +289,7 @@ impl<'a> List<'a> {
         self.evaluate(name, encoder, &[of], arch, source, figures);
     }
 
-    /// A linear evaluation of the network before any training, which tells learning from noise.
+    /// Adds a linear evaluation of the untrained network, the baseline for learned representations.
     fn untrained(&mut self, arch: Arch, source: &Source) {
         let is_first = source.name == self.settings.first.name;
         let (set, figures): (&str, &[&str]) = match (arch, is_first) {
@@ -344,8 +344,8 @@ impl<'a> List<'a> {
         }
     }
 
-    /// E4: encoders of the largest batch, fine-tuned on three fractions of the labels, and the
-    /// baseline from scratch on the same.
+    /// Adds E4: encoders of the largest batch size, fine-tuned on three fractions of the labels,
+    /// and the baseline from scratch on the same fractions.
     fn table1(&mut self) {
         let settings = self.settings;
         let tenths = settings.sizes.finetuned_tenths;
@@ -367,13 +367,13 @@ impl<'a> List<'a> {
             let name = format!("supervised-{}", (fraction * 100.0).round());
             self.supervised(&name, fraction, length, &["table1"], work);
         }
-        // RotNet of this batch size belongs to Figure 2, too.
+        // RotNet with this batch size also belongs to Figure 2.
         self.figure2(Method::RotNet, Arch::ResNet50, FINETUNED_BATCH);
         self.fine_tune(Method::RotNet, &["table1"]);
     }
 
-    /// The flags and the number of updates of a supervised training on `images` images: at most
-    /// `steps`, or the paper's `epochs`.
+    /// Returns the flags and the number of steps of a supervised training on `images` images: at
+    /// most `steps`, or the paper's `epochs`.
     fn length(&self, steps: Option<u64>, epochs: u64, images: usize) -> (Vec<String>, u64) {
         match (steps, &self.settings.sizes.supervised) {
             (Some(steps), Some(supervised)) => {
@@ -418,7 +418,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The baseline of attacks and transfer, on all labels.
+    /// Adds the baseline of attacks and transfer, which is trained on all labels.
     fn supervised_on_all_labels(&mut self) {
         let settings = self.settings;
         let images = settings.first.train;
@@ -498,7 +498,7 @@ impl<'a> List<'a> {
     }
 
     /// E6: both directions over four numbers of steps, the supervised baseline, and four batch sizes.
-    /// Also RotNet with its authors' stem, for the comparison of costs.
+    /// Adds RotNet with its authors' stem as well, for the comparison of costs.
     fn transfer(&mut self) {
         let settings = self.settings;
         let (first, second) = (&settings.first, &settings.second);
@@ -655,8 +655,8 @@ mod tests {
         assert!(sizes.differences(&first, &second).is_empty());
     }
 
-    /// SimCLR and RotNet at batch 128 with their evaluations, Table 1, Figure 2, attacks, transfer and
-    /// ResNet-18.
+    /// SimCLR and RotNet at batch 128 with their evaluations, Table 1, Figure 2, attacks, transfer
+    /// and ResNet-18.
     #[test]
     fn the_most_telling_jobs_come_first() {
         let jobs = jobs(&settings(Scale::Small));

@@ -102,7 +102,7 @@ pub struct Grid {
     pub full_steps: u64,
     pub seeds: Vec<u64>,
     pub data: GridData,
-    /// What differs from the paper, one line each.
+    /// Differences from the paper, one line each.
     pub shrunk: Vec<String>,
     pub jobs: Vec<Job>,
 }

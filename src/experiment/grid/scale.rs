@@ -1,4 +1,4 @@
-//! How large the grid is run: the paper's own size, or parts of it.
+//! The scale of the grid: the paper's own, or a reduced one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,11 @@ use crate::nn::{Arch, ResNetConfig, Stem};
 /// A size of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Every path once, on images that the program draws.
+    /// Runs every code path once, on images that the program draws.
     Smoke,
-    /// Every cell of the grid on real images, with less training.
+    /// Runs every cell of the grid on real images, with less training.
     Small,
-    /// The paper's own.
+    /// The paper's own scale.
     Paper,
 }
 
@@ -48,17 +48,17 @@ const PAPER_STEPS: u64 = 5_000;
 
 /// Tenths after which the supervised baseline is transferred: the paper's 2,000 steps.
 pub(super) const TRANSFERRED_TENTHS: u64 = 4;
-/// Checkpoints, transfer and fine-tuning count in tenths of the longest pretraining.
+/// Checkpoints, transfer and fine-tuning are placed at tenths of the longest pretraining.
 pub(super) const TENTHS: u64 = 10;
 
 /// The numbers of a scale. Batch sizes, eps and iterations are the paper's at every scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
-    /// Multiplies the channels of every network.
+    /// Factor of the channel counts of every network.
     pub width: f64,
-    /// Steps of the longest pretraining, the paper's 5,000. A multiple of [`TENTHS`].
+    /// Steps of the longest pretraining (5,000 in the paper). A multiple of [`TENTHS`].
     pub full_steps: u64,
-    /// Tenths of `full_steps` after which Table 1's encoders are fine-tuned. The paper has 2.
+    /// Tenths of `full_steps` after which the encoders of Table 1 are fine-tuned (2 in the paper).
     pub finetuned_tenths: u64,
     /// Lengths of the supervised trainings, or `None` for the paper's epochs.
     pub supervised: Option<SupervisedSteps>,
@@ -70,18 +70,18 @@ pub struct Sizes {
     pub rotation_images: Option<usize>,
 }
 
-/// Updates of the supervised trainings, in place of the paper's epochs.
+/// Steps of the supervised trainings, which replace the paper's epochs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SupervisedSteps {
-    /// Most updates of fine-tuning on 1, 10 and 50 % of the labels.
+    /// Maximum steps of fine-tuning on 1, 10 and 50 % of the labels.
     pub finetune: [u64; 3],
-    /// Most updates from scratch on the same fractions.
+    /// Maximum steps from scratch on the same fractions.
     pub baseline: [u64; 3],
-    /// Updates of the baseline on all labels, which attacks and transfer use. At least as many as
-    /// those after which it is transferred.
+    /// Steps of the baseline on all labels, which attacks and transfer use. At least those after
+    /// which it is transferred.
     pub all_labels: u64,
-    /// Fine-tuning and baselines stop early if the mean loss of this many updates is not below the
-    /// mean of as many before. Longer windows are less likely to stop on noise.
+    /// Fine-tuning and baselines stop early if the mean loss of this many steps is not below the
+    /// mean of the same number of steps before. Longer windows are less likely to stop on noise.
     pub flat_window: u64,
 }
 
@@ -137,7 +137,7 @@ impl Sizes {
         }
     }
 
-    /// These sizes with the numbers of `overrides`.
+    /// Returns these sizes with the numbers of `overrides` in place of theirs.
     ///
     /// # Errors
     /// `Error::Usage` if `full_steps` is 0 or not a multiple of ten, or if no network can have the width.
@@ -168,12 +168,12 @@ impl Sizes {
         Ok(sizes)
     }
 
-    /// The steps at `tenths` of the longest pretraining.
+    /// Returns the number of steps at `tenths` of the longest pretraining.
     pub fn steps(&self, tenths: u64) -> u64 {
         self.full_steps * tenths / TENTHS
     }
 
-    /// Everything that differs from the paper, one line each.
+    /// Returns the differences from the paper, one line each.
     pub fn differences(&self, first: &Source, second: &Source) -> Vec<String> {
         let mut lines = Vec::new();
         let mut note = |differs: bool, line: String| lines.extend(differs.then_some(line));
@@ -194,7 +194,7 @@ impl Sizes {
         note(
             self.steps(self.finetuned_tenths) != 1_000,
             format!(
-                "Table 1's encoders: pretrained for {} steps, for the paper's 1,000",
+                "encoders of Table 1: pretrained for {} steps instead of the paper's 1,000",
                 self.steps(self.finetuned_tenths)
             ),
         );
@@ -203,8 +203,8 @@ impl Sizes {
             note(
                 true,
                 format!(
-                    "fine-tuning on 1, 10 and 50 % of the labels: at most {} updates, for the paper's \
-                     60, 30 and 20 epochs; stops when the mean loss of {} updates no longer falls",
+                    "fine-tuning on 1, 10 and 50 % of the labels: at most {} steps instead of the \
+                     paper's 60, 30 and 20 epochs; stops when the mean loss of {} steps no longer falls",
                     list(steps.finetune),
                     steps.flat_window
                 ),
@@ -212,16 +212,16 @@ impl Sizes {
             note(
                 true,
                 format!(
-                    "baseline from scratch on 1, 10 and 50 % of the labels: at most {} updates, for the \
-                     paper's 500 epochs; stops by the same rule",
+                    "baseline from scratch on 1, 10 and 50 % of the labels: at most {} steps instead of \
+                     the paper's 500 epochs; stops by the same rule",
                     list(steps.baseline)
                 ),
             );
             note(
                 true,
                 format!(
-                    "supervised baseline of attacks and transfer: {} updates for 60 epochs; its \
-                     transfer takes it after {} updates, for the paper's 2,000",
+                    "supervised baseline of attacks and transfer: {} steps instead of the paper's 60 \
+                     epochs; transferred after {} steps instead of 2,000",
                     steps.all_labels,
                     self.steps(TRANSFERRED_TENTHS)
                 ),
@@ -231,7 +231,7 @@ impl Sizes {
             note(
                 part(self.linear_images, source.train) < 1.0,
                 format!(
-                    "training images of a linear evaluation on {}: {} of {}, as many of each class",
+                    "training images of a linear evaluation on {}: {} of {}, the same number of each class",
                     source.name,
                     self.linear_images.unwrap_or(source.train),
                     source.train
@@ -242,13 +242,13 @@ impl Sizes {
             (self.attack_images, "attacked test images"),
             (
                 self.rotation_images,
-                "test images of RotNet's rotation accuracy",
+                "test images for RotNet's rotation accuracy",
             ),
         ] {
             note(
                 part(wanted, first.test) < 1.0,
                 format!(
-                    "{what}: {} of {}, as many of each class",
+                    "{what}: {} of {}, the same number of each class",
                     wanted.unwrap_or(first.test),
                     first.test
                 ),
@@ -258,7 +258,7 @@ impl Sizes {
     }
 }
 
-/// The part of `all` images that `wanted` images are: all if it is `None`, or more than there are.
+/// Returns `wanted` as a fraction of `all` images: 1 if it is `None`, or at least `all`.
 pub(super) fn part(wanted: Option<usize>, all: usize) -> f64 {
     match wanted {
         Some(wanted) if wanted < all => wanted as f64 / all as f64,
@@ -266,7 +266,7 @@ pub(super) fn part(wanted: Option<usize>, all: usize) -> f64 {
     }
 }
 
-/// The number of `all` images that `part` of them is.
+/// Returns the number of images that the fraction `part` of `all` images is.
 pub(super) fn images(part: f64, all: usize) -> usize {
     (part * all as f64).round() as usize
 }

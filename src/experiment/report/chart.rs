@@ -1,5 +1,5 @@
-//! A figure as SVG: ours solid with markers and two standard errors, the paper's dashed in the same
-//! colour.
+//! A figure as SVG. Our lines are solid, with markers and bars of two standard errors; the paper's
+//! are dashed, in the same colour.
 
 use std::fmt::{Result, Write};
 
@@ -11,13 +11,14 @@ const RIGHT: f64 = 544.0;
 const PLOT_HEIGHT: f64 = 270.0;
 /// Height of a line of text.
 const LINE: f64 = 17.0;
-/// Characters of a line of the title, and of the legend.
+/// Maximum number of characters per line of the title.
 const TITLE_LINE: usize = 66;
+/// Maximum number of characters per line of the legend.
 const LEGEND_LINE: usize = 30;
-/// Where the two columns of the legend start.
+/// x of the two columns of the legend.
 const LEGEND_COLUMNS: [f64; 2] = [LEFT, 308.0];
 
-/// Okabe and Ito's colours, with lighter ones on a dark ground. Paper is printed light.
+/// The colours of Okabe and Ito, and lighter ones on a dark background. Prints are always light.
 pub const STYLE: &str = "\
 .fig-ground { fill: #ffffff } .fig-ink { fill: #1a1a1a } .fig-faint { fill: #5c5c5c } \
 .fig-rule { stroke: #1a1a1a } .fig-grid { stroke: #e2e2e2 }\n\
@@ -72,7 +73,7 @@ fn marker(series: usize, x: f64, y: f64) -> String {
     }
 }
 
-/// Text in lines of at most `width` characters, broken between words.
+/// Breaks text between words into lines of at most `width` characters.
 fn broken(label: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in label.split_whitespace() {
@@ -87,12 +88,12 @@ fn broken(label: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The figure as a file of its own, which follows the reader's choice of dark or light.
+/// Returns the figure as a file of its own, which follows the reader's dark or light colour scheme.
 pub fn svg(figure: &Figure) -> String {
     image(figure, &format!("<style>{STYLE}</style>\n"))
 }
 
-/// The figure as a part of a page that has [`STYLE`].
+/// Returns the figure as a part of a page that includes [`STYLE`].
 pub fn inline(figure: &Figure) -> String {
     image(figure, "")
 }
@@ -104,7 +105,7 @@ fn image(figure: &Figure, style: &str) -> String {
     out
 }
 
-/// An entry of the legend: its text, with the dash of a line or with a series, or neither.
+/// An entry of the legend: its text, and the dash pattern of a line, a series, or neither.
 type Entry<'a> = (String, Option<&'a str>, Option<(usize, &'a Series)>);
 
 struct Drawing<'a> {
@@ -112,13 +113,14 @@ struct Drawing<'a> {
     title: Vec<String>,
     top: f64,
     bottom: f64,
-    /// In per cent.
+    /// Range of the y axis in per cent.
     low: f64,
     high: f64,
 }
 
-/// Dashes of the paper's lines, and of untrained encoders by the parity of their place.
+/// Dash pattern of the paper's lines.
 const PAPER_DASH: &str = "6 4";
+/// Dash patterns of untrained encoders, for even and odd positions among the series.
 const UNTRAINED_DASHES: [&str; 2] = ["8 3 2 3", "2 3"];
 
 fn dash(number: usize, series: &Series) -> &'static str {
@@ -159,7 +161,7 @@ impl<'a> Drawing<'a> {
         LEFT + 16.0 + (place(x) - first) / across * (RIGHT - LEFT - 32.0)
     }
 
-    /// Of a fraction from 0 to 1.
+    /// Maps a fraction from 0 to 1 to a coordinate.
     fn y(&self, y: f64) -> f64 {
         let y = self.bottom - (100.0 * y - self.low) / (self.high - self.low) * PLOT_HEIGHT;
         y.clamp(self.top, self.bottom)
@@ -268,7 +270,7 @@ impl<'a> Drawing<'a> {
             out,
             "<path class=\"fig-rule\" d=\"M{LEFT} {top} V{bottom} H{RIGHT}\" fill=\"none\"/>"
         )?;
-        // Names that would touch the one before are left out.
+        // A label that would touch the previous one is left out.
         let mut free = f64::MIN;
         for (i, (&x, name)) in self.figure.x.iter().zip(&self.figure.x_names).enumerate() {
             let paper = self.figure.paper_names.as_ref().and_then(|n| n.get(i));
@@ -312,7 +314,7 @@ impl<'a> Drawing<'a> {
         )
     }
 
-    /// Below the names of x.
+    /// Returns the y coordinate below the labels of x.
     fn names_end(&self) -> f64 {
         let lines = 1.0 + f64::from(u8::from(self.figure.paper_names.is_some()));
         self.bottom + 5.0 + LINE * lines
@@ -344,7 +346,7 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// Returns the number of lines.
+/// Draws an entry of the legend and returns its number of text lines.
 fn legend_entry(
     (label, own_dash, series): &Entry<'_>,
     x: f64,

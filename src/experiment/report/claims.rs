@@ -1,4 +1,4 @@
-//! The paper's eight claims as contrasts of the values that runs left.
+//! The paper's eight claims as contrasts of the values that the runs measured.
 
 use super::figures::{FINE, attacked_models};
 use super::inference::{
@@ -9,7 +9,7 @@ use super::runs::{Attacked, Evaluation, Metric, Scope};
 use super::statistics::{Measured, Pooling};
 use crate::experiment::summary::PretrainingSummary;
 
-/// The answers to all claims of a scope.
+/// Answers all claims of a scope.
 pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {
     let questions = [
         batch_and_steps(scope),
@@ -24,7 +24,7 @@ pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {
     questions.iter().map(Question::answer).collect()
 }
 
-/// A method of pretraining, with the paper's linear accuracies by batch size and part of the
+/// A pretraining method, with the paper's linear accuracies by batch size and by fraction of the
 /// training.
 struct Method {
     id: &'static str,
@@ -49,15 +49,16 @@ const METHODS: [Method; 2] = [
 ];
 
 const ARCHS: [(&str, &str); 2] = [("resnet50", "ResNet-50"), ("resnet18", "ResNet-18")];
-/// The batch size of the encoders that are fine-tuned, and of those that are transferred.
+/// The batch size of the encoders that are fine-tuned.
 const FINETUNED_BATCH: usize = 512;
+/// The batch size of the encoders that are transferred.
 const TRANSFERRED_BATCH: usize = 128;
-/// The part of the training after which encoders are transferred.
+/// The fraction of the training after which encoders are transferred.
 const TRANSFERRED_PART: f64 = 0.4;
 
 impl Method {
-    /// Its linear accuracies on its own set by batch size: a list over the parts of the training
-    /// for each.
+    /// Returns the linear accuracies on the set that the encoders were trained on: one list per
+    /// batch size, over the fractions of the training.
     fn figure2(&self, scope: &Scope<'_>) -> Vec<Vec<Cell>> {
         let of_batch = |(&batch, paper): (&usize, &[f64; 4])| {
             let parts = paper::FIG2_PARTS.iter().zip(paper);
@@ -93,7 +94,7 @@ fn cell(scope: &Scope<'_>, asked: Evaluation<'_>, paper: Option<f64>) -> Cell {
     }
 }
 
-/// A part in points of accuracy.
+/// Creates a part that is measured in percentage points of accuracy.
 fn points(what: String, groups: Vec<(String, Vec<Unit>)>, pooling: Pooling) -> Part {
     Part {
         what,
@@ -105,7 +106,7 @@ fn points(what: String, groups: Vec<(String, Vec<Unit>)>, pooling: Pooling) -> P
     }
 }
 
-/// The condition that the evaluated encoders `of` are above the untrained one.
+/// Returns the condition that the evaluated encoders `of` are above the untrained one.
 fn above_untrained(scope: &Scope<'_>, name: &str, arch: &str, of: Vec<Evaluation<'_>>) -> Part {
     let on = of.first().map_or(scope.first.as_str(), |asked| asked.on);
     let shown = ARCHS.iter().find(|(id, _)| *id == arch);
@@ -124,7 +125,8 @@ fn above_untrained(scope: &Scope<'_>, name: &str, arch: &str, of: Vec<Evaluation
     )
 }
 
-/// The condition of [`above_untrained`] for a method's encoders on their own set.
+/// Returns the condition of [`above_untrained`] for a method's encoders on the set that they were
+/// trained on.
 fn learned(scope: &Scope<'_>, method: &Method, arch: &str, steps: u64) -> Part {
     let mut batches = method.batches.to_vec();
     if !batches.contains(&FINETUNED_BATCH) {
@@ -344,13 +346,13 @@ fn transfer(scope: &Scope<'_>) -> Question {
     } else {
         ((second, sizes.1), (first, sizes.0))
     };
-    // The paper's larger set is its second one.
+    // In the paper, the second set is the larger one.
     let [paper_smaller, paper_larger] = paper::FIG4;
     let units = (0..paper::FIG4_PARTS.len()).map(|i| {
         let part = paper::FIG4_PARTS[i];
         let ours = |(from, _), (on, _), paper| {
             let mut cell = cell(scope, at("simclr", from, on, part), Some(paper));
-            // Of two sets of one size, neither is the larger one.
+            // If both sets have the same size, neither is the larger one.
             cell.ours = cell.ours.filter(|_| sizes.0 != sizes.1);
             cell
         };
@@ -365,7 +367,7 @@ fn transfer(scope: &Scope<'_>) -> Question {
     };
     Question {
         number: 5,
-        statement: "Transfer beats the supervised transfer, and the larger pretraining set transfers better",
+        statement: "SimCLR transfers better than the supervised encoder, and the larger pretraining set transfers better",
         conditions: vec![
             above_untrained(scope, "SimCLR, transferred", "resnet50", vec![forth]),
             above_untrained(

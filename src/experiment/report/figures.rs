@@ -14,7 +14,7 @@ pub struct Series {
     pub ours: Vec<Option<Measured>>,
     /// The paper's value at each x, if it has them.
     pub paper: Option<Vec<f64>>,
-    /// Whether it is of an untrained encoder, and so the same at each x.
+    /// Whether it is the line of an untrained encoder, which is the same at each x.
     pub untrained: bool,
 }
 
@@ -29,23 +29,23 @@ pub struct Figure {
     pub x: Vec<f64>,
     /// Whether x is drawn on a logarithmic scale.
     pub logarithmic: bool,
-    /// The name of each x here.
+    /// The label of each x.
     pub x_names: Vec<String>,
-    /// The name of each x in the paper, if it has another one.
+    /// The label of each x in the paper, if the labels differ.
     pub paper_names: Option<Vec<String>>,
-    /// What tells the lines apart.
+    /// What the lines stand for, such as `batch size`.
     pub kind: &'static str,
     pub series: Vec<Series>,
 }
 
 impl Figure {
-    /// Whether none of the trainings that it shows has run.
+    /// Whether the figure has no value of a trained network.
     pub fn is_empty(&self) -> bool {
         let trained = self.series.iter().filter(|series| !series.untrained);
         trained.flat_map(|s| &s.ours).all(Option::is_none)
     }
 
-    /// The numbers of the figure: a row for each x, a column for each line.
+    /// Returns the numbers of the figure: one row per x, one column per line.
     pub fn table(&self) -> Table {
         let mut keys = vec![self.x_label.clone()];
         keys.extend(self.paper_names.iter().map(|_| "paper's".to_string()));
@@ -73,7 +73,7 @@ impl Figure {
     }
 }
 
-/// The line of the untrained encoder on the set `on`.
+/// Returns the line of the untrained encoder, evaluated on the set `on`.
 fn untrained(scope: &Scope<'_>, on: &str, label: String, points: usize) -> Series {
     let asked = Evaluation::untrained("resnet50", on);
     Series {
@@ -110,10 +110,10 @@ pub fn figures(scope: &Scope<'_>) -> Vec<Figure> {
     ]
 }
 
-/// The paper's steps.
+/// Steps of the paper's longest pretraining.
 const PAPER_STEPS: f64 = 5000.0;
 
-/// The steps at parts of the full training, and the paper's if those are others.
+/// Returns the steps at fractions of the full training, and the paper's steps if they differ.
 fn step_names(scope: &Scope<'_>, parts: &[f64]) -> (Vec<String>, Option<Vec<String>>) {
     let ours: Vec<String> = parts.iter().map(|&p| scope.steps(p).to_string()).collect();
     let paper = parts.iter().map(|p| (PAPER_STEPS * p).round().to_string());

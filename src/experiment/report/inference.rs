@@ -5,15 +5,15 @@ use super::statistics::{Contrast, Interval, Measured, Pooling, Term, slope_weigh
 /// The rule above, as the page and `claims.md` print it.
 pub const RULE: &str = include_str!("rule.md");
 
-/// The chance that any claim of a section is answered wrongly.
+/// The family-wise error rate: the probability that any claim of a section is answered wrongly.
 const FAMILY_ERROR: f64 = 0.05;
-/// Claims that share it.
+/// Number of claims that share [`FAMILY_ERROR`].
 const CLAIMS: f64 = 8.0;
-/// The prior standard deviation over seeds of an accuracy.
+/// The prior standard deviation of an accuracy over seeds.
 pub const ACCURACY_SPREAD: f64 = 0.005;
-/// The same of the logarithm of a measured time.
+/// The prior standard deviation of the logarithm of a measured time.
 pub const TIME_SPREAD: f64 = 0.1;
-/// The smallest accuracy that another one is divided by.
+/// Lower bound of the clean accuracy that attacked accuracies are divided by.
 const LEAST_ACCURACY: f64 = 1e-3;
 
 /// The answer to a claim.
@@ -36,14 +36,15 @@ impl Answer {
     }
 }
 
-/// In what an effect is counted.
+/// The unit of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
+    /// Percentage points.
     Points,
-    /// With another digit, because slopes are small.
+    /// Percentage points per doubling, printed with two digits because slopes are small.
     Slope,
-    /// The logarithm of SimCLR's cost relative to RotNet's, printed as RotNet's relative to
-    /// SimCLR's.
+    /// The logarithm of SimCLR's cost relative to RotNet's. It is printed as RotNet's cost relative
+    /// to SimCLR's.
     Cost,
 }
 
@@ -56,7 +57,7 @@ impl Measure {
         }
     }
 
-    /// The estimate with its interval, which an exact number does not have.
+    /// Prints the estimate with its interval. An exact number is printed without one.
     pub fn interval(self, interval: Interval) -> String {
         let Interval {
             estimate,
@@ -81,19 +82,19 @@ pub struct Cell {
     pub training: String,
 }
 
-/// What is computed from the values of a unit.
+/// The formula that is applied to the values of a unit.
 #[derive(Clone, Debug)]
 pub enum Shape {
-    /// The weighted sum, minus a constant.
+    /// The weighted sum of the values, minus a constant.
     Weighted(Vec<f64>, f64),
-    /// The least-squares slope over x.
+    /// The least-squares slope of the values over x.
     Slope(Vec<f64>),
     /// The mean of acc(eps)/acc(0) of a first model minus that of a second one. The values of each
-    /// model start with acc(0); the number is that of the first model's values.
+    /// model start with acc(0). The field is the number of values of the first model.
     Retention(usize),
 }
 
-/// The mean of acc(eps)/acc(0), with its gradient.
+/// Returns the mean of acc(eps)/acc(0), and its gradient with respect to the accuracies.
 fn retention(values: &[f64]) -> (f64, Vec<f64>) {
     let (clean, attacked) = (values[0].max(LEAST_ACCURACY), &values[1..]);
     let each = 1.0 / (attacked.len() as f64 * clean);
@@ -103,7 +104,7 @@ fn retention(values: &[f64]) -> (f64, Vec<f64>) {
 }
 
 impl Shape {
-    /// The result for `values`, and its gradient.
+    /// Returns the result for `values`, and its gradient.
     fn evaluate(&self, values: &[f64]) -> (f64, Vec<f64>) {
         let weighted = |weights: &[f64], offset: f64| {
             let sum: f64 = weights.iter().zip(values).map(|(w, v)| w * v).sum();
@@ -122,7 +123,7 @@ impl Shape {
     }
 }
 
-/// The smallest contrast: a pair, a series or two curves.
+/// The smallest contrast: one value against chance, a pair, a series or two curves.
 #[derive(Clone, Debug)]
 pub struct Unit {
     pub shape: Shape,
@@ -137,8 +138,8 @@ impl Unit {
         }
     }
 
-    /// The unit of the cells that `have` finds: a slope takes two cells or more, any other shape
-    /// all.
+    /// Returns the unit restricted to the cells for which `have` is true, or `None` if they are too
+    /// few. A slope needs at least two cells; any other shape needs all.
     fn of(&self, have: &dyn Fn(&Cell) -> bool) -> Option<Unit> {
         if let Shape::Slope(x) = &self.shape {
             let there = x.iter().zip(&self.cells).filter(|(_, cell)| have(cell));
@@ -150,13 +151,14 @@ impl Unit {
     }
 }
 
-/// A question with one number for an answer: the mean over groups of the mean over a group's units.
+/// One effect: the mean over groups of the mean over each group's units.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// What the number is.
+    /// The description of the effect.
     pub what: String,
     pub measure: Measure,
-    /// Each with the name of the runs that it needs. None of them may be without a unit.
+    /// Groups of units, each with the name of the runs that it needs. Every group must have at
+    /// least one unit with values.
     pub groups: Vec<(String, Vec<Unit>)>,
     pub pooling: Pooling,
     /// The prior spread over seeds.
@@ -166,7 +168,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// Units that are there, with their weights, or `None` if a group has none.
+    /// Returns the units whose cells exist, with their weights, or `None` if a group has no such
+    /// unit.
     fn units(&self, have: &dyn Fn(&Cell) -> bool) -> Option<Vec<(f64, Unit)>> {
         let mut all = Vec::new();
         for (_, units) in &self.groups {
@@ -203,8 +206,8 @@ impl Part {
         })
     }
 
-    /// The paper's effect over the cells that are there, or over all of its own if a kind of run is
-    /// missing.
+    /// Returns the paper's effect over the cells that we measured, or over all cells of the paper
+    /// if a kind of run is missing.
     fn paper(&self) -> Option<f64> {
         let units = self.units(&|cell| cell.ours.is_some());
         let units = units.or_else(|| self.units(&|cell| cell.paper.is_some()))?;
@@ -215,7 +218,7 @@ impl Part {
         effect.sum()
     }
 
-    /// Values that are there, and all that there could be.
+    /// Returns the number of values that were measured, and the number of a complete grid.
     fn counts(&self) -> (usize, usize) {
         let count = |units: &[Unit]| units.iter().map(|unit| unit.cells.len()).sum::<usize>();
         let there = |units: &[Unit]| {
@@ -229,7 +232,7 @@ impl Part {
         )
     }
 
-    /// The kinds of runs that are missing.
+    /// Returns the kinds of runs that are missing.
     fn missing(&self) -> impl Iterator<Item = &str> {
         let none = |units: &[Unit]| units.iter().all(|u| u.of(&|c| c.ours.is_some()).is_none());
         let groups = self.groups.iter().filter(move |(_, units)| none(units));
@@ -255,7 +258,7 @@ pub struct Finding {
     pub measure: Measure,
     pub ours: Option<Interval>,
     pub paper: Option<f64>,
-    /// Values behind it, and all that there could be.
+    /// The number of values behind it, and the number of a complete grid.
     pub values: (usize, usize),
     pub decides: bool,
 }
@@ -286,7 +289,8 @@ impl Finding {
 pub struct Question {
     pub number: usize,
     pub statement: &'static str,
-    /// Each must be significantly above 0, or the claim is not tested for the reason that it names.
+    /// Effects that must be significantly above 0. Otherwise the claim is not tested, and the
+    /// description of the condition is the reason.
     pub conditions: Vec<Part>,
     pub parts: Vec<Part>,
 }
@@ -321,7 +325,7 @@ impl Question {
         }
     }
 
-    /// Why the claim cannot be tested.
+    /// Returns the reason why the claim cannot be tested, if there is one.
     fn obstacle(&self, level: f64) -> Option<String> {
         let needed = self.parts.iter().filter(|p| p.decides);
         let mut missing: Vec<&str> = needed
@@ -357,18 +361,22 @@ fn conclusion(findings: &[Finding]) -> (Answer, String) {
         (
             Answer::Contradicted,
             finding,
-            "The effect is against the claim",
+            "The effect contradicts the claim",
         )
     } else if let Some(finding) = with(Answer::NotDecided) {
         (
             Answer::NotDecided,
             finding,
-            "The interval includes no effect",
+            "The interval includes a zero effect",
         )
     } else if let Some(finding) = with(Answer::Supported) {
-        (Answer::Supported, finding, "The effect is as claimed")
+        (
+            Answer::Supported,
+            finding,
+            "The effect agrees with the claim",
+        )
     } else {
-        return (Answer::NotTested, "Nothing is compared.".to_string());
+        return (Answer::NotTested, "No effect is compared.".to_string());
     };
     let what = match answer {
         Answer::Supported if deciding().count() > 1 => "each part",

@@ -1,5 +1,5 @@
-//! The report: run folders in; tables, figures and the paper's claims out, as one page, Markdown,
-//! CSV, SVG and JSON.
+//! The report: reads run folders and writes tables, figures and the answers to the paper's claims,
+//! as one page, Markdown, CSV, SVG and JSON.
 
 mod chart;
 mod claims;
@@ -26,30 +26,30 @@ use inference::Claim;
 use runs::{Runs, Scope};
 use tables::Table;
 
-/// Everything about the runs that may be compared.
+/// Tables, figures and claims of the runs that are comparable: those of one protocol and width.
 pub(crate) struct Section {
     title: String,
-    /// Before the names of this section's files, where there is more than one section.
+    /// Prefix of this section's file names if there is more than one section, otherwise empty.
     prefix: String,
-    /// What differs from the paper.
+    /// Differences from the paper, one line each.
     shrunk: Vec<String>,
     tables: Vec<Table>,
     figures: Vec<Figure>,
     claims: Vec<Claim>,
 }
 
-/// What a report was made of.
+/// Summary of a written report.
 pub struct Written {
     pub runs: usize,
     /// The answers to the claims of each section, with its title.
     pub answers: Vec<(String, Vec<Answer>)>,
 }
 
-/// Writes the report on the runs below `dir` into the folder `out`.
+/// Writes the report on the runs in `dir` and its subfolders into the folder `out`.
 ///
 /// # Errors
-/// As reading: `Error::Usage` where there is no run, `Error::Data` where a run's file is damaged;
-/// `Error::Io` where a file cannot be written.
+/// `Error::Usage` if there is no run, `Error::Data` if a file of a run is damaged, `Error::Io` if a
+/// file cannot be read or written.
 pub fn write(dir: &Path, out: &Path) -> Result<Written> {
     let runs = Runs::read(dir)?;
     let scopes = runs.scopes();
@@ -101,7 +101,7 @@ fn write_section(section: &Section, runs: &Runs, out: &Path) -> Result<()> {
     let note = match section.shrunk.is_empty() {
         true => String::new(),
         false => format!(
-            "\nDifferent from the paper:\n\n- {}\n",
+            "\nDifferences from the paper:\n\n- {}\n",
             section.shrunk.join("\n- ")
         ),
     };

@@ -1,4 +1,4 @@
-//! The page: everything in one HTML file that needs nothing else.
+//! The page: the whole report as one self-contained HTML file.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::tables::{Cell, Table};
 const STYLE: &str = include_str!("page.css");
 const NOT_RUN: &str = "<p class=\"faint\">Not run.</p>\n";
 
-/// The whole page.
+/// Returns the whole page.
 pub fn html(runs: &Runs, sections: &[Section]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -29,7 +29,8 @@ pub fn html(runs: &Runs, sections: &[Section]) -> String {
     page
 }
 
-/// A span for seconds, the only values that differ between runs with the same results.
+/// Wraps `text` in a span for measured times, the only values that differ between runs with the
+/// same results.
 fn seconds(text: &str) -> String {
     format!("<span class=\"seconds\">{text}</span>")
 }
@@ -42,7 +43,7 @@ fn duration(total: f64) -> String {
     }
 }
 
-/// The different values of `of`, sorted and joined.
+/// Returns the different values of `of`, sorted.
 fn distinct<'a, T: Ord>(runs: &'a Runs, of: impl Fn(&'a Run) -> T) -> Vec<T> {
     let all: BTreeSet<T> = runs.all.iter().map(of).collect();
     all.into_iter().collect()
@@ -56,7 +57,7 @@ fn listed(words: &[String]) -> String {
     }
 }
 
-/// What was run.
+/// Returns the opening paragraph, which states what was run.
 fn opening(runs: &Runs) -> String {
     let count = runs.all.len();
     let what = match &runs.grid {
@@ -89,8 +90,9 @@ fn opening(runs: &Runs) -> String {
     };
     format!(
         "<p>This page compares 'An evaluation of self-supervised learning frameworks - SimCLR and RotNet' (Chen, Hsu, \
-         Jang) with {what}: {} under the {} protocol, on {} (seed{} {}; {} in all).{scale} The paper's values are in \
-         columns of their own and dashed in figures; small numbers link to the runs behind a value.</p>\n",
+         Jang) with {what}: {} under the {} protocol, on {} (seed{} {}; {} in all).{scale} The paper's values have \
+         separate columns in the tables and dashed lines in the figures. Superscript numbers link to the \
+         runs behind a value.</p>\n",
         listed(&data),
         listed(&protocols),
         listed(&devices),
@@ -150,8 +152,8 @@ fn ours(finding: &Finding) -> String {
 }
 
 fn claims_html(claims: &[Claim]) -> String {
-    let mut text = "<div class=\"wide\"><table class=\"claims\">\n<thead><tr><th>Claim</th><th>Effect, positive as \
-                    claimed</th><th>Paper</th><th>Ours (deciding interval)</th><th>Answer</th></tr></thead>\n\
+    let mut text = "<div class=\"wide\"><table class=\"claims\">\n<thead><tr><th>Claim</th><th>Effect, positive if \
+                    it agrees</th><th>Paper</th><th>Ours (confidence interval)</th><th>Answer</th></tr></thead>\n\
                     <tbody>\n"
         .to_string();
     for claim in claims {
@@ -188,8 +190,9 @@ fn claims_html(claims: &[Claim]) -> String {
             );
         }
     }
-    text + "</tbody></table></div>\n<p class=\"faint\">The eight answers share an error of 5 %; the rule is in the \
-            <a href=\"#rule\">appendix</a>.</p>\n"
+    text + "</tbody></table></div>\n<p class=\"faint\">The eight answers share a family-wise error rate of 5 %. \
+            A ratio of costs agrees with its claim if it is below 1. The \
+            <a href=\"#rule\">appendix</a> explains the test.</p>\n"
 }
 
 fn table_html(table: &Table) -> String {
@@ -250,13 +253,13 @@ fn appendix(runs: &Runs, sections: &[Section]) -> String {
     let shrunk = runs.grid.as_ref().map_or(&[][..], |grid| &grid.shrunk);
     let own = shrunk.iter().map(|line| escape(line));
     let scale =
-        "the scale is that of the runs below; no grid.json says what it stands for".to_string();
+        "the settings are those of the runs below; there is no grid.json that lists the differences".to_string();
     let none = runs.grid.is_none().then_some(scale);
     for line in own.chain(none) {
         text += &format!("<li>{line}</li>\n");
     }
     text += &format!(
-        "<li>Data sets: {} for the paper's CIFAR-10 and STL-10</li>\n</ul>\n",
+        "<li>Data sets: {}; the paper uses CIFAR-10 and STL-10</li>\n</ul>\n",
         listed(&distinct(runs, |run| escape(&run.data)))
     );
     text += "<h3 id=\"rule\">How claims are answered</h3>\n";
@@ -288,7 +291,7 @@ fn appendix(runs: &Runs, sections: &[Section]) -> String {
     text + "</div>\n"
 }
 
-/// What a run was, in words.
+/// Describes a run in words.
 fn settings(run: &Run) -> String {
     let mut words = match &run.found {
         Found::Pretraining(s) => format!(
@@ -326,7 +329,7 @@ fn settings(run: &Run) -> String {
 }
 
 fn list_of_runs(runs: &Runs) -> String {
-    // A column in which all runs are alike would say nothing.
+    // A column is left out if all runs have the same value in it.
     let devices = distinct(runs, |run| run.device.as_str()).len() > 1;
     let protocols = distinct(runs, |run| run.protocol.as_str()).len() > 1;
     let optional = |shown: bool, tag: &str, text: &str| match shown {

@@ -11,26 +11,26 @@ use crate::evaluate::metrics::Metrics;
 /// One value. A field that does not apply is null.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Value<'a> {
-    /// pretraining, linear, transfer, supervised, finetune or attack.
+    /// `pretraining`, `linear`, `transfer`, `supervised`, `finetune` or `attack`.
     pub task: &'a str,
-    /// simclr, rotnet, supervised or untrained: what trained the encoder.
+    /// The method that trained the encoder: `simclr`, `rotnet`, `supervised` or `untrained`.
     pub method: &'a str,
     pub arch: &'a str,
     pub width: f64,
-    /// The training batch of the encoder, or of the classifier.
+    /// The batch size in the training of the encoder or the classifier.
     pub batch_size: Option<usize>,
-    /// Training steps of the encoder, or of the classifier.
+    /// The number of training steps of the encoder or the classifier.
     pub step: u64,
-    /// The data set of the evaluation.
+    /// The data set that the value was measured on.
     pub data: &'a str,
-    /// The encoder's data set, if it is another one.
+    /// The data set of the pretraining, if it differs from `data`.
     pub pretrained_on: Option<&'a str>,
     pub label_fraction: Option<f64>,
     pub metric: String,
     /// The strength of an attack.
     pub eps: Option<f64>,
     pub value: f64,
-    /// Test images that `value` is a fraction of.
+    /// The number of test images, if `value` is a fraction of them.
     pub images: Option<usize>,
     pub seed: u64,
     pub protocol: &'a str,
@@ -39,10 +39,10 @@ pub struct Value<'a> {
     pub run: &'a str,
 }
 
-/// All values of `runs` in a fixed order.
+/// Returns all values of `runs` as JSON, in a fixed order.
 ///
 /// # Errors
-/// `Error::Usage` if they cannot be written as JSON.
+/// `Error::Usage` if a value cannot be represented in JSON.
 pub fn json(runs: &Runs) -> Result<String> {
     let mut values: Vec<Value<'_>> = runs.all.iter().flat_map(of_run).collect();
     values.sort_by(order);
@@ -163,7 +163,7 @@ fn of_run(run: &Run) -> Vec<Value<'_>> {
     }
 }
 
-/// The metrics of a classifier or a linear evaluation, named by `what` was evaluated.
+/// Returns the metrics of a classifier or a linear evaluation. Their names start with `what`.
 fn of_metrics<'a>(of: &Value<'a>, what: &str, metrics: &Metrics) -> Vec<Value<'a>> {
     let images: u64 = metrics.confusion.iter().flatten().sum();
     let values = [

@@ -114,7 +114,8 @@ fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
 }
 
 impl Run {
-    /// Whether it says nothing about a training: a linear evaluation of an untrained encoder.
+    /// Whether the run is a linear evaluation of an untrained encoder, which is not evidence of a
+    /// training.
     fn of_untrained(&self) -> bool {
         matches!(&self.found, Found::Linear(s) if s.start.command == UNTRAINED)
     }
@@ -186,7 +187,7 @@ fn base(protocol: &str) -> &str {
 }
 
 impl Runs {
-    /// One for each protocol and width of an evaluated training.
+    /// Returns one scope for each protocol and width of an evaluated training.
     pub fn scopes(&self) -> Vec<Scope<'_>> {
         let mut keys: Vec<(String, f64)> = Vec::new();
         for run in &self.all {
@@ -212,7 +213,7 @@ impl Runs {
 
     fn scope(&self, protocol: String, width: f64) -> Scope<'_> {
         let here = |run: &&Run| base(&run.protocol) == protocol && run.width == width;
-        // Without a grid the first set is the one whose own encoders are evaluated.
+        // Without a grid, the first set is one on which encoders are both trained and evaluated.
         let first = self
             .grid
             .as_ref()
@@ -252,22 +253,22 @@ impl Runs {
     }
 }
 
-/// A linear evaluation that is asked for.
+/// The key of a linear evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation<'a> {
     /// The command that trained the encoder.
     pub method: &'a str,
     pub arch: &'a str,
-    /// `None` for any.
+    /// `None` matches any batch size.
     pub batch_size: Option<usize>,
-    /// The set that it was trained on, and the one that it is evaluated on.
+    /// The set that the encoder was trained on, and the set that it is evaluated on.
     pub from: &'a str,
     pub on: &'a str,
     pub steps: u64,
 }
 
 impl<'a> Evaluation<'a> {
-    /// That of an encoder with its initial weights.
+    /// Returns the key for an encoder with its initial weights.
     pub fn untrained(arch: &'a str, on: &'a str) -> Self {
         Evaluation {
             method: UNTRAINED,
@@ -310,13 +311,13 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// The second set's name, or words that stand for it.
+    /// Returns the name of the second set, or a placeholder if there is none.
     pub fn second(&self) -> &str {
         self.second.as_deref().unwrap_or("a second set")
     }
 
-    /// The linear evaluation on the first set of an encoder that was trained on it for `part` of
-    /// the full steps.
+    /// Returns the key of a linear evaluation on the first set, of an encoder that was trained on
+    /// this set for the fraction `part` of the full steps.
     pub fn own<'b>(
         &'b self,
         method: &'b str,
@@ -334,8 +335,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The steps after which the encoders of a method were fine-tuned, or the paper's 1,000 of
-    /// 5,000.
+    /// Returns the number of pretraining steps of the encoders that were fine-tuned, or the paper's
+    /// fraction (1,000 of 5,000) if none was.
     pub fn finetuned_steps(&self, method: &str) -> u64 {
         let of = |(_, run): (usize, &Run)| match &run.found {
             Found::Classification(s) => {
@@ -348,7 +349,7 @@ impl<'a> Scope<'a> {
         steps.unwrap_or_else(|| self.steps(0.2))
     }
 
-    /// Classes of a data set, by the confusion matrix of any run on it.
+    /// Returns the number of classes of a data set, from the confusion matrix of any run on it.
     pub fn classes(&self, data: &str) -> Option<usize> {
         let of = |(_, run): (usize, &Run)| match &run.found {
             Found::Linear(s) if s.data == data => Some(s.metrics.confusion.len()),
@@ -358,8 +359,8 @@ impl<'a> Scope<'a> {
         self.runs().find_map(of).filter(|classes| *classes > 0)
     }
 
-    /// Steps that stand for the paper's 5,000: the grid's, or the longest training that was
-    /// evaluated.
+    /// Returns the steps that correspond to the paper's 5,000: those of the grid, or of the longest
+    /// pretraining if there is no grid.
     pub fn full_steps(&self) -> u64 {
         if let Some(grid) = &self.runs.grid {
             return grid.full_steps;
@@ -397,8 +398,8 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// A metric of a classifier: `method` is `supervised`, or the pretraining of the encoder that
-    /// was fine-tuned.
+    /// Returns a metric of a classifier. `method` is `supervised`, or the pretraining method of the
+    /// encoder that was fine-tuned.
     pub fn classifier(&self, method: &str, fraction: f64, metric: Metric) -> Option<Measured> {
         self.gather(metric.is_part(), |run| match &run.found {
             Found::Classification(s)
@@ -450,7 +451,8 @@ impl<'a> Scope<'a> {
             .collect()
     }
 
-    /// The devices and precisions of pretraining runs, sorted: costs are compared at one of them.
+    /// Returns the combinations of device and precision of the pretraining runs, sorted. Costs are
+    /// compared within one of them.
     pub fn places(&self) -> Vec<String> {
         let places = self.runs.all.iter().filter_map(|run| match &run.found {
             Found::Pretraining(s) => Some(place(s)),
@@ -465,8 +467,9 @@ impl<'a> Scope<'a> {
         places
     }
 
-    /// A quantity of the pretraining runs with this batch size at one of [`Scope::places`]. The
-    /// runs are of any protocol, because the authors' stem belongs to theirs.
+    /// Returns a quantity of the pretraining runs with this batch size, on one of
+    /// [`Scope::places`]. Runs of any protocol count, because the authors' stem belongs to their
+    /// protocol.
     pub fn cost(
         &self,
         method: &str,

@@ -5,7 +5,7 @@
 pub struct Measured {
     /// One per seed, in the order of the seeds.
     pub values: Vec<f64>,
-    /// Test images behind a value that is a fraction of them; `None` for other values.
+    /// Number of test images if the values are fractions of them; `None` for other values.
     pub images: Option<usize>,
     /// Indices of the runs in the report's list.
     pub runs: Vec<usize>,
@@ -16,7 +16,7 @@ impl Measured {
         self.values.iter().sum::<f64>() / self.values.len().max(1) as f64
     }
 
-    /// The standard deviation over seeds, or `None` with fewer than two.
+    /// Returns the standard deviation over seeds, or `None` for fewer than two seeds.
     pub fn spread(&self) -> Option<f64> {
         let n = self.values.len();
         if n < 2 {
@@ -27,8 +27,8 @@ impl Measured {
         Some((squares / (n - 1) as f64).sqrt())
     }
 
-    /// The binomial standard error over the test images, which every seed shares. One right and one
-    /// wrong answer are added, so that an accuracy of 0 or 1 has an error too.
+    /// Returns the binomial standard error over the test images, which all seeds share. One correct
+    /// and one wrong prediction are added, so that the error is not 0 at an accuracy of 0 or 1.
     fn image_error(&self) -> f64 {
         let Some(images) = self.images else {
             return 0.0;
@@ -38,8 +38,8 @@ impl Measured {
         (p * (1.0 - p) / n).max(0.0).sqrt()
     }
 
-    /// The standard error of the mean: binomial over the test images, and over seeds if there are
-    /// several.
+    /// Returns the standard error of the mean: the binomial error over the test images, and the
+    /// error over seeds if there are several.
     pub fn standard_error(&self) -> f64 {
         let over_seeds = |s: f64| s / (self.values.len() as f64).sqrt();
         self.image_error()
@@ -56,18 +56,20 @@ pub struct Term {
     pub training: String,
 }
 
-/// Which errors add up as though they were one error. All others are independent.
+/// Which errors are treated as fully correlated, so that their sizes add up. All others are
+/// treated as independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// None: a contrast between the checkpoints of each training.
+    /// None. For contrasts within a training, and for costs.
     Terms,
-    /// Those of the checkpoints of one training.
+    /// The errors of the checkpoints of one training.
     Trainings,
-    /// Those of all values with a positive weight, and those of all with a negative one.
+    /// The errors of all values with a positive weight, and those of all values with a negative
+    /// weight.
     Sides,
 }
 
-/// An estimate with the interval that decides.
+/// An estimate with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
     pub estimate: f64,
@@ -75,22 +77,23 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// A weighted sum of measured values, or a function of them whose gradient the weights are.
+/// A weighted sum of measured values, or a function of them. The weights of a function are its
+/// gradient (delta method).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contrast {
     pub estimate: f64,
     pub terms: Vec<Term>,
     pub pooling: Pooling,
-    /// The standard deviation over seeds that is taken while it cannot be estimated.
+    /// The standard deviation over seeds that is used if there are too few seeds to estimate it.
     pub prior: f64,
 }
 
-/// Degrees of freedom from which on the spread over seeds is the estimated one alone.
+/// Degrees of freedom from which the estimated standard deviation over seeds replaces the prior.
 const ENOUGH_FREEDOM: f64 = 5.0;
 
 impl Contrast {
-    /// The pooled variance over seeds, with its degrees of freedom: those of each training's mean
-    /// variance.
+    /// Returns the pooled variance over seeds and its degrees of freedom. Each training contributes
+    /// the mean variance of its values, and its number of seeds minus 1.
     fn estimated_spread(&self) -> (f64, f64) {
         let (mut squares, mut freedom) = (0.0, 0.0);
         let mut trainings: Vec<&str> = self.terms.iter().map(|t| t.training.as_str()).collect();
@@ -110,7 +113,7 @@ impl Contrast {
         (squares / freedom.max(1.0), freedom)
     }
 
-    /// The sum over blocks of the squared sum of `|weight| error`.
+    /// Returns the sum over blocks of correlated terms of the squared sum of `|weight| * error`.
     fn variance(&self, error: impl Fn(&Term) -> f64) -> f64 {
         let mut blocks: Vec<(&str, bool, f64)> = Vec::new();
         for term in self.terms.iter().filter(|t| t.weight != 0.0) {
@@ -130,7 +133,7 @@ impl Contrast {
         blocks.iter().map(|(.., size)| size * size).sum()
     }
 
-    /// The interval that a one-sided error of `level` on each side leaves. With few degrees of
+    /// Returns the interval with an error probability of `level` on each side. With few degrees of
     /// freedom it is the wider of that with the prior spread and that with the estimated one.
     pub fn interval(&self, level: f64) -> Interval {
         let (variance, freedom) = self.estimated_spread();
@@ -155,7 +158,7 @@ impl Contrast {
         let of_seeds = |t: &Term| spread / (t.value.values.len().max(1) as f64).sqrt();
         let variance = self.variance(|t| t.value.image_error().hypot(of_seeds(t)));
         let over_seeds = self.variance(of_seeds);
-        // Welch and Satterthwaite: the part over the images has no estimated variance.
+        // Welch and Satterthwaite: the binomial variance has infinite degrees of freedom.
         let freedom = if over_seeds > 0.0 {
             freedom * (variance / over_seeds).powi(2)
         } else {
@@ -165,17 +168,18 @@ impl Contrast {
     }
 }
 
-/// The weights of the least-squares slope over `x`, which must have two different values or more.
+/// Returns the weights of the least-squares slope over `x`, which must have at least two different
+/// values.
 pub fn slope_weights(x: &[f64]) -> Vec<f64> {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     let squares = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
     x.iter().map(|x| (x - mean) / squares).collect()
 }
 
-/// The quantile of the standard normal distribution, by Acklam's rational approximation (relative
-/// error 1.2e-9).
+/// Returns the quantile of the standard normal distribution, by Acklam's rational approximation
+/// (relative error 1.2e-9).
 ///
-/// `p` lies strictly between 0 and 1.
+/// `p` must be strictly between 0 and 1.
 pub fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
         -3.969_683_028_665_376e1,
@@ -208,7 +212,7 @@ pub fn normal_quantile(p: f64) -> f64 {
         3.754_408_661_907_416,
         1.0,
     ];
-    /// Below it and above its mirror the approximation of the tails holds.
+    /// Below this probability, and above 1 minus it, the approximation of the tails is used.
     const TAIL: f64 = 0.02425;
     let horner = |coefficients: &[f64], x: f64| coefficients.iter().fold(0.0, |sum, c| sum * x + c);
     let tail = |p: f64| {
@@ -225,9 +229,9 @@ pub fn normal_quantile(p: f64) -> f64 {
     }
 }
 
-/// The quantile of Student's distribution for `p` above 1/2 and one degree of freedom or more. From
-/// 5 degrees of freedom on by the expansion in their reciprocal (Abramowitz and Stegun 26.7.5), which
-/// is within 1 % for the levels that claims are tested at; below by integration.
+/// Returns the quantile of Student's distribution for `p` above 1/2 and one degree of freedom or
+/// more. From 5 degrees of freedom on it is the expansion in their reciprocal (Abramowitz and Stegun
+/// 26.7.5), within 1 % for the levels at which claims are tested. Below it is integrated.
 pub fn student_quantile(p: f64, freedom: f64) -> f64 {
     if freedom < 5.0 {
         return student_quantile_by_integration(p, freedom);
@@ -294,7 +298,7 @@ mod tests {
         }
     }
 
-    /// The half width of an interval in standard normal quantiles.
+    /// Half the width of an interval, divided by the standard normal quantile.
     fn error(contrast: &Contrast) -> f64 {
         let interval = contrast.interval(0.025);
         (interval.high - interval.estimate) / normal_quantile(0.975)

@@ -5,14 +5,14 @@ use super::runs::{Evaluation, Metric, Scope};
 use super::statistics::Measured;
 use crate::experiment::encoder_file::UNTRAINED;
 
-/// One value of a table, ours and the paper's.
+/// One cell of a table: our value and the paper's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
     pub ours: Option<Measured>,
     pub paper: Option<f64>,
     /// Whether it is shown in per cent.
     pub percent: bool,
-    /// Whether it is of an untrained encoder.
+    /// Whether the value is that of an untrained encoder.
     pub untrained: bool,
 }
 
@@ -41,7 +41,7 @@ impl Cell {
         }
     }
 
-    /// Our value, with its spread over seeds if there are several.
+    /// Prints our mean, with the standard deviation over seeds if there are several.
     pub fn ours(&self) -> String {
         let Some(measured) = &self.ours else {
             return "not run".to_string();
@@ -69,12 +69,12 @@ pub struct Table {
     /// The name of its files.
     pub id: &'static str,
     pub title: String,
-    /// The names of the columns that name a row.
+    /// Headings of the label columns.
     pub keys: Vec<String>,
-    /// What tells the columns of values apart, and their names.
+    /// What the value columns stand for, such as `metric`, and their headings.
     pub kind: &'static str,
     pub columns: Vec<String>,
-    /// The names of each row, and its values.
+    /// The labels of each row, and its values.
     pub rows: Vec<(Vec<String>, Vec<Cell>)>,
 }
 
@@ -83,13 +83,13 @@ impl Table {
         self.rows.iter().flat_map(|(_, cells)| cells)
     }
 
-    /// Whether none of the trainings that it shows has run.
+    /// Whether the table has no value of a trained network.
     pub fn is_empty(&self) -> bool {
         self.cells()
             .all(|cell| cell.ours.is_none() || cell.untrained)
     }
 
-    /// Whether the paper has any of its values.
+    /// Whether the paper has any value for this table.
     pub fn has_paper(&self) -> bool {
         self.cells().any(|cell| cell.paper.is_some())
     }

@@ -4,10 +4,10 @@ use super::inference::{Claim, RULE};
 use super::runs::Runs;
 use super::tables::Table;
 
-/// The most columns of a Markdown table.
+/// Maximum number of columns of a Markdown table.
 const COLUMNS: usize = 6;
 
-/// A field of CSV.
+/// Returns `text` as a field of CSV, quoted if necessary.
 fn field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
@@ -16,7 +16,7 @@ fn field(text: &str) -> String {
     }
 }
 
-/// A cell of a Markdown table.
+/// Returns `text` as a cell of a Markdown table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }
@@ -30,8 +30,8 @@ fn head(names: &[String]) -> String {
     row(names) + &row(&vec!["---".to_string(); names.len()])
 }
 
-/// A table with columns for our values and for the paper's. One that would be too wide has a row
-/// for each value.
+/// Returns a table with columns for our values and for the paper's. A table that would be too wide
+/// has one row per value instead.
 pub fn markdown(table: &Table) -> String {
     let sides: &[&str] = match table.has_paper() {
         true => &["ours", "paper"],
@@ -68,8 +68,8 @@ pub fn markdown(table: &Table) -> String {
     text
 }
 
-/// A line for each value: its place, ours with its spread, what it was measured on, the paper's,
-/// and the run folders.
+/// Returns one line per value: its labels, our mean and standard deviation, the number of seeds and
+/// of test images, the paper's value, and the run folders.
 pub fn csv(table: &Table, runs: &Runs) -> String {
     let names = table.keys.iter().map(String::as_str).chain([table.kind]);
     let names: Vec<String> = names.map(|name| field(&name.replace(' ', "_"))).collect();
@@ -101,7 +101,7 @@ pub fn csv(table: &Table, runs: &Runs) -> String {
     text
 }
 
-/// The answers, the effects behind them, and the rule.
+/// Returns the answers, the effects behind them, and the rule.
 pub fn claims(claims: &[Claim]) -> String {
     let strings = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<String>>();
     let mut text = head(&strings(&["claim", "answer", "why"]));
@@ -112,7 +112,8 @@ pub fn claims(claims: &[Claim]) -> String {
             claim.reason.clone(),
         ]);
     }
-    text += "\n## Effects\n\nPositive as claimed, with the interval that decides.\n\n";
+    text += "\n## Effects\n\nA positive difference, or a ratio below 1, agrees with the claim. \
+        Confidence intervals are in parentheses.\n\n";
     text += &head(&strings(&["claim", "effect", "paper", "ours", "values"]));
     for claim in claims {
         for finding in &claim.findings {
