@@ -337,7 +337,8 @@ fn what_cannot_be_resumed_is_refused() {
     good(folder, &resumed);
 }
 
-#[cfg(unix)]
+// The option of `env` that sets signals is that of GNU.
+#[cfg(target_os = "linux")]
 mod signals {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
@@ -346,10 +347,25 @@ mod signals {
 
     use super::*;
 
-    fn start(folder: &Path, words: &[&str]) -> Child {
-        let mut command = parallax(folder, words);
+    /// Starts the program through `env`, which sets the signals as `option` says: a test may itself
+    /// have been started with ignored signals, by `nohup` or in the background of a script.
+    fn start_with(option: &str, folder: &Path, words: &[&str]) -> Child {
+        let program = parallax(folder, words);
+        let mut command = Command::new("env");
+        command.arg(option).arg(program.get_program());
+        command.args(program.get_args()).current_dir(folder);
+        for (key, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("it starts")
+    }
+
+    fn start(folder: &Path, words: &[&str]) -> Child {
+        start_with("--default-signal=HUP,INT,TERM,USR1", folder, words)
     }
 
     fn wait_until(child: &mut Child, what: &str, holds: impl Fn() -> bool) {
@@ -413,6 +429,29 @@ mod signals {
         assert_eq!(summary(&run), summary(&whole));
         let encoder = |run: &Path| fs::read(run.join("encoder.safetensors")).unwrap();
         assert!(encoder(&run) == encoder(&whole));
+    }
+
+    #[test]
+    fn an_ignored_signal_stays_ignored() {
+        let base = place();
+        let folder = base.path();
+        let command = [
+            "simclr",
+            "--steps",
+            "20",
+            "--batch-size",
+            "16",
+            "--width",
+            "0.0625",
+            "--no-knn",
+        ];
+        let words = on_images(&command, "run");
+        let mut child = start_with("--ignore-signal=HUP", folder, &words);
+        wait_until(&mut child, "HUP", || lines(&folder.join("run")) >= 3);
+        send(&child, "-HUP");
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(folder.join("run/summary.json").exists());
     }
 
     /// The step takes longer than both signals.
