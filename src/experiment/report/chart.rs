@@ -120,7 +120,7 @@ struct Drawing<'a> {
 
 /// Dash pattern of the paper's lines.
 const PAPER_DASH: &str = "6 4";
-/// Dash patterns of untrained encoders, for even and odd positions among the series.
+/// Dash patterns of untrained encoders, in turn.
 const UNTRAINED_DASHES: [&str; 2] = ["8 3 2 3", "2 3"];
 
 fn dash(number: usize, series: &Series) -> &'static str {
@@ -231,7 +231,7 @@ impl<'a> Drawing<'a> {
             .iter()
             .map(|&(x, mean, _)| (x, self.y(mean)))
             .collect();
-        let dash = dash(number, series);
+        let dash = dash(self.style(number), series);
         let solid = format!("stroke-width=\"2.2\" stroke-dasharray=\"{dash}\"");
         Self::polyline(&points, &solid, out)?;
         for &(x, mean, error) in measured.iter().filter(|_| !series.untrained) {
@@ -320,6 +320,15 @@ impl<'a> Drawing<'a> {
         self.bottom + 5.0 + LINE * lines
     }
 
+    /// The number by which the series `number` is styled: an untrained encoder counts only others.
+    fn style(&self, number: usize) -> usize {
+        let series = &self.figure.series;
+        match series[number].untrained {
+            true => series[..number].iter().filter(|s| s.untrained).count(),
+            false => number,
+        }
+    }
+
     /// Draws the legend and returns the height of the figure.
     fn legend(&self, out: &mut String) -> std::result::Result<f64, std::fmt::Error> {
         let mut entries: Vec<Entry<'_>> = Vec::new();
@@ -327,7 +336,7 @@ impl<'a> Drawing<'a> {
             let missing = series.ours.iter().all(Option::is_none);
             let note = if missing { " (not run)" } else { "" };
             let label = format!("{}{note}", series.label);
-            entries.push((label, None, Some((number, series))));
+            entries.push((label, None, Some((self.style(number), series))));
         }
         if self.figure.series.iter().any(|s| s.paper.is_some()) {
             entries.push(("ours".to_string(), Some("none"), None));
