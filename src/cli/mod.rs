@@ -35,7 +35,7 @@ use tracing_subscriber::EnvFilter;
 use crate::error::{Error, Result};
 
 /// The exit code of a command that was stopped by its time limit or by SIGUSR1 (`EX_TEMPFAIL` of
-/// sysexits.h). The same command with `--resume` continues the run. See [`signals::exit_code`] for
+/// sysexits.h). The same command with `--resume` continues the run. See `signals::exit_code` for
 /// other signals.
 pub const STOPPED_EARLY: u8 = 75;
 

@@ -56,7 +56,7 @@ pub(super) const TENTHS: u64 = 10;
 pub struct Sizes {
     /// Factor of the channel counts of every network.
     pub width: f64,
-    /// Steps of the longest pretraining (5,000 in the paper). A multiple of [`TENTHS`].
+    /// Steps of the longest pretraining (5,000 in the paper). A multiple of ten.
     pub full_steps: u64,
     /// Tenths of `full_steps` after which the encoders of Table 1 are fine-tuned (2 in the paper).
     pub finetuned_tenths: u64,
