@@ -7,8 +7,10 @@ usage: FOLDER/bin/python benches/compare/simclr_torch.py --parallax PROGRAM --da
 FOLDER is what install.sh made, and DIR has CIFAR-10's binary files. The settings are the defaults
 of `parallax simclr` and `parallax rotnet` for a CIFAR-stem ResNet-18 of a quarter of the width and
 batches of 128. Each program draws its own random numbers, so the runs are compared as samples over
-seeds. The programs take turns. Every finished run is a file in RUNS and is not run again. Prints a
-table in Markdown and draws the loss curves to RUNS/METHOD-STEPS.svg.
+seeds: two equal programs of three seeds each differ by more than two standard errors in about one
+row of nine. The programs take turns. Every finished run is a file in RUNS and is not run again; a
+run of PyTorch that was interrupted starts again. Prints a table in Markdown and draws the loss
+curves to RUNS/METHOD-STEPS.svg.
 """
 
 import argparse
