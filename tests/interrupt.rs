@@ -130,7 +130,7 @@ fn pretraining_in_pieces() {
         compare(base.path(), &simclr, &["encoder.safetensors"]),
         3 + 4
     );
-    // And twice between the batches of 64 images whose rotations are told.
+    // And twice between batches of 64 images while the rotation accuracy is measured.
     let rotnet = [&["rotnet"], &simclr[1..]].concat();
     assert_eq!(
         compare(base.path(), &rotnet, &["encoder.safetensors"]),

@@ -224,7 +224,7 @@ def run_torch(options, data, seed):
 
 
 def run_parallax(options, folder, seed):
-    """Runs the program, or goes on with its run in `folder`."""
+    """Runs the program, or resumes its run in `folder`."""
     summary = folder / "summary.json"
     if not summary.exists():
         command = [options.parallax, options.method, "--arch", "resnet18", "--width", "0.25"]
