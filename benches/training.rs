@@ -13,8 +13,8 @@ use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::device::read_f32;
 use parallax::device::variants::Variant;
 use parallax::nn::{Arch, ResNetConfig, Stem};
-use parallax::pretext::Protocol;
-use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::Protocol;
+use parallax::objectives::simclr::{SimClr, SimClrSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Result};
 

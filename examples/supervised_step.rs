@@ -15,9 +15,9 @@ use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::device::philox::Philox;
 use parallax::device::profile::ProfiledDevice;
 use parallax::device::{read_f32, upload_f32, upload_u32};
-use parallax::experiment::profile::{Phases, Profile, rows};
 use parallax::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
 use parallax::optim::{Optimizer, OptimizerOptions};
+use parallax::runs::profile::{Phases, Profile, rows};
 use parallax::tensor::DType;
 use parallax::{Device, Error, Result};
 

@@ -11,8 +11,8 @@ use parallax::data::{self, DataKind};
 use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::nn::{Arch, ResNetConfig, Stem};
-use parallax::pretext::Protocol;
-use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::Protocol;
+use parallax::objectives::simclr::{SimClr, SimClrSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Error, Result};
 

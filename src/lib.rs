@@ -1,8 +1,8 @@
 //! Parallax trains and evaluates self-supervised vision encoders on hand-written compute kernels.
 //!
 //! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and
-//! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`pretext`], [`evaluate`] and
-//! [`experiment`] are what is done with an encoder.
+//! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`objectives`] and
+//! [`evaluate`] are what is done with an encoder; [`runs`] keep its records, and [`paper`] repeats the paper's experiments.
 
 pub mod augment;
 pub mod autograd;
@@ -11,11 +11,12 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
-pub mod experiment;
 pub mod interrupt;
 pub mod nn;
+pub mod objectives;
 pub mod optim;
-pub mod pretext;
+pub mod paper;
+pub mod runs;
 pub mod tensor;
 pub mod train;
 

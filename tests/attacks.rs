@@ -13,7 +13,7 @@ use parallax::device::{read_f32, upload_f32, upload_u32};
 use parallax::evaluate::attack::{
     AttackSettings, Method, Units, climb, in_units, input_gradient, network_input, perturb,
 };
-use parallax::pretext::Protocol;
+use parallax::objectives::Protocol;
 use parallax::tensor::Tensor;
 use parallax::{Device, Error, Result};
 use proptest::prelude::*;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use parallax::Device;
 use parallax::data::{self, DataKind};
 use parallax::device::cpu::CpuDevice;
-use parallax::experiment::memory::StepSize;
 use parallax::nn::{Arch, Head, Projector, ResNetConfig, Stem};
-use parallax::pretext::Protocol;
-use parallax::pretext::rotnet::{RotNet, RotNetSettings};
-use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::Protocol;
+use parallax::objectives::rotnet::{RotNet, RotNetSettings};
+use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::runs::memory::StepSize;
 use parallax::tensor::DType;
 use parallax::train::{Objective, Trainer};
 

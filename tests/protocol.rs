@@ -8,10 +8,10 @@ use parallax::autograd::{self, Tape};
 use parallax::data::{self, DataKind, Dataset};
 use parallax::device::cpu::CpuDevice;
 use parallax::device::{read_f32, upload_f32};
-use parallax::experiment::summary::chance_loss;
 use parallax::nn::{Arch, Mode, Parameter, ResNetConfig, Stem};
-use parallax::pretext::Protocol;
-use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::Protocol;
+use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::runs::result::chance_loss;
 use parallax::train::Trainer;
 use parallax::{Device, Error, Tensor};
 

@@ -9,8 +9,8 @@ use parallax::device::cpu::CpuDevice;
 use parallax::device::profile::ProfiledDevice;
 use parallax::device::read_f32;
 use parallax::nn::{Arch, ResNetConfig, Stem};
-use parallax::pretext::Protocol;
-use parallax::pretext::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::Protocol;
+use parallax::objectives::simclr::{SimClr, SimClrSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Result};
 

@@ -8,8 +8,8 @@ use parallax::device::cpu::CpuDevice;
 use parallax::device::read_f32;
 use parallax::evaluate::rotation::rotation_accuracy;
 use parallax::nn::{Arch, ResNetConfig, Stem};
-use parallax::pretext::Protocol;
-use parallax::pretext::rotnet::{RotNet, RotNetSettings};
+use parallax::objectives::Protocol;
+use parallax::objectives::rotnet::{RotNet, RotNetSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Error};
 

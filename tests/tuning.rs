@@ -10,9 +10,9 @@ use parallax::device::gpu::Problem;
 use parallax::device::kernels::{Gemm, Kernels};
 use parallax::device::shapes::{Conv2d, conv2d};
 use parallax::device::variants::VariantTable;
-use parallax::experiment::tuning::TrainedNetwork;
 use parallax::nn::state::metadata;
 use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::runs::tuning::TrainedNetwork;
 use tempfile::TempDir;
 
 mod class_folders;

@@ -11,12 +11,12 @@ use super::signals;
 use crate::data::{DataKind, Dataset};
 use crate::device::{Device, Kernels};
 use crate::error::{Error, Result};
-use crate::experiment::profile::Phases;
-use crate::experiment::run_folder::{RunFolder, SUMMARY, is_begun, is_done};
-use crate::experiment::tuning::{self, TrainedNetwork, When};
 use crate::interrupt;
 use crate::nn::{Arch, ResNetConfig, Stem};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
+use crate::runs::folder::{RunFolder, SUMMARY, is_begun, is_done};
+use crate::runs::profile::Phases;
+use crate::runs::tuning::{self, TrainedNetwork, When};
 use crate::tensor::DType;
 
 /// Which images.

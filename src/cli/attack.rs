@@ -16,12 +16,10 @@ use crate::augment::CIFAR10_STATISTICS;
 use crate::device::{Device, read_f32, upload_f32};
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method};
-use crate::experiment::attack::{
-    Adversarial, AttackRequest, PICTURED, head, run as run_experiment,
-};
-use crate::experiment::encoder_file::read;
-use crate::experiment::summary::AttackSummary;
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
+use crate::runs::attack::{Adversarial, AttackRequest, PICTURED, head, run as run_experiment};
+use crate::runs::result::AttackSummary;
+use crate::runs::weights_file::read;
 use crate::tensor::Tensor;
 
 /// Attack a classifier with FGSM or PGD and measure its accuracy at several strengths

@@ -13,15 +13,13 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::classifier::ClassifierSettings;
 use crate::evaluate::metrics::Metrics;
-use crate::experiment::classification::{
-    Beginning, ClassificationRequest, Length, run as run_experiment,
-};
-use crate::experiment::memory::StepSize;
-use crate::experiment::summary::ClassificationSummary;
-use crate::experiment::tuning::TrainedNetwork;
 use crate::nn::Head;
+use crate::objectives::Protocol;
 use crate::optim::{Optimization, OptimizerOptions};
-use crate::pretext::Protocol;
+use crate::runs::classify::{Beginning, ClassificationRequest, Length, run as run_experiment};
+use crate::runs::memory::StepSize;
+use crate::runs::result::ClassificationSummary;
+use crate::runs::tuning::TrainedNetwork;
 use crate::train::micro_batch::{self, in_parts};
 
 /// How an encoder and a linear layer are trained together.

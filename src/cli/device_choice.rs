@@ -10,8 +10,8 @@ use crate::device::cpu::CpuDevice;
 use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuDevice, GpuOptions};
 use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
-use crate::experiment::adapter_cache::KeptPipelines;
-use crate::experiment::tuning;
+use crate::runs::cache::KeptPipelines;
+use crate::runs::tuning;
 
 /// What `--device` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

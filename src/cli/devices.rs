@@ -8,7 +8,7 @@ use crate::device::gpu::{AdapterDescription, shaders};
 use crate::device::kernels::Kernels;
 use crate::device::variants::{TableKey, VariantTable};
 use crate::error::Result;
-use crate::experiment::adapter_cache::{read_table, table_path};
+use crate::runs::cache::{read_table, table_path};
 
 /// List every GPU adapter with its backend, limits and features, and the CPU; say which one --device auto takes
 #[derive(Args)]

@@ -13,10 +13,10 @@ use super::device_choice::{DeviceRequest, open};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
-use crate::experiment::encoder_file::{read, state};
-use crate::experiment::run_folder::write_whole;
-use crate::experiment::unfinished::resumable;
 use crate::nn::state::digest;
+use crate::runs::folder::write_whole;
+use crate::runs::unfinished::resumable;
+use crate::runs::weights_file::{read, state};
 
 /// Write an encoder's features of a split, with the labels, to a safetensors file
 #[derive(Args)]

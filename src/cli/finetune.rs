@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::classification::ClassificationArguments;
 use crate::error::Result;
-use crate::experiment::classification::Beginning;
-use crate::experiment::encoder_file::read;
+use crate::runs::classify::Beginning;
+use crate::runs::weights_file::read;
 
 /// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
 ///

@@ -9,8 +9,8 @@ use super::device_choice::{DeviceRequest, open};
 use crate::error::{Error, Result};
 use crate::evaluate::knn::judge;
 use crate::evaluate::partial::Partial;
-use crate::experiment::encoder_file::read;
-use crate::experiment::knn::{KnnRequest, run as run_experiment};
+use crate::runs::knn::{KnnRequest, run as run_experiment};
+use crate::runs::weights_file::read;
 
 /// Evaluate an encoder by the nearest neighbours of the test images among the training images
 #[derive(Args)]

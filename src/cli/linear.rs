@@ -11,10 +11,10 @@ use crate::augment::PaddedCropAugmentation;
 use crate::data::label_fraction;
 use crate::error::{Error, Result};
 use crate::evaluate::linear::LinearSettings;
-use crate::experiment::encoder_file::{read, untrained};
-use crate::experiment::linear::{LinearRequest, run as run_experiment};
 use crate::nn::{Arch, ResNetConfig};
 use crate::optim::{Optimization, OptimizerOptions, Schedule};
+use crate::runs::linear::{LinearRequest, run as run_experiment};
+use crate::runs::weights_file::{read, untrained};
 
 /// Train a linear layer on the features of a frozen encoder and evaluate it on the test images
 ///

@@ -10,10 +10,10 @@ use super::arguments::{
 use super::device_choice::{open, open_for};
 use crate::data::DataKind;
 use crate::error::{Error, Result};
-use crate::experiment::pretraining::{Pretext, PretrainingRequest, run as run_experiment};
-use crate::experiment::summary::PretrainingSummary;
 use crate::nn::ResNetConfig;
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
+use crate::runs::pretrain::{Pretext, PretrainingRequest, run as run_experiment};
+use crate::runs::result::PretrainingSummary;
 
 /// The flags of every pretraining.
 #[derive(Args)]

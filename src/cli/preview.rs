@@ -11,7 +11,7 @@ use crate::augment::{ImageStore, SimClrAugmentation, ViewKey};
 use crate::device::Device;
 use crate::device::cpu::CpuDevice;
 use crate::error::{Error, Result};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 
 /// Draw a PNG of a data set's images, each followed by random views of it
 #[derive(Args)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::Result;
-use crate::experiment::report::write;
+use crate::paper::report::write;
 
 /// Write tables and figures of the runs in a folder, next to the paper's values, and answer the
 /// paper's claims

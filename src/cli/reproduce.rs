@@ -10,13 +10,13 @@ use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
 use crate::data::DataKind;
 use crate::error::{Error, Result};
-use crate::experiment::grid::{
+use crate::interrupt;
+use crate::objectives::Protocol;
+use crate::paper::grid::{
     Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
 };
-use crate::experiment::report;
-use crate::experiment::run_folder::is_done;
-use crate::interrupt;
-use crate::pretext::Protocol;
+use crate::paper::report;
+use crate::runs::folder::is_done;
 
 /// Run every experiment of the paper, or those of one figure, as a list of jobs
 ///

@@ -5,8 +5,8 @@ use clap::Args;
 use super::arguments::{fraction, not_negative, positive};
 use super::pretraining::PretrainingArguments;
 use crate::error::Result;
-use crate::experiment::pretraining::Pretext;
-use crate::pretext::rotnet::RotNetSettings;
+use crate::objectives::rotnet::RotNetSettings;
+use crate::runs::pretrain::Pretext;
 
 /// Pretrain an encoder with RotNet, then evaluate it by its nearest neighbours
 ///

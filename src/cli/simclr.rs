@@ -5,8 +5,8 @@ use clap::Args;
 use super::arguments::{not_negative, positive};
 use super::pretraining::PretrainingArguments;
 use crate::error::Result;
-use crate::experiment::pretraining::Pretext;
-use crate::pretext::simclr::SimClrSettings;
+use crate::objectives::simclr::SimClrSettings;
+use crate::runs::pretrain::Pretext;
 
 /// Pretrain an encoder with SimCLR, then evaluate it by its nearest neighbours
 ///

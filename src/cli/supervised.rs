@@ -5,7 +5,7 @@ use clap::Args;
 use super::arguments::NetworkArguments;
 use super::classification::ClassificationArguments;
 use crate::error::Result;
-use crate::experiment::classification::Beginning;
+use crate::runs::classify::Beginning;
 
 /// Train an encoder and a linear layer from scratch, on all labels or a fraction
 #[derive(Args)]

@@ -6,7 +6,7 @@ use crate::autograd::{self, Tape, Var};
 use crate::device::Device;
 use crate::device::kernels::{AttackStep, NoiseKey};
 use crate::error::{Error, Result};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 use crate::tensor::Tensor;
 
 /// How an image is changed.

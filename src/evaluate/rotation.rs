@@ -8,7 +8,7 @@ use crate::data::{Split, batches};
 use crate::device::{Device, read_f32};
 use crate::error::Result;
 use crate::nn::Mode;
-use crate::pretext::rotnet::{ROTATIONS, RotNet, rotation_labels, rotations};
+use crate::objectives::rotnet::{ROTATIONS, RotNet, rotation_labels, rotations};
 
 /// Images of one forward pass; each is seen four times.
 const BATCH: u32 = 64;

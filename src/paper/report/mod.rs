@@ -6,7 +6,7 @@ mod claims;
 mod figures;
 mod inference;
 mod page;
-mod paper;
+
 mod results;
 mod runs;
 mod statistics;
@@ -18,8 +18,8 @@ mod text;
 use std::fs;
 use std::path::Path;
 
-use super::run_folder::write_whole;
 use crate::error::{Error, Result};
+use crate::runs::folder::write_whole;
 use figures::Figure;
 pub use inference::Answer;
 use inference::Claim;

@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::config::{DataConfig, RunConfig, Versions};
-use super::encoder_file::{Loaded, state};
-use super::run_folder::RunFolder;
-use super::summary::KnnSummary;
+use super::folder::RunFolder;
+use super::result::KnnSummary;
+use super::spec::{DataConfig, RunConfig, Versions};
 use super::unfinished::{UNFINISHED, resumable};
+use super::weights_file::{Loaded, state};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
 use crate::error::Result;
 use crate::evaluate::knn::judge;
 use crate::nn::state::digest;
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 
 /// Settings of a run.
 pub struct KnnRequest<'a> {

@@ -1,9 +1,9 @@
 //! The tables, with the paper's values beside ours.
 
-use super::paper;
 use super::runs::{Evaluation, Metric, Scope};
 use super::statistics::Measured;
-use crate::experiment::encoder_file::UNTRAINED;
+use crate::paper::numbers as paper;
+use crate::runs::weights_file::UNTRAINED;
 
 /// One cell of a table: our value and the paper's.
 #[derive(Clone, Debug, PartialEq)]

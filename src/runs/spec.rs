@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::run_folder::{CONFIG, RunFolder};
+use super::folder::{CONFIG, RunFolder};
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
 use crate::data::{DataKind, Dataset};
 use crate::device::variants::VariantTable;

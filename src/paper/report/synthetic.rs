@@ -6,10 +6,10 @@ use serde_json::{Value, from_value, json};
 
 use super::claims::claims;
 use super::inference::{Answer, Claim};
-use super::paper;
 use super::runs::{Found, Run, Runs};
 use crate::device::philox::Philox;
-use crate::experiment::encoder_file::UNTRAINED;
+use crate::paper::numbers as paper;
+use crate::runs::weights_file::UNTRAINED;
 
 const FIRST: &str = "A";
 const SECOND: &str = "B";

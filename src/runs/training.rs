@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
-use super::run_folder::{RunFolder, StepMetrics};
 use super::warn;
 use crate::device::Device;
 use crate::device::gpu::StreamCounts;

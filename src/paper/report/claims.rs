@@ -4,10 +4,10 @@ use super::figures::{FINE, attacked_models};
 use super::inference::{
     ACCURACY_SPREAD, Cell, Claim, Measure, Part, Question, Shape, TIME_SPREAD, Unit,
 };
-use super::paper;
 use super::runs::{Attacked, Evaluation, Metric, Scope};
 use super::statistics::{Measured, Pooling};
-use crate::experiment::summary::PretrainingSummary;
+use crate::paper::numbers as paper;
+use crate::runs::result::PretrainingSummary;
 
 /// Answers all claims of a scope.
 pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::encoder_file::Loaded;
+use super::weights_file::Loaded;
 use crate::evaluate::metrics::Metrics;
 use crate::tensor::DType;
 

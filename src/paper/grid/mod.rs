@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{DataKind, Dataset};
 use crate::error::{Error, Result};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 
 pub use cost::{Estimate, Network, Rates, Work};
 pub use jobs::jobs;
@@ -179,7 +179,7 @@ impl Grid {
         std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::usage(format!("the grid cannot be written: {e}")))?;
-        crate::experiment::run_folder::write_whole(dir, GRID, text.as_bytes())
+        crate::runs::folder::write_whole(dir, GRID, text.as_bytes())
     }
 
     fn first_difference(&self, theirs: &Grid) -> Option<String> {

@@ -4,7 +4,7 @@
 use super::scale::{SupervisedSteps, TENTHS, TRANSFERRED_TENTHS, images, part};
 use super::{FIGURES, GridSettings, Job, Network, Source, Work};
 use crate::nn::{Arch, Stem};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 
 /// SimCLR's batch sizes of Figure 2.
 const SIMCLR_BATCHES: [usize; 4] = [32, 64, 128, 256];

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::config::{AttackConfig, DataConfig, RunConfig, Versions, shortest};
-use super::encoder_file::{Loaded, state};
-use super::run_folder::RunFolder;
-use super::summary::{AttackPoint, AttackSummary, PicturedImage, Start};
+use super::folder::RunFolder;
+use super::result::{AttackPoint, AttackSummary, PicturedImage, Start};
+use super::spec::{AttackConfig, DataConfig, RunConfig, Versions, shortest};
 use super::unfinished::{UNFINISHED, resumable};
+use super::weights_file::{Loaded, state};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
 use crate::data::{DataKind, Dataset, Split, batches};
@@ -20,7 +20,7 @@ use crate::evaluate::partial::{Partial, as_classes, as_values, complete};
 use crate::interrupt;
 use crate::nn::state::digest;
 use crate::nn::{Head, Mode};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 use crate::tensor::Tensor;
 
 /// Images of one attack.

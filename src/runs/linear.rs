@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
-use super::encoder_file::Loaded;
-use super::run_folder::RunFolder;
-use super::summary::{LinearSummary, Start};
+use super::folder::RunFolder;
+use super::result::{LinearSummary, Start};
+use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
 use super::unfinished::{UNFINISHED, resumable};
+use super::weights_file::Loaded;
 use crate::autograd::Tape;
 use crate::data::{DataKind, Dataset};
 use crate::device::read_f32;
@@ -16,7 +16,7 @@ use crate::evaluate::features::complete_features;
 use crate::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::state::digest;
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 
 /// What a run is asked to do.
 pub struct LinearRequest {

@@ -1,10 +1,10 @@
 //! The figures: which lines they have, ours and the paper's.
 
-use super::paper;
 use super::runs::{Attacked, Evaluation, Metric, Scope};
 use super::statistics::Measured;
 use super::tables::{Cell, Table};
-use crate::experiment::encoder_file::UNTRAINED;
+use crate::paper::numbers as paper;
+use crate::runs::weights_file::UNTRAINED;
 
 /// A line of a figure.
 #[derive(Clone, Debug, PartialEq)]

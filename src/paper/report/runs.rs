@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use super::statistics::Measured;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
-use crate::experiment::encoder_file::UNTRAINED;
-use crate::experiment::grid::Grid;
-use crate::experiment::summary::{
+use crate::paper::grid::Grid;
+use crate::runs::result::{
     AttackSummary, ClassificationSummary, LinearSummary, PretrainingSummary,
 };
+use crate::runs::weights_file::UNTRAINED;
 
 /// What a run found.
 pub enum Found {

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::adapter_cache;
-use super::config::variants_of;
-use super::run_folder::RunFolder;
+use super::cache;
+use super::folder::RunFolder;
+use super::spec::variants_of;
 use super::warn;
 use crate::device::gpu::{GpuDevice, Problem};
 use crate::device::kernels::{Gemm, Kernels};
@@ -89,7 +89,7 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
         gpu.use_variants(VariantTable::shipped(table.key));
         return Ok(());
     }
-    let stored = adapter_cache::read_table(&table.key);
+    let stored = cache::read_table(&table.key);
     let known = stored.as_ref().map_or(0, |table| table.classes.len());
     if let Some(stored) = stored {
         gpu.use_variants(stored);
@@ -109,7 +109,7 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
     let measured = tuned.table.classes.len() - known;
     tuned.table.source = "tuned on this adapter".to_string();
     if measured > 0 {
-        match adapter_cache::write_table(&tuned.table) {
+        match cache::write_table(&tuned.table) {
             Ok(path) => println!(
                 "tuned   {measured} shapes in {:.1} s, kept in {}",
                 started.elapsed().as_secs_f64(),
@@ -129,7 +129,7 @@ pub fn use_stored(gpu: &GpuDevice) {
         return;
     };
     if !VariantTable::ships_for(&table.key.adapter)
-        && let Some(stored) = adapter_cache::read_table(&table.key)
+        && let Some(stored) = cache::read_table(&table.key)
     {
         gpu.use_variants(stored);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::config;
+use super::spec;
 use crate::error::{Error, Result};
 
 /// The run's configuration, which every run writes first.
@@ -129,7 +129,7 @@ impl RunFolder {
         let Some(before) = self.read(CONFIG)? else {
             return self.write(CONFIG, config.as_bytes());
         };
-        match config::difference(&String::from_utf8_lossy(&before), config) {
+        match spec::difference(&String::from_utf8_lossy(&before), config) {
             None => Ok(()),
             Some(difference) => Err(Error::usage(format!(
                 "the run in {} was started with other settings ({difference}); resume it with those it has",

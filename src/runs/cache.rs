@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::run_folder::write_whole;
+use super::folder::write_whole;
 use super::warn;
 use crate::device::gpu::GpuDevice;
 use crate::device::kernels::Kernels;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::config::{DataConfig, RunConfig, TrainingConfig, Versions};
-use super::encoder_file::{Loaded, Origin, pack};
-use super::run_folder::RunFolder;
-use super::summary::{ClassificationSummary, Start, final_mean};
+use super::folder::RunFolder;
+use super::result::{ClassificationSummary, Start, final_mean};
+use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
 use super::training::{CHECKPOINT, Plan, train};
 use super::unfinished::{UNFINISHED, resumable};
+use super::weights_file::{Loaded, Origin, pack};
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
@@ -17,7 +17,7 @@ use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::state::digest;
 use crate::nn::{ResNet, ResNetConfig};
-use crate::pretext::Protocol;
+use crate::objectives::Protocol;
 use crate::tensor::DType;
 use crate::train::{Objective, Trainer};
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::experiment::probe::Probe;
 use crate::nn::{Arch, ResNetConfig, Stem};
+use crate::runs::probe::Probe;
 use crate::tensor::DType;
 
 /// A network at an image size.

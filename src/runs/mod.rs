@@ -1,0 +1,24 @@
+//! Runs: their configuration, folder, training, checkpoints and results.
+
+pub mod attack;
+pub mod cache;
+pub mod classify;
+pub mod folder;
+pub mod knn;
+pub mod linear;
+pub mod memory;
+pub mod pretrain;
+pub(crate) mod probe;
+pub mod profile;
+pub mod progress;
+pub mod result;
+pub mod spec;
+pub mod training;
+pub mod tuning;
+pub mod unfinished;
+pub mod weights_file;
+
+/// Prints a warning on stderr.
+fn warn(message: &str) {
+    eprintln!("parallax: warning: {}", message.replace('\n', " "));
+}
