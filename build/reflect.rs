@@ -14,9 +14,35 @@ pub struct Reflected {
 pub struct EntryPoint {
     pub name: String,
     workgroup_size: [u32; 3],
-    /// Binding number and whether the shader writes it, in the order of the numbers; the uniform is left out.
-    storage: Vec<(u32, bool)>,
+    /// Storage bindings in the order of their numbers.
+    storage: Vec<Binding>,
     uses_params: bool,
+}
+
+/// A storage binding.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Binding {
+    number: u32,
+    name: String,
+    /// Whether the entry point writes it.
+    writes: bool,
+    /// A variant of `ElementType`.
+    element: &'static str,
+}
+
+/// The element type of a binding, as a variant of `ElementType`.
+fn element_type(module: &naga::Module, ty: naga::Handle<naga::Type>) -> &'static str {
+    match &module.types[ty].inner {
+        TypeInner::Array { base, .. } => element_type(module, *base),
+        TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => {
+            match (scalar.kind, scalar.width) {
+                (ScalarKind::Float, 2) => "F16",
+                (ScalarKind::Float, 4) => "F32",
+                _ => "Words",
+            }
+        }
+        _ => "Words",
+    }
 }
 
 /// Parses and validates `source`.
@@ -45,13 +71,19 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
                 }
                 match (variable.space, &variable.binding) {
                     (AddressSpace::Storage { access }, Some(binding)) => {
-                        storage.push((binding.binding, access.contains(StorageAccess::STORE)));
+                        storage.push(Binding {
+                            number: binding.binding,
+                            name: variable.name.clone().unwrap_or_default(),
+                            writes: access.contains(StorageAccess::STORE)
+                                && usage[handle].contains(GlobalUse::WRITE),
+                            element: element_type(&module, variable.ty),
+                        });
                     }
                     (AddressSpace::Uniform, Some(_)) => uses_params = true,
                     _ => {}
                 }
             }
-            storage.sort_unstable();
+            storage.sort();
             Ok(EntryPoint {
                 name: entry.name.clone(),
                 workgroup_size: entry.workgroup_size,
@@ -111,12 +143,7 @@ impl Reflected {
     ) -> String {
         let mut out = format!("pub mod {name} {{\n");
         if !self.params.is_empty() {
-            out += "    #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]\n    #[repr(C)]\n";
-            out += "    pub struct Params {\n";
-            for (field, kind) in &self.params {
-                writeln!(out, "        pub {field}: {kind},").expect("a string takes it");
-            }
-            out += "    }\n";
+            out += &self.params_struct();
         }
         for entry in &self.entry_points {
             let constant = entry.name.to_uppercase();
@@ -128,17 +155,52 @@ impl Reflected {
                 }
                 _ => "None".to_string(),
             };
+            let storage: Vec<String> = entry.storage.iter().map(Binding::rust).collect();
+            let params = match entry.uses_params {
+                true => 4 * self.params.len(),
+                false => 0,
+            };
             writeln!(
                 out,
-                "    pub static {constant}: super::EntryPoint = super::EntryPoint {{ shader: {index}, name: {:?}, \
-                 workgroup_size: {:?}, uses_params: {}, storage: &{:?}, f16: {twin} }};",
+                "    pub static {constant}: super::Kernel = super::Kernel {{ shader: {index}, name: {:?}, \
+                 workgroup_size: {:?}, params: {params}, storage: &[{}], f16: {twin} }};",
                 entry.name,
                 entry.workgroup_size,
-                entry.uses_params,
-                entry.storage,
+                storage.join(", "),
             )
             .expect("a string takes it");
         }
         out + "}\n"
+    }
+
+    /// The uniform as a launch fills it. Sizes are `usize`, and are checked as they become the
+    /// shader's 32 bits.
+    fn params_struct(&self) -> String {
+        let mut out =
+            String::from("    #[derive(Clone, Copy, Debug, Default)]\n    pub struct Params {\n");
+        for (field, kind) in &self.params {
+            let kind = if *kind == "u32" { "usize" } else { kind };
+            writeln!(out, "        pub {field}: {kind},").expect("a string takes it");
+        }
+        out += "    }\n    impl super::Uniform for Params {\n";
+        out += "        fn words(&self, out: &mut Vec<u32>) -> Option<()> {\n";
+        for (field, kind) in &self.params {
+            let word = match *kind {
+                "u32" => format!("self.{field}.try_into().ok()?"),
+                "i32" => format!("self.{field} as u32"),
+                _ => format!("self.{field}.to_bits()"),
+            };
+            writeln!(out, "            out.push({word});").expect("a string takes it");
+        }
+        out + "            Some(())\n        }\n    }\n"
+    }
+}
+
+impl Binding {
+    fn rust(&self) -> String {
+        format!(
+            "super::Binding {{ number: {}, name: {:?}, writes: {}, element: super::ElementType::{} }}",
+            self.number, self.name, self.writes, self.element
+        )
     }
 }

@@ -59,6 +59,17 @@ impl Error {
         }
     }
 
+    /// The same error with the name of `operation`, if it has none yet.
+    pub(crate) fn of_operation(self, operation: &'static str) -> Self {
+        match self {
+            Error::Shape {
+                operation: "",
+                message,
+            } => Error::Shape { operation, message },
+            other => other,
+        }
+    }
+
     /// An unusable argument.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage(message.into())

@@ -14,11 +14,18 @@ pub mod evaluate;
 pub mod interrupt;
 pub mod nn;
 pub mod objectives;
+pub mod ops;
 pub mod optim;
 pub mod paper;
+pub mod philox;
 pub mod runs;
 pub mod tensor;
 pub mod train;
+
+#[cfg(test)]
+extern crate self as parallax;
+#[cfg(test)]
+mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};

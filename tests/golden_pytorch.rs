@@ -1,6 +1,7 @@
 //! Whole networks, the contrastive loss and the optimisers against PyTorch, on every device. The files are made by
 //! `tests/golden/generate.py` and described in `tests/golden/README.md`.
 
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //! Each operation stands in mid-graph: its inputs are scaled by 1.7, its result by -0.6, and the checker weighs each
 //! element of that with a coefficient of its own. A backward pass that forgets what arrives, or scales it, is caught.
 
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
 use parallax::autograd::check::{Leaf, relative_errors};

@@ -1,6 +1,7 @@
 //! Training with f16 activations: its gradients and losses are those of f32 but for rounding, an overflow is taken back
 //! and nothing is lost, and half the memory is held.
 
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
 use std::sync::Arc;

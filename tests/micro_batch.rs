@@ -21,6 +21,7 @@ use parallax::train::{Objective, Tapes, Trainer, micro_batch, whole_batch};
 use parallax::{Device, Error, Tensor};
 use proptest::prelude::*;
 
+#[path = "../src/testing/devices.rs"]
 mod devices;
 // The float64 loops of every kernel, of which three are needed here.
 #[allow(dead_code)]

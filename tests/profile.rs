@@ -22,6 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod class_folders;
+#[path = "../src/testing/devices.rs"]
 mod devices;
 mod process;
 use class_folders::write_images;

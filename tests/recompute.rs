@@ -1,5 +1,6 @@
 //! A training whose blocks are computed again on the way back gives the same bits and holds less.
 
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Random colour changes, as `torchvision.transforms.v2.ColorJitter` and `RandomGrayscale` draw them.
 
 use super::draw::happens;
-use crate::device::kernels::ColorStep;
-use crate::device::philox::Philox;
+use crate::ops::color::ColorStep;
+use crate::philox::Philox;
 
 /// Strengths of the four changes and how often they are made at all. A strength of 0 leaves its change out.
 #[derive(Clone, Copy, Debug, PartialEq)]

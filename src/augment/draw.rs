@@ -1,7 +1,7 @@
 //! The keys of random views: one generator per seed, step, sample, view and purpose, so that a view is the same on
 //! every device, after every resume, and whatever else was drawn.
 
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 
 /// What tells the views of one batch from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The pixels of a split, on the device as bytes.
 
 use crate::device::Device;
-use crate::device::kernels::HostSlice;
 use crate::error::{Error, Result};
+use crate::ops::images::GatherImages;
 use crate::tensor::{DType, Tensor};
 
 /// Bytes of one shard at most (or one image): half of the 128 MiB that every adapter binds at once.
@@ -49,7 +49,7 @@ impl ImageStore {
         let images_per_shard = (shard_bytes / image_bytes).max(1);
         let shards = pixels
             .chunks(images_per_shard * image_bytes)
-            .map(|shard| device.upload(HostSlice::U8(shard), &[shard.len() / image_bytes, c, h, w]))
+            .map(|shard| Tensor::from_slice(shard, &[shard.len() / image_bytes, c, h, w], device))
             .collect::<Result<_>>()?;
         Ok(ImageStore {
             device: device.clone(),
@@ -87,7 +87,7 @@ impl ImageStore {
             ));
         }
         let [c, h, w] = self.image_shape;
-        let out = self.device.zeros(&[indices.len(), c, h, w], DType::F32)?;
+        let out = Tensor::zeros(&[indices.len(), c, h, w], DType::F32, &self.device)?;
         for (number, shard) in self.shards.iter().enumerate() {
             let first = number * self.images_per_shard;
             let stored = first..first + self.images_per_shard;
@@ -95,7 +95,12 @@ impl ImageStore {
                 .iter()
                 .any(|&index| stored.contains(&(index as usize)))
             {
-                self.device.gather_images(shard, first, indices, &out)?;
+                self.device.run(GatherImages {
+                    images: shard,
+                    first,
+                    indices,
+                    out: &out,
+                })?;
             }
         }
         Ok(out)
@@ -105,13 +110,10 @@ impl ImageStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::CpuDevice;
-    use crate::device::read_f32;
-    use std::sync::Arc;
 
     #[test]
     fn a_batch_comes_from_all_shards_in_the_order_asked_for() {
-        let device: Device = Arc::new(CpuDevice::new());
+        let device = Device::cpu();
         let pixels: Vec<u8> = (0..7 * 6).collect();
         // Two images a shard, the last shard with one.
         let store = ImageStore::with_shards(&device, &pixels, [3, 1, 2], 13).unwrap();
@@ -122,7 +124,7 @@ mod tests {
             .flat_map(|image| (0..6).map(move |k| (image * 6 + k) as f32 / 255.0))
             .collect();
         assert_eq!(batch.shape(), [4, 3, 1, 2]);
-        assert_eq!(read_f32(&device, &batch).unwrap(), expected);
+        assert_eq!(batch.to_vec::<f32>().unwrap(), expected);
         assert!(store.gather(&[7]).is_err());
         assert!(ImageStore::new(&device, &pixels, [3, 2, 2]).is_err());
     }

@@ -2,8 +2,8 @@
 
 use super::draw::{Purpose, ViewKey, happens};
 use crate::device::Device;
-use crate::device::kernels::PaddedCrop;
 use crate::error::Result;
+use crate::ops::images::{PaddedCrop, PaddedCrops};
 use crate::tensor::Tensor;
 
 /// Zero padding, and how often an image is mirrored left to right.
@@ -60,6 +60,10 @@ impl PaddedCropAugmentation {
     /// # Errors
     /// `Error::Shape` where there is not one crop an image.
     pub fn apply(&self, device: &Device, images: &Tensor, crops: &[PaddedCrop]) -> Result<Tensor> {
-        device.padded_crop(images, self.padding as usize, crops)
+        device.run(PaddedCrops {
+            x: images,
+            padding: self.padding as usize,
+            crops,
+        })
     }
 }

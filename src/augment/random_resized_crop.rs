@@ -1,6 +1,6 @@
 //! The random box of a resized crop, as `torchvision.transforms.v2.RandomResizedCrop` draws it.
 
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 
 /// Part of the image's area and width over height, both as ranges.
 #[derive(Clone, Copy, Debug, PartialEq)]

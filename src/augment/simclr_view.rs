@@ -4,8 +4,10 @@ use super::color_jitter::ColorJitter;
 use super::draw::{Purpose, ViewKey, WHOLE_BATCH, happens};
 use super::random_resized_crop::RandomResizedCrop;
 use crate::device::Device;
-use crate::device::kernels::{ColorStep, ColorTransform, ResizedCrop};
 use crate::error::Result;
+use crate::ops::color::{ColorStep, ColorTransform, ColorTransforms};
+use crate::ops::images::Normalize;
+use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
 
 /// Mean and standard deviation of CIFAR-10's training pixels, a channel each.
@@ -146,10 +148,20 @@ impl SimClrAugmentation {
     ) -> Result<Tensor> {
         let crops: Vec<_> = parameters.iter().map(|view| view.crop).collect();
         let colors: Vec<_> = parameters.iter().map(|view| view.color).collect();
-        let cropped = device.resized_crop(images, &crops, self.size)?;
-        let colored = device.color_transform(&cropped, &colors)?;
+        let cropped = device.run(ResizedCrops {
+            x: images,
+            crops: &crops,
+            size: self.size,
+        })?;
+        let colored = device.run(ColorTransforms {
+            x: &cropped,
+            transforms: &colors,
+        })?;
         match self.normalize {
-            Some((mean, std)) => device.normalize(&colored, mean, std),
+            Some((mean, std)) => {
+                let x = &colored;
+                device.run(Normalize { x, mean, std })
+            }
             None => Ok(colored),
         }
     }

@@ -2,11 +2,14 @@
 //! ball of the maximum norm around each image.
 
 use crate::augment::CIFAR10_STATISTICS;
-use crate::autograd::{self, Tape, Var};
+use crate::autograd::{Tape, Var};
 use crate::device::Device;
-use crate::device::kernels::{AttackStep, NoiseKey};
 use crate::error::{Error, Result};
 use crate::objectives::Protocol;
+use crate::ops::attack::AttackStep;
+use crate::ops::elementwise::Add;
+use crate::ops::images::Normalize;
+use crate::ops::uniform::{NoiseKey, Uniform};
 use crate::tensor::Tensor;
 
 /// How an image is changed.
@@ -79,31 +82,35 @@ impl AttackSettings {
         })
     }
 
-    fn step(&self, alpha: f32) -> AttackStep {
+    /// One step of size `alpha` from `x` along the sign of `dx`.
+    fn step(&self, alpha: f32, [x, dx, clean]: [&Tensor; 3], device: &Device) -> Result<Tensor> {
         let [low, high] = self.units.range();
-        AttackStep {
+        device.run(AttackStep {
+            x,
+            dx,
+            clean,
             alpha,
             eps: self.eps,
             low,
             high,
-        }
+        })
     }
 }
 
 /// `images` (in [0, 1]) in the units of an attack.
 pub fn in_units(device: &Device, units: Units, images: &Tensor) -> Result<Tensor> {
-    let (mean, std) = CIFAR10_STATISTICS;
+    let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
     match units {
         Units::Pixels => Ok(images.clone()),
-        Units::Normalized => device.normalize(images, mean, std),
+        Units::Normalized => device.run(Normalize { x, mean, std }),
     }
 }
 
 /// What a network sees of images in the units of an attack: normalised pixels.
-pub fn network_input(tape: &Tape, units: Units, images: &Var) -> Result<Var> {
+pub fn network_input(units: Units, images: &Var) -> Result<Var> {
     let (mean, std) = CIFAR10_STATISTICS;
     match units {
-        Units::Pixels => autograd::normalize(tape, images, mean, std),
+        Units::Pixels => images.normalize(mean, std),
         Units::Normalized => Ok(images.clone()),
     }
 }
@@ -120,7 +127,7 @@ pub fn network_input(tape: &Tape, units: Units, images: &Var) -> Result<Var> {
 /// As the classifier; `Error::Shape` where labels do not fit.
 pub fn perturb(
     device: &Device,
-    classifier: impl Fn(&Tape, &Var) -> Result<Var>,
+    classifier: impl Fn(&Var) -> Result<Var>,
     clean: &Tensor,
     labels: &Tensor,
     settings: &AttackSettings,
@@ -130,9 +137,15 @@ pub fn perturb(
         _ if settings.eps == 0.0 => return Ok(clean.clone()),
         Method::Fgsm => clean.clone(),
         Method::Pgd { .. } => {
-            let noise = device.uniform(key, -settings.eps, settings.eps, clean.shape())?;
-            let moved = device.add(clean, &noise)?;
-            device.attack_step(settings.step(0.0), &moved, &noise, clean)?
+            let noise = device.run(Uniform {
+                key,
+                low: -settings.eps,
+                high: settings.eps,
+                shape: clean.shape(),
+            })?;
+            let (a, b) = (clean, &noise);
+            let moved = device.run(Add { a, b })?;
+            settings.step(0.0, [&moved, &noise, clean], device)?
         }
     };
     climb(device, classifier, &start, clean, labels, settings)
@@ -144,7 +157,7 @@ pub fn perturb(
 /// As [`perturb`].
 pub fn climb(
     device: &Device,
-    classifier: impl Fn(&Tape, &Var) -> Result<Var>,
+    classifier: impl Fn(&Var) -> Result<Var>,
     start: &Tensor,
     clean: &Tensor,
     labels: &Tensor,
@@ -157,7 +170,7 @@ pub fn climb(
     let mut x = start.clone();
     for _ in 0..iterations {
         let dx = input_gradient(device, &classifier, &x, labels)?;
-        x = device.attack_step(settings.step(settings.alpha), &x, &dx, clean)?;
+        x = settings.step(settings.alpha, [&x, &dx, clean], device)?;
         device.submit()?;
     }
     Ok(x)
@@ -169,14 +182,13 @@ pub fn climb(
 /// As [`perturb`].
 pub fn input_gradient(
     device: &Device,
-    classifier: impl Fn(&Tape, &Var) -> Result<Var>,
+    classifier: impl Fn(&Var) -> Result<Var>,
     x: &Tensor,
     labels: &Tensor,
 ) -> Result<Tensor> {
     let tape = Tape::of_input(device);
-    let logits = classifier(&tape, &tape.input(x))?;
-    let loss = autograd::softmax_cross_entropy(&tape, &logits, labels)?;
-    let gradients = tape.backward(&loss)?;
+    let loss = classifier(&tape.input(x))?.cross_entropy(labels)?;
+    let gradients = loss.backward()?;
     gradients.of(x).cloned().ok_or_else(|| {
         Error::shape(
             "attack",

@@ -2,12 +2,14 @@
 
 use super::partial;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore};
-use crate::autograd::Tape;
+use crate::autograd::{PassOptions, Tape};
 use crate::data::{Split, batches};
-use crate::device::kernels::ResizedCrop;
-use crate::device::{Device, read_f32, upload_f32};
+use crate::device::Device;
 use crate::error::Result;
-use crate::nn::{Mode, ResNet};
+use crate::nn::{Module, ResNet};
+use crate::ops::images::Normalize;
+use crate::ops::l2_normalize::L2Normalize;
+use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
 
 /// Images of one forward pass.
@@ -58,9 +60,10 @@ pub fn unit_features(
     let width = encoder.feature_width();
     complete(device, (split, split.height), width, values, |images| {
         let features = encode(device, encoder, images)?;
-        Ok(device.l2_normalize(&features, 1e-12)?.y)
+        let (x, eps) = (&features, 1e-12);
+        Ok(device.run(L2Normalize { x, eps })?.y)
     })?;
-    upload_f32(device, values, &[split.len(), width])
+    Tensor::from_slice(values, &[split.len(), width], device)
 }
 
 /// Sets the running statistics of an untrained encoder to the mean over the first ten batches of
@@ -70,18 +73,46 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
     for (before, indices) in all.enumerate() {
         let images = normalized(device, &store.gather(&indices)?)?;
-        let tape = Tape::inference(device);
-        encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
-        encoder.average_running_statistics(before)?;
+        // The running statistics become the plain mean over this batch and those before it.
+        let options = PassOptions {
+            momentum: 1.0 / (before as f32 + 1.0),
+            ..PassOptions::default()
+        };
+        let tape = Tape::forward_only(device, options);
+        encoder.forward(&tape.constant(&images))?;
+        for update in tape.take_buffer_updates() {
+            update(device, None)?;
+        }
     }
     Ok(())
 }
 
+/// The output of `module` for normalised images, in evaluation mode.
+fn evaluate(device: &Device, module: &impl Module, images: &Tensor) -> Result<Tensor> {
+    let y = module.forward(&Tape::inference(device).constant(images))?;
+    Ok(y.tensor().clone())
+}
+
+/// Computes the logits of `split` in evaluation mode, row-major `[N, classes]`, and appends those that
+/// `values` lacks. `network` maps images to logits.
+///
+/// # Errors
+/// As [`partial::complete`].
+pub fn logits(
+    device: &Device,
+    network: &impl Module,
+    classes: usize,
+    split: &Split,
+    values: &mut Vec<f32>,
+) -> Result<()> {
+    complete(device, (split, split.height), classes, values, |images| {
+        evaluate(device, network, images)
+    })
+}
+
 /// Features `[B, F]` of normalised images, in evaluation mode.
 pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Result<Tensor> {
-    let tape = Tape::inference(device);
-    let y = encoder.forward(&tape, &tape.constant(images), Mode::Evaluation)?;
-    Ok(y.tensor().clone())
+    evaluate(device, encoder, images)
 }
 
 /// Computes the batches of `split` that `values` lacks, and appends the result of `compute` for
@@ -107,13 +138,17 @@ pub(super) fn complete(
                 flip: 0,
             };
             let crops: Vec<_> = (0..indices.len() as u32).map(whole).collect();
-            images = device.resized_crop(&images, &crops, resolution)?;
+            images = device.run(ResizedCrops {
+                x: &images,
+                crops: &crops,
+                size: resolution,
+            })?;
         }
-        read_f32(device, &compute(&normalized(device, &images)?)?)
+        compute(&normalized(device, &images)?)?.to_vec::<f32>()
     })
 }
 
 pub(super) fn normalized(device: &Device, images: &Tensor) -> Result<Tensor> {
-    let (mean, std) = CIFAR10_STATISTICS;
-    device.normalize(images, mean, std)
+    let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
+    device.run(Normalize { x, mean, std })
 }

@@ -7,10 +7,11 @@ use super::features::unit_features;
 use super::metrics::accuracy;
 use super::partial::{Partial, as_classes, as_values};
 use crate::data::Dataset;
-use crate::device::kernels::Gemm;
 use crate::device::{Device, Readback};
 use crate::error::{Error, Result};
 use crate::nn::ResNet;
+use crate::ops::copy::Slice;
+use crate::ops::gemm::{Gemm, transposed};
 use crate::tensor::{DType, Tensor};
 
 /// What a similarity is divided by before a neighbour votes with its exponential.
@@ -64,7 +65,7 @@ pub fn classify(
     let mut predictions = Vec::with_capacity(query_rows);
     let mut candidates = Vec::with_capacity(2 * k);
     let mut vote = |similarities: Readback| -> Result<()> {
-        for row in similarities.wait_f32()?.chunks_exact(rows) {
+        for row in similarities.wait_as::<f32>()?.chunks_exact(rows) {
             nearest(row, k, &mut candidates)?;
             predictions.push(winner(&candidates, labels, classes));
         }
@@ -75,12 +76,9 @@ pub fn classify(
     let mut pending = None;
     for start in (0..query_rows).step_by(block) {
         let count = block.min(query_rows - start);
-        let rows = device.slice(queries, start, count)?;
-        let options = Gemm {
-            transpose_a: false,
-            transpose_b: true,
-        };
-        let similarities = device.download(&device.gemm(options, &rows, bank)?)?;
+        let x = queries;
+        let rows = &device.run(Slice { x, start, count })?;
+        let similarities = device.run(Gemm::new(rows, transposed(bank)))?.read()?;
         device.submit()?;
         if let Some(last) = pending.replace(similarities) {
             vote(last)?;
@@ -188,12 +186,8 @@ fn winner(neighbours: &[Candidate], labels: &[u32], classes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::device::cpu::CpuDevice;
-    use crate::device::philox::Philox;
-    use crate::device::upload_f32;
+    use crate::philox::Philox;
 
     #[test]
     fn k_is_a_tenth_of_a_small_bank() {
@@ -235,16 +229,16 @@ mod tests {
 
     #[test]
     fn each_point_of_a_cluster_finds_its_class() {
-        let device: Device = Arc::new(CpuDevice::new());
+        let device = Device::cpu();
         let directions = [[1.0f32, 0.0], [0.0, 1.0], [-1.0, 0.0]];
         let labels = [0, 0, 1, 1, 2, 2];
         let bank: Vec<f32> = labels
             .iter()
             .flat_map(|&l| directions[l as usize])
             .collect();
-        let bank = upload_f32(&device, &bank, &[6, 2]).unwrap();
+        let bank = Tensor::from_slice(&bank, &[6, 2], &device).unwrap();
         let queries = [[0.8f32, 0.6], [0.6, 0.8], [-0.8, 0.6]].concat();
-        let queries = upload_f32(&device, &queries, &[3, 2]).unwrap();
+        let queries = Tensor::from_slice(&queries, &[3, 2], &device).unwrap();
         let found = classify(&device, &bank, &labels, 3, &queries, 2).unwrap();
         assert_eq!(found, [0, 1, 2]);
         assert_eq!(accuracy(&found, &[0, 1, 1]), 2.0 / 3.0);

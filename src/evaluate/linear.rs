@@ -4,14 +4,13 @@
 use super::features::{complete_features, encode, normalized};
 use super::partial::Partial;
 use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
-use crate::autograd::{self, Tape};
+use crate::autograd::Tape;
 use crate::data::{EpochSampler, Split};
-use crate::device::kernels::HostSlice;
-use crate::device::{Device, read_f32, upload_f32, upload_u32};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::nn::state::digest;
-use crate::nn::{Head, Parameter, ResNet};
+use crate::nn::weights::digest;
+use crate::nn::{Linear, Module, Parameter, ResNet};
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::Tensor;
 
@@ -41,19 +40,10 @@ impl LinearSettings {
 ///
 /// # Errors
 /// Those of `body`; `Error::Guard` where a parameter or a running statistic of the encoder has changed.
-pub fn with_frozen<R>(
-    device: &Device,
-    encoder: &ResNet,
-    body: impl FnOnce() -> Result<R>,
-) -> Result<R> {
-    let state = || {
-        let mut state = encoder.parameters();
-        state.extend(encoder.buffers());
-        digest(device, &state)
-    };
-    let before = state()?;
+pub fn with_frozen<R>(encoder: &ResNet, body: impl FnOnce() -> Result<R>) -> Result<R> {
+    let before = digest(&encoder.state())?;
     let result = body()?;
-    let after = state()?;
+    let after = digest(&encoder.state())?;
     if before != after {
         return Err(Error::Guard(format!(
             "the encoder changed during an evaluation that must leave it frozen: the SHA-256 of its parameters and \
@@ -96,20 +86,19 @@ pub fn train_head(
     classes: usize,
     settings: &LinearSettings,
     partial: &mut Partial,
-) -> Result<(Head, f64)> {
+) -> Result<(Linear, f64)> {
     let labels = split.labels.as_ref().ok_or_else(|| {
         Error::usage("the training images have no labels; linear evaluation needs them")
     })?;
     let width = encoder.feature_width();
     let batch_size = settings.batch_size.min(members.len());
     let mut sampler = EpochSampler::new(members.len(), batch_size, settings.seed)?;
-    let head = Head::new(device, width, classes, settings.seed)?;
-    let mut optimizer =
-        Optimizer::new(device, &head.parameters(), settings.optimization.optimizer)?;
+    let head = Linear::new("fc", width, classes, settings.seed, device)?;
+    let mut optimizer = Optimizer::new(&head.parameters(), settings.optimization.optimizer)?;
     let mut state = head.parameters();
     state.extend(optimizer.state());
     let state: Vec<Parameter> = state.into_iter().cloned().collect();
-    let mut losses = restore(device, &state, partial)?;
+    let mut losses = restore(&state, partial)?;
     optimizer.resume_at(losses.len() as u32);
     let per_epoch = sampler.batches_per_epoch() as u64;
     let steps = settings.steps(members.len());
@@ -145,7 +134,7 @@ pub fn train_head(
                     .flat_map(|&p| &all[p as usize * width..][..width])
                     .copied()
                     .collect();
-                upload_f32(device, &rows, &[places.len(), width])?
+                Tensor::from_slice(&rows, &[places.len(), width], device)?
             }
             Source::Augmented {
                 images,
@@ -161,16 +150,15 @@ pub fn train_head(
             )?,
         };
         let wanted: Vec<u32> = samples.iter().map(|&i| labels[i as usize]).collect();
-        let wanted = upload_u32(device, &wanted, &[wanted.len()])?;
+        let wanted = Tensor::from_slice(&wanted, &[wanted.len()], device)?;
         let tape = Tape::new(device);
-        let logits = head.forward(&tape, &tape.constant(&x))?;
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &wanted)?;
-        let gradients = tape.backward(&loss)?;
-        let rate = settings.optimization.schedule;
-        let rate = rate.learning_rate(settings.optimization.learning_rate, step);
+        let loss = head.forward(&tape.constant(&x))?.cross_entropy(&wanted)?;
+        let value = loss.tensor().clone();
+        let gradients = loss.backward()?;
+        let rate = settings.optimization.rate(step);
         optimizer.step(rate, &gradients, None)?;
         if step + per_epoch >= steps {
-            last_epoch.push(device.download(loss.tensor())?);
+            last_epoch.push(value.read()?);
         }
         device.submit()?;
         let done = step + 1;
@@ -185,10 +173,10 @@ pub fn train_head(
     let unread = (optimizer.steps() as usize).saturating_sub(losses.len() + last_epoch.len());
     losses.resize(losses.len() + unread, 0.0);
     for loss in last_epoch {
-        losses.extend(loss.wait_f32()?);
+        losses.extend(loss.wait_as::<f32>()?);
     }
     for parameter in &state {
-        partial.insert(parameter.name.clone(), read_f32(device, &parameter.value)?);
+        partial.insert(parameter.name.clone(), parameter.value.to_vec::<f32>()?);
     }
     let last_epoch = &losses[losses.len().saturating_sub(per_epoch as usize)..];
     let sum: f64 = last_epoch.iter().map(|&loss| f64::from(loss)).sum();
@@ -212,14 +200,14 @@ pub fn train_head(
 
 /// Loads the `state` of a training from `partial`, and returns the losses of the steps taken so
 /// far. If `partial` has no complete state, the training starts over.
-fn restore(device: &Device, state: &[Parameter], partial: &mut Partial) -> Result<Vec<f32>> {
+fn restore(state: &[Parameter], partial: &mut Partial) -> Result<Vec<f32>> {
     let losses = partial.remove(LOSSES).unwrap_or_default();
     let fits = |p: &Parameter| partial.get(&p.name).map(Vec::len) == Some(p.value.len());
     if !state.iter().all(fits) {
         return Ok(Vec::new());
     }
     for parameter in state {
-        device.overwrite(&parameter.value, HostSlice::F32(&partial[&parameter.name]))?;
+        parameter.value.overwrite(&partial[&parameter.name])?;
     }
     Ok(losses)
 }

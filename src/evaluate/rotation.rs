@@ -5,10 +5,10 @@ use super::partial::{as_classes, as_values, complete};
 use crate::augment::ImageStore;
 use crate::autograd::Tape;
 use crate::data::{Split, batches};
-use crate::device::{Device, read_f32};
+use crate::device::Device;
 use crate::error::Result;
-use crate::nn::Mode;
-use crate::objectives::rotnet::{ROTATIONS, RotNet, rotation_labels, rotations};
+use crate::nn::Module;
+use crate::objectives::rotnet::{ROTATIONS, rotation_labels, rotations};
 
 /// Images of one forward pass; each is seen four times.
 const BATCH: u32 = 64;
@@ -21,7 +21,7 @@ const BATCH: u32 = 64;
 /// As [`super::partial::complete`].
 pub fn rotation_accuracy(
     device: &Device,
-    network: &RotNet,
+    network: &impl Module,
     split: &Split,
     found: &mut Vec<f32>,
 ) -> Result<f64> {
@@ -29,8 +29,8 @@ pub fn rotation_accuracy(
     complete(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
         let turned = rotations(device, &store.gather(indices)?)?;
         let tape = Tape::inference(device);
-        let logits = network.logits(&tape, &turned, Mode::Evaluation)?;
-        let logits = read_f32(device, logits.tensor())?;
+        let logits = network.forward(&tape.constant(&turned))?;
+        let logits = logits.tensor().to_vec::<f32>()?;
         Ok(as_values(&predictions(&logits, ROTATIONS)))
     })?;
     let turns = batches(split.len() as u32, BATCH);

@@ -1,7 +1,7 @@
 //! Initial values. Each parameter draws from its own stream, keyed by seed and name, so that its values depend on
 //! nothing else: not on the order of layers, nor on what else is in the network.
 
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 
 /// What tells these draws from others under the same seed.
 const PURPOSE: u32 = 0x696e_6974;

@@ -3,14 +3,16 @@
 
 use super::Protocol;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
-use crate::autograd::{self, Gradients, Tape, Var};
+use crate::autograd::{Tape, Var};
 use crate::data::{EpochSampler, Split};
-use crate::device::{Device, upload_u32};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Head, Mode, Parameter, ResNet, ResNetConfig, Stem};
+use crate::nn::{Linear, Module, ResNet, ResNetConfig, Stem};
+use crate::ops::copy::Concat;
+use crate::ops::images::{Normalize, Rotate90};
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::tensor::Tensor;
-use crate::train::{Objective, Tapes, micro_batch, whole_batch};
+use crate::train::{Objective, PartialObjective, micro_batch};
 
 /// The quarter turns that are told apart, the class being their number.
 pub const ROTATIONS: usize = 4;
@@ -77,26 +79,35 @@ impl RotNetSettings {
     }
 }
 
-/// The objective: an encoder, a head of four classes, and the images that they learn from.
+/// The network of a pretraining: an encoder and a linear layer with four classes.
+pub type RotNetNetwork = (ResNet, Linear);
+
+/// Draws the network of a pretraining.
+///
+/// # Errors
+/// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
+pub fn network(settings: &RotNetSettings, device: &Device) -> Result<RotNetNetwork> {
+    let encoder = ResNet::new(&settings.encoder, settings.seed, device)?;
+    let width = encoder.feature_width();
+    let head = Linear::new("fc", width, ROTATIONS, settings.seed, device)?;
+    Ok((encoder, head))
+}
+
+/// The objective: the cross-entropy of rotations, for a module that maps images to four logits.
 pub struct RotNet {
     device: Device,
     settings: RotNetSettings,
-    pub encoder: ResNet,
-    pub head: Head,
-    /// How batch norm behaves: in training mode, unless somebody wants gradients that do not depend on how the batch is
-    /// cut.
-    pub mode: Mode,
     images: ImageStore,
     sampler: EpochSampler,
 }
 
 impl RotNet {
-    /// Draws the weights and puts the images of `split` on `device`.
+    /// Copies the images of `split` to `device`.
     ///
     /// # Errors
-    /// `Error::Usage` for a batch that is empty or larger than the split or cannot be cut into its chunks, or images
-    /// that are not square.
-    pub fn new(device: &Device, settings: RotNetSettings, split: &Split) -> Result<Self> {
+    /// `Error::Usage` for a batch that is empty, larger than the split, or cannot be cut into its
+    /// chunks, and for images that are not square.
+    pub fn new(settings: RotNetSettings, split: &Split, device: &Device) -> Result<Self> {
         if split.height != split.width {
             return Err(Error::usage(format!(
                 "the images have {} x {} pixels; RotNet turns images by 90 degrees and needs square ones",
@@ -104,27 +115,25 @@ impl RotNet {
             )));
         }
         settings.check_micro_batch(split.height)?;
-        let sampler = EpochSampler::new(split.len(), settings.batch_size, settings.seed)?;
-        let encoder = ResNet::new(device, &settings.encoder, settings.seed)?;
-        let head = Head::new(device, encoder.feature_width(), ROTATIONS, settings.seed)?;
         Ok(RotNet {
+            sampler: EpochSampler::new(split.len(), settings.batch_size, settings.seed)?,
             images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
             device: device.clone(),
             settings,
-            encoder,
-            head,
-            mode: Mode::Training,
-            sampler,
         })
     }
 
-    /// Step `step`'s images under all rotations, `[4B, 3, H, W]`: all upright ones first, then all turned once.
+    /// The images of step `step` under all rotations, `[4B, 3, H, W]`: all upright images first, then all
+    /// turned once, and so on.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
     pub fn rotated_batch(&mut self, step: u64) -> Result<Tensor> {
         let samples = self.sampler.batch(step);
         self.rotated(&samples, step)
     }
 
-    /// As [`RotNet::rotated_batch`], of `samples`, which belong to step `step`.
+    /// As [`RotNet::rotated_batch`], for `samples`, which belong to step `step`.
     fn rotated(&self, samples: &[u32], step: u64) -> Result<Tensor> {
         let images = self.images.gather(samples)?;
         let key = ViewKey {
@@ -137,53 +146,33 @@ impl RotNet {
         let cropped = augmentation.apply(&self.device, &images, &crops)?;
         rotations(&self.device, &cropped)
     }
+}
 
-    /// Logits `[N, 4]` of normalised images.
-    pub fn logits(&self, tape: &Tape, images: &Tensor, mode: Mode) -> Result<Var> {
-        let features = self.encoder.forward(tape, &tape.constant(images), mode)?;
-        self.head.forward(tape, &features)
-    }
-
-    /// The mean cross-entropy of `samples` under all rotations.
-    fn loss_of(&self, tape: &Tape, samples: &[u32], step: u64) -> Result<Var> {
-        let images = self.rotated(samples, step)?;
-        let logits = self.logits(tape, &images, self.mode)?;
-        let labels = rotation_labels(samples.len());
-        let labels = upload_u32(&self.device, &labels, &[labels.len()])?;
-        autograd::softmax_cross_entropy(tape, &logits, &labels)
+impl<M: Module> Objective<M> for RotNet {
+    /// The mean cross-entropy over the 4B turned images.
+    fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var> {
+        let samples = self.sampler.batch(step);
+        let logits = self.rows(module, tape, &samples, step)?;
+        PartialObjective::<M>::score(self, &logits, &samples)
     }
 }
 
-impl Objective for RotNet {
-    /// The mean cross-entropy over the 4B turned images.
-    fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var> {
-        let samples = self.sampler.batch(step);
-        self.loss_of(tape, &samples, step)
+impl<M: Module> PartialObjective<M> for RotNet {
+    const IS_MEAN: bool = true;
+
+    fn samples(&mut self, step: u64) -> Vec<u32> {
+        self.sampler.batch(step)
     }
 
-    fn gradients(&mut self, tapes: &Tapes, step: u64) -> Result<(Tensor, Gradients)> {
-        let RotNetSettings {
-            batch_size,
-            micro_batch,
-            ..
-        } = self.settings;
-        let Some(images) = micro_batch::in_parts(batch_size, micro_batch) else {
-            return whole_batch(self, tapes, step);
-        };
-        let samples = self.sampler.batch(step);
-        micro_batch::accumulated(tapes, batch_size, images, |tape, chunk| {
-            self.loss_of(tape, &samples[chunk], step)
-        })
+    /// Logits `[4B, 4]` of `samples` under all rotations.
+    fn rows(&self, module: &M, tape: &Tape, samples: &[u32], step: u64) -> Result<Var> {
+        module.forward(&tape.constant(&self.rotated(samples, step)?))
     }
 
-    fn encoder(&self) -> &ResNet {
-        &self.encoder
-    }
-
-    fn parameters(&self) -> Vec<&Parameter> {
-        let mut all = self.encoder.parameters();
-        all.extend(self.head.parameters());
-        all
+    fn score(&self, logits: &Var, samples: &[u32]) -> Result<Var> {
+        let labels = rotation_labels(samples.len());
+        let labels = Tensor::from_slice(&labels, &[labels.len()], &self.device)?;
+        logits.cross_entropy(&labels)
     }
 }
 
@@ -197,9 +186,12 @@ pub fn rotation_labels(images: usize) -> Vec<u32> {
 /// `images [B, 3, H, H]`, in [0, 1], turned by 0 to 3 quarters counter-clockwise and normalised: `[4B, 3, H, H]`.
 pub fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
     let count = images.shape()[0];
-    let pair = device.concat(images, images)?;
-    let all = device.concat(&pair, &pair)?;
-    let turned = device.rotate90(&all, &rotation_labels(count))?;
+    let twice = |x: &Tensor| device.run(Concat { a: x, b: x });
+    let turned = device.run(Rotate90 {
+        x: &twice(&twice(images)?)?,
+        quarter_turns: &rotation_labels(count),
+    })?;
     let (mean, std) = CIFAR10_STATISTICS;
-    device.normalize(&turned, mean, std)
+    let x = &turned;
+    device.run(Normalize { x, mean, std })
 }

@@ -1,30 +1,33 @@
-//! A batch that is larger than memory, a chunk of images at a time: the loss and its gradients are those of the whole
-//! batch, the activations that are held are those of one chunk.
+//! A batch that is larger than memory, one chunk of samples at a time. The loss and its gradients are
+//! those of the whole batch; the activations in memory are those of one chunk.
 //!
-//! A loss that is a mean over images is a sum over chunks, and so are its gradients: [`accumulated`]. A contrastive
-//! loss ties every image to all others, but only through its embedding: [`cached`] (GradCache, Gao et al. 2021,
-//! "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup") computes all embeddings first and keeps
-//! nothing else, then the loss and its gradients `dz` with respect to them, then each chunk again with a backward pass
-//! that starts from the chunk's rows of `dz`. By the chain rule this is the whole batch's gradient; it costs a second
-//! forward pass.
+//! A loss that is a mean over samples is a sum over chunks, and so are its gradients. A contrastive loss
+//! connects every sample with all others, but only through their embeddings. GradCache (Gao et al. 2021,
+//! "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup") first computes all
+//! embeddings and keeps nothing else, then the loss and its gradients `dz` with respect to the
+//! embeddings, then each chunk again with a backward pass that starts from its rows of `dz`. By the chain
+//! rule this is the gradient of the whole batch; it costs a second forward pass.
 //!
-//! Both equal the whole batch's to rounding (sums over images are associated differently) wherever the network treats
-//! each image on its own: batch norm in evaluation mode. In training mode batch norm normalises by the statistics of
-//! the chunk, as data-parallel training does whose workers do not synchronise them: the gradients are exact for that
-//! network, which is not quite the network of the whole batch.
+//! Both equal the whole batch up to rounding (sums over samples are associated differently) if the
+//! network treats each sample on its own, with batch norm in evaluation mode. In training mode batch norm
+//! normalises by the statistics of the chunk, as in data-parallel training without synchronised
+//! statistics. The gradients are exact for that network, which differs slightly from the network of the
+//! whole batch.
 //!
-//! Chunks follow one another and are added up in their order, so that a step gives the same bits whenever it is taken.
+//! Chunks follow one another and are added in their order, so that a step gives the same bits each time.
 
 use std::ops::Range;
 
-use super::Tapes;
-use crate::autograd::{self, Gradients, Tape, Var};
+use super::{PartialObjective, StepGradients};
+use crate::autograd::{PassOptions, Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{ResNet, ResNetShape};
+use crate::nn::ResNetShape;
+use crate::ops::copy::{Concat, Slice};
+use crate::ops::elementwise::Add;
 use crate::tensor::Tensor;
 
-/// Places 0 .. `batch_size` in runs of `micro_batch` (1 or more); the last one may be shorter.
+/// Places `0..batch_size` in runs of `micro_batch` (1 or more). The last run may be shorter.
 pub fn chunks(batch_size: usize, micro_batch: usize) -> Vec<Range<usize>> {
     (0..batch_size)
         .step_by(micro_batch.max(1))
@@ -32,7 +35,7 @@ pub fn chunks(batch_size: usize, micro_batch: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// `micro_batch` where it cuts the batch at all.
+/// `micro_batch`, if it is smaller than the batch.
 pub fn in_parts(batch_size: usize, micro_batch: Option<usize>) -> Option<usize> {
     micro_batch.filter(|&images| images < batch_size)
 }
@@ -78,101 +81,144 @@ pub fn check(
     Ok(())
 }
 
-/// The mean over `batch_size` images, and its gradients, of a loss that `loss` gives as the mean over a chunk's images,
-/// `[1]`, recorded on the tape that it is handed.
+/// The loss of step `step` and its gradients, with the activations of `micro_batch` samples (1 or more)
+/// at a time.
 ///
 /// # Errors
-/// As the passes.
-pub fn accumulated(
-    tapes: &Tapes,
-    batch_size: usize,
+/// Those of the objective; `Error::NonFinite` also names the samples of the chunk.
+pub fn in_chunks<M, O: PartialObjective<M>>(
+    objective: &mut O,
+    module: &M,
+    pass: (&Device, PassOptions),
+    step: u64,
     micro_batch: usize,
-    mut loss: impl FnMut(&Tape, Range<usize>) -> Result<Var>,
-) -> Result<(Tensor, Gradients)> {
-    let device = tapes.device();
-    let mut sum: Option<(Tensor, Gradients)> = None;
-    for chunk in chunks(batch_size, micro_batch) {
-        let tape = tapes.recording();
-        let part = || -> Result<(Tensor, Gradients)> {
-            let mean = loss(&tape, chunk.clone())?;
-            let weight = chunk.len() as f32 / batch_size as f32;
-            let part = autograd::scale(&tape, weight, &mean)?;
-            Ok((part.tensor().clone(), tape.backward(&part)?))
-        };
-        let (loss, gradients) = named(&chunk, part())?;
-        match &mut sum {
-            None => sum = Some((loss, gradients)),
-            Some((total, all)) => {
-                *total = device.add(total, &loss)?;
-                all.add(device, gradients)?;
+) -> Result<StepGradients> {
+    let samples = objective.samples(step);
+    let chunks = chunks(samples.len(), micro_batch);
+    let batch = Batch {
+        objective,
+        module,
+        pass,
+        step,
+        samples,
+        chunks,
+    };
+    match O::IS_MEAN {
+        true => batch.accumulated(),
+        false => batch.cached(),
+    }
+}
+
+/// A batch in chunks.
+struct Batch<'a, M, O> {
+    objective: &'a O,
+    module: &'a M,
+    pass: (&'a Device, PassOptions),
+    step: u64,
+    samples: Vec<u32>,
+    chunks: Vec<Range<usize>>,
+}
+
+impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
+    /// The rows of a chunk, recorded on `tape`.
+    fn rows(&self, tape: &Tape, chunk: &Range<usize>) -> Result<Var> {
+        let samples = &self.samples[chunk.clone()];
+        self.objective.rows(self.module, tape, samples, self.step)
+    }
+
+    /// A sum over chunks, for a loss that is a mean over samples.
+    fn accumulated(&self) -> Result<StepGradients> {
+        let (device, options) = self.pass;
+        let mut sum: Option<StepGradients> = None;
+        for chunk in &self.chunks {
+            let part = || {
+                let tape = Tape::with(device, options);
+                let rows = self.rows(&tape, chunk)?;
+                let mean = self.objective.score(&rows, &self.samples[chunk.clone()])?;
+                drop(rows);
+                let weight = chunk.len() as f32 / self.samples.len() as f32;
+                let loss = mean.scale(weight)?;
+                drop(mean);
+                StepGradients::of(loss, &tape)
+            };
+            let part = named(chunk, part())?;
+            match &mut sum {
+                None => sum = Some(part),
+                Some(sum) => {
+                    let (a, b) = (&sum.loss, &part.loss);
+                    sum.loss = device.run(Add { a, b })?;
+                    sum.gradients.add(device, part.gradients)?;
+                    sum.updates.extend(part.updates);
+                }
             }
         }
+        sum.ok_or_else(no_images)
     }
-    sum.ok_or_else(no_images)
-}
 
-/// A loss over the embeddings of a whole batch, and its gradients. `embed` gives the embeddings `[2c, D]` of the two
-/// views of a chunk's c images, first views above second views, recorded on the tape that it is handed; it is called
-/// twice a chunk and must draw the same views both times. `loss` gives the loss `[1]` of all embeddings
-/// `[2 batch_size, D]`, again with every first view above every second one, as NT-Xent expects them.
-///
-/// The running statistics of `encoder`'s batch norms that are left to be committed are those of the second pass, a
-/// chunk after the other.
-///
-/// # Errors
-/// As the passes; `Error::Shape` where `embed` does not give two rows an image.
-pub fn cached(
-    tapes: &Tapes,
-    encoder: &ResNet,
-    batch_size: usize,
-    micro_batch: usize,
-    mut embed: impl FnMut(&Tape, Range<usize>) -> Result<Var>,
-    loss: impl FnOnce(&Tape, &Var) -> Result<Var>,
-) -> Result<(Tensor, Gradients)> {
-    let device = tapes.device();
-    let chunks = chunks(batch_size, micro_batch);
-    let [mut first, mut second] = [Vec::new(), Vec::new()];
-    for chunk in &chunks {
-        let z = named(chunk, embed(&tapes.forward_only(), chunk.clone()))?;
-        first.push(device.slice(z.tensor(), 0, chunk.len())?);
-        second.push(device.slice(z.tensor(), chunk.len(), chunk.len())?);
-    }
-    // The second pass leaves the same statistics again.
-    encoder.discard_running_statistics();
-    let z = device.concat(&stack(device, &first)?, &stack(device, &second)?)?;
-    drop([first, second]);
-
-    let tape = tapes.recording();
-    let total = loss(&tape, &tape.leaf(&z))?;
-    let gradients = tape.backward(&total)?;
-    let dz = gradients
-        .of(&z)
-        .ok_or_else(|| Error::shape("micro_batch", "the loss does not depend on the embeddings"))?;
-
-    let mut sum: Option<Gradients> = None;
-    for chunk in &chunks {
-        let rows = [chunk.start, batch_size + chunk.start];
-        let [above, below] = rows.map(|start| device.slice(dz, start, chunk.len()));
-        let dz = device.concat(&above?, &below?)?;
-        let tape = tapes.recording();
-        let part = embed(&tape, chunk.clone()).and_then(|z| tape.backward_from(&z, &dz));
-        let gradients = named(chunk, part)?;
-        match &mut sum {
-            None => sum = Some(gradients),
-            Some(sum) => sum.add(device, gradients)?,
+    /// GradCache, for a loss over the embeddings of all samples. The objective computes the rows of each
+    /// chunk twice, from the same views. The buffers follow the second pass.
+    fn cached(&self) -> Result<StepGradients> {
+        let (device, options) = self.pass;
+        let slice = |x: &Tensor, start, count| device.run(Slice { x, start, count });
+        let [mut first, mut second] = [Vec::new(), Vec::new()];
+        for chunk in &self.chunks {
+            let tape = Tape::forward_only(device, options);
+            let z = named(chunk, self.rows(&tape, chunk))?;
+            first.push(slice(z.tensor(), 0, chunk.len())?);
+            second.push(slice(z.tensor(), chunk.len(), chunk.len())?);
         }
+        let (a, b) = (&stack(device, &first)?, &stack(device, &second)?);
+        let z = device.run(Concat { a, b })?;
+        drop([first, second]);
+
+        let tape = Tape::with(device, options);
+        let total = self.objective.score(&tape.leaf(&z), &self.samples)?;
+        let StepGradients {
+            loss, gradients, ..
+        } = StepGradients::of(total, &tape)?;
+        let dz = gradients.of(&z).ok_or_else(|| {
+            Error::shape("micro_batch", "the loss does not depend on the embeddings")
+        })?;
+
+        let mut sum: Option<StepGradients> = None;
+        for chunk in &self.chunks {
+            let rows = [chunk.start, self.samples.len() + chunk.start];
+            let [above, below] = rows.map(|start| slice(dz, start, chunk.len()));
+            let (a, b) = (&above?, &below?);
+            let dz = device.run(Concat { a, b })?;
+            let tape = Tape::with(device, options);
+            let gradients = self.rows(&tape, chunk).and_then(|z| z.backward_from(dz));
+            let gradients = named(chunk, gradients)?;
+            let updates = tape.take_buffer_updates();
+            match &mut sum {
+                None => {
+                    let loss = loss.clone();
+                    sum = Some(StepGradients {
+                        loss,
+                        gradients,
+                        updates,
+                    });
+                }
+                Some(sum) => {
+                    sum.gradients.add(device, gradients)?;
+                    sum.updates.extend(updates);
+                }
+            }
+        }
+        sum.ok_or_else(no_images)
     }
-    Ok((total.tensor().clone(), sum.ok_or_else(no_images)?))
 }
 
-/// `parts` one above the other. Joined in pairs, each row is copied as often as the pairs nest, not once a part.
+/// `parts` one above the other. They are joined in pairs, so that each row is copied as often as the pairs
+/// nest, and not once per part.
 fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
     match parts {
         [] => Err(no_images()),
         [one] => Ok(one.clone()),
         _ => {
             let (above, below) = parts.split_at(parts.len() / 2);
-            device.concat(&stack(device, above)?, &stack(device, below)?)
+            let (a, b) = (&stack(device, above)?, &stack(device, below)?);
+            device.run(Concat { a, b })
         }
     }
 }
@@ -181,7 +227,7 @@ fn no_images() -> Error {
     Error::usage("the batch has no images; use 1 or more")
 }
 
-/// A replay that finds a value that is not finite also says in which images.
+/// Adds the images of the chunk to the error of a replay that finds a number that is not finite.
 fn named<T>(chunk: &Range<usize>, result: Result<T>) -> Result<T> {
     result.map_err(|error| match error {
         Error::NonFinite(what) => Error::NonFinite(format!(

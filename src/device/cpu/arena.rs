@@ -7,9 +7,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::device::kernels::MemoryUse;
-use crate::device::memory::MemoryCounter;
-use crate::device::spans::{Span, Spans, UNIT};
+use crate::device::allocator::{Span, Spans, UNIT};
+use crate::device::memory::{MemoryCounter, MemoryUse};
 
 /// Bytes of a float.
 const FLOAT: u64 = size_of::<f32>() as u64;
@@ -21,9 +20,9 @@ const BLOCK: usize = if usize::BITS < 64 { 16 << 20 } else { 1 << 30 };
 
 /// Where tensors' floats come from.
 #[derive(Default)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     blocks: Mutex<Blocks>,
-    pub(super) memory: MemoryCounter,
+    pub(crate) memory: MemoryCounter,
 }
 
 /// The places in the blocks, and their memory.
@@ -34,7 +33,7 @@ struct Blocks {
 }
 
 /// Bytes that every buffer begins at a multiple of: a line of the cache, so that no vector lies in two.
-pub(super) const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 struct Block {
     /// From the allocator, which `Drop` gives it back to.
@@ -102,7 +101,7 @@ impl Arena {
     }
 
     /// `len` floats whose content is whatever they last held.
-    pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let bytes = (FLOAT * len as u64).next_multiple_of(UNIT);
         if bytes == 0 {
             return Buffer {
@@ -133,7 +132,7 @@ impl Arena {
         }
     }
 
-    pub(super) fn memory(&self) -> MemoryUse {
+    pub(crate) fn memory(&self) -> MemoryUse {
         self.memory.read()
     }
 }
@@ -146,7 +145,7 @@ struct Place {
 }
 
 /// Floats of an arena, which get them back when this is dropped.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     floats: NonNull<f32>,
     len: usize,
     /// None where there are no floats.
@@ -190,7 +189,7 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::philox::Philox;
+    use crate::philox::Philox;
 
     /// Thousands of buffers of random sizes, taken and given back in random order: none ever sees another's numbers.
     #[test]

@@ -14,7 +14,7 @@ const SMALLEST: f32 = -69.314_72;
 /// `e^x = 2^n e^r` with whole n and `|r| <= ln 2 / 2`, where e^r is the first eight terms of its Taylor series (Cody
 /// and Waite, Software Manual for the Elementary Functions, 1980).
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Where the result is infinite or 0 anyway. Comparisons that NaN fails, as is the last one.
     let bounded = if x > 89.0 { 89.0 } else { x };
     let bounded = if bounded < SMALLEST {

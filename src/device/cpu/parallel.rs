@@ -10,7 +10,7 @@ fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
 }
 
 /// Calls `body` with each chunk of `out` (`chunk` elements, the last may be shorter) and its index.
-pub(super) fn for_chunks<T: Send>(
+pub(crate) fn for_chunks<T: Send>(
     out: &mut [T],
     chunk: usize,
     body: impl Fn(usize, &mut [T]) + Sync + Send,
@@ -43,7 +43,7 @@ impl<T> Start<T> {
 }
 
 /// The results of `body` for 0 .. count, in order.
-pub(super) fn map<T: Send>(count: usize, body: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+pub(crate) fn map<T: Send>(count: usize, body: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
     let mut results: Vec<Option<T>> = (0..count).map(|_| None).collect();
     for_chunks(&mut results, 1, |i, result| result[0] = Some(body(i)));
     let results = results.into_iter();
@@ -54,11 +54,11 @@ pub(super) fn map<T: Send>(count: usize, body: impl Fn(usize) -> T + Sync + Send
 
 /// Elements a thread takes at a time in element-wise loops: small enough for the second-level cache, large enough to
 /// hide the hand-over.
-pub(super) const CHUNK: usize = 16 * 1024;
+pub(crate) const CHUNK: usize = 16 * 1024;
 
 /// Rows of a batch's matrix that a thread takes at a time: enough for a product to be worth its packing; fewer where the
 /// batch is small, so that more threads have some.
-pub(super) fn rows_at_a_time(rows: usize) -> usize {
+pub(crate) fn rows_at_a_time(rows: usize) -> usize {
     (rows / 8).clamp(64, 128)
 }
 
@@ -69,7 +69,7 @@ const PARTIAL_SUMS: usize = 4 << 20;
 
 /// Images of a group where each group of `n` images makes partial sums of `len` floats. The larger these are, the fewer
 /// groups: they take memory at the fullest moment of a step.
-pub(super) fn images_per_group(n: usize, len: usize) -> usize {
+pub(crate) fn images_per_group(n: usize, len: usize) -> usize {
     let groups = (PARTIAL_SUMS / len.max(1)).clamp(2, GROUPS);
     n.div_ceil(groups).max(1)
 }

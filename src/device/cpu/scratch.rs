@@ -9,7 +9,7 @@ const FLOATS: usize = LINE / size_of::<f32>();
 
 /// Parts of `lens` floats, each from the beginning of a line on, whose content is not defined. Not to be asked for
 /// again inside `body`.
-pub(super) fn with_scratch<const N: usize, R>(
+pub(crate) fn with_scratch<const N: usize, R>(
     lens: [usize; N],
     body: impl FnOnce([&mut [f32]; N]) -> R,
 ) -> R {

@@ -36,7 +36,7 @@ pub fn with_threads<R>(threads: usize, body: impl FnOnce() -> R) -> R {
 }
 
 /// Calls `body` with each of 0 .. count, in any order and on several threads; on this one where the others are busy.
-pub(super) fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
+pub(crate) fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
     match CHOSEN.with_borrow(Clone::clone) {
         Some(threads) => threads.for_each(count, body),
         None => ALL.for_each(count, body),

@@ -46,7 +46,7 @@ fn kind(info: &wgpu::AdapterInfo) -> &'static str {
     }
 }
 
-pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
+pub(crate) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     info.device_type == wgpu::DeviceType::Cpu
         || ["llvmpipe", "lavapipe", "swiftshader", "basic render"]
@@ -55,7 +55,7 @@ pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
 }
 
 /// The driver with its version.
-pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
+pub(crate) fn driver(info: &wgpu::AdapterInfo) -> String {
     let words = format!("{} {}", info.driver, info.driver_info);
     words.trim().to_string()
 }
@@ -92,7 +92,7 @@ pub async fn adapters() -> Vec<AdapterDescription> {
 ///
 /// # Errors
 /// `Error::Device` where there is none, with the names of those that there are.
-pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+pub(crate) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     let mut found = instance().enumerate_adapters(wgpu::Backends::all()).await;
     let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
     let there_are = if names.is_empty() {

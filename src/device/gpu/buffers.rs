@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex};
 
 use super::context::{Context, lock};
 use super::stream::Part;
+use super::{Gpu, GpuReadback};
+use crate::device::Readback;
+use crate::device::allocator::{Span, Spans, Taken, UNIT};
 use crate::device::memory::{MemoryCounter, next_storage_id};
-use crate::device::spans::{Span, Spans, Taken, UNIT};
 use crate::error::{Error, Result};
 
 /// A buffer with a number of its own, by which bind groups are cached.
 #[derive(Clone)]
-pub(super) struct Buffer {
-    pub(super) raw: wgpu::Buffer,
-    pub(super) number: u64,
+pub(crate) struct Buffer {
+    pub(crate) raw: wgpu::Buffer,
+    pub(crate) number: u64,
 }
 
 /// The elements of one tensor. The span is a multiple of 256 bytes, so that the last vec4 of a kernel may touch
@@ -32,7 +34,7 @@ pub(crate) struct GpuStorage {
 
 impl GpuStorage {
     /// Memory for `bytes` bytes whose content is not defined.
-    pub(super) fn allocate(context: &Arc<Context>, bytes: usize) -> Result<Self> {
+    pub(crate) fn allocate(context: &Arc<Context>, bytes: usize) -> Result<Self> {
         let (buffer, taken) = context.pool.take(context, bytes)?;
         Ok(GpuStorage {
             id: next_storage_id(),
@@ -47,13 +49,29 @@ impl GpuStorage {
         self.id
     }
 
-    /// Whether the tensor lives on the device of `context`.
-    pub(super) fn is_on(&self, context: &Arc<Context>) -> bool {
+    pub(crate) fn gpu(&self) -> Gpu {
+        Gpu {
+            context: self.context.clone(),
+        }
+    }
+
+    /// Replaces the first bytes.
+    pub(crate) fn overwrite(&self, bytes: &[u8]) -> Result<()> {
+        self.context.write(&self.whole(), bytes)
+    }
+
+    /// Starts the transfer of the first `bytes` bytes to the host.
+    pub(crate) fn read(&self, bytes: usize) -> Result<Readback> {
+        GpuReadback::start(&self.context, &self.whole(), bytes).map(Readback::from_gpu)
+    }
+
+    /// Whether the tensor is on the device of `context`.
+    pub(crate) fn is_on(&self, context: &Arc<Context>) -> bool {
         Arc::ptr_eq(&self.context, context)
     }
 
     /// All of it, with the padding.
-    pub(super) fn whole(&self) -> Part {
+    pub(crate) fn whole(&self) -> Part {
         Part {
             buffer: self.buffer.clone(),
             offset: self.span.start,
@@ -92,11 +110,11 @@ struct Blocks {
 
 /// Tensors' memory, and free staging buffers by size.
 #[derive(Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     blocks: Mutex<Blocks>,
     staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
     /// Bytes of the blocks that were ever in use.
-    pub(super) memory: MemoryCounter,
+    pub(crate) memory: MemoryCounter,
 }
 
 impl Pool {
@@ -121,7 +139,7 @@ impl Pool {
     }
 
     /// A buffer that the host can map, of `bytes` bytes or more.
-    pub(super) fn take_staging(&self, context: &Context, bytes: u64) -> Result<wgpu::Buffer> {
+    pub(crate) fn take_staging(&self, context: &Context, bytes: u64) -> Result<wgpu::Buffer> {
         let size = bytes.next_multiple_of(256).max(256);
         if let Some(buffer) = lock(&self.staging).get_mut(&size).and_then(Vec::pop) {
             return Ok(buffer);
@@ -136,7 +154,7 @@ impl Pool {
     }
 
     /// Keeps a small staging buffer for the next readback; a large one is freed, since whole tensors are rarely read.
-    pub(super) fn give_back_staging(&self, buffer: wgpu::Buffer) {
+    pub(crate) fn give_back_staging(&self, buffer: wgpu::Buffer) {
         if buffer.size() <= 64 * 1024 {
             lock(&self.staging)
                 .entry(buffer.size())

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
-use super::shaders::{self, EntryPoint, SHADERS};
+use super::kernels::{self, Kernel, shader};
 use super::stream::Stream;
-use crate::device::variants::{TableKey, Variant, VariantTable};
+use super::variants::{TableKey, Variant, VariantTable};
+use crate::device::profiler::Profiler;
 use crate::error::{Error, Result};
 
 /// How to open an adapter.
@@ -40,36 +41,37 @@ impl Default for GpuOptions {
     }
 }
 
-/// One compiled kernel.
-pub(super) struct Pipeline {
-    pub(super) raw: wgpu::ComputePipeline,
-    pub(super) layout: wgpu::BindGroupLayout,
+/// A compiled kernel.
+pub(crate) struct Pipeline {
+    pub(crate) raw: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
 }
 
 /// An open adapter with its stream, pipelines and memory.
 pub(crate) struct Context {
-    pub(super) device: wgpu::Device,
-    pub(super) queue: wgpu::Queue,
-    pub(super) limits: wgpu::Limits,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) limits: wgpu::Limits,
     /// Whether the adapter computes in the host's memory.
-    pub(super) in_host_memory: bool,
+    pub(crate) in_host_memory: bool,
     /// Whether the adapter is a program on the processor.
-    pub(super) is_software: bool,
-    pub(super) name: String,
+    pub(crate) is_software: bool,
+    pub(crate) name: String,
     /// Bytes of a tensor that a kernel is given at once.
-    pub(super) binding_limit: u64,
+    pub(crate) binding_limit: u64,
     /// Whether kernels can read and write f16.
-    pub(super) has_f16: bool,
+    pub(crate) has_f16: bool,
     /// Which variant each shape runs.
-    pub(super) table: Mutex<VariantTable>,
+    pub(crate) table: Mutex<VariantTable>,
     /// The name for data of the adapter's pipelines, where it has them.
-    pub(super) pipeline_key: Option<String>,
-    pub(super) pipeline_cache: OnceLock<wgpu::PipelineCache>,
+    pub(crate) pipeline_key: Option<String>,
+    pub(crate) pipeline_cache: OnceLock<wgpu::PipelineCache>,
     runtime_checks: bool,
     modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
-    pub(super) stream: Mutex<Stream>,
-    pub(super) pool: Pool,
+    pub(crate) stream: Mutex<Stream>,
+    pub(crate) pool: Pool,
+    pub(crate) profiler: Profiler,
     /// The first error that wgpu reported outside an error scope, or the loss of the device.
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -80,7 +82,7 @@ const NEEDED_WORKGROUP_BYTES: u32 = 16 * 1024;
 const NEEDED_STORAGE_BUFFERS: u32 = 8;
 
 impl Context {
-    pub(super) async fn open(options: &GpuOptions) -> Result<Context> {
+    pub(crate) async fn open(options: &GpuOptions) -> Result<Context> {
         let adapter = adapters::choose(&options.adapter).await?;
         let info = adapter.get_info();
         let limits = adapter.limits();
@@ -125,7 +127,7 @@ impl Context {
         let key = TableKey {
             adapter: info.name.clone(),
             driver: adapters::driver(&info),
-            shaders: shaders::digest(),
+            shaders: kernels::digest(),
         };
         let table = match options.variant {
             None => VariantTable::shipped(key),
@@ -155,12 +157,13 @@ impl Context {
             pipelines: Mutex::default(),
             stream: Mutex::new(stream),
             pool: Pool::default(),
+            profiler: Profiler::default(),
             failure,
         })
     }
 
     /// Fails where wgpu has reported an error since the device was opened.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match &*lock(&self.failure) {
             Some(message) => Err(Error::device(&self.name, message.clone())),
             None => Ok(()),
@@ -168,7 +171,7 @@ impl Context {
     }
 
     /// A new buffer, or an error where the device has no memory for it.
-    pub(super) fn create_buffer(
+    pub(crate) fn create_buffer(
         &self,
         size: u64,
         usage: wgpu::BufferUsages,
@@ -196,18 +199,18 @@ impl Context {
         }
     }
 
-    /// The pipeline of `entry`, compiled at its first use.
-    pub(super) fn pipeline(&self, entry: &'static EntryPoint) -> Result<Arc<Pipeline>> {
-        let key = (entry.shader, entry.name);
+    /// The pipeline of `kernel`, compiled at its first use.
+    pub(crate) fn pipeline(&self, kernel: &'static Kernel) -> Result<Arc<Pipeline>> {
+        let key = (kernel.shader, kernel.name);
         if let Some(pipeline) = lock(&self.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = lock(&self.modules)
-            .entry(entry.shader)
-            .or_insert_with(|| self.module(entry.shader))
+            .entry(kernel.shader)
+            .or_insert_with(|| self.module(kernel.shader))
             .clone();
-        let uniform = entry.uses_params.then_some(wgpu::BindGroupLayoutEntry {
+        let uniform = (kernel.params > 0).then_some(wgpu::BindGroupLayoutEntry {
             binding: 0,
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
@@ -217,11 +220,11 @@ impl Context {
             },
             count: None,
         });
-        let storage = entry
+        let storage = kernel
             .storage
             .iter()
-            .map(|&(binding, _)| wgpu::BindGroupLayoutEntry {
-                binding,
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding: binding.number,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
                     // Where the kernel only reads, too: `buffers.rs` says why.
@@ -235,23 +238,23 @@ impl Context {
         let layout = self
             .device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 entries: &entries,
             });
         let pipeline_layout = self
             .device
             .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 bind_group_layouts: &[Some(&layout)],
                 immediate_size: 0,
             });
         let raw = self
             .device
             .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 layout: Some(&pipeline_layout),
                 module: &module,
-                entry_point: Some(entry.name),
+                entry_point: Some(kernel.name),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
@@ -263,7 +266,8 @@ impl Context {
                 &self.name,
                 format!(
                     "kernel {} of shader {} could not be compiled: {error}",
-                    entry.name, SHADERS[entry.shader].name
+                    kernel.name,
+                    shader(kernel.shader).0.name
                 ),
             ));
         }
@@ -273,12 +277,12 @@ impl Context {
     }
 
     fn module(&self, index: usize) -> wgpu::ShaderModule {
-        let shader = &SHADERS[index];
+        let (shader, is_own) = shader(index);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),
             source: wgpu::ShaderSource::Wgsl(shader.source.into()),
         };
-        if self.runtime_checks {
+        if self.runtime_checks || !is_own {
             return self.device.create_shader_module(descriptor);
         }
         // SAFETY: without run-time checks a shader must not index outside its buffers and its loops must end. The
@@ -327,7 +331,7 @@ fn remember(slot: &Mutex<Option<String>>, message: String) {
 }
 
 /// A lock whose holder's panic does not matter: every critical section leaves its map whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

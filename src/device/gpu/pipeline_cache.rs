@@ -2,20 +2,20 @@
 
 use sha2::{Digest, Sha256};
 
-use super::GpuDevice;
+use super::Gpu;
 
 /// Bytes of the digest in front of the data.
 const DIGEST: usize = 32;
 
-impl GpuDevice {
+impl Gpu {
     /// The name under which data for this adapter can be kept; none where the adapter has no such data.
     pub fn pipeline_key(&self) -> Option<&str> {
         self.context.pipeline_key.as_deref()
     }
 
-    /// Lets the driver take pipelines from `bytes`, which [`GpuDevice::pipeline_data`] returned on an adapter with the
+    /// Lets the driver take pipelines from `bytes`, which [`Gpu::pipeline_data`] returned on an adapter with the
     /// same key, and note those that it makes. To be called before the first kernel; a second call does nothing, nor
-    /// does any where [`GpuDevice::pipeline_key`] is none.
+    /// does any where [`Gpu::pipeline_key`] is none.
     ///
     /// # Errors
     /// Where `bytes` are not what was returned; the driver then begins with none.
@@ -39,7 +39,7 @@ impl GpuDevice {
         data.map(drop)
     }
 
-    /// The data of the pipelines so far, for [`GpuDevice::load_pipelines`]; none where there are none.
+    /// The data of the pipelines so far, for [`Gpu::load_pipelines`]; none where there are none.
     pub fn pipeline_data(&self) -> Option<Vec<u8>> {
         let data = self.context.pipeline_cache.get()?.get_data()?;
         let mut bytes = Sha256::digest(&data).to_vec();

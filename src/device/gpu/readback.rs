@@ -17,7 +17,7 @@ pub(crate) struct GpuReadback {
 
 impl GpuReadback {
     /// Submits what was recorded and a copy of the first `bytes` bytes of `part`.
-    pub(super) fn start(context: &Arc<Context>, part: &Part, bytes: usize) -> Result<Self> {
+    pub(crate) fn start(context: &Arc<Context>, part: &Part, bytes: usize) -> Result<Self> {
         let copied = (bytes as u64).next_multiple_of(4);
         let staging = context.pool.take_staging(context, copied)?;
         context.copy_to_staging(part, &staging, copied);

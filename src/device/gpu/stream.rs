@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::buffers::Buffer;
 use super::context::{Context, Pipeline, lock};
-use super::shaders::{EntryPoint, SHADERS};
-use super::timing::Timing;
+use super::kernels::{Kernel, shader};
+use super::timestamps::Timing;
 use crate::error::{Error, Result};
 
 /// Bytes of the uniform buffer: one slot a dispatch of a submission.
@@ -19,10 +19,10 @@ const MAX_BIND_GROUPS: usize = 20_000;
 
 /// The part of a buffer that a kernel is given, in bytes.
 #[derive(Clone)]
-pub(super) struct Part {
-    pub(super) buffer: Buffer,
-    pub(super) offset: u64,
-    pub(super) size: u64,
+pub(crate) struct Part {
+    pub(crate) buffer: Buffer,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
 }
 
 impl Part {
@@ -62,7 +62,7 @@ impl StreamCounts {
     }
 }
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
     /// The uniforms of the dispatches recorded since the last submission, each in its slot. Writing them all at the
@@ -76,11 +76,11 @@ pub(super) struct Stream {
     handed_over: Option<wgpu::SubmissionIndex>,
     /// Where kernels are timed, each is a pass of its own.
     timing: Option<Timing>,
-    pub(super) counts: StreamCounts,
+    pub(crate) counts: StreamCounts,
 }
 
 impl Stream {
-    pub(super) fn new(device: &wgpu::Device, limits: &wgpu::Limits) -> Self {
+    pub(crate) fn new(device: &wgpu::Device, limits: &wgpu::Limits) -> Self {
         Stream {
             encoder: None,
             pass: None,
@@ -109,12 +109,12 @@ impl Stream {
     }
 
     /// Begins or ends the timing of kernels, and returns the timing before.
-    pub(super) fn set_timing(&mut self, timing: Option<Timing>) -> Option<Timing> {
+    pub(crate) fn set_timing(&mut self, timing: Option<Timing>) -> Option<Timing> {
         self.pass = None;
         std::mem::replace(&mut self.timing, timing)
     }
 
-    pub(super) fn timing(&mut self) -> Option<&mut Timing> {
+    pub(crate) fn timing(&mut self) -> Option<&mut Timing> {
         self.timing.as_mut()
     }
 
@@ -141,12 +141,12 @@ impl Stream {
     }
 
     /// Opens a pass for a kernel, unless one is open that it can join.
-    fn open_pass(&mut self, context: &Context, entry: &'static EntryPoint) {
+    fn open_pass(&mut self, context: &Context, kernel: &'static Kernel) {
         if self.pass.is_some() && self.timing.is_none() {
             return;
         }
         self.pass = None;
-        let name = [SHADERS[entry.shader].name, entry.name];
+        let name = [shader(kernel.shader).0.name, kernel.name];
         let timed = self
             .timing
             .as_mut()
@@ -187,7 +187,7 @@ impl Stream {
     fn bind_group(
         &mut self,
         context: &Context,
-        entry: &'static EntryPoint,
+        kernel: &'static Kernel,
         pipeline: &Pipeline,
         parts: &[Part],
     ) -> wgpu::BindGroup {
@@ -195,11 +195,11 @@ impl Stream {
             .iter()
             .map(|part| (part.buffer.number, part.offset, part.size))
             .collect();
-        let key = (entry.shader, entry.name, ranges);
+        let key = (kernel.shader, kernel.name, ranges);
         if let Some(found) = self.bind_groups.get(&key) {
             return found.clone();
         }
-        let uniform = entry.uses_params.then(|| wgpu::BindGroupEntry {
+        let uniform = (kernel.params > 0).then(|| wgpu::BindGroupEntry {
             binding: 0,
             resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &self.uniform_buffer,
@@ -207,23 +207,24 @@ impl Stream {
                 size: wgpu::BufferSize::new(128),
             }),
         });
-        let storage = entry
-            .storage
-            .iter()
-            .zip(parts)
-            .map(|(&(binding, _), part)| wgpu::BindGroupEntry {
-                binding,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &part.buffer.raw,
-                    offset: part.offset,
-                    size: wgpu::BufferSize::new(part.size),
-                }),
-            });
+        let storage =
+            kernel
+                .storage
+                .iter()
+                .zip(parts)
+                .map(|(binding, part)| wgpu::BindGroupEntry {
+                    binding: binding.number,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &part.buffer.raw,
+                        offset: part.offset,
+                        size: wgpu::BufferSize::new(part.size),
+                    }),
+                });
         let entries: Vec<_> = uniform.into_iter().chain(storage).collect();
         let group = context
             .device
             .create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 layout: &pipeline.layout,
                 entries: &entries,
             });
@@ -240,9 +241,9 @@ impl Context {
     /// Records one kernel over `workgroups` workgroups along one dimension.
     ///
     /// `parts` stand in the order of the kernel's storage bindings.
-    pub(super) fn launch(
+    pub(crate) fn launch(
         self: &Arc<Self>,
-        entry: &'static EntryPoint,
+        kernel: &'static Kernel,
         params: &[u8],
         parts: &[Part],
         workgroups: usize,
@@ -250,12 +251,12 @@ impl Context {
         if workgroups == 0 {
             return Ok(());
         }
-        if parts.len() != entry.storage.len() || params.len() > 128 {
+        if parts.len() != kernel.storage.len() || params.len() > 128 {
             return Err(Error::shape(
-                entry.name,
+                kernel.name,
                 format!(
                     "the kernel has {} tensors and 128 bytes of parameters; {} and {} were given",
-                    entry.storage.len(),
+                    kernel.storage.len(),
                     parts.len(),
                     params.len()
                 ),
@@ -266,25 +267,25 @@ impl Context {
                 &self.name,
                 format!(
                     "kernel {} needs {} bytes of one tensor at once and the adapter binds {}; use a smaller batch",
-                    entry.name, part.size, self.binding_limit
+                    kernel.name, part.size, self.binding_limit
                 ),
             ));
         }
-        check_aliases(entry, parts)?;
+        check_aliases(kernel, parts)?;
         let [x, y] = fold(workgroups, self.limits.max_compute_workgroups_per_dimension)
             .ok_or_else(|| {
                 Error::device(
                     &self.name,
-                    format!("kernel {} needs {workgroups} workgroups", entry.name),
+                    format!("kernel {} needs {workgroups} workgroups", kernel.name),
                 )
             })?;
-        let pipeline = self.pipeline(entry)?;
+        let pipeline = self.pipeline(kernel)?;
         let mut stream = lock(&self.stream);
         if stream.uniforms.len() + stream.uniform_slot > UNIFORM_BYTES as usize {
             stream.submit(self);
         }
         let offset = stream.uniforms.len() as u32;
-        let offsets: &[u32] = if entry.uses_params {
+        let offsets: &[u32] = if kernel.params > 0 {
             let slot = stream.uniform_slot;
             stream.uniforms.extend_from_slice(params);
             stream.uniforms.resize(offset as usize + slot, 0);
@@ -292,8 +293,8 @@ impl Context {
         } else {
             &[]
         };
-        let group = stream.bind_group(self, entry, &pipeline, parts);
-        stream.open_pass(self, entry);
+        let group = stream.bind_group(self, kernel, &pipeline, parts);
+        stream.open_pass(self, kernel);
         let pass = stream.pass.as_mut().expect("it was opened above");
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, &group, offsets);
@@ -303,34 +304,34 @@ impl Context {
     }
 
     /// Records a copy of the first `bytes` bytes (a multiple of four) of a part to a buffer that the host can map.
-    pub(super) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
+    pub(crate) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
         lock(&self.stream).copy(self, "copy", |encoder| {
             encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, to, 0, bytes);
         });
     }
 
     /// Records the filling of a part with zeros.
-    pub(super) fn clear(&self, part: &Part) {
+    pub(crate) fn clear(&self, part: &Part) {
         lock(&self.stream).copy(self, "clear", |encoder| {
             encoder.clear_buffer(&part.buffer.raw, part.offset, Some(part.size));
         });
     }
 
     /// Records the transfer of the first `count` timestamps of `set` to a buffer.
-    pub(super) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
+    pub(crate) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
         lock(&self.stream).copy(self, "timestamps", |encoder| {
             encoder.resolve_query_set(set, 0..count, to, offset);
         });
     }
 
     /// Hands what was recorded to the queue.
-    pub(super) fn submit(&self) -> Result<()> {
+    pub(crate) fn submit(&self) -> Result<()> {
         lock(&self.stream).submit(self);
         self.check()
     }
 
     /// Replaces a part's first bytes. Kernels recorded before still see the old ones: they are submitted first.
-    pub(super) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
         self.submit()?;
         let buffer = &to.buffer.raw;
         for (i, chunk) in bytes.chunks(STAGED).enumerate() {
@@ -378,18 +379,15 @@ impl Context {
 
 /// Fails where a kernel would write what another of its bindings shows: each invocation would see what others had done
 /// by chance.
-fn check_aliases(entry: &EntryPoint, parts: &[Part]) -> Result<()> {
-    let bound = || entry.storage.iter().zip(parts).enumerate();
-    for (i, (&(binding, writes), part)) in bound() {
+fn check_aliases(kernel: &Kernel, parts: &[Part]) -> Result<()> {
+    let bound = || kernel.storage.iter().zip(parts).enumerate();
+    for (i, (binding, part)) in bound().filter(|(_, (binding, _))| binding.writes) {
         let mut others = bound().filter(|&(other, _)| other != i);
-        if let (true, Some((_, (&(other, _), _)))) =
-            (writes, others.find(|(_, (_, other))| part.overlaps(other)))
-        {
+        if let Some((_, (other, _))) = others.find(|(_, (_, other))| part.overlaps(other)) {
+            let (written, other) = (binding.name, other.name);
             return Err(Error::shape(
-                entry.name,
-                format!(
-                    "the tensor of binding {binding}, which is written, overlaps that of binding {other}"
-                ),
+                kernel.name,
+                format!("the tensor {written}, which is written, overlaps the tensor {other}"),
             ));
         }
     }
@@ -406,7 +404,7 @@ fn fold(count: usize, limit: u32) -> Option<[u32; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shaders::copy_vectors as copy;
+    use super::super::kernels::copy_vectors as copy;
     use super::{Buffer, Part, check_aliases, fold};
 
     #[test]

@@ -1,0 +1,161 @@
+//! The kernels: the expanded shaders, and what the build script reflected of them (`build.rs`).
+
+use std::sync::{PoisonError, RwLock};
+
+use sha2::{Digest, Sha256};
+use wgpu::naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
+use wgpu::naga::{AddressSpace, ScalarKind, TypeInner};
+
+use crate::error::{Error, Result};
+
+/// One expanded WGSL file.
+pub struct Shader {
+    /// The name of the file, followed by an underscore and the variant.
+    pub name: &'static str,
+    pub source: &'static str,
+    pub entry_points: &'static [&'static str],
+}
+
+/// One entry point of a shader, with its bindings.
+pub struct Kernel {
+    /// The index of its shader; see [`shader`].
+    pub(crate) shader: usize,
+    pub(crate) name: &'static str,
+    pub(crate) workgroup_size: [u32; 3],
+    /// Bytes of the uniform; 0 if there is none.
+    pub(crate) params: usize,
+    /// Storage bindings in the order of their numbers.
+    pub(crate) storage: &'static [Binding],
+    /// The same kernel for f16 activations, if there is one.
+    pub(crate) f16: Option<&'static Kernel>,
+}
+
+/// A storage binding, as the shader declares it.
+pub(crate) struct Binding {
+    pub(crate) number: u32,
+    pub(crate) name: &'static str,
+    /// Whether the kernel writes it.
+    pub(crate) writes: bool,
+    pub(crate) element: ElementType,
+}
+
+/// The element type of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ElementType {
+    F32,
+    F16,
+    /// Words of 32 bits, which may hold any type.
+    Words,
+}
+
+/// The uniform of a kernel. The build script generates one per shader, named `Params`.
+pub trait Uniform {
+    /// Appends the words of the uniform. Returns `None` if a size does not fit 32 bits.
+    fn words(&self, out: &mut Vec<u32>) -> Option<()>;
+}
+
+impl<const N: usize> Uniform for [u32; N] {
+    fn words(&self, out: &mut Vec<u32>) -> Option<()> {
+        out.extend_from_slice(self);
+        Some(())
+    }
+}
+
+/// Shaders from other crates. Their indices follow those of [`SHADERS`].
+static CUSTOM: RwLock<Vec<&'static Shader>> = RwLock::new(Vec::new());
+
+/// The shader with this index, and whether it is one of this crate.
+pub(crate) fn shader(index: usize) -> (&'static Shader, bool) {
+    match SHADERS.get(index) {
+        Some(shader) => (shader, true),
+        None => {
+            let custom = CUSTOM.read().unwrap_or_else(PoisonError::into_inner);
+            (custom[index - SHADERS.len()], false)
+        }
+    }
+}
+
+impl Kernel {
+    /// The entry point `name` of `wgsl`, for an operation of another crate. It runs with the
+    /// run-time checks of wgpu. Create it once, in a `LazyLock`: its memory is never freed.
+    ///
+    /// # Errors
+    /// `Error::Usage` if `wgsl` is not valid or has no such entry point.
+    pub fn new(name: &'static str, wgsl: &str) -> Result<Kernel> {
+        let invalid = |what: String| Error::usage(format!("kernel {name}: {what}"));
+        let module = wgpu::naga::front::wgsl::parse_str(wgsl)
+            .map_err(|error| invalid(error.emit_to_string(wgsl)))?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&module)
+            .map_err(|error| invalid(error.emit_to_string(wgsl)))?;
+        let position = module.entry_points.iter().position(|e| e.name == name);
+        let position =
+            position.ok_or_else(|| invalid("there is no such entry point".to_string()))?;
+        let usage = info.get_entry_point(position);
+        let (mut storage, mut params) = (Vec::new(), 0);
+        for (handle, variable) in module.global_variables.iter() {
+            let (false, Some(binding)) = (usage[handle].is_empty(), &variable.binding) else {
+                continue;
+            };
+            let ty = &module.types[variable.ty].inner;
+            match variable.space {
+                AddressSpace::Uniform => params = ty.size(module.to_ctx()) as usize,
+                AddressSpace::Storage { .. } => storage.push(Binding {
+                    number: binding.binding,
+                    name: variable.name.clone().unwrap_or_default().leak(),
+                    writes: usage[handle].contains(GlobalUse::WRITE),
+                    element: element_type(&module, ty),
+                }),
+                _ => {}
+            }
+        }
+        storage.sort_by_key(|binding| binding.number);
+        let shader: &'static Shader = Box::leak(Box::new(Shader {
+            name,
+            // Tensors share buffers: see `buffers.rs`.
+            source: wgsl
+                .replace("var<storage, read>", "var<storage, read_write>")
+                .leak(),
+            entry_points: vec![name].leak(),
+        }));
+        let mut custom = CUSTOM.write().unwrap_or_else(PoisonError::into_inner);
+        custom.push(shader);
+        Ok(Kernel {
+            shader: SHADERS.len() + custom.len() - 1,
+            name,
+            workgroup_size: module.entry_points[position].workgroup_size,
+            params,
+            storage: storage.leak(),
+            f16: None,
+        })
+    }
+}
+
+fn element_type(module: &wgpu::naga::Module, ty: &TypeInner) -> ElementType {
+    match ty {
+        TypeInner::Array { base, .. } => element_type(module, &module.types[*base].inner),
+        TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => {
+            match (scalar.kind, scalar.width) {
+                (ScalarKind::Float, 4) => ElementType::F32,
+                (ScalarKind::Float, 2) => ElementType::F16,
+                _ => ElementType::Words,
+            }
+        }
+        _ => ElementType::Words,
+    }
+}
+
+/// The first 16 digits of SHA-256 over every expanded shader.
+pub fn digest() -> String {
+    let mut hasher = Sha256::new();
+    for shader in SHADERS {
+        hasher.update(shader.name);
+        hasher.update([0]);
+        hasher.update(shader.source);
+        hasher.update([0]);
+    }
+    let bytes = hasher.finalize();
+    bytes[..8].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+include!(concat!(env!("OUT_DIR"), "/shaders.rs"));

@@ -1,0 +1,100 @@
+//! Matrix products in fixed tiles of the result. Each tile is one call of the crate `gemm` on one
+//! thread, so the result does not depend on the number of threads.
+
+use super::{Gemm, GemmSizes, Linear, Operand};
+use crate::device::cpu::matmul::{Accumulate, View, matmul};
+use crate::device::cpu::parallel;
+use crate::device::cpu::scratch::with_scratch;
+use crate::device::{Cpu, RunOn};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Rows and columns of a tile of a wide result. Each tile packs its part of both operands, which pays
+/// off in a large tile.
+const ROWS: usize = 128;
+const COLUMNS: usize = 256;
+
+/// Calls `body` with each tile of a result `[m, n]`, its first row and column, and its width.
+fn for_tiles(
+    c: &mut [f32],
+    [m, n]: [usize; 2],
+    body: impl Fn([usize; 2], &mut [f32], usize) + Sync + Send,
+) {
+    if n <= COLUMNS {
+        let rows = parallel::rows_at_a_time(m);
+        return parallel::for_chunks(c, rows * n, |i, tile| body([i * rows, 0], tile, n));
+    }
+    let across = n.div_ceil(COLUMNS);
+    let mut tiles: Vec<Vec<&mut [f32]>> = Vec::new();
+    for (row, line) in c.chunks_mut(n).enumerate() {
+        if row % ROWS == 0 {
+            tiles.resize_with(tiles.len() + across, || Vec::with_capacity(ROWS));
+        }
+        let band = tiles.len() - across;
+        let tiles = tiles[band..].iter_mut();
+        tiles
+            .zip(line.chunks_mut(COLUMNS))
+            .for_each(|(tile, part)| tile.push(part));
+    }
+    parallel::for_chunks(&mut tiles, 1, |i, tile| {
+        let lines = &mut tile[0];
+        let width = lines[0].len();
+        with_scratch([lines.len() * width], |[tile]| {
+            body([i / across * ROWS, i % across * COLUMNS], tile, width);
+            let results = tile.chunks(width);
+            lines
+                .iter_mut()
+                .zip(results)
+                .for_each(|(line, result)| line.copy_from_slice(result));
+        });
+    });
+}
+
+/// The matrix as it is used.
+fn view<'a>(values: &'a [f32], operand: Operand<'_>) -> View<'a> {
+    let view = View::rows(values, operand.x.shape()[1]);
+    match operand.is_transposed {
+        false => view,
+        true => view.transposed(),
+    }
+}
+
+/// `a b`, added to `bias` if there is one.
+fn product(
+    cpu: &Cpu,
+    Gemm { a, b }: Gemm<'_>,
+    bias: Option<&Tensor>,
+    GemmSizes { m, n, k }: GemmSizes,
+) -> Result<Tensor> {
+    let bias = bias.map(|bias| cpu.read(bias)).transpose()?;
+    let (a_values, b_values) = (cpu.read(a.x)?, cpu.read(b.x)?);
+    let (a, b) = (view(&a_values, a), view(&b_values, b));
+    let mut c = cpu.take(m * n);
+    for_tiles(&mut c, [m, n], |[row, column], tile, width| {
+        let accumulate = match &bias {
+            None => Accumulate::Overwrite,
+            Some(bias) => {
+                let bias = &bias[column..][..width];
+                tile.chunks_mut(width)
+                    .for_each(|row| row.copy_from_slice(bias));
+                Accumulate::Add
+            }
+        };
+        let sizes = [tile.len() / width, width, k];
+        let (a, b) = (a.after_rows(row), b.after_columns(column));
+        matmul(sizes, a, b, accumulate, tile, width);
+    });
+    Ok(cpu.floats(&[m, n], c))
+}
+
+impl RunOn<Cpu> for Gemm<'_> {
+    fn run(&self, cpu: &Cpu, sizes: GemmSizes) -> Result<Tensor> {
+        product(cpu, *self, None, sizes)
+    }
+}
+
+impl RunOn<Cpu> for Linear<'_> {
+    fn run(&self, cpu: &Cpu, sizes: GemmSizes) -> Result<Tensor> {
+        product(cpu, self.product(), Some(self.bias), sizes)
+    }
+}

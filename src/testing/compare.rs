@@ -1,0 +1,178 @@
+//! Random input, and the comparison of results with expected values.
+
+use half::f16;
+
+use super::Expected;
+use super::accuracy::FLUSH;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops::Cast;
+use crate::philox::Philox;
+use crate::tensor::{DType, Tensor};
+
+/// The generator of one test. The seed is fixed, so that a failure repeats.
+pub fn random(stream: u32) -> Philox {
+    Philox::new(20, [stream, 0, 0])
+}
+
+/// Standard normal numbers.
+pub fn normal(rng: &mut Philox, count: usize) -> Vec<f32> {
+    (0..count).map(|_| rng.normal()).collect()
+}
+
+/// A size between `low` and `high`, both possible.
+pub fn size(rng: &mut Philox, low: u32, high: u32) -> usize {
+    (low + rng.below(high - low + 1)) as usize
+}
+
+/// The same numbers in float64.
+pub fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().copied().map(f64::from).collect()
+}
+
+/// The nearest f32 numbers.
+pub fn narrow(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&x| x as f32).collect()
+}
+
+/// The nearest f16 numbers, as f32.
+pub fn rounded16(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| f16::from_f32(x).to_f32()).collect()
+}
+
+/// Standard normal numbers, rounded to f16.
+pub fn normal16(rng: &mut Philox, count: usize) -> Vec<f32> {
+    rounded16(&normal(rng, count))
+}
+
+/// Copies floats to the device.
+pub fn put(device: &Device, data: &[f32], shape: &[usize]) -> Tensor {
+    Tensor::from_slice(data, shape, device).expect("the upload of a test's input")
+}
+
+/// Copies unsigned integers to the device.
+pub fn put_u32(device: &Device, data: &[u32], shape: &[usize]) -> Tensor {
+    Tensor::from_slice(data, shape, device).expect("the upload of a test's input")
+}
+
+/// Copies f16 numbers, given as f32, to the device as an f16 tensor.
+pub fn put16(device: &Device, data: &[f32], shape: &[usize]) -> Tensor {
+    let (x, dtype) = (&put(device, data, shape), DType::F16);
+    device
+        .run(Cast { x, dtype })
+        .expect("the cast of a test's input")
+}
+
+/// Waits for an f32 tensor.
+pub fn get(x: &Tensor) -> Vec<f32> {
+    x.to_vec().expect("the download of a test's result")
+}
+
+/// Waits for a u32 tensor.
+pub fn get_u32(x: &Tensor) -> Vec<u32> {
+    x.to_vec().expect("the download of a test's result")
+}
+
+/// Waits for a tensor that must be f16, as f32.
+pub fn get16(x: &Tensor) -> Vec<f32> {
+    assert_eq!(x.dtype(), DType::F16);
+    let dtype = DType::F32;
+    get(&x
+        .device()
+        .run(Cast { x, dtype })
+        .expect("the cast of a test's result"))
+}
+
+/// Fails unless the call failed with a shape error that has a message.
+pub fn refused<T>(device: &str, what: &str, result: Result<T>) {
+    match result {
+        Ok(_) => panic!("{what} on {device}: was accepted"),
+        Err(Error::Shape { operation, message }) => assert!(
+            !operation.is_empty() && !message.is_empty(),
+            "{what} on {device}: '{operation}: {message}'"
+        ),
+        Err(error) => panic!("{what} on {device}: {error:?} is not a shape error"),
+    }
+}
+
+/// As [`agree`], for a result that must be f16.
+pub fn agree16(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
+    assert_eq!(x.shape(), shape, "{case}: shape of the result");
+    let expected = expected.clone().stored_as_f16();
+    if let Some(difference) = disagreement(&get16(x), shape, &expected) {
+        panic!("{case}: {difference}");
+    }
+}
+
+/// Fails unless `x` has this shape and every element is within its bound. Names `case` and the worst
+/// element.
+pub fn agree(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
+    assert_eq!(x.shape(), shape, "{case}: shape of the result");
+    if let Some(difference) = disagreement(&get(x), shape, expected) {
+        panic!("{case}: {difference}");
+    }
+}
+
+/// A description of the difference between `actual` and `expected`, if there is one.
+fn disagreement(actual: &[f32], shape: &[usize], expected: &Expected) -> Option<String> {
+    assert_eq!(actual.len(), expected.value.len(), "elements");
+    // Errors as multiples of their bound. A number that should be finite and is not is the worst.
+    let excess = |i: usize| {
+        let (actual, value) = (f64::from(actual[i]), expected.value[i]);
+        if value.is_nan() && actual.is_nan() || actual == value {
+            0.0
+        } else if !value.is_finite() || !actual.is_finite() {
+            f64::INFINITY
+        } else {
+            (actual - value).abs() / (expected.bound[i] + FLUSH)
+        }
+    };
+    let wrong: Vec<usize> = (0..actual.len()).filter(|&i| excess(i) > 1.0).collect();
+    let worst = *wrong
+        .iter()
+        .max_by(|&&a, &&b| excess(a).total_cmp(&excess(b)))?;
+    Some(format!(
+        "{} of {} elements are wrong; the worst, at {:?} of {shape:?}, is {:e} and should be {:e} to {:.1e} \
+         (off by {:.1e}, {:.1} times that)",
+        wrong.len(),
+        actual.len(),
+        position(worst, shape),
+        actual[worst],
+        expected.value[worst],
+        expected.bound[worst],
+        (f64::from(actual[worst]) - expected.value[worst]).abs(),
+        excess(worst),
+    ))
+}
+
+/// The coordinates of element `index`.
+fn position(mut index: usize, shape: &[usize]) -> Vec<usize> {
+    let mut coordinates = vec![0; shape.len()];
+    for (coordinate, size) in coordinates.iter_mut().zip(shape).rev() {
+        *coordinate = index % size;
+        index /= size;
+    }
+    coordinates
+}
+
+/// The bits of floats, for comparisons that allow no difference.
+pub fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn a_wrong_element_is_found_and_named() {
+    let expected = Expected::elementwise(vec![1.0, 2.0, 3.0, f64::NAN]);
+    let right = [1.0, 2.0, 3.0, f32::NAN];
+    assert_eq!(disagreement(&right, &[2, 2], &expected), None);
+    // 0.00001 off 3 is far more than 4 ulp.
+    for wrong in [3.000_01, f32::NAN, f32::INFINITY] {
+        let found = disagreement(&[1.0, 2.0, wrong, f32::NAN], &[2, 2], &expected);
+        let message = found.expect("a difference");
+        assert!(
+            message.contains("1 of 4") && message.contains("[1, 0]"),
+            "{message}"
+        );
+    }
+    assert!(disagreement(&[1.0, 2.0, 3.0, 4.0], &[2, 2], &expected).is_some());
+}
