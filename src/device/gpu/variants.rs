@@ -406,10 +406,7 @@ mod tests {
 
     #[test]
     fn a_class_is_read_as_it_is_written() {
-        for class in [
-            class(8),
-            ShapeClass::product(Operation::Linear, [5, 6, 7]),
-        ] {
+        for class in [class(8), ShapeClass::product(Operation::Linear, [5, 6, 7])] {
             assert_eq!(class.to_string().parse(), Ok(class));
         }
         for wrong in [

@@ -343,8 +343,8 @@ impl ResNetShape {
 
 #[cfg(test)]
 mod tests {
-    use crate::nn::{Linear, Projector};
     use super::*;
+    use crate::nn::{Linear, Projector};
 
     fn shape(arch: Arch, stem: Stem) -> ResNetShape {
         let config = ResNetConfig {
