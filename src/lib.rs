@@ -6,6 +6,7 @@
 
 pub mod augment;
 pub mod autograd;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
 pub mod device;
@@ -16,8 +17,10 @@ pub mod nn;
 pub mod objectives;
 pub mod ops;
 pub mod optim;
+#[cfg(feature = "cli")]
 pub mod paper;
 pub mod philox;
+#[cfg(feature = "cli")]
 pub mod runs;
 pub mod tensor;
 pub mod train;
