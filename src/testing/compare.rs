@@ -20,7 +20,7 @@ pub fn normal(rng: &mut Philox, count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.normal()).collect()
 }
 
-/// Pixels in [0, 1) of images N, C, H, W. Some are grey, black or white, the special cases of colours.
+/// Pixels in [0, 1) of images N, C, H, W. Some are grey, black or white: the special cases of hues.
 pub fn pixels(rng: &mut Philox, [n, c, h, w]: [usize; 4]) -> Vec<f32> {
     let mut x: Vec<f32> = (0..n * c * h * w).map(|_| rng.unit()).collect();
     for pixel in 0..n * h * w {

@@ -18,8 +18,8 @@ fn blend(p: Pixel, factor: f64, other: f64) -> Pixel {
     p.map(|v| (factor * v + (1.0 - factor) * other).clamp(0.0, 1.0))
 }
 
-/// Adds `turn` to the hue, by the formula of HSV without sectors: channel n (5, 3, 1 for red, green,
-/// blue) is `v - range max(0, min(k, 4 - k, 1))` with `k = (n + 6 hue) mod 6`.
+/// Adds `turn` to the hue, by the formula of HSV without sectors: channel n (5, 3, 1 for red,
+/// green, blue) is `v - range max(0, min(k, 4 - k, 1))` with `k = (n + 6 hue) mod 6`.
 fn turn_hue(p: Pixel, turn: f64) -> Pixel {
     let value = p[0].max(p[1]).max(p[2]);
     let range = value - p[0].min(p[1]).min(p[2]);
@@ -38,7 +38,7 @@ fn turn_hue(p: Pixel, turn: f64) -> Pixel {
     })
 }
 
-/// Applies one step to an image whose pixels have the error bound `error`, and returns the new bound.
+/// Applies one step to an image whose pixels have this error bound, and returns the new bound.
 fn change(image: &mut [Pixel], error: f64, step: ColorStep, factor: f32) -> f64 {
     let f = f64::from(factor);
     let spread = f + (1.0 - f).abs();

@@ -14,8 +14,8 @@ const DLOSS: f32 = -1.7;
 
 /// Returns the loss and the log-sum-exp of each row.
 ///
-/// The loss of a row is its log-sum-exp minus one logit: the error of the first, and four roundings of
-/// numbers of their size. The mean is a sum of N terms and a division.
+/// The loss of a row is its log-sum-exp minus one logit: the error of the first, and four roundings
+/// of numbers of their size. The mean is a sum of N terms and a division.
 fn cross_entropy(classes: usize, logits: &[f64], labels: &[u32]) -> (Expected, Expected) {
     let (mut lse, mut rows) = (Expected::default(), Vec::new());
     let mut inherited = 0.0;

@@ -11,7 +11,7 @@ use crate::{Device, Tensor};
 #[test]
 fn bytes_become_floats_and_other_rows_are_unchanged() {
     let mut rng = random(20);
-    // Images whose bytes do not fill words, and a set that is cut into slices if bindings are small.
+    // Images whose bytes do not fill words, and a set that small bindings cut into slices.
     for [n, c, h, w] in [[1, 1, 1, 1], [5, 3, 3, 3], [7, 1, 5, 7], [300, 3, 11, 9]] {
         let len = c * h * w;
         let bytes: Vec<u8> = (0..n * len).map(|_| rng.next_u32() as u8).collect();

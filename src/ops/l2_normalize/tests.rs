@@ -10,8 +10,8 @@ use crate::testing::{
 
 /// Returns `y` and the norms.
 ///
-/// A norm is the root of a sum of D squares: half of the relative error of that sum, and the error of
-/// the root. `y` is divided by it.
+/// A norm is the root of a sum of D squares: half of the relative error of that sum, and the error
+/// of the root. `y` is divided by it.
 fn l2_normalize(columns: usize, x: &[f64], eps: f64) -> (Expected, Expected) {
     let (mut y, mut norms) = (Expected::default(), Expected::default());
     let relative = 2.0 * (columns as f64).sqrt() * U + SQRT;

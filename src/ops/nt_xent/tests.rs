@@ -12,8 +12,8 @@ use crate::testing::{
 /// The gradient of the loss. It is not 1, as if the loss were not the last operation.
 const DLOSS: f32 = -1.7;
 
-/// Returns `s_ij = z_i . z_j / temperature` and its error bounds: a sum of D products and a division,
-/// or a product with a reciprocal, which has one more rounding.
+/// Returns `s_ij = z_i . z_j / temperature` and its error bounds: a sum of D products and a
+/// division, or a product with a reciprocal, which has one more rounding.
 fn similarities(columns: usize, z: &[f64], temperature: f64) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let (mut s, mut bounds) = (Vec::new(), Vec::new());
     for a in z.chunks(columns) {
@@ -65,9 +65,9 @@ fn nt_xent(columns: usize, z: &[f64], temperature: f64) -> (Expected, Expected) 
 /// Returns `dz_i = dloss / (2N temperature) (sum_{j != i} (p_ij + p_ji) z_j - 2 z_pos(i))` with
 /// `p_ij = exp(s_ij - lse_i)`.
 ///
-/// The bracket is a sum of 2N products. In it, each p has the error of the similarity, a rounding of
-/// the exponent and the allowance of exp, and `p_ij + p_ji` has another rounding. The factor before the
-/// bracket has two divisions and two products.
+/// The bracket is a sum of 2N products. In it, each p has the error of the similarity, a rounding
+/// of the exponent and the allowance of exp, and `p_ij + p_ji` has another rounding. The factor
+/// before the bracket has two divisions and two products.
 fn nt_xent_backward(
     columns: usize,
     dloss: f64,

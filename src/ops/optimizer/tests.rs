@@ -54,8 +54,8 @@ fn sgd_step(step: SgdStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected, Expect
         } else {
             next.add(-learning_rate * moved.value);
         }
-        // The error of the momentum, which may be larger than its value suggests if its terms cancel,
-        // and that of two more products.
+        // The error of the momentum, which may be larger than its value suggests if its terms
+        // cancel, and that of two more products.
         let weight = learning_rate * if step.nesterov { momentum } else { 1.0 };
         let inherited = weight * (moved.bound() + 2.0 * U * moved.value.abs());
         parameter.push(next.value, next.bound() + inherited);
@@ -65,11 +65,11 @@ fn sgd_step(step: SgdStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected, Expect
 
 /// Returns parameter, first moment and second moment after a step.
 ///
-/// The gradient is a sum of two products, the first moment of three. The new part of the second moment
-/// is a square, so it has twice the error of the gradient. The update has the error of the first
-/// moment, half the error of the second moment (under the root), two allowances of a root (1 - beta2^t
-/// may have its root taken on the device), four divisions (bias corrections and quotients) and four
-/// roundings. Then it is subtracted, a sum of two.
+/// The gradient is a sum of two products, the first moment of three. The new part of the second
+/// moment is a square, so it has twice the error of the gradient. The update has the error of the
+/// first moment, half the error of the second moment (under the root), two allowances of a root
+/// (that of 1 - beta2^t may be taken on the device), four divisions (bias corrections and
+/// quotients) and four roundings. Then it is subtracted, a sum of two.
 fn adam_step(step: AdamStep, p: &[f64], g: &[f64], m: &[f64], v: &[f64]) -> [Expected; 3] {
     let learning_rate = f64::from(step.learning_rate);
     let (beta1, beta2) = (f64::from(step.beta1), f64::from(step.beta2));
@@ -169,7 +169,7 @@ fn adam_agrees_with_float64() {
                 let parameter = &put(&device, &start, &[count]);
                 let [first, second] = &[(); 2].map(|()| put(&device, &vec![0.0; count], &[count]));
                 for (number, gradient) in (1..).zip(&gradients) {
-                    // The last step is late in a training, where the bias corrections are close to 1.
+                    // In the last step, late in a training, the bias corrections are close to 1.
                     let number = if number == STEPS { 20_000 } else { number };
                     let step = AdamStep {
                         learning_rate: 1e-3,
@@ -224,7 +224,7 @@ fn a_zero_gradient_does_not_move_an_adam_parameter() {
     }
 }
 
-/// One step of SGD and one of Adam on `[parameter, gradient, momentum or first moment, second moment]`.
+/// One step of SGD and one of Adam. The first moment serves as the momentum of SGD.
 fn update_both(device: &Device, state: &[Tensor; 4], gate: Option<&Tensor>) {
     let [parameter, gradient, first, second] = state;
     let sgd = SgdUpdate {

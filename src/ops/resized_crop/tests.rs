@@ -8,8 +8,8 @@ use crate::testing::{
     Expected, agree, devices, pixels, put, put_u32, random, refused_everywhere, same_bits, zeros,
 };
 
-/// The triangle filter of PyTorch's antialiased resize, as a dense `to` x `from` matrix. Each row has
-/// the sum 1.
+/// The triangle filter of PyTorch's antialiased resize, as a dense `to` x `from` matrix. Each row
+/// has the sum 1.
 fn filter(from: usize, to: usize) -> Vec<Vec<f64>> {
     let scale = from as f64 / to as f64;
     let reach = scale.max(1.0);
@@ -25,8 +25,8 @@ fn filter(from: usize, to: usize) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// Appends the crop of one plane. The bound is that of the sum, and eight roundings of the weights (two
-/// products, two sums, a division).
+/// Appends the crop of one plane. The bound is that of the sum, and eight roundings of the weights
+/// (two products, two sums, a division).
 fn resize(expected: &mut Expected, x: &[f32], width: usize, crop: ResizedCrop, size: usize) {
     let rows = filter(crop.height as usize, size);
     let columns = filter(crop.width as usize, size);

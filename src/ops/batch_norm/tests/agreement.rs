@@ -183,8 +183,8 @@ fn a_rectified_result_keeps_nan() {
     }
 }
 
-/// Also checks that the gradient takes the memory of x if nothing else shares it, with the same bits,
-/// and that a shared x is unchanged.
+/// Also checks that the gradient takes the memory of x if nothing else shares it, with the same
+/// bits, and that a shared x is unchanged.
 #[test]
 fn gradients_in_training_and_evaluation() {
     for_each_input(42, |rng, kind, shape, x| {
@@ -297,8 +297,8 @@ fn x_may_be_its_own_gradient() {
     }
 }
 
-/// Some of these use Winograd's method on the CPU, with transformed kernels or inputs kept, and blocks of
-/// several images.
+/// Some of these use Winograd's method on the CPU, with transformed kernels or inputs kept, and
+/// blocks of several images.
 #[test]
 fn a_convolution_with_its_batch_norm_has_the_bits_of_the_two() {
     let mut rng = random(44);

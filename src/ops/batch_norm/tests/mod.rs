@@ -45,9 +45,9 @@ fn channel_of([_, channels, h, w]: [usize; 4], i: usize) -> usize {
 /// The mean is a sum of m terms divided by m; its bound is e. The variance is the sum of squares of
 /// centred elements. As a sum of m products, its error is up to 4 sqrt(m) U of its value, and three
 /// roundings per element. Centring with a mean that has the error e adds e^2. Also, the centred
-/// numbers, or the means of parts that are merged, have a rounding error of the size of x. By Cauchy
-/// and Schwarz, each such rounding changes the variance by up to 2 std U rms(x); four are allowed. A
-/// difference of mean squares has the much larger error U rms(x)^2 and fails.
+/// numbers, or the means of parts that are merged, have a rounding error of the size of x. By
+/// Cauchy and Schwarz, each such rounding changes the variance by up to 2 std U rms(x); four are
+/// allowed. A difference of mean squares has the much larger error U rms(x)^2 and fails.
 fn statistics(shape: [usize; 4], x: &[f64]) -> (Expected, Expected) {
     let (mut means, mut variances) = (Expected::default(), Expected::default());
     for c in 0..shape[1] {
@@ -81,9 +81,10 @@ struct Norm64 {
 
 /// Returns `y = (x - mean) / sqrt(variance + eps) gamma + beta`.
 ///
-/// The first term has a subtraction, an addition of eps (half of it after the root), one over a root
-/// and two products: 3.5 U and the allowance of the root. Adding beta is a sum of two terms. A kernel
-/// that moves the mean into the shift, `x s + (beta - mean s)`, cancels if the mean is large, and fails.
+/// The first term has a subtraction, an addition of eps (half of it after the root), one over a
+/// root and two products: 3.5 U and the allowance of the root. Adding beta is a sum of two terms. A
+/// kernel that moves the mean into the shift, `x s + (beta - mean s)`, cancels if the mean is
+/// large, and fails.
 fn batch_norm(shape: [usize; 4], x: &[f64], norm: &Norm64) -> Expected {
     let mut y = Expected::default();
     for (i, x) in x.iter().enumerate() {
@@ -99,8 +100,8 @@ fn batch_norm(shape: [usize; 4], x: &[f64], norm: &Norm64) -> Expected {
     y
 }
 
-/// Returns `max(y, 0)`, or `max(y + shortcut, 0)`. A maximum has the error of its argument, and a sum
-/// adds a rounding.
+/// Returns `max(y, 0)`, or `max(y + shortcut, 0)`. A maximum has the error of its argument, and a
+/// sum adds a rounding.
 fn activated(y: &Expected, shortcut: Option<&[f64]>) -> Expected {
     let mut activated = Expected::default();
     for (i, (&value, &bound)) in y.value.iter().zip(&y.bound).enumerate() {
@@ -125,13 +126,13 @@ const XHAT: f64 = 2.5 * U + ONE_OVER_SQRT;
 
 /// Returns the gradients for `dy` of a result without activation.
 ///
-/// `dbeta = sum dy` is a sum of m terms. `dgamma = sum dy xhat` is a sum of m products, and one factor
-/// of each has the error `XHAT`.
+/// `dbeta = sum dy` is a sum of m terms. `dgamma = sum dy xhat` is a sum of m products, and one
+/// factor of each has the error `XHAT`.
 ///
-/// `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)` in training: the bracket is a
-/// sum of three terms. The second has the error of dbeta, the third has the errors of dgamma and xhat,
-/// and both have a division and a product. In evaluation, the bracket is `dy`. The factor before it has
-/// one over a root, eps and two products.
+/// `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)` in training: the bracket
+/// is a sum of three terms. The second has the error of dbeta, the third has the errors of dgamma
+/// and xhat, and both have a division and a product. In evaluation, the bracket is `dy`. The factor
+/// before it has one over a root, eps and two products.
 fn backward(
     shape: [usize; 4],
     dy: &[f64],
@@ -286,8 +287,8 @@ fn put_statistics(device: &Device, mean: &[f32], variance: &[f32]) -> BatchStati
     }
 }
 
-/// Leaves x, gamma, beta and shortcut of a batch norm whose result, with or without the shortcut, is
-/// not near the kink: xhat is near 1 or -1, and shift and shortcut are smaller than the scale.
+/// Leaves x, gamma, beta and shortcut of a batch norm whose result, with or without the shortcut,
+/// is not near the kink: xhat is near 1 or -1, and shift and shortcut are smaller than the scale.
 fn leaves_away_from_the_kink() -> [Leaf; 4] {
     let mut x = signed(1, &[4, 3, 3, 2], 0.9, 1.1);
     // As many positive as negative numbers, so that the mean is near 0.
@@ -370,8 +371,8 @@ fn gradients_of_a_convolution_with_its_batch_norm() {
         gamma: vec![1.5, 2.0, -1.7],
         beta: vec![0.1, -0.2, 0.1],
     };
-    // Each output channel is its own input channel and a little of one other, so that no result is near
-    // the kink.
+    // Each output channel is its own input channel and a little of one other, so that no result is
+    // near the kink.
     let w = [2.0, 0.1, 0.0, 0.0, 2.0, -0.1, 0.1, 0.0, 2.0];
     for (name, activation) in activations(()) {
         let [x, _, _, shortcut] = leaves_away_from_the_kink();
