@@ -7,6 +7,8 @@ mod image_store;
 mod padded_crop;
 mod random_resized_crop;
 mod simclr_view;
+#[cfg(test)]
+mod tests;
 
 pub use color_jitter::ColorJitter;
 pub use draw::ViewKey;

@@ -2,10 +2,10 @@
 
 use parallax::device::Device;
 use parallax::device::cpu::with_threads;
-use parallax::device::kernels::{Activation, ChannelNorm, Gemm};
+use parallax::device::kernels::Gemm;
 use parallax::device::shapes::{Conv2d, Pool2d};
 
-use crate::compare::{bits, get, normal, put, put_u32, random};
+use crate::compare::{bits, get, normal, put, random};
 use crate::devices;
 
 /// The bits of every kernel that adds up, each at a size that is worth splitting.
@@ -17,11 +17,6 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     let (x, w) = (tensor(&shape), tensor(&[33, 17, 3, 3]));
     let (a, b) = (tensor(&[129, 301]), tensor(&[129, 65]));
     let rows = tensor(&[301, 65]);
-    let (gamma, beta) = (tensor(&[17]), tensor(&[17]));
-    let dloss = tensor(&[1]);
-    let embeddings = tensor(&[130, 128]);
-    let classes: Vec<u32> = (0..301).map(|i| i % 65).collect();
-    let classes = put_u32(device, &classes, &[301]);
     let conv = Conv2d {
         stride: 1,
         padding: 1,
@@ -61,27 +56,6 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
         tensors.push(("wide conv2d", y));
     }
 
-    let statistics = device.batch_norm_statistics(&x).unwrap();
-    let norm = ChannelNorm {
-        statistics: statistics.clone(),
-        gamma: gamma.clone(),
-        beta: beta.clone(),
-        eps: 1e-5,
-    };
-    let y = device.batch_norm(&x, &norm, Activation::Relu).unwrap();
-    let gradients = device
-        .batch_norm_training_backward(&y, &x, &norm, true)
-        .unwrap();
-    let there = device.copy(&x).unwrap();
-    let in_place = device.batch_norm_training_backward_in_place(&y, &there, &norm, true);
-    tensors.push(("batch_norm dx in place", in_place.unwrap().dx));
-    tensors.push(("batch_norm", y));
-    tensors.push(("mean", statistics.mean));
-    tensors.push(("variance", statistics.variance));
-    tensors.push(("batch_norm dx", gradients.dx));
-    tensors.push(("batch_norm dgamma", gradients.dgamma));
-    tensors.push(("batch_norm dbeta", gradients.dbeta));
-
     let pooled = device.max_pool2d(&x, pool).unwrap();
     let back = device
         .max_pool2d_backward(&pooled.y, &pooled.argmax, shape, pool)
@@ -92,24 +66,6 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
         device.global_average_pool(&x).unwrap(),
     ));
 
-    let forward = device.softmax_cross_entropy(&rows, &classes).unwrap();
-    let back = device
-        .softmax_cross_entropy_backward(&dloss, &rows, &classes, &forward)
-        .unwrap();
-    tensors.push(("softmax_cross_entropy", forward.loss));
-    tensors.push(("softmax_cross_entropy_backward", back));
-
-    let unit = device.l2_normalize(&embeddings, 1e-12).unwrap();
-    let back = device
-        .l2_normalize_backward(&embeddings, &unit, 1e-12)
-        .unwrap();
-    tensors.push(("l2_normalize_backward", back));
-    let forward = device.nt_xent(&unit.y, 0.1).unwrap();
-    let back = device
-        .nt_xent_backward(&dloss, &unit.y, 0.1, &forward)
-        .unwrap();
-    tensors.push(("nt_xent", forward.loss));
-    tensors.push(("nt_xent_backward", back));
     tensors
         .into_iter()
         .map(|(name, x)| (name, bits(&get(device, &x))))

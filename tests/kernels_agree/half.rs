@@ -3,7 +3,6 @@
 
 use half::f16;
 use parallax::device::Device;
-use parallax::device::kernels::{Activation, BatchStatistics, ChannelNorm};
 use parallax::device::philox::Philox;
 use parallax::device::shapes::{self, Conv2d, Pool2d};
 use parallax::tensor::{DType, Tensor};
@@ -11,8 +10,6 @@ use parallax::tensor::{DType, Tensor};
 use crate::compare::{agree, get, get_u32, narrow, normal, put, put_u32, random, wide};
 use crate::reference::Expected;
 use crate::{devices, reference};
-
-const EPS: f32 = 1e-5;
 
 /// The nearest f16 numbers, as f32.
 fn rounded(x: &[f32]) -> Vec<f32> {
@@ -299,166 +296,6 @@ fn convolution_and_its_gradients() {
     }
 }
 
-const BATCHES: [[usize; 4]; 11] = [
-    [1, 1, 1, 2],
-    [2, 1, 1, 1],
-    [1, 3, 5, 7],
-    [4, 17, 3, 3],
-    [129, 5, 3, 3],
-    [257, 2, 1, 1],
-    [3, 3, 65, 63],
-    [64, 17, 9, 9],
-    // Planes of whole eights.
-    [5, 19, 4, 6],
-    [1, 1, 2, 4],
-    [21, 3, 32, 32],
-];
-
-#[test]
-fn batch_norm_and_its_gradients() {
-    let mut rng = random(84);
-    let eps = f64::from(EPS);
-    for shape in BATCHES {
-        let count = shape.iter().product();
-        let c = [shape[1]];
-        let x = normal16(&mut rng, count);
-        let shortcut = normal16(&mut rng, count);
-        let [gamma, beta] = std::array::from_fn(|_| normal(&mut rng, shape[1]));
-        let (mean_expected, variance_expected) =
-            reference::batch_norm::statistics(shape, &wide(&x));
-        let mean = narrow(&mean_expected.value);
-        let variance = narrow(&variance_expected.value);
-        let statistics = (&wide(&mean)[..], &wide(&variance)[..]);
-        let affine = (&wide(&gamma)[..], &wide(&beta)[..]);
-        let identity = reference::batch_norm::batch_norm(shape, &wide(&x), statistics, affine, eps);
-        let relu = reference::batch_norm::activated(&identity, None);
-        let add_relu = reference::batch_norm::activated(&identity, Some(&wide(&shortcut)));
-        let mut dy = normal16(&mut rng, count);
-        // Where rounding decides on which side of the kink y lies, nothing may depend on it.
-        for (i, dy) in dy.iter_mut().enumerate() {
-            if identity.value[i].abs() <= identity.bound[i] {
-                *dy = 0.0;
-            }
-        }
-        let through = |rectified: bool| -> Vec<f64> {
-            let pass = |(i, &dy): (usize, &f32)| match rectified && identity.value[i] <= 0.0 {
-                true => 0.0,
-                false => f64::from(dy),
-            };
-            dy.iter().enumerate().map(pass).collect()
-        };
-        for (name, device) in devices::with_f16(devices::all()) {
-            let case = |what: &str| format!("{what} {shape:?} on {name}");
-            let norm = ChannelNorm {
-                statistics: BatchStatistics {
-                    mean: put(&device, &mean, &c),
-                    variance: put(&device, &variance, &c),
-                },
-                gamma: put(&device, &gamma, &c),
-                beta: put(&device, &beta, &c),
-                eps: EPS,
-            };
-            let [x16, shortcut16, dy16] = [&x, &shortcut, &dy].map(|x| put16(&device, x, &shape));
-            let found = device.batch_norm_statistics(&x16).expect(name);
-            agree(&case("mean"), &device, &found.mean, &c, &mean_expected);
-            agree(
-                &case("variance"),
-                &device,
-                &found.variance,
-                &c,
-                &variance_expected,
-            );
-            for (activation, expected) in [
-                (Activation::Identity, &identity),
-                (Activation::Relu, &relu),
-                (Activation::AddRelu(&shortcut16), &add_relu),
-            ] {
-                let y = device.batch_norm(&x16, &norm, activation).expect(name);
-                let case = case(&format!("batch_norm {activation:?}"));
-                agree16(&case, &device, &y, &shape, expected);
-            }
-            for (training, rectified) in
-                [(true, false), (true, true), (false, false), (false, true)]
-            {
-                let backward = match training {
-                    true => reference::batch_norm::training_backward,
-                    false => reference::batch_norm::evaluation_backward,
-                };
-                let dy = through(rectified);
-                let expected = backward(shape, &dy, &wide(&x), statistics, affine.0, eps);
-                let gradients = match training {
-                    true => device.batch_norm_training_backward(&dy16, &x16, &norm, rectified),
-                    false => device.batch_norm_evaluation_backward(&dy16, &x16, &norm, rectified),
-                }
-                .expect(name);
-                let case = case(&format!("training {training}, rectified {rectified},"));
-                let of_channels = [
-                    ("dbeta", &gradients.dbeta, &expected.dbeta),
-                    ("dgamma", &gradients.dgamma, &expected.dgamma),
-                ];
-                for (what, found, expected) in of_channels {
-                    agree(&format!("{what}, {case}"), &device, found, &c, expected);
-                }
-                let what = format!("dx, {case}");
-                agree16(&what, &device, &gradients.dx, &shape, &expected.dx);
-                if training {
-                    let place = device.copy(&x16).expect(name);
-                    let there = device
-                        .batch_norm_training_backward_in_place(&dy16, &place, &norm, rectified)
-                        .expect(name);
-                    assert_eq!(there.dx.id(), place.id(), "{what}");
-                    let [there, apart] = [&place, &gradients.dx].map(|x| get16(&device, x));
-                    assert!(there == apart, "in place of x: {what}");
-                } else {
-                    let y =
-                        rectified.then(|| put16(&device, &rounded(&narrow(&relu.value)), &shape));
-                    // A result so small that it is rounded to zero does not pass; it is no result of these inputs.
-                    let dx = device.batch_norm_evaluation_dx(&dy16, &norm, y.as_ref());
-                    let what = format!("dx alone, {case}");
-                    agree16(&what, &device, &dx.expect(name), &shape, &expected.dx);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_convolution_with_its_batch_norm_is_the_two_to_the_bit() {
-    let mut rng = random(85);
-    for (x_shape, w_shape, stride) in [
-        ([3, 5, 7, 6], [9, 5, 3, 3], 2),
-        ([9, 32, 16, 15], [33, 32, 3, 3], 1),
-    ] {
-        let conv = Conv2d { stride, padding: 1 };
-        let g = shapes::conv2d("test", x_shape, w_shape, conv).expect("a case that fits");
-        let x = normal16(&mut rng, x_shape.iter().product());
-        let w = normal(&mut rng, w_shape.iter().product());
-        let shortcut = normal16(&mut rng, g.y_shape().iter().product());
-        let c = [g.o];
-        let [mean, gamma, beta] = std::array::from_fn(|_| normal(&mut rng, g.o));
-        for (name, device) in devices::with_f16(devices::all()) {
-            let norm = ChannelNorm {
-                statistics: BatchStatistics {
-                    mean: put(&device, &mean, &c),
-                    variance: put(&device, &vec![1.5; g.o], &c),
-                },
-                gamma: put(&device, &gamma, &c),
-                beta: put(&device, &beta, &c),
-                eps: EPS,
-            };
-            let (x, w) = (put16(&device, &x, &x_shape), put(&device, &w, &w_shape));
-            let shortcut = put16(&device, &shortcut, &g.y_shape());
-            let activation = Activation::AddRelu(&shortcut);
-            let between = device.conv2d(&x, &w, conv).expect(name);
-            let two = device.batch_norm(&between, &norm, activation).expect(name);
-            let one = device
-                .conv2d_batch_norm(&x, &w, conv, &norm, activation)
-                .expect(name);
-            assert_eq!(get16(&device, &one), get16(&device, &two), "{name}");
-        }
-    }
-}
-
 #[test]
 fn pooling() {
     let mut rng = random(86);
@@ -525,18 +362,7 @@ fn types_that_do_not_fit_are_named() {
         let half = |shape: &[usize]| d.zeros(shape, DType::F16).expect(name);
         let float = |shape: &[usize]| d.zeros(shape, DType::F32).expect(name);
         let shape = [2, 3, 4, 4];
-        let (x, x16, w) = (float(&shape), half(&shape), float(&[3, 3, 3, 3]));
-        let norm = ChannelNorm {
-            statistics: BatchStatistics {
-                mean: float(&[3]),
-                variance: float(&[3]),
-            },
-            gamma: float(&[3]),
-            beta: float(&[3]),
-            eps: EPS,
-        };
-        let mut half_gamma = norm.clone();
-        half_gamma.gamma = half(&[3]);
+        let (x, x16) = (float(&shape), half(&shape));
         let to_u32 = DType::U32;
         for (argument, result) in [
             ("b", d.add(&x, &x16)),
@@ -545,25 +371,6 @@ fn types_that_do_not_fit_are_named() {
             ("w", d.conv2d(&x16, &half(&[3, 3, 3, 3]), conv)),
             ("w", d.conv2d_dx(&x16, &half(&[3, 3, 3, 3]), shape, conv)),
             ("dy", d.conv2d_dw(&x, &x16, [3, 3, 3, 3], conv)),
-            (
-                "shortcut",
-                d.batch_norm(&x16, &norm, Activation::AddRelu(&x)),
-            ),
-            ("gamma", d.batch_norm(&x16, &half_gamma, Activation::Relu)),
-            (
-                "dy",
-                d.batch_norm_training_backward(&x, &x16, &norm, true)
-                    .map(|g| g.dx),
-            ),
-            (
-                "dy",
-                d.batch_norm_training_backward_in_place(&x, &x16, &norm, true)
-                    .map(|g| g.dx),
-            ),
-            (
-                "shortcut",
-                d.conv2d_batch_norm(&x16, &w, conv, &norm, Activation::AddRelu(&x)),
-            ),
             (
                 "dy",
                 d.global_average_pool_backward(&half(&[2, 3]), shape, DType::F16),

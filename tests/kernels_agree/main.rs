@@ -1,5 +1,4 @@
 //! Every kernel of the vocabulary, on every device, against a float64 loop, at shapes that are awkward on purpose.
-//! (The kernels that make views have their own test, views_agree.)
 
 #[path = "../devices/mod.rs"]
 mod devices;
@@ -8,15 +7,11 @@ mod reference;
 
 mod compare;
 
-mod attack;
-mod batch_norm;
 mod conv2d;
 mod determinism;
 mod elementwise;
 mod gemm;
 mod half;
-mod losses;
-mod optimizer;
 mod pool;
 mod reduce;
 mod reference_gradients;
