@@ -2,8 +2,8 @@
 
 use half::f16;
 
-use super::Expected;
 use super::accuracy::FLUSH;
+use super::{Expected, devices};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Cast;
@@ -63,6 +63,21 @@ pub fn put16(device: &Device, data: &[f32], shape: &[usize]) -> Tensor {
         .expect("the cast of a test's input")
 }
 
+/// Zeros on the device.
+pub fn zeros(device: &Device, shape: &[usize]) -> Tensor {
+    Tensor::zeros(shape, DType::F32, device).expect("a small tensor")
+}
+
+/// u32 zeros on the device.
+pub fn zeros_u32(device: &Device, shape: &[usize]) -> Tensor {
+    Tensor::zeros(shape, DType::U32, device).expect("a small tensor")
+}
+
+/// f16 zeros on the device.
+pub fn zeros16(device: &Device, shape: &[usize]) -> Tensor {
+    Tensor::zeros(shape, DType::F16, device).expect("a small tensor")
+}
+
 /// Waits for an f32 tensor.
 pub fn get(x: &Tensor) -> Vec<f32> {
     x.to_vec().expect("the download of a test's result")
@@ -83,6 +98,20 @@ pub fn get16(x: &Tensor) -> Vec<f32> {
         .expect("the cast of a test's result"))
 }
 
+/// Pairs of devices that do not share tensors, with a description: the device that runs an operation,
+/// and the device of an argument.
+pub fn different_devices() -> Vec<(String, Device, Device)> {
+    let all = devices::all();
+    let pairs = (0..all.len()).flat_map(|i| (0..all.len()).map(move |j| (i, j)));
+    pairs
+        .filter(|(i, j)| i != j)
+        .map(|(i, j)| {
+            let case = format!("{}, with a tensor on {},", all[i].0, all[j].0);
+            (case, all[i].1.clone(), all[j].1.clone())
+        })
+        .collect()
+}
+
 /// Fails unless the call failed with a shape error that has a message.
 pub fn refused<T>(device: &str, what: &str, result: Result<T>) {
     match result {
@@ -92,6 +121,30 @@ pub fn refused<T>(device: &str, what: &str, result: Result<T>) {
             "{what} on {device}: '{operation}: {message}'"
         ),
         Err(error) => panic!("{what} on {device}: {error:?} is not a shape error"),
+    }
+}
+
+/// Fails unless the call failed with a shape error that names this argument.
+pub fn refused_argument<T>(device: &str, argument: &str, result: Result<T>) {
+    match result {
+        Ok(_) => panic!("{argument} on {device}: was accepted"),
+        Err(error @ Error::Shape { .. }) => {
+            let text = error.to_string();
+            let is_named = text.contains(&format!(" {argument} is "));
+            assert!(is_named, "'{argument}' on {device}: {text}");
+        }
+        Err(error) => panic!("{argument} on {device}: {error:?} is not a shape error"),
+    }
+}
+
+/// Fails unless the call, whose argument has no elements, returned zeros or failed with a shape error.
+pub fn zeros_or_refused(device: &str, what: &str, result: Result<Tensor>) {
+    match result {
+        Ok(y) => {
+            let y = get(&y);
+            assert!(y.iter().all(|y| *y == 0.0), "{what} on {device}: {y:?}");
+        }
+        Err(_) => refused(device, what, result),
     }
 }
 

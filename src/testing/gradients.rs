@@ -4,7 +4,9 @@ use super::devices;
 use crate::autograd::Var;
 use crate::autograd::gradcheck::{Leaf, relative_errors};
 use crate::error::Result;
+use crate::ops::Scale;
 use crate::philox::Philox;
+use crate::tensor::Tensor;
 
 /// The largest relative error of a leaf's gradient, in the Euclidean norm.
 const TOLERANCE: f64 = 2e-3;
@@ -59,4 +61,34 @@ pub fn spaced(stream: u32, shape: &[usize]) -> Leaf {
     let mut values: Vec<f32> = (0..count).map(|i| 0.1 * (i as f32 - middle)).collect();
     rng(stream).shuffle(&mut values);
     Leaf::new(shape, values)
+}
+
+/// `y = 3 x` with a backward pass that multiplies the gradient of `y` by `factor`, or ignores it if
+/// there is no factor.
+fn wrong_scale(x: &Var, factor: Option<f32>) -> Result<Var> {
+    let y = x.device().run(Scale {
+        factor: 3.0,
+        x: x.tensor(),
+    })?;
+    x.record("wrong_scale", y, [("x", x)], move |device, dy| {
+        let dx = match factor {
+            Some(factor) => device.run(Scale { factor, x: &dy })?,
+            None => Tensor::from_slice(&vec![3.0f32; dy.len()], dy.shape(), device)?,
+        };
+        Ok([dx])
+    })
+}
+
+#[test]
+fn the_checker_catches_a_backward_pass_that_is_wrong() {
+    let error = |factor| {
+        let leaves = [normal_leaf(1, &[3, 4])];
+        let function = |x: &[Var]| wrong_scale(&x[0], factor);
+        relative_errors(&devices::cpu(), &leaves, STEP, function).expect("a small graph")[0]
+    };
+    assert!(error(Some(3.0)) < 1e-4, "right: {}", error(Some(3.0)));
+    let three_percent = error(Some(3.0 * 1.03));
+    assert!((0.028..0.032).contains(&three_percent), "{three_percent}");
+    assert!(error(None) > 0.1, "forgotten dy: {}", error(None));
+    assert!(error(Some(-3.0)) > 1.0, "sign: {}", error(Some(-3.0)));
 }
