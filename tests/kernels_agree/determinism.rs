@@ -33,34 +33,6 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     };
 
     let mut tensors = Vec::new();
-    tensors.push(("sum", device.sum(&x).unwrap()));
-    tensors.push(("sum_rows", device.sum_rows(&rows).unwrap()));
-    let transposed = Gemm {
-        transpose_a: true,
-        transpose_b: false,
-    };
-    tensors.push(("gemm", device.gemm(transposed, &a, &b).unwrap()));
-    let plain = Gemm::default();
-    tensors.push(("gemm, long K", device.gemm(plain, &a, &rows).unwrap()));
-    let y = device.conv2d(&x, &w, conv).unwrap();
-    tensors.push(("conv2d_dx", device.conv2d_dx(&y, &w, shape, conv).unwrap()));
-    tensors.push((
-        "conv2d_dw",
-        device.conv2d_dw(&y, &x, [33, 17, 3, 3], conv).unwrap(),
-    ));
-    tensors.push(("conv2d", y));
-    // Enough channels for Winograd's transforms on the CPU device, with more tiles than channels and with fewer.
-    for shape in [[9, 32, 16, 15], [17, 32, 4, 4]] {
-        let (x, w_shape) = (tensor(&shape), [33, shape[1], 3, 3]);
-        let w = tensor(&w_shape);
-        let y = device.conv2d(&x, &w, conv).unwrap();
-        let dx = device.conv2d_dx(&y, &w, shape, conv).unwrap();
-        tensors.push(("wide conv2d_dx", dx));
-        let dw = device.conv2d_dw(&y, &x, w_shape, conv).unwrap();
-        tensors.push(("wide conv2d_dw", dw));
-        tensors.push(("wide conv2d", y));
-    }
-
     let statistics = device.batch_norm_statistics(&x).unwrap();
     let norm = ChannelNorm {
         statistics: statistics.clone(),
@@ -81,16 +53,6 @@ fn results(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     tensors.push(("batch_norm dx", gradients.dx));
     tensors.push(("batch_norm dgamma", gradients.dgamma));
     tensors.push(("batch_norm dbeta", gradients.dbeta));
-
-    let pooled = device.max_pool2d(&x, pool).unwrap();
-    let back = device
-        .max_pool2d_backward(&pooled.y, &pooled.argmax, shape, pool)
-        .unwrap();
-    tensors.push(("max_pool2d_backward", back));
-    tensors.push((
-        "global_average_pool",
-        device.global_average_pool(&x).unwrap(),
-    ));
 
     let forward = device.softmax_cross_entropy(&rows, &classes).unwrap();
     let back = device

@@ -10,16 +10,9 @@ mod compare;
 
 mod attack;
 mod batch_norm;
-mod conv2d;
 mod determinism;
-mod elementwise;
-mod gemm;
 mod half;
 mod losses;
 mod optimizer;
-mod pool;
-mod reduce;
 mod reference_gradients;
 mod shape_errors;
-mod storage;
-mod variants;
