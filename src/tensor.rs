@@ -1,6 +1,9 @@
 //! A tensor: a shape, an element type, and storage on a device. Tensors are contiguous and in
 //! row-major order.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 

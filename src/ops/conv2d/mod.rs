@@ -141,12 +141,20 @@ pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize)
             "kernel {kernel} and stride {stride} must be at least 1"
         ));
     }
-    if size + 2 * padding < kernel {
-        return wrong(format!(
+    // Positions are i32 in the kernels.
+    let padded = padding
+        .checked_mul(2)
+        .and_then(|both_sides| both_sides.checked_add(size))
+        .filter(|&padded| padded <= i32::MAX as usize);
+    match padded {
+        None => wrong(format!(
+            "an input of {size} with padding {padding} has more than 2^31 - 1 pixels; use less padding"
+        )),
+        Some(padded) if padded < kernel => wrong(format!(
             "a kernel of {kernel} does not fit an input of {size} with padding {padding}"
-        ));
+        )),
+        Some(padded) => Ok((padded - kernel) / stride + 1),
     }
-    Ok((size + 2 * padding - kernel) / stride + 1)
 }
 
 /// The forward pass, `y [N, O, OH, OW]`.

@@ -38,7 +38,7 @@ impl Pool2dOptions {
             stride,
             padding,
         } = self;
-        if 2 * padding > kernel {
+        if padding > kernel / 2 {
             let message = format!(
                 "padding {padding} is more than half of kernel {kernel}: a window could contain padding only"
             );

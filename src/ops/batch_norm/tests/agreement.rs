@@ -297,65 +297,6 @@ fn x_may_be_its_own_gradient() {
     }
 }
 
-/// Some of these use Winograd's method on the CPU, with transformed kernels or inputs kept, and
-/// blocks of several images.
-#[test]
-fn a_convolution_with_its_batch_norm_has_the_bits_of_the_two() {
-    let mut rng = random(44);
-    for (x_shape, o, kernel, stride) in [
-        ([3, 5, 7, 6], 9, 3, 2),
-        ([2, 4, 33, 33], 7, 1, 1),
-        ([9, 6, 4, 4], 5, 1, 1),
-        ([9, 32, 16, 15], 33, 3, 1),
-        ([3, 32, 4, 4], 40, 3, 1),
-    ] {
-        let w_shape = [o, x_shape[1], kernel, kernel];
-        let options = Conv2dOptions {
-            stride,
-            padding: kernel / 2,
-        };
-        let geometry = ConvGeometry::new(x_shape, w_shape, options);
-        let y_shape = geometry.expect("a case that fits").y_shape();
-        let w = normal(&mut rng, w_shape.iter().product());
-        for kind in [Kind::Standard, Kind::Half] {
-            let x = kind.input(&mut rng, x_shape);
-            let shortcut = kind.input(&mut rng, y_shape);
-            let numbers = Numbers::new(&mut rng, y_shape, &shortcut);
-            for (name, device) in kind.devices() {
-                // The packed weight of the last two cases is larger than a small binding.
-                if name == devices::SLICED && o > 32 {
-                    continue;
-                }
-                let conv = Conv2d {
-                    x: &kind.put(&device, &x, x_shape),
-                    w: &put(&device, &w, &w_shape),
-                    options,
-                };
-                let norm = &numbers.put(&device);
-                let shortcut = kind.put(&device, &shortcut, y_shape);
-                let between = &device.run(conv).expect(name);
-                for (what, activation) in activations(&shortcut) {
-                    let two = device.run(BatchNorm {
-                        x: between,
-                        norm,
-                        activation,
-                    });
-                    let one = device.run(Conv2dBatchNorm {
-                        conv,
-                        norm,
-                        activation,
-                    });
-                    let (one, two) = (one.expect(name), two.expect(name));
-                    assert_eq!(one.shape(), y_shape);
-                    assert_eq!(one.dtype(), kind.dtype());
-                    let case = format!("{what} {kind:?} {y_shape:?} on {name}");
-                    assert!(bytes(&one) == bytes(&two), "{case}: other bits");
-                }
-            }
-        }
-    }
-}
-
 #[test]
 fn running_statistics_move_unless_the_gate_is_set() {
     let mut rng = random(43);

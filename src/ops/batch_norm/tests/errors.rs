@@ -34,21 +34,6 @@ fn forward(x: &Tensor, norm: &ChannelNorm, activation: Activation<&Tensor>) -> R
     })
 }
 
-/// A convolution of `x` with a weight `[3, 3, 1, 1]`, and the norm.
-fn fused(x: &Tensor, norm: &ChannelNorm, activation: Activation<&Tensor>) -> Result<Tensor> {
-    let device = x.device();
-    let conv = Conv2d {
-        x,
-        w: &zeros(&device, &[3, 3, 1, 1]),
-        options: POINTWISE,
-    };
-    device.run(Conv2dBatchNorm {
-        conv,
-        norm,
-        activation,
-    })
-}
-
 /// The backward pass, of an `x` that is shared or not.
 fn backward_of(
     dy: &Tensor,
@@ -107,7 +92,6 @@ fn a_norm_needs_one_number_per_channel() {
         ] {
             let norm = &norm;
             refused(name, what, forward(x, norm, Activation::Identity));
-            refused(name, what, fused(x, norm, Activation::Relu));
             for statistics in [Statistics::OfTheBatch, Statistics::Constant] {
                 refused(name, what, backward_of(dy, x.clone(), norm, statistics));
                 let unshared = zeros(&device, &SHAPE);
@@ -127,7 +111,6 @@ fn activations_need_one_shape_and_type() {
         refused(name, "x", forward(matrix, norm, Activation::Identity));
         let add_other = Activation::AddRelu(other);
         refused(name, "shortcut", forward(x, norm, add_other));
-        refused(name, "shortcut of conv2d", fused(x, norm, add_other));
         for dy in [other, integers] {
             for statistics in [Statistics::OfTheBatch, Statistics::Constant] {
                 refused(name, "dy", backward_of(dy, x.clone(), norm, statistics));
@@ -183,7 +166,6 @@ fn f16_and_f32_do_not_mix() {
         };
         let add_f32 = Activation::AddRelu(x);
         refused_argument(name, "shortcut", forward(x16, norm, add_f32));
-        refused_argument(name, "shortcut", fused(x16, norm, add_f32));
         let gamma = forward(x16, half_gamma, Activation::Relu);
         refused_argument(name, "gamma", gamma);
         let statistics = Statistics::OfTheBatch;
