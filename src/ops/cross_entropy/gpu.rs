@@ -10,7 +10,7 @@ use crate::ops::elementwise::Scale;
 use crate::ops::reduce::Sum;
 use crate::tensor::Tensor;
 
-/// The uniform of a slice of a batch of `n` rows.
+/// The uniform for some rows of a batch of `n`.
 fn params(slice: &Slice<'_>, [n, classes]: [usize; 2]) -> Params {
     Params {
         rows: slice.rows,

@@ -1,4 +1,5 @@
-//! Launches of `shaders/nt_xent.wgsl`, between matrix products of some rows of z with all rows.
+//! Launches of `shaders/nt_xent.wgsl`, which processes matrix products of some rows of z with all
+//! rows.
 
 use std::ops::Range;
 
@@ -15,15 +16,15 @@ use crate::ops::gemm::{Gemm, transposed};
 use crate::ops::reduce::Sum;
 use crate::tensor::Tensor;
 
-/// Elements of the products that are held at a time, unless one row of them is longer: 64 MiB.
+/// Maximum number of products in memory, unless one row has more: 64 MiB.
 const SCRATCH: usize = 16 << 20;
 
-/// Ranges of rows whose products with all `n` rows fit the scratch and a binding.
+/// Ranges of rows whose products with all `n` rows fit `SCRATCH` and a binding.
 fn ranges(gpu: &Gpu, n: usize) -> Result<Vec<Range<usize>>> {
     gpu.cut_rows(n, &[n], (SCRATCH / n).max(1))
 }
 
-/// Products `[rows, n]` of some rows of z with all rows.
+/// The products `[rows, n]` of some rows of z with all rows.
 fn products(gpu: &Gpu, z: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     if rows.len() == z.shape()[0] {
         return gpu.run(Gemm::new(z, transposed(z)));
@@ -84,7 +85,7 @@ impl RunOn<Gpu> for NtXentBackward<'_> {
 }
 
 impl NtXentBackward<'_> {
-    /// Some rows of dz.
+    /// Computes some rows of dz.
     fn gradient(&self, gpu: &Gpu, n: usize, rows: &Range<usize>) -> Result<Tensor> {
         let kernel = match n % 4 {
             0 => &vec4::WEIGH,
