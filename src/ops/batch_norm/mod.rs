@@ -4,7 +4,7 @@
 //! Forward: `y = activation(xhat gamma + beta)` with `xhat = (x - mean) / sqrt(variance + eps)`.
 //! Backward, with `m = N H W`:
 //!
-//! 1. if the activation is a ReLU, `dy` is set to 0 where `y <= 0`; the result is also the gradient
+//! 1. if the activation is a ReLU, `dy` is set to 0 unless `y > 0`; the result is also the gradient
 //!    of the shortcut
 //! 2. `dbeta = sum dy`
 //! 3. `dgamma = sum dy xhat`
@@ -204,8 +204,8 @@ pub struct BatchNormBackward<'a> {
     pub dy: &'a Tensor,
     pub x: Tensor,
     pub norm: &'a ChannelNorm,
-    /// Whether the activation is [`Activation::Relu`]. If so, `dy` is set to 0 where
-    /// `xhat gamma + beta <= 0`, which is recomputed from `x`.
+    /// Whether the activation is [`Activation::Relu`]. If so, `dy` is set to 0 unless
+    /// `xhat gamma + beta > 0`, which is recomputed from `x`.
     pub is_rectified: bool,
     pub statistics: Statistics,
 }
@@ -232,8 +232,8 @@ impl Op for BatchNormBackward<'_> {
 }
 
 /// The gradient of the input alone, for constant statistics:
-/// `dx = dy gamma / sqrt(variance + eps)`. If `y`, the result of a ReLU, is given, `dx` is 0 where
-/// `y <= 0`.
+/// `dx = dy gamma / sqrt(variance + eps)`. If `y`, the result of a ReLU, is given, `dx` is 0 unless
+/// `y > 0`.
 pub struct BatchNormDx<'a> {
     pub dy: &'a Tensor,
     pub norm: &'a ChannelNorm,

@@ -12,7 +12,7 @@
 //! [`Conv2dBatchNorm`] computes a convolution, a batch norm with constant statistics and an
 //! activation, for evaluation. Its backward pass:
 //!
-//! 1. if the activation is a ReLU, `dy` is set to 0 where the result `y <= 0`; the outcome is also
+//! 1. if the activation is a ReLU, `dy` is set to 0 unless the result `y > 0`; the outcome is also
 //!    the gradient of the shortcut
 //! 2. the gradient of the convolution's result is `dy gamma / sqrt(variance + eps)`
 //! 3. `dx` is computed from it as above
@@ -140,12 +140,12 @@ pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize)
     let wrong = |message: String| Err(Error::shape("", message));
     if stride == 0 || kernel == 0 {
         return wrong(format!(
-            "the kernel is {kernel} and the stride is {stride}; expected 1 or more"
+            "kernel {kernel} and stride {stride} must be at least 1"
         ));
     }
     if size + 2 * padding < kernel {
         return wrong(format!(
-            "a kernel of {kernel} pixels is larger than an input of {size} with padding {padding}"
+            "a kernel of {kernel} does not fit an input of {size} with padding {padding}"
         ));
     }
     Ok((size + 2 * padding - kernel) / stride + 1)

@@ -22,7 +22,7 @@ pub(super) fn one_per_image(check: &Check<'_>, images: usize, parameters: usize)
     match images == parameters {
         true => Ok(()),
         false => Err(check.error(format!(
-            "{parameters} parameters for {images} images; expected one per image"
+            "{parameters} parameters were given for {images} images; expected one per image"
         ))),
     }
 }
@@ -140,7 +140,7 @@ impl Op for PaddedCrops<'_> {
         // With a larger padding, a crop can be all zeros. The limit also keeps offsets within u32.
         if padding > h.max(w) {
             return Err(check.error(format!(
-                "padding is {padding}; expected at most the larger side of the images, {h} x {w}"
+                "padding {padding} is larger than the images, {h} x {w}; use a smaller padding"
             )));
         }
         let is_outside = |crop: &&PaddedCrop| {
@@ -148,7 +148,7 @@ impl Op for PaddedCrops<'_> {
         };
         if let Some(crop) = self.crops.iter().find(is_outside) {
             return Err(check.error(format!(
-                "{crop:?} is not within the padded image; with padding {padding}, offsets are at most {}",
+                "{crop:?} is not within the image padded by {padding}; offsets are at most {}",
                 2 * padding
             )));
         }

@@ -41,7 +41,7 @@ impl Pool2dOptions {
         } = self;
         if 2 * padding > kernel {
             let message = format!(
-                "padding {padding} is more than half of kernel {kernel}, so a window could contain only padding; use less padding"
+                "padding {padding} is more than half of kernel {kernel}: a window could contain padding only"
             );
             return Err(Error::shape("", message));
         }

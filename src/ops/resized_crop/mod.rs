@@ -53,7 +53,7 @@ impl Op for ResizedCrops<'_> {
         let [n, c, h, w] = self.x.nchw("", "x")?;
         check.f32("x", self.x)?;
         if size == 0 {
-            return Err(check.error("the size is 0; use 1 or more"));
+            return Err(check.error("the size is 0; it must be at least 1"));
         }
         if h.max(w).max(size) > LARGEST_SIDE {
             return Err(check.error(format!(

@@ -46,7 +46,7 @@ impl Op for Uniform<'_> {
         let (low, high) = (self.low, self.high);
         if !(low.is_finite() && high.is_finite() && low <= high) {
             return Err(check.error(format!(
-                "low is {low} and high is {high}; expected finite numbers, low at most high"
+                "low {low} and high {high} are not a range; expected finite numbers, low at most high"
             )));
         }
         check.elements(self.shape)

@@ -116,7 +116,7 @@ impl Layer {
     /// Whether the algorithm is faster than the direct one and as accurate.
     fn is_suitable(self) -> bool {
         let direct = self.output[0] * self.output[1] * KERNEL * KERNEL;
-        // Tiles at the edge also compute outputs outside the image, so a third must be saved.
+        // Tiles at the edge also compute outputs outside the image. Saves a third or more.
         let is_cheaper = 3 * self.tiles().per_image() * PRODUCTS <= 2 * direct;
         // Outputs in a corner have the fewest taps inside the image.
         let terms = self.c * (KERNEL - self.padding).pow(2);

@@ -1,10 +1,10 @@
 //! The matrix products at the 36 points.
 //!
-//! The transforms already write the layout that the products read, so no operand is packed, which
-//! would dominate the time of matrices this small. The right operand and the result are in panels
-//! of 32 columns, and the left operand is row-major. A tile of the result stays in registers: 8
-//! rows x 32 columns with AVX-512, 6 x 16 with AVX2. Each term of the sum multiplies a row of the
-//! panel by one number per row of the tile.
+//! The transforms already write the layout that the products read, so no operand is packed. Packing
+//! would take too long for matrices this small. The right operand and the result are in panels of
+//! 32 columns, and the left operand is row-major. A tile of the result stays in registers: 8 rows x
+//! 32 columns with AVX-512, 6 x 16 with AVX2. Each term of the sum multiplies a row of the panel by
+//! one number per row of the tile.
 
 use super::layout::{Matrices, PANEL};
 use super::transforms::PRODUCTS;
