@@ -22,6 +22,16 @@ fn params(slice: &Slice<'_>, [n, classes]: [usize; 2]) -> Params {
     }
 }
 
+impl RowLoss {
+    /// Computes the mean of the losses of the rows.
+    pub(in crate::ops) fn mean(gpu: &Gpu, losses: &Tensor, log_sum_exp: Tensor) -> Result<Self> {
+        let sum = &gpu.run(Sum { x: losses })?;
+        let factor = 1.0 / losses.len() as f32;
+        let loss = gpu.run(Scale { factor, x: sum })?;
+        Ok(RowLoss { loss, log_sum_exp })
+    }
+}
+
 impl RunOn<Gpu> for CrossEntropy<'_> {
     fn run(&self, gpu: &Gpu, [n, classes]: [usize; 2]) -> Result<RowLoss> {
         let (log_sum_exp, losses) = (gpu.floats(&[n])?, gpu.floats(&[n])?);
@@ -32,12 +42,7 @@ impl RunOn<Gpu> for CrossEntropy<'_> {
             .write("new_log_sum_exp", &log_sum_exp, 1)
             .write("losses", &losses, 1)
             .run(|slice| (params(slice, [n, classes]), Grid::Workgroups(slice.rows)))?;
-        let sum = &gpu.run(Sum { x: &losses })?;
-        let factor = 1.0 / n as f32;
-        Ok(RowLoss {
-            loss: gpu.run(Scale { factor, x: sum })?,
-            log_sum_exp,
-        })
+        RowLoss::mean(gpu, &losses, log_sum_exp)
     }
 }
 

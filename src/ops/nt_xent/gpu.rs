@@ -11,9 +11,7 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::ops::copy::Slice;
 use crate::ops::cross_entropy::RowLoss;
-use crate::ops::elementwise::Scale;
 use crate::ops::gemm::{Gemm, transposed};
-use crate::ops::reduce::Sum;
 use crate::tensor::Tensor;
 
 /// Maximum number of products in memory, unless one row has more: 64 MiB.
@@ -60,12 +58,7 @@ impl RunOn<Gpu> for NtXent<'_> {
                 .write("losses", &losses, ..)
                 .run(|_| params(n, &rows, self.temperature))?;
         }
-        let sum = &gpu.run(Sum { x: &losses })?;
-        let factor = 1.0 / n as f32;
-        Ok(RowLoss {
-            loss: gpu.run(Scale { factor, x: sum })?,
-            log_sum_exp,
-        })
+        RowLoss::mean(gpu, &losses, log_sum_exp)
     }
 }
 
