@@ -450,6 +450,6 @@ fn chunks_that_cannot_be_are_refused() {
             Ok(_) => panic!("{images} is taken"),
         }
     };
-    assert!(refused(0).contains("--micro-batch is 0; use 1 to 8"));
-    assert!(refused(9).contains("--micro-batch 9 is larger than the batch of 8"));
+    assert!(refused(0).contains("the micro-batch is 0 images; use 1 to 8"));
+    assert!(refused(9).contains("the micro-batch of 9 images is larger than the batch of 8"));
 }

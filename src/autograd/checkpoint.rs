@@ -1,18 +1,18 @@
-//! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a part of
-//! a network that keeps only its input. The backward pass runs the part once more, records it, and then
-//! runs it backward.
+//! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a
+//! part of a network saves only its input. The backward pass runs the part again, records it, and
+//! computes its gradients.
 
 use super::{PassOptions, Tape, Var};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 impl Var {
-    /// `forward(self)`, of which only the input is kept for the backward pass. `parameters` are the
-    /// tensors that `forward` uses as leaves. Changes of buffers are requested once, by the first run.
+    /// Computes `forward(self)` and saves only the input for the backward pass. `parameters` are
+    /// the tensors that `forward` uses as leaves. Only the first run requests updates of buffers.
     ///
     /// # Errors
-    /// Those of `forward`. In the backward pass, `Error::Shape` if the result does not depend on one of
-    /// the parameters.
+    /// Those of `forward`. In the backward pass, `Error::Shape` if the result does not depend on
+    /// one of the parameters.
     pub fn checkpoint(
         &self,
         parameters: &[&Tensor],
@@ -37,22 +37,22 @@ impl Var {
         let parameters: Vec<Tensor> = parameters.iter().map(|&p| p.clone()).collect();
         let y = y.tensor().clone();
         self.record_some("checkpoint", y, &inputs, move |device, dy| {
-            // The changes of buffers that the second run requests are dropped with its tape.
+            // The updates of buffers that the second run requests are dropped with its tape.
             let second = Tape::with(device, options);
             let x = saved_x.tensor(device)?;
-            let input = match needs_dx {
-                true => second.input(&x),
-                false => second.constant(&x),
+            let y = match needs_dx {
+                true => forward(&second.input(&x))?,
+                false => forward(&second.constant(&x))?,
             };
-            let y = forward(&input)?;
-            // The result is at hand, so the backward pass need not compute it a third time.
+            // Otherwise the backward pass of the last operation would compute y a third time.
             y.keep();
             let gradients = y.backward_from(dy)?;
             let of = |leaf: &Tensor| {
                 gradients.of(leaf).cloned().ok_or_else(|| {
                     let shape = leaf.shape();
-                    let message =
-                        format!("its result does not depend on a leaf of shape {shape:?}");
+                    let message = format!(
+                        "the result does not depend on a parameter or input of shape {shape:?}"
+                    );
                     Error::shape("checkpoint", message)
                 })
             };

@@ -1,10 +1,9 @@
 //! Checks gradients against central differences.
 //!
-//! The function under test maps leaves to a result `y` of any shape. The checker draws a coefficient
-//! `c_i` for each element and computes `loss = sum_i c_i y_i` on the host in f64, so that only the
-//! rounding of y remains. Each element of each leaf is moved by `+- h`, and
-//! `(loss(x + h) - loss(x - h)) / 2h` is compared with the gradient of the tape for `dy = c`. No
-//! coefficient is 1, so that a backward pass which ignores `dy` is detected.
+//! The function under test maps leaves to a result `y` of any shape. The loss is `sum_i c_i y_i`
+//! with random coefficients `c`, computed on the host in float64. The difference quotient
+//! `(loss(x + h) - loss(x - h)) / 2h` of each element of each leaf is compared with the gradient of
+//! the tape for `dy = c`. No coefficient is 1, so a backward pass that ignores `dy` is detected.
 
 use super::{PassOptions, Tape, Var};
 use crate::device::Device;
@@ -12,7 +11,7 @@ use crate::error::Result;
 use crate::philox::Philox;
 use crate::tensor::Tensor;
 
-/// The numbers of one leaf.
+/// The values of one leaf.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     pub shape: Vec<usize>,
@@ -29,11 +28,12 @@ impl Leaf {
     }
 }
 
-/// Compares the gradients of `function` at `leaves` with central differences, and returns for each leaf the relative
-/// error `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm; 0 where both are zero.
+/// Compares the gradients of `function` at `leaves` with central differences. Returns the relative
+/// error of each leaf, `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm,
+/// or 0 if both are zero.
 ///
-/// A step is `step` times the leaf's root mean square; 1e-2 suits f32. Keep the leaves farther than a step from kinks.
-/// It runs `function` twice for each number of each leaf.
+/// The step `h` is `step` times the root mean square of the leaf; 1e-2 suits f32. No kink may be
+/// within a step of a leaf. The function runs twice per element of each leaf.
 ///
 /// # Errors
 /// Those of `function` and of its backward pass.
@@ -72,12 +72,12 @@ pub fn relative_errors(
             Some(gradient) => gradient.to_vec::<f32>()?,
             None => vec![0.0; leaf.values.len()],
         };
-        let size = step * root_mean_square(&leaf.values);
+        let h = step * root_mean_square(&leaf.values);
         let mut values = leaf.values.clone();
-        let (mut apart, mut tape_norm, mut difference_norm) = (0.0, 0.0, 0.0);
+        let (mut error, mut tape_norm, mut difference_norm) = (0.0, 0.0, 0.0);
         for i in 0..values.len() {
             let x = leaf.values[i];
-            let (above, below) = ((f64::from(x) + size) as f32, (f64::from(x) - size) as f32);
+            let (above, below) = ((f64::from(x) + h) as f32, (f64::from(x) - h) as f32);
             values[i] = above;
             let loss_above = loss(index, &values)?;
             values[i] = below;
@@ -85,34 +85,39 @@ pub fn relative_errors(
             values[i] = x;
             let difference = (loss_above - loss_below) / (f64::from(above) - f64::from(below));
             let gradient = f64::from(analytic[i]);
-            apart += (gradient - difference).powi(2);
+            error += (gradient - difference).powi(2);
             tape_norm += gradient.powi(2);
             difference_norm += difference.powi(2);
         }
         let norm = f64::max(tape_norm, difference_norm).sqrt();
-        errors.push(if norm == 0.0 {
+        // 0 if both norms are 0, and NaN if a gradient is.
+        errors.push(if error == 0.0 {
             0.0
         } else {
-            apart.sqrt() / norm
+            error.sqrt() / norm
         });
     }
     Ok(errors)
 }
 
-/// Numbers of either sign with a size in [0.5, 1.5), none of them 1.
+/// Random numbers of both signs with a magnitude in [0.5, 1.5), none of which is 1.
 fn coefficients(count: usize) -> Vec<f32> {
     let mut rng = Philox::new(0x9e37, [0; 3]);
     let draw = |_| {
-        let size = rng.uniform(0.5, 1.5);
-        let size = if size == 1.0 { 1.25 } else { size };
-        if rng.below(2) == 0 { size } else { -size }
+        let magnitude = rng.uniform(0.5, 1.5);
+        let magnitude = if magnitude == 1.0 { 1.25 } else { magnitude };
+        if rng.below(2) == 0 {
+            magnitude
+        } else {
+            -magnitude
+        }
     };
     (0..count).map(draw).collect()
 }
 
-/// The size of a typical element; 1 for a leaf of zeros.
+/// The root mean square, or 1 if all values are zero.
 fn root_mean_square(values: &[f32]) -> f64 {
     let sum: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
-    let size = (sum / values.len() as f64).sqrt();
-    if size > 0.0 { size } else { 1.0 }
+    let root = (sum / values.len() as f64).sqrt();
+    if root > 0.0 { root } else { 1.0 }
 }

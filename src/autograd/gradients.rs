@@ -25,8 +25,8 @@ impl Gradients {
         self.by_leaf.get(&leaf_key(leaf))
     }
 
-    /// The factor by which the gradients are too large: the loss scale of the tape. An optimiser
-    /// divides by it.
+    /// The loss scale of the tape, by which the gradients are multiplied. An optimiser divides by
+    /// it.
     pub fn scale(&self) -> f32 {
         self.scale
     }
@@ -36,15 +36,14 @@ impl Gradients {
         self.by_leaf.values()
     }
 
-    /// Adds the gradients of another backward pass, leaf by leaf: those of the sum of two losses that
-    /// were recorded on two tapes.
+    /// Adds the gradients of another backward pass, leaf by leaf.
     ///
     /// # Errors
-    /// `Error::Device` if memory is short; `Error::Usage` if the two have different scales.
+    /// `Error::Device` if memory is short; `Error::Usage` if the loss scales differ.
     pub fn add(&mut self, device: &Device, other: Gradients) -> Result<()> {
         if other.scale != self.scale {
             return Err(Error::usage(format!(
-                "gradients with the loss scales {} and {} cannot be added; record both passes with one loss scale",
+                "gradients with the loss scales {} and {} cannot be added; use one loss scale for both passes",
                 other.scale, self.scale
             )));
         }
@@ -57,7 +56,7 @@ impl Gradients {
     }
 }
 
-/// Adds `gradient` to the gradient in `slot`.
+/// Adds `gradient` to the sum in `slot`.
 pub(super) fn accumulate(
     device: &Device,
     slot: &mut Option<Tensor>,

@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation: a tape that records operations, and their gradients.
 //!
-//! [`crate::ops`] defines the operations as methods of [`Var`], with what each of them saves.
+//! [`crate::ops`] defines the operations, which are methods of [`Var`].
 
 mod checkpoint;
 pub mod gradcheck;

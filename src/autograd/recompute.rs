@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// A value as an operation saves it for its backward pass.
+/// A value that an operation saves for its backward pass.
 #[derive(Clone)]
 pub(crate) enum Saved {
     Tensor(Tensor),
@@ -15,12 +15,12 @@ pub(crate) enum Saved {
 }
 
 impl Saved {
-    /// The value, recomputed if it was not kept.
+    /// The value, which is recomputed unless it is in memory.
     pub(crate) fn tensor(&self, device: &Device) -> Result<Tensor> {
         self.clone().into_tensor(device)
     }
 
-    /// The value, for its last use here: nothing in the operation shares it afterwards.
+    /// As [`Saved::tensor`], for the last use in an operation, which may then own the tensor alone.
     pub(crate) fn into_tensor(self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor),
@@ -28,7 +28,7 @@ impl Saved {
         }
     }
 
-    /// The value, if it is only needed to recompute another one.
+    /// As [`Saved::tensor`], for the recomputation of another value. Only some of these are kept.
     pub(crate) fn intermediate(&self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor.clone()),
@@ -36,7 +36,7 @@ impl Saved {
         }
     }
 
-    /// The number of values that are recomputed, one from the other, to get this one.
+    /// The length of the chain of recomputations that ends with this value.
     fn depth(&self) -> usize {
         match self {
             Saved::Tensor(_) => 0,
@@ -48,14 +48,14 @@ impl Saved {
 /// Keeps every `KEPT`-th value of a recomputation chain.
 const KEPT: usize = 4;
 
-/// A value that is cheap to compute from others that are saved anyway, such as a normalised activation
-/// from the result of its convolution. It takes no memory between its last use in the forward pass and
-/// its first use in the backward pass. From then on it is kept until every operation that saved it has
-/// run backward.
+/// A value that is cheap to compute from others that are saved anyway, such as a normalised
+/// activation from the result of its convolution. It takes no memory between its last use in the
+/// forward pass and its first use in the backward pass. From then on it is kept until every
+/// operation that saved it has run its backward pass.
 ///
-/// The last activation of a stage is recomputed from that of the block before it, and so on to the
-/// first. Every fourth one of this chain is kept: each of the others is then at most three steps away,
-/// for a quarter of the memory of keeping all.
+/// The last activation of a stage is recomputed from the last activation of the block before it,
+/// and so on to the first block. Of the values of this chain, only every [`KEPT`]-th is kept. This
+/// takes a quarter of the memory, and no value is more than three recomputations away.
 pub(crate) struct Recompute {
     compute: Box<dyn Fn(&Device) -> Result<Tensor>>,
     depth: usize,
@@ -63,8 +63,8 @@ pub(crate) struct Recompute {
 }
 
 impl Recompute {
-    /// A value that `compute` returns. `before` is the value that it is computed from, if that may have
-    /// to be recomputed too.
+    /// The value that `compute` returns. `before` is the value in the chain from which it is
+    /// computed, if there is one.
     pub(crate) fn new(
         before: Option<&Saved>,
         compute: impl Fn(&Device) -> Result<Tensor> + 'static,
@@ -76,7 +76,7 @@ impl Recompute {
         })
     }
 
-    /// Keeps `value`, which equals the value that would be computed.
+    /// Keeps `value`, which must equal the result of the recomputation.
     pub(super) fn keep(&self, value: &Tensor) {
         self.kept.replace(Some(value.clone()));
     }

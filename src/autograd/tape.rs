@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::reduce::CheckFinite;
 use crate::tensor::{DType, Tensor};
 
-/// How layers behave that differ between training and evaluation.
+/// The behaviour of layers that differ between training and evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Batch norm uses the statistics of the batch, and updates the running statistics.
@@ -26,15 +26,16 @@ pub struct PassOptions {
     pub mode: Mode,
     /// The element type in which networks store activations and their gradients: f32 or f16.
     pub activations: DType,
-    /// Whether networks keep only the inputs of their blocks, and compute the rest again in the
-    /// backward pass ([`Var::checkpoint`]): the same bits, with less memory and a second forward pass.
+    /// Whether networks save only the inputs of their blocks and recompute the rest in the backward
+    /// pass ([`Var::checkpoint`]). Results have the same bits; memory is traded for a second
+    /// forward pass.
     pub recompute: bool,
-    /// The factor of the loss in the backward pass. Small f16 gradients would round to zero otherwise.
+    /// The factor of the loss in the backward pass. It keeps small f16 gradients from underflowing.
     pub loss_scale: f32,
-    /// The weight of the batch in running statistics, as in torch's `BatchNorm2d`.
+    /// The weight of the batch in running statistics, as in `torch.nn.BatchNorm2d`.
     pub momentum: f32,
-    /// Whether each operation is checked for results that are not finite. Slow: it waits for each
-    /// operation. For the replay of a step that failed.
+    /// Whether each operation fails if an input or result is not finite. This is slow, because it
+    /// waits for each operation. It serves to replay a step that failed.
     pub check: bool,
 }
 
@@ -56,12 +57,12 @@ impl Default for PassOptions {
 enum Recording {
     Nothing,
     Everything,
-    /// Operations that depend on a [`Tape::input`]. Leaves are constants.
+    /// The operations that depend on a [`Tape::input`]. Leaves are constants.
     OfInput,
 }
 
-/// Records the operations of one forward pass, so that gradients can be computed. Clones are handles
-/// to the same record.
+/// Records the operations of one forward pass, so that gradients can be computed. Clones are
+/// handles to the same record.
 ///
 /// ```
 /// # use parallax::{autograd::Tape, device::Device, tensor::Tensor};
@@ -94,7 +95,7 @@ pub(super) struct Record {
     pub(super) nodes: Vec<Node>,
     pub(super) leaves: HashMap<LeafKey, usize>,
     updates: Vec<BufferUpdate>,
-    /// The layer whose parameters were used last, for messages.
+    /// The layer whose parameters were used last, for error messages.
     layer: Option<Rc<str>>,
 }
 
@@ -105,8 +106,8 @@ pub(super) fn leaf_key(tensor: &Tensor) -> LeafKey {
     (tensor.id(), tensor.shape().to_vec())
 }
 
-/// Computes the gradients of the inputs, in their order, from the gradient of the result. An input that
-/// is not tracked may have `None`.
+/// Computes the gradients of the inputs, in order, from the gradient of the result. Inputs that are
+/// not tracked may have `None`.
 pub(super) type Backward = Box<dyn FnOnce(&Device, Tensor) -> Result<Vec<Option<Tensor>>>>;
 
 pub(super) struct Node {
@@ -126,9 +127,9 @@ pub(super) struct Input {
     pub(super) dtype: DType,
 }
 
-/// A change of a buffer, such as a running mean, that a forward pass requests. Nothing changes until
-/// the caller of the pass applies it, so a step whose gradient is not finite leaves the buffers as they
-/// were. The tensor is a gate (u32 `[1]`): if it is set on the device, the change has no effect.
+/// An update of a buffer, such as a running mean, that a forward pass requests. The caller of the
+/// pass applies it after the gradients, so a step whose gradients are not finite does not change
+/// buffers. The tensor is a gate (u32 `[1]`): if it is set on the device, the update has no effect.
 pub type BufferUpdate = Box<dyn FnOnce(&Device, Option<&Tensor>) -> Result<()>>;
 
 impl Tape {
@@ -142,8 +143,8 @@ impl Tape {
         Tape::recording(device, Recording::Everything, options)
     }
 
-    /// A tape for a forward pass without a backward pass. Records nothing, unless it checks every
-    /// operation.
+    /// A tape for a forward pass without a backward pass. Records nothing unless `options.check` is
+    /// set.
     pub fn forward_only(device: &Device, options: PassOptions) -> Tape {
         let recording = match options.check {
             true => Recording::Everything,
@@ -152,13 +153,13 @@ impl Tape {
         Tape::recording(device, recording, options)
     }
 
-    /// A tape for evaluation: records nothing.
+    /// A tape for evaluation, which records nothing.
     pub fn inference(device: &Device) -> Tape {
         Tape::recording(device, Recording::Nothing, Tape::evaluation())
     }
 
-    /// A tape for gradients of inputs: records the operations that depend on a [`Tape::input`]. No
-    /// gradient of a parameter is computed.
+    /// A tape in evaluation mode for gradients of inputs. It records the operations that depend on
+    /// a [`Tape::input`]. Parameters get no gradients.
     pub fn of_input(device: &Device) -> Tape {
         Tape::recording(device, Recording::OfInput, Tape::evaluation())
     }
@@ -182,7 +183,7 @@ impl Tape {
         }
     }
 
-    /// A handle to the same record, on which layers behave as in `mode`.
+    /// A handle to the same record with another mode.
     pub fn in_mode(&self, mode: Mode) -> Tape {
         Tape {
             inner: self.inner.clone(),
@@ -207,8 +208,8 @@ impl Tape {
         self.inner.recording == Recording::Everything
     }
 
-    /// A value whose gradient is needed, such as a parameter. The same tensor is always the same leaf,
-    /// so that the gradients of two uses are added.
+    /// A value whose gradient is needed, such as a parameter. A tensor that is used twice is one
+    /// leaf, whose gradients are added.
     pub fn leaf(&self, tensor: &Tensor) -> Var {
         match self.inner.recording {
             Recording::Everything => self.tracked(tensor),
@@ -244,17 +245,17 @@ impl Tape {
         Var::on(self, tensor.clone(), Some(index))
     }
 
-    /// Requests a change of a buffer.
+    /// Requests an update of a buffer.
     pub fn update_buffer(&self, update: BufferUpdate) {
         self.inner.record.borrow_mut().updates.push(update);
     }
 
-    /// The requested changes of buffers, in their order.
+    /// Removes and returns the requested updates of buffers, in order.
     pub fn take_buffer_updates(&self) -> Vec<BufferUpdate> {
         std::mem::take(&mut self.inner.record.borrow_mut().updates)
     }
 
-    /// Names the layer of the operations that follow, for the messages of a tape that checks them.
+    /// Sets the layer of the operations that follow, for the error messages of checks.
     pub(crate) fn enter_layer(&self, name: &str) {
         if self.options.check {
             self.inner.record.borrow_mut().layer = Some(name.into());
@@ -287,11 +288,10 @@ impl Tape {
         Ok(record.nodes.len() - 1)
     }
 
-    /// Takes the recorded nodes and leaves, for the one backward pass.
+    /// Removes and returns the recorded nodes and leaves for the backward pass.
     pub(super) fn spend(&self) -> Result<(Vec<Node>, HashMap<LeafKey, usize>)> {
         if self.inner.is_spent.replace(true) {
-            let message =
-                "the backward pass of this tape has run already; record a new forward pass";
+            let message = "the backward pass of this tape has run; record a new forward pass";
             return Err(Error::shape("backward", message));
         }
         let mut record = self.inner.record.borrow_mut();
@@ -299,8 +299,8 @@ impl Tape {
         Ok((nodes, std::mem::take(&mut record.leaves)))
     }
 
-    /// On a tape that checks operations, waits for `x` and fails if it holds a number that is not
-    /// finite. `layer` is the layer of `operation`, unless it is the one entered last.
+    /// If the tape checks operations, waits for `x` and fails if it has a value that is not finite.
+    /// `layer` is the layer of `operation` if it differs from the last one entered.
     pub(super) fn check_finite(
         &self,
         operation: &str,
@@ -323,7 +323,7 @@ impl Tape {
             None => operation.to_string(),
         };
         Err(Error::NonFinite(format!(
-            "{place}: {what}, of shape {:?}, holds NaN or an infinity",
+            "{place}: {what}, of shape {:?}, has a value that is NaN or infinite",
             x.shape()
         )))
     }

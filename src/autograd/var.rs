@@ -9,22 +9,22 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// A tensor, and the operation that computed it if gradients flow through it. Cheap to clone.
+/// A tensor, with the operation that computed it if gradients flow through it. Cheap to clone.
 ///
-/// The operations of [`crate::ops`] are methods of `Var`. They run at once. If the value is on a tape,
-/// they are recorded too.
+/// The operations of [`crate::ops`] are methods of `Var`. They run at once, and are recorded if the
+/// value is on a tape.
 #[derive(Clone)]
 pub struct Var {
     tensor: Tensor,
     tape: Option<Tape>,
     /// The node of the tape that computed the value, if a gradient flows through it.
     node: Option<usize>,
-    /// Recomputes the value, so that operations which save it need not keep it.
+    /// The recomputation of the value, which operations save instead of the tensor.
     recompute: Option<Rc<Recompute>>,
 }
 
 impl From<Tensor> for Var {
-    /// A value outside of any tape. Operations on it are computed and not recorded.
+    /// A value outside of any tape. Operations on it are not recorded.
     fn from(tensor: Tensor) -> Var {
         Var {
             tensor,
@@ -62,11 +62,10 @@ impl Var {
         self.tape.as_ref()
     }
 
-    /// The mode of the pass. A value outside of any tape is evaluated.
+    /// The mode of the tape. Without a tape, it is [`Mode::Evaluation`].
     pub fn mode(&self) -> Mode {
-        self.tape
-            .as_ref()
-            .map_or(Mode::Evaluation, |tape| tape.options().mode)
+        let tape = self.tape.as_ref();
+        tape.map_or(Mode::Evaluation, |tape| tape.options().mode)
     }
 
     /// Whether a gradient flows back through this value.
@@ -74,7 +73,7 @@ impl Var {
         self.node.is_some()
     }
 
-    /// The value as an operation saves it for its backward pass.
+    /// The value in the form in which operations save it for the backward pass.
     pub(crate) fn saved(&self) -> Saved {
         match &self.recompute {
             Some(recompute) => Saved::Recompute(recompute.clone()),
@@ -82,14 +81,14 @@ impl Var {
         }
     }
 
-    /// Keeps the value for operations that would recompute it.
+    /// Keeps the tensor, so that the backward pass does not recompute it.
     pub(super) fn keep(&self) {
         if let Some(recompute) = &self.recompute {
             recompute.keep(&self.tensor);
         }
     }
 
-    /// The same value, which operations that save it recompute with `recompute`.
+    /// The same value. Operations save `recompute` instead of the tensor.
     pub(crate) fn recomputed_by(self, recompute: Rc<Recompute>) -> Var {
         Var {
             recompute: Some(recompute),
@@ -97,15 +96,15 @@ impl Var {
         }
     }
 
-    /// Returns the result `y` of an operation on this value and others, given by name. Each method that
-    /// is an operation calls this last. `backward` computes one gradient per input from the gradient of
-    /// `y`; gradients of inputs that are not tracked are dropped.
+    /// Records the result `y` of an operation on `inputs`, which have names for error messages.
+    /// Each method that is an operation calls this last. `backward` computes one gradient per input
+    /// from the gradient of `y`. Gradients of inputs that are not tracked are dropped.
     ///
-    /// `backward` must own tensors only: a [`Var`] in it would keep the tape alive.
+    /// `backward` must not own a [`Var`], which would keep the tape alive.
     ///
     /// # Errors
-    /// `Error::Shape` if the inputs are on different tapes; `Error::NonFinite` on a tape that checks
-    /// operations.
+    /// `Error::Shape` if the inputs are on different tapes; `Error::NonFinite` on a tape that
+    /// checks operations.
     pub fn record<const N: usize>(
         &self,
         operation: &'static str,
@@ -118,7 +117,8 @@ impl Var {
         })
     }
 
-    /// As [`Var::record`], for an operation that omits the gradients of inputs that are not tracked.
+    /// As [`Var::record`], for an operation that omits the gradients of inputs that are not
+    /// tracked.
     ///
     /// # Errors
     /// As [`Var::record`].
@@ -165,30 +165,27 @@ impl Var {
         Ok(Var::on(&tape, y, Some(node)))
     }
 
-    /// The gradients of this value, `[1]`, with respect to every leaf that it depends on, multiplied by
-    /// the loss scale of the tape. Consumes the record: a tape has one backward pass.
+    /// The gradients of this value, `[1]`, with respect to all leaves, multiplied by the loss scale
+    /// of the tape. A tape has only one backward pass, which frees the record.
     ///
     /// # Errors
-    /// `Error::Shape` if the value does not have one element or depends on no leaf; `Error::NonFinite`
-    /// on a tape that checks operations.
+    /// `Error::Shape` if the value does not have one element or depends on no leaf;
+    /// `Error::NonFinite` on a tape that checks operations.
     pub fn backward(self) -> Result<Gradients> {
         if self.tensor.len() != 1 {
-            let message = format!(
-                "the loss has shape {:?}; expected one element",
-                self.shape()
-            );
+            let shape = self.shape();
+            let message = format!("the loss has shape {shape:?}; expected one element");
             return Err(Error::shape("backward", message));
         }
-        let scale = self
-            .tape
-            .as_ref()
-            .map_or(1.0, |tape| tape.options().loss_scale);
+        let tape = self.tape.as_ref();
+        let scale = tape.map_or(1.0, |tape| tape.options().loss_scale);
         let dy = Tensor::from_slice(&[scale], self.shape(), &self.device())?;
         self.backward_from(dy)
     }
 
-    /// The gradients of `sum(self * dy)` with respect to every leaf. `dy` is the gradient of this value,
-    /// of its shape and type. Saved tensors are freed as their operation has used them.
+    /// The gradients of `sum(self * dy)` with respect to all leaves. `dy` is the gradient of this
+    /// value, and has its shape and type. Saved tensors are freed after the backward pass of their
+    /// operation.
     ///
     /// # Errors
     /// As [`Var::backward`].
@@ -203,8 +200,8 @@ impl Var {
         let device = tape.device();
         let mut slots: Vec<Option<Tensor>> = vec![None; nodes.len()];
         slots[last] = Some(dy);
-        // The inputs of an operation are older than the operation, so when its turn comes, its gradient
-        // is complete. Nodes are dropped on the way.
+        // In reverse order, the gradient of each result is complete before its operation is
+        // reached. Dropping nodes frees the saved tensors.
         while let Some(node) = nodes.pop() {
             let index = nodes.len();
             let Some(backward) = node.backward else {

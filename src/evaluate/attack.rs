@@ -1,5 +1,5 @@
-//! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et al. 2018), within a
-//! ball of the maximum norm around each image.
+//! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et
+//! al. 2018). They stay within a ball of radius eps in the maximum norm around each image.
 
 use crate::augment::CIFAR10_STATISTICS;
 use crate::autograd::{Tape, Var};
@@ -12,21 +12,23 @@ use crate::ops::images::Normalize;
 use crate::ops::uniform::{NoiseKey, Uniform};
 use crate::tensor::Tensor;
 
-/// How an image is changed.
+/// The method of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// One step of size eps along the sign of the gradient.
     Fgsm,
-    /// Steps along the sign of the gradient from a random start in the ball, each followed by a projection on it.
+    /// Steps along the sign of the gradient from a random point of the ball. Each step is followed
+    /// by a projection onto the ball.
     Pgd { iterations: u32 },
 }
 
-/// In what eps counts.
+/// The units of eps and of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Units {
-    /// Pixels from 0 to 1, before they are normalised.
+    /// Pixels in [0, 1], before normalisation.
     Pixels,
-    /// Pixels normalised by CIFAR-10's mean and standard deviation, in the range of the evaluated paper's code.
+    /// Pixels normalised by the mean and standard deviation of CIFAR-10, in the range of the
+    /// released code of the reproduced paper.
     Normalized,
 }
 
@@ -45,18 +47,18 @@ impl Units {
 pub struct AttackSettings {
     pub method: Method,
     pub units: Units,
-    /// Half the side of the ball.
+    /// The radius of the ball.
     pub eps: f32,
     /// The size of one step.
     pub alpha: f32,
 }
 
 impl AttackSettings {
-    /// The attack of `protocol`: PGD's step is 2.5 eps / iterations of pixels in [0, 1], or under the paper's code 1.85
-    /// eps / iterations of normalised ones; FGSM's is eps.
+    /// The attack of `protocol`. The step of FGSM is eps. The step of PGD is 2.5 eps / iterations
+    /// in units of pixels, or 1.85 eps / iterations in normalised units for [`Protocol::Paper`].
     ///
     /// # Errors
-    /// `Error::Usage` for an eps that is negative or not finite, or no iterations.
+    /// `Error::Usage` if eps is negative or not finite, or if the number of iterations is 0.
     pub fn of_protocol(protocol: Protocol, method: Method, eps: f32) -> Result<Self> {
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(Error::usage(format!(
@@ -70,7 +72,7 @@ impl AttackSettings {
         let alpha = match method {
             Method::Fgsm => eps,
             Method::Pgd { iterations: 0 } => {
-                return Err(Error::usage("PGD with 0 iterations; use 1 or more"));
+                return Err(Error::usage("PGD has 0 iterations; use 1 or more"));
             }
             Method::Pgd { iterations } => factor * eps / iterations as f32,
         };
@@ -97,7 +99,7 @@ impl AttackSettings {
     }
 }
 
-/// `images` (in [0, 1]) in the units of an attack.
+/// Converts images with pixels in [0, 1] to the units of an attack.
 pub fn in_units(device: &Device, units: Units, images: &Tensor) -> Result<Tensor> {
     let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
     match units {
@@ -106,7 +108,7 @@ pub fn in_units(device: &Device, units: Units, images: &Tensor) -> Result<Tensor
     }
 }
 
-/// What a network sees of images in the units of an attack: normalised pixels.
+/// Converts images in the units of an attack to the input of a network, normalised pixels.
 pub fn network_input(units: Units, images: &Var) -> Result<Var> {
     let (mean, std) = CIFAR10_STATISTICS;
     match units {
@@ -115,16 +117,17 @@ pub fn network_input(units: Units, images: &Var) -> Result<Var> {
     }
 }
 
-/// `clean` (`[N, 3, H, W]` in the settings' units) moved to where the loss of `classifier` against `labels` (u32 `[N]`)
-/// is higher: within eps of `clean`, but for the rounding of `clean +- eps`, and within the units' range. `classifier`
-/// maps such images to logits `[N, classes]`; it runs in evaluation mode, so that an image's result is its own. `key`
-/// names PGD's random start.
+/// Attacks the images `clean [N, 3, H, W]`, which are in the units of `settings`: moves them to
+/// increase the loss of `classifier` against `labels` (u32 `[N]`). The results are within eps of
+/// `clean`, up to the rounding of `clean +- eps`, and within the range of the units. `classifier`
+/// maps images in these units to logits `[N, classes]`. It runs in evaluation mode, so images do
+/// not affect each other. `key` determines the random start of PGD.
 ///
-/// Of the paper's range, the end of 2.7537 is rounded: a blue of 1 is 2.75373 when normalised, and is moved to 2.7537
-/// by any eps but 0, even by one below that difference.
+/// The upper end of the paper's range, 2.7537, is rounded: a blue of 1 is normalised to 2.75373.
+/// Any eps above 0 moves it to 2.7537, even if the difference is larger than eps.
 ///
 /// # Errors
-/// As the classifier; `Error::Shape` where labels do not fit.
+/// Those of the classifier; `Error::Shape` if the labels do not match the images.
 pub fn perturb(
     device: &Device,
     classifier: impl Fn(&Var) -> Result<Var>,
@@ -151,7 +154,8 @@ pub fn perturb(
     climb(device, classifier, &start, clean, labels, settings)
 }
 
-/// The steps of an attack from `start`, which lies in the ball around `clean`. Otherwise as [`perturb`].
+/// Runs the steps of an attack from `start`, which is in the ball around `clean`. Otherwise as
+/// [`perturb`].
 ///
 /// # Errors
 /// As [`perturb`].
@@ -176,7 +180,7 @@ pub fn climb(
     Ok(x)
 }
 
-/// The gradient of the mean cross-entropy with respect to the images `x`, and to nothing else.
+/// Computes the gradient of the mean cross-entropy with respect to the images `x` only.
 ///
 /// # Errors
 /// As [`perturb`].
@@ -192,7 +196,7 @@ pub fn input_gradient(
     gradients.of(x).cloned().ok_or_else(|| {
         Error::shape(
             "attack",
-            "the classifier's logits do not depend on its images",
+            "the logits of the classifier do not depend on the images",
         )
     })
 }

@@ -1,4 +1,4 @@
-//! An encoder's features of a whole split, in evaluation mode.
+//! Features of a whole split, computed by an encoder in evaluation mode.
 
 use super::partial;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore};
@@ -12,14 +12,17 @@ use crate::ops::l2_normalize::L2Normalize;
 use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
 
-/// Images of one forward pass.
+/// Images per forward pass.
 const BATCH: u32 = 128;
-/// Batches that an untrained encoder's running statistics are the mean of.
+/// Number of batches whose mean gives the running statistics of an untrained encoder.
 const STATISTICS_BATCHES: usize = 10;
 
-/// The features of every image of `split`, in order, row-major `[N, F]`. Pixels are resized to `resolution` where they
-/// have another size, normalised by CIFAR-10's mean and standard deviation, and not augmented; the last partial batch
-/// is kept.
+/// Computes the features of all images of `split`, in order, row-major `[N, F]`. Images are resized
+/// to `resolution` x `resolution` if their height differs, and normalised by the mean and standard
+/// deviation of CIFAR-10. They are not augmented.
+///
+/// # Errors
+/// As [`partial::complete`].
 pub fn features(
     device: &Device,
     encoder: &ResNet,
@@ -31,7 +34,7 @@ pub fn features(
     Ok(all)
 }
 
-/// Appends to `values` the features that it lacks. Otherwise as [`features`].
+/// As [`features`], but appends the features that `values` lacks.
 ///
 /// # Errors
 /// As [`partial::complete`].
@@ -44,7 +47,7 @@ pub fn complete_features(
 ) -> Result<()> {
     let width = encoder.feature_width();
     complete(device, (split, resolution), width, values, |images| {
-        encode(device, encoder, images)
+        evaluate(device, encoder, images)
     })
 }
 
@@ -59,8 +62,7 @@ pub fn unit_features(
 ) -> Result<Tensor> {
     let width = encoder.feature_width();
     complete(device, (split, split.height), width, values, |images| {
-        let features = encode(device, encoder, images)?;
-        let (x, eps) = (&features, 1e-12);
+        let (x, eps) = (&evaluate(device, encoder, images)?, 1e-12);
         Ok(device.run(L2Normalize { x, eps })?.y)
     })?;
     Tensor::from_slice(values, &[split.len(), width], device)
@@ -73,7 +75,7 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
     for (before, indices) in all.enumerate() {
         let images = normalized(device, &store.gather(&indices)?)?;
-        // The running statistics become the plain mean over this batch and those before it.
+        // With this momentum, the running statistics are the mean over the batches so far.
         let options = PassOptions {
             momentum: 1.0 / (before as f32 + 1.0),
             ..PassOptions::default()
@@ -88,13 +90,13 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
 }
 
 /// The output of `module` for normalised images, in evaluation mode.
-fn evaluate(device: &Device, module: &impl Module, images: &Tensor) -> Result<Tensor> {
+pub(super) fn evaluate(device: &Device, module: &impl Module, images: &Tensor) -> Result<Tensor> {
     let y = module.forward(&Tape::inference(device).constant(images))?;
     Ok(y.tensor().clone())
 }
 
-/// Computes the logits of `split` in evaluation mode, row-major `[N, classes]`, and appends those that
-/// `values` lacks. `network` maps images to logits.
+/// Computes the logits of `split` in evaluation mode, row-major `[N, classes]`, and appends those
+/// that `values` lacks. `network` maps images to logits.
 ///
 /// # Errors
 /// As [`partial::complete`].
@@ -110,14 +112,9 @@ pub fn logits(
     })
 }
 
-/// Features `[B, F]` of normalised images, in evaluation mode.
-pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Result<Tensor> {
-    evaluate(device, encoder, images)
-}
-
-/// Computes the batches of `split` that `values` lacks, and appends the result of `compute` for
-/// each of them: `width` numbers per image. The images are normalised, and resized to `resolution`
-/// x `resolution` if their height differs.
+/// Appends the results of `compute` for the batches of `split` that `values` lacks: `width` numbers
+/// per image. The images are normalised, and resized to `resolution` x `resolution` if their height
+/// differs.
 pub(super) fn complete(
     device: &Device,
     (split, resolution): (&Split, usize),

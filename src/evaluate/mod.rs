@@ -1,4 +1,4 @@
-//! How good an encoder is: features of a split, nearest neighbours, linear evaluation, attacks.
+//! Evaluation of encoders: features, nearest neighbours, linear evaluation, rotations and attacks.
 
 pub mod attack;
 pub mod features;

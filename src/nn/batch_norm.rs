@@ -8,13 +8,11 @@ use crate::ops::batch_norm::{
     Activation, Affine, BatchStatistics, ChannelNorm, RunningUpdate, UpdateRunningStatistics,
 };
 
-/// Added to a variance before its root, torch's default.
+/// Added to a variance before the square root: torch's default.
 const EPS: f32 = 1e-5;
 
-/// Batch norm over N, H, W of each channel.
-///
-/// In training mode, a forward pass requests an update of the running statistics from its tape
-/// ([`Tape::update_buffer`](crate::autograd::Tape::update_buffer)).
+/// Batch norm over N, H, W of each channel. In training mode, a forward pass requests an update of
+/// the running statistics ([`Tape::update_buffer`](crate::autograd::Tape::update_buffer)).
 #[derive(Debug)]
 pub struct BatchNorm {
     weight: Parameter,
@@ -41,10 +39,10 @@ impl BatchNorm {
         })
     }
 
-    /// `[N, C, H, W]` to the same shape, then `activation`.
+    /// Normalises `x [N, C, H, W]`, then applies `activation`.
     ///
     /// # Errors
-    /// `Error::Shape` if `x` does not fit.
+    /// `Error::Shape` if `x` has another number of channels.
     pub fn forward_with(&self, x: &Var, activation: Activation<&Var>) -> Result<Var> {
         let affine = Affine {
             gamma: &x.parameter(&self.weight),

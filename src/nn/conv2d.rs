@@ -1,4 +1,4 @@
-//! A convolution without bias, initialised by Kaiming's normal distribution by fan-out.
+//! A convolution without bias, with Kaiming normal initialisation by fan-out.
 
 use super::{ConvShape, Module, Parameter, init};
 use crate::autograd::Var;
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::batch_norm::{Activation, ChannelNorm};
 use crate::ops::conv2d::Conv2dOptions;
 
-/// A square convolution without bias. The batch norm that follows has a bias.
+/// A convolution with a square kernel and without bias. The batch norm that follows has a bias.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Parameter,
@@ -15,7 +15,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// The layer that `shape` describes, its weight drawn with `seed`.
+    /// A layer of this shape. `seed` determines the weight.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.
@@ -32,7 +32,7 @@ impl Conv2d {
         })
     }
 
-    /// The convolution followed by `norm` and `activation`, with all parameters constant.
+    /// The convolution followed by `norm` and `activation`. All parameters are constants.
     pub(super) fn forward_normalized(
         &self,
         x: &Var,

@@ -13,8 +13,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Weight `[outputs, inputs]` and bias `[outputs]`, drawn with `seed` under the names `NAME.weight`
-    /// and `NAME.bias`.
+    /// A layer with weight `[outputs, inputs]` and bias `[outputs]`, which are named `NAME.weight`
+    /// and `NAME.bias`. `seed` determines their values.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.
@@ -36,7 +36,7 @@ impl Linear {
         })
     }
 
-    /// The number of learned numbers of such a layer.
+    /// The number of scalar parameters of a layer of this size.
     pub fn parameter_count(inputs: usize, outputs: usize) -> usize {
         (inputs + 1) * outputs
     }

@@ -5,11 +5,11 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// A named tensor of a module: a learned parameter, or a buffer such as a running mean. Clones share
-/// the tensor, which optimisers and loading change in place.
+/// A named tensor of a module: a learned parameter, or a buffer such as a running mean. Clones
+/// share the tensor. Optimisers and [`weights::load`](super::weights::load) change it in place.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// As torchvision names it, for example `layer1.0.conv1.weight`.
+    /// The name in torchvision, for example `layer1.0.conv1.weight`.
     pub name: String,
     pub value: Tensor,
 }
@@ -18,8 +18,8 @@ impl Parameter {
     /// A parameter with these values on `device`.
     ///
     /// # Errors
-    /// `Error::Shape` if the number of values does not fit the shape; `Error::Device` if memory is
-    /// short.
+    /// `Error::Shape` if the number of values is not that of the shape; `Error::Device` if memory
+    /// is short.
     pub fn new(
         name: impl Into<String>,
         values: &[f32],
@@ -38,7 +38,7 @@ pub trait Module {
     /// The output for `x`. A layer reads the options of the pass from `x`.
     ///
     /// # Errors
-    /// `Error::Shape` if `x` does not fit; `Error::Device` if memory is short.
+    /// `Error::Shape` if `x` has a wrong shape; `Error::Device` if memory is short.
     fn forward(&self, x: &Var) -> Result<Var>;
 
     /// The learned parameters, in the order of the layers.
@@ -49,7 +49,7 @@ pub trait Module {
         Vec::new()
     }
 
-    /// Parameters, then buffers: everything that a file of weights stores.
+    /// Parameters, then buffers: the tensors that a file of weights stores.
     fn state(&self) -> Vec<&Parameter> {
         let mut state = self.parameters();
         state.extend(self.buffers());
@@ -71,7 +71,7 @@ impl<M: Module + ?Sized> Module for &M {
     }
 }
 
-/// `A`, then `B` on its output.
+/// The composition: `A`, then `B`.
 impl<A: Module, B: Module> Module for (A, B) {
     fn forward(&self, x: &Var) -> Result<Var> {
         self.1.forward(&self.0.forward(x)?)
@@ -94,7 +94,7 @@ pub fn parameters<'a>(modules: impl IntoIterator<Item = &'a dyn Module>) -> Vec<
 }
 
 impl Var {
-    /// The value of `parameter` on the tape of this value: how a layer uses its weights.
+    /// Puts `parameter` on the tape of this value. Layers access their weights with this method.
     pub fn parameter(&self, parameter: &Parameter) -> Var {
         let Some(tape) = self.tape() else {
             return Var::from(parameter.value.clone());

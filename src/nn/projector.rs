@@ -1,16 +1,16 @@
-//! The projector of SimCLR: between the features of the encoder and the contrastive loss. It is
-//! dropped after pretraining.
+//! The projector of SimCLR, which maps the features of the encoder to the space of the contrastive
+//! loss. It is only used in pretraining.
 
 use super::{Linear, Module, Parameter, parameters};
 use crate::autograd::Var;
 use crate::device::Device;
 use crate::error::Result;
 
-/// The numbers of a projection.
+/// Elements of a projection.
 const PROJECTION_WIDTH: usize = 128;
 
-/// Linear F -> F, ReLU, linear F -> 128, with biases and without batch norm. Named as a torch
-/// `Sequential`: `projector.0.weight`, `projector.2.bias`.
+/// Linear F -> F, ReLU, linear F -> 128, with biases and without batch norm. The parameters have
+/// the names of a torch `Sequential`, such as `projector.0.weight` and `projector.2.bias`.
 #[derive(Debug)]
 pub struct Projector {
     hidden: Linear,
@@ -18,7 +18,7 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// A projector of features of `width` numbers, drawn with `seed`.
+    /// A projector of features `[N, width]`. `seed` determines the weights.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.
@@ -29,23 +29,21 @@ impl Projector {
         })
     }
 
-    /// Inputs and outputs of the linear layers, for features of `width` numbers.
+    /// Inputs and outputs of the linear layers, for features `[N, width]`.
     pub fn layers(width: usize) -> [[usize; 2]; 2] {
         [[width, width], [width, PROJECTION_WIDTH]]
     }
 
-    /// The number of learned numbers, for features of `width` numbers.
+    /// The number of scalar parameters, for features `[N, width]`.
     pub fn parameter_count(width: usize) -> usize {
-        let layers = Self::layers(width);
-        layers
-            .map(|[inputs, outputs]| Linear::parameter_count(inputs, outputs))
-            .iter()
-            .sum()
+        let layers = Self::layers(width).into_iter();
+        let counts = layers.map(|[inputs, outputs]| Linear::parameter_count(inputs, outputs));
+        counts.sum()
     }
 }
 
 impl Module for Projector {
-    /// Features `[N, F]` to projections `[N, 128]`, not normalised.
+    /// Maps features `[N, F]` to projections `[N, 128]`, which are not normalised.
     fn forward(&self, features: &Var) -> Result<Var> {
         self.output.forward(&self.hidden.forward(features)?.relu()?)
     }

@@ -1,4 +1,5 @@
-//! Parameters to and from the bytes of a safetensors file. Reading and writing the file itself is the caller's.
+//! Conversion of parameters to and from the bytes of a safetensors file. The caller reads and
+//! writes the file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -10,35 +11,36 @@ use sha2::{Digest, Sha256};
 use super::Parameter;
 use crate::error::{Error, Result};
 
-/// How strict [`load`] is.
+/// How [`load`] treats tensors that differ between the file and the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Matching {
-    /// Every tensor must be there, with its shape, and no other.
+    /// The file must have exactly the tensors of the network, with their shapes.
     #[default]
     Exact,
-    /// To start from another task's weights: tensors under `conv1` and `fc` may differ in shape or be absent, and keep
-    /// their present values then; the file's own `fc` may be one more than is asked for.
+    /// Allows weights of another task. Tensors of `conv1` and `fc` that are missing in the file, or
+    /// differ in shape, are not changed. Tensors of `conv1` and `fc` that the network does not have
+    /// are ignored.
     Initialize,
 }
 
-/// Tensors that torch's files carry and nothing here needs.
+/// The suffix of tensors in torch's files that are not needed here.
 const IGNORED_SUFFIX: &str = "num_batches_tracked";
 
-/// The one metadata entry of a file: a JSON object.
+/// The only metadata entry of a file, a JSON object.
 const METADATA_KEY: &str = "parallax";
 
-/// Reads `parameters` back from their device and packs them as a safetensors file with `metadata`. Equal values give equal
-/// bytes.
+/// Reads back `parameters` and returns the bytes of a safetensors file with them and `metadata`.
+/// Equal values give equal bytes.
 ///
 /// # Errors
-/// `Error::Usage` where two parameters have one name; `Error::Device` where a readback fails.
+/// `Error::Usage` if two parameters have the same name; `Error::Device` if a readback fails.
 pub fn save(parameters: &[&Parameter], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let mut seen = BTreeSet::new();
     let mut values = Vec::with_capacity(parameters.len());
     for parameter in parameters {
         if !seen.insert(&parameter.name) {
             return Err(Error::usage(format!(
-                "two parameters are named {}; a file of weights needs distinct names",
+                "two parameters are named '{}'; give each parameter a name of its own",
                 parameter.name
             )));
         }
@@ -54,7 +56,7 @@ pub fn save(parameters: &[&Parameter], metadata: &BTreeMap<String, String>) -> R
         })
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|error| Error::usage(format!("weights cannot be packed: {error}")))?;
-    // One entry, since the library writes several in the random order of a hash map.
+    // The library writes several entries in the random order of a hash map, so the file has one.
     let entry = serde_json::to_string(metadata)
         .map_err(|error| Error::usage(format!("metadata cannot be packed: {error}")))?;
     let entries = HashMap::from([(METADATA_KEY.to_string(), entry)]);
@@ -62,10 +64,10 @@ pub fn save(parameters: &[&Parameter], metadata: &BTreeMap<String, String>) -> R
         .map_err(|error| Error::usage(format!("weights cannot be packed: {error}")))
 }
 
-/// SHA-256, in hexadecimal, over the names, shapes and bits of `parameters`: equal exactly where these are.
+/// The SHA-256 digest of the names, shapes and bits of `parameters`, in hexadecimal.
 ///
 /// # Errors
-/// `Error::Device` where a readback fails.
+/// `Error::Device` if a readback fails.
 pub fn digest(parameters: &[&Parameter]) -> Result<String> {
     let mut hasher = Sha256::new();
     for parameter in parameters {
@@ -81,13 +83,14 @@ pub fn digest(parameters: &[&Parameter]) -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Fills `parameters`, in place, from the `bytes` of a safetensors file, and returns the names of those that kept their
-/// present values (always none where `matching` is exact). Nothing changes unless everything fits. Entries named
-/// `num_batches_tracked` are ignored. `path` is where the bytes came from, for messages.
+/// Loads `parameters` in place from the `bytes` of a safetensors file. Returns the names of the
+/// parameters that were not changed, which is empty for [`Matching::Exact`]. If there is an error,
+/// no parameter is changed. Entries named `num_batches_tracked` are ignored. `path` is named in
+/// errors.
 ///
 /// # Errors
-/// `Error::Data` where the bytes are no safetensors file of f32, or listing every tensor that is missing, unexpected,
-/// or of another shape.
+/// `Error::Data` if the bytes are not a safetensors file of f32, or if tensors are missing,
+/// unexpected, or of another shape. The message lists all of them.
 pub fn load(
     bytes: &[u8],
     path: &Path,
@@ -97,8 +100,8 @@ pub fn load(
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| Error::data(path, format!("not a safetensors file: {error}")))?;
     let initialize = matching == Matching::Initialize;
-    let mut complaints = Vec::new();
-    let mut kept = Vec::new();
+    let mut problems = Vec::new();
+    let mut unchanged = Vec::new();
     let mut values = Vec::new();
     for &parameter in parameters {
         let name = &parameter.name;
@@ -106,45 +109,43 @@ pub fn load(
         match file.tensor(name) {
             Ok(view) if view.shape() == parameter.value.shape() => match view.dtype() {
                 Dtype::F32 => values.push((parameter, floats(&view))),
-                other => complaints.push(format!("{name} holds {other:?}, expected F32")),
+                other => problems.push(format!("{name} has type {other:?}, expected F32")),
             },
-            _ if may_differ => kept.push(name.clone()),
-            Ok(view) => complaints.push(format!(
+            _ if may_differ => unchanged.push(name.clone()),
+            Ok(view) => problems.push(format!(
                 "{name} has shape {:?}, expected {:?}",
                 view.shape(),
                 parameter.value.shape()
             )),
-            Err(_) => complaints.push(format!("{name} is missing")),
+            Err(_) => problems.push(format!("{name} is missing")),
         }
     }
-    let wanted: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let expected: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
     let mut present = file.names();
     present.sort_unstable();
     for name in present {
         let ignored = name.ends_with(IGNORED_SUFFIX) || (initialize && is_conv1_or_fc(name));
-        if !wanted.contains(name) && !ignored {
-            complaints.push(format!("{name} is unexpected"));
+        if !expected.contains(name) && !ignored {
+            problems.push(format!("{name} is unexpected"));
         }
     }
-    if !complaints.is_empty() {
-        return Err(Error::data(
-            path,
-            format!(
-                "its tensors do not fit the network ({}); check --arch and --width",
-                complaints.join("; ")
-            ),
-        ));
+    if !problems.is_empty() {
+        let problems = problems.join("; ");
+        let message = format!(
+            "its tensors do not fit the network ({problems}); check architecture and width"
+        );
+        return Err(Error::data(path, message));
     }
     for (parameter, values) in values {
         parameter.value.overwrite(&values)?;
     }
-    Ok(kept)
+    Ok(unchanged)
 }
 
-/// The metadata that [`save`] was given; empty for a file from elsewhere.
+/// Returns the metadata of a file that [`save`] wrote. Other files have none.
 ///
 /// # Errors
-/// `Error::Data` where the bytes are no safetensors file, or the metadata is damaged.
+/// `Error::Data` if the bytes are not a safetensors file, or if the metadata is damaged.
 pub fn metadata(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, String>> {
     let (_, header) = SafeTensors::read_metadata(bytes)
         .map_err(|error| Error::data(path, format!("not a safetensors file: {error}")))?;
@@ -159,7 +160,7 @@ fn is_conv1_or_fc(name: &str) -> bool {
     name.starts_with("conv1.") || name.starts_with("fc.")
 }
 
-/// The elements, which need not be aligned in the file.
+/// Copies the elements, which may be unaligned in the file.
 fn floats(view: &TensorView<'_>) -> Vec<f32> {
     bytemuck::pod_collect_to_vec(view.data())
 }

@@ -1,5 +1,5 @@
-//! Supervised training of an encoder and a linear head: the labelled baseline from scratch, and the fine-tuning of a
-//! pretrained encoder on a fraction of the labels.
+//! Supervised training of an encoder and a linear head: the baseline from scratch, and the
+//! fine-tuning of a pretrained encoder on a fraction of the labels.
 
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::{Mode, Tape, Var};
@@ -12,40 +12,40 @@ use crate::optim::Optimization;
 use crate::tensor::Tensor;
 use crate::train::{Objective, PartialObjective, micro_batch};
 
-/// What a supervised training is.
+/// The settings of a supervised training.
 #[derive(Clone, Debug)]
 pub struct ClassifierSettings {
-    /// Images a step, at most as many as there are labelled ones.
+    /// Images per step, at most the number of labelled images.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, where the batch does not fit in memory. See [`micro_batch`] for what
-    /// stays exact.
+    /// Images that the encoder processes at a time, if the batch does not fit in memory. See
+    /// [`micro_batch`] for its effect on gradients.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub augmentation: PaddedCropAugmentation,
-    /// Whether batch norm is in evaluation mode from the second epoch on, as in the evaluated paper's code, where a
-    /// validation pass ends each epoch and leaves the network so.
+    /// Whether batch norm is in evaluation mode from the second epoch on. The released code of the
+    /// paper does this: it validates after each epoch and does not switch back to training mode.
     pub frozen_after_first_epoch: bool,
     pub seed: u64,
 }
 
-/// The objective: the cross-entropy of labelled images, for a module that maps images to logits.
+/// The cross-entropy of labelled images, for a module that maps images to logits.
 pub struct Classifier {
     device: Device,
     settings: ClassifierSettings,
     images: ImageStore,
     labels: Vec<u32>,
-    /// The images in use, as indices into the split.
+    /// The training images, as indices into the split.
     members: Vec<u32>,
     sampler: EpochSampler,
 }
 
 impl Classifier {
-    /// Copies the images of `split` to `device`. The module is trained on `members` of them. `encoder`
-    /// is the shape of its encoder, for the check of the chunks.
+    /// Copies the images of `split` to `device`. The module is trained on the images with the
+    /// indices `members`. `encoder` is needed to check the micro-batch.
     ///
     /// # Errors
-    /// `Error::Usage` if the split has no labels, or if the batch is empty, larger than the members, or
-    /// cannot be cut into its chunks.
+    /// `Error::Usage` if the split has no labels, or if the batch is empty, larger than `members`,
+    /// or cannot be split into micro-batches.
     pub fn new(
         settings: ClassifierSettings,
         encoder: &ResNetShape,
@@ -58,16 +58,11 @@ impl Classifier {
                 "the training images have no labels; a classifier needs them",
             ));
         };
-        micro_batch::check(
-            settings.batch_size,
-            settings.micro_batch,
-            encoder,
-            split.height,
-            1,
-        )?;
+        let (batch_size, chunk) = (settings.batch_size, settings.micro_batch);
+        micro_batch::check(batch_size, chunk, encoder, split.height, 1)?;
         Ok(Classifier {
             images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
-            sampler: EpochSampler::new(members.len(), settings.batch_size, settings.seed)?,
+            sampler: EpochSampler::new(members.len(), batch_size, settings.seed)?,
             device: device.clone(),
             settings,
             labels,
@@ -94,9 +89,8 @@ impl<M: Module> PartialObjective<M> for Classifier {
     const IS_MEAN: bool = true;
 
     fn samples(&mut self, step: u64) -> Vec<u32> {
-        let places = self.sampler.batch(step);
-        let member = |place: u32| self.members[place as usize];
-        places.into_iter().map(member).collect()
+        let batch = self.sampler.batch(step).into_iter();
+        batch.map(|i| self.members[i as usize]).collect()
     }
 
     /// Logits `[B, classes]` of the augmented images.

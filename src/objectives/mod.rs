@@ -1,4 +1,4 @@
-//! The objectives: SimCLR, RotNet and supervised classification, for any encoder.
+//! The objectives SimCLR, RotNet and supervised classification, for any encoder.
 
 pub mod classifier;
 mod protocol;

@@ -1,5 +1,5 @@
-//! RotNet (Gidaris, Singh and Komodakis 2018): an image is turned by 0, 90, 180 and 270 degrees, and the network tells
-//! by which.
+//! RotNet (Gidaris, Singh and Komodakis 2018): images are rotated by 0, 90, 180 and 270 degrees,
+//! and the network predicts the rotation.
 
 use super::Protocol;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
@@ -14,27 +14,28 @@ use crate::optim::{Optimization, OptimizerOptions};
 use crate::tensor::Tensor;
 use crate::train::{Objective, PartialObjective, micro_batch};
 
-/// The quarter turns that are told apart, the class being their number.
+/// The number of rotations. The class of an image is its number of quarter turns.
 pub const ROTATIONS: usize = 4;
 
-/// What a pretraining is.
+/// The settings of a RotNet pretraining.
 #[derive(Clone, Debug)]
 pub struct RotNetSettings {
     pub encoder: ResNetConfig,
-    /// Images a step; each is seen under all four rotations, so that the network sees four times as many.
+    /// Images per step. The network processes each of them in all four rotations.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, each under all four rotations, where the batch does not fit in memory.
-    /// See [`micro_batch`] for what stays exact.
+    /// Images that the encoder processes at a time, each in all four rotations, if the batch does
+    /// not fit in memory. See [`micro_batch`] for its effect on gradients.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
-    /// What happens to an image before it is turned: the same for its four rotations.
+    /// The augmentation before the rotation, which is the same for all four rotations of an image.
     pub augmentation: PaddedCropAugmentation,
     pub seed: u64,
 }
 
 impl RotNetSettings {
-    /// The settings of `protocol`: SGD with Nesterov momentum 0.9, rate 0.01. The paper's code has the ImageNet stem
-    /// (1/15 of the work on 32 x 32 images) and borders that give the rotation away.
+    /// The settings of `protocol`: SGD with Nesterov momentum 0.9 and a learning rate of 0.01. The
+    /// paper's code has the ImageNet stem (1/15 of the FLOPs on 32 x 32 images) and crops whose
+    /// borders reveal the rotation.
     pub fn of_protocol(
         protocol: Protocol,
         mut encoder: ResNetConfig,
@@ -64,25 +65,20 @@ impl RotNetSettings {
         }
     }
 
-    /// Fails where a batch of images of `side` pixels cannot be cut into chunks of `micro_batch` images.
+    /// Checks the micro-batch for images of `side` x `side` pixels.
     ///
     /// # Errors
     /// As [`micro_batch::check`].
     pub fn check_micro_batch(&self, side: usize) -> Result<()> {
-        micro_batch::check(
-            self.batch_size,
-            self.micro_batch,
-            &self.encoder.shape()?,
-            side,
-            ROTATIONS,
-        )
+        let (encoder, chunk) = (self.encoder.shape()?, self.micro_batch);
+        micro_batch::check(self.batch_size, chunk, &encoder, side, ROTATIONS)
     }
 }
 
 /// The network of a pretraining: an encoder and a linear layer with four classes.
 pub type RotNetNetwork = (ResNet, Linear);
 
-/// Draws the network of a pretraining.
+/// Creates the network of a pretraining with random weights.
 ///
 /// # Errors
 /// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
@@ -93,7 +89,7 @@ pub fn network(settings: &RotNetSettings, device: &Device) -> Result<RotNetNetwo
     Ok((encoder, head))
 }
 
-/// The objective: the cross-entropy of rotations, for a module that maps images to four logits.
+/// The cross-entropy of rotations, for a module that maps images to four logits.
 pub struct RotNet {
     device: Device,
     settings: RotNetSettings,
@@ -105,12 +101,12 @@ impl RotNet {
     /// Copies the images of `split` to `device`.
     ///
     /// # Errors
-    /// `Error::Usage` for a batch that is empty, larger than the split, or cannot be cut into its
-    /// chunks, and for images that are not square.
+    /// `Error::Usage` if the batch is empty, larger than the split, or cannot be split into
+    /// micro-batches, or if images are not square.
     pub fn new(settings: RotNetSettings, split: &Split, device: &Device) -> Result<Self> {
         if split.height != split.width {
             return Err(Error::usage(format!(
-                "the images have {} x {} pixels; RotNet turns images by 90 degrees and needs square ones",
+                "the images have {} x {} pixels; RotNet rotates images by 90 degrees and needs square ones",
                 split.height, split.width
             )));
         }
@@ -123,8 +119,8 @@ impl RotNet {
         })
     }
 
-    /// The images of step `step` under all rotations, `[4B, 3, H, W]`: all upright images first, then all
-    /// turned once, and so on.
+    /// The images of step `step` in all rotations, `[4B, 3, H, W]`: first all images without
+    /// rotation, then all images with one quarter turn, and so on.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.
@@ -133,7 +129,7 @@ impl RotNet {
         self.rotated(&samples, step)
     }
 
-    /// As [`RotNet::rotated_batch`], for `samples`, which belong to step `step`.
+    /// As [`RotNet::rotated_batch`], for some samples of step `step`.
     fn rotated(&self, samples: &[u32], step: u64) -> Result<Tensor> {
         let images = self.images.gather(samples)?;
         let key = ViewKey {
@@ -149,7 +145,7 @@ impl RotNet {
 }
 
 impl<M: Module> Objective<M> for RotNet {
-    /// The mean cross-entropy over the 4B turned images.
+    /// The mean cross-entropy over the 4B rotated images.
     fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var> {
         let samples = self.sampler.batch(step);
         let logits = self.rows(module, tape, &samples, step)?;
@@ -164,7 +160,7 @@ impl<M: Module> PartialObjective<M> for RotNet {
         self.sampler.batch(step)
     }
 
-    /// Logits `[4B, 4]` of `samples` under all rotations.
+    /// Logits `[4B, 4]` of `samples` in all rotations.
     fn rows(&self, module: &M, tape: &Tape, samples: &[u32], step: u64) -> Result<Var> {
         module.forward(&tape.constant(&self.rotated(samples, step)?))
     }
@@ -176,22 +172,22 @@ impl<M: Module> PartialObjective<M> for RotNet {
     }
 }
 
-/// The quarter turns of a batch of `images` images under all rotations, in the order of [`rotations`].
+/// The classes of the results of [`rotations`] for `images` images.
 pub fn rotation_labels(images: usize) -> Vec<u32> {
     (0..ROTATIONS as u32)
         .flat_map(|turns| std::iter::repeat_n(turns, images))
         .collect()
 }
 
-/// `images [B, 3, H, H]`, in [0, 1], turned by 0 to 3 quarters counter-clockwise and normalised: `[4B, 3, H, H]`.
+/// Rotates `images [B, 3, H, H]`, in [0, 1], by 0 to 3 quarter turns counter-clockwise and
+/// normalises them: `[4B, 3, H, H]`.
 pub fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
     let count = images.shape()[0];
     let twice = |x: &Tensor| device.run(Concat { a: x, b: x });
-    let turned = device.run(Rotate90 {
+    let x = &device.run(Rotate90 {
         x: &twice(&twice(images)?)?,
         quarter_turns: &rotation_labels(count),
     })?;
     let (mean, std) = CIFAR10_STATISTICS;
-    let x = &turned;
     device.run(Normalize { x, mean, std })
 }

@@ -12,26 +12,27 @@ use crate::optim::{Optimization, OptimizerOptions};
 use crate::tensor::Tensor;
 use crate::train::{Objective, PartialObjective, micro_batch};
 
-/// What a pretraining is.
+/// The settings of a SimCLR pretraining.
 #[derive(Clone, Debug)]
 pub struct SimClrSettings {
     pub encoder: ResNetConfig,
-    /// Images a step; each gives two views.
+    /// Images per step, each with two views.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, where the batch does not fit in memory: the loss still contrasts the
-    /// whole batch. See [`micro_batch`] for what stays exact.
+    /// Images that the encoder processes at a time, if the batch does not fit in memory. The loss
+    /// still contrasts all pairs of the batch. See [`micro_batch`] for its effect on gradients.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub temperature: f32,
     pub augmentation: SimClrAugmentation,
-    /// Whether each view passes the encoder on its own, with batch statistics of its own.
+    /// Whether the first and the second views are separate passes, with separate batch statistics.
     pub separate_passes: bool,
     pub seed: u64,
 }
 
 impl SimClrSettings {
-    /// The settings of `protocol` for views of `size` pixels. `weight_decay` is what the paper's text asks for; its
-    /// code does not apply it, nor does [`Protocol::Paper`].
+    /// The settings of `protocol` for views of `size` x `size` pixels. The text of the reproduced
+    /// paper has a weight decay, but its code does not apply it, so [`Protocol::Paper`] ignores
+    /// `weight_decay`.
     pub fn of_protocol(
         protocol: Protocol,
         mut encoder: ResNetConfig,
@@ -64,26 +65,21 @@ impl SimClrSettings {
         }
     }
 
-    /// Fails where the batch cannot be cut into chunks of `micro_batch` images.
+    /// Checks the micro-batch.
     ///
     /// # Errors
     /// As [`micro_batch::check`].
     pub fn check_micro_batch(&self) -> Result<()> {
         let views = if self.separate_passes { 1 } else { 2 };
-        micro_batch::check(
-            self.batch_size,
-            self.micro_batch,
-            &self.encoder.shape()?,
-            self.augmentation.size,
-            views,
-        )
+        let (encoder, side) = (self.encoder.shape()?, self.augmentation.size);
+        micro_batch::check(self.batch_size, self.micro_batch, &encoder, side, views)
     }
 }
 
 /// The network of a pretraining: an encoder and its projector.
 pub type SimClrNetwork = (ResNet, Projector);
 
-/// Draws the network of a pretraining.
+/// Creates the network of a pretraining with random weights.
 ///
 /// # Errors
 /// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
@@ -93,7 +89,7 @@ pub fn network(settings: &SimClrSettings, device: &Device) -> Result<SimClrNetwo
     Ok((encoder, projector))
 }
 
-/// The objective: NT-Xent over two views of each image, for a module that maps views to projections.
+/// The NT-Xent loss over two views of each image, for a module that maps views to projections.
 pub struct SimClr {
     device: Device,
     settings: SimClrSettings,
@@ -105,12 +101,12 @@ impl SimClr {
     /// Copies the images of `split` to `device`.
     ///
     /// # Errors
-    /// `Error::Usage` for a batch that is larger than the split or has fewer than two images, or chunks
-    /// that it cannot be cut into.
+    /// `Error::Usage` if the batch has fewer than two images, is larger than the split, or cannot
+    /// be split into micro-batches.
     pub fn new(settings: SimClrSettings, split: &Split, device: &Device) -> Result<Self> {
         if settings.batch_size < 2 {
             return Err(Error::usage(format!(
-                "the batch size is {}; SimCLR contrasts images with each other and needs 2 or more",
+                "the batch size is {}; SimCLR contrasts images with each other, so use 2 or more",
                 settings.batch_size
             )));
         }
@@ -123,7 +119,7 @@ impl SimClr {
         })
     }
 
-    /// The two views of step `step`'s images, each `[B, 3, size, size]`.
+    /// The two views of the images of step `step`, each `[B, 3, size, size]`.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.
@@ -132,9 +128,8 @@ impl SimClr {
         self.views_of(&samples, step)
     }
 
-    /// The two views of `samples`, which belong to step `step`, each `[samples, 3, size, size]`. A view
-    /// depends on its sample and not on its position, so the views of a chunk are those of the whole
-    /// batch.
+    /// The two views of some samples of step `step`, each `[samples, 3, size, size]`. A view does
+    /// not depend on the position of its sample, so a chunk has the same views as the whole batch.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.

@@ -1,14 +1,15 @@
-//! Operations, one folder each: formulas and checks in `mod.rs`, the loops of the CPU in `cpu.rs`,
-//! the kernel launches in `gpu.rs`, and the tests.
+//! Operations. Each has a folder with formulas and checks (`mod.rs`), CPU loops (`cpu.rs`), kernel
+//! launches (`gpu.rs`) and tests.
 //!
-//! An operation is a struct of its arguments. [`Device::run`](crate::device::Device::run) checks and
-//! computes it; the methods of [`Var`](crate::autograd::Var) also record it for gradients.
+//! An operation is a struct of its arguments. [`Device::run`](crate::device::Device::run) checks
+//! and computes it; the methods of [`Var`](crate::autograd::Var) also record it for gradients.
 //!
-//! - Images are `[N, C, H, W]`, matrices `[rows, columns]`. Elements are f32, unless stated otherwise.
-//! - *Activations*, and their gradients, may also be f16. An operation takes all activations of one
-//!   type and returns that type. It computes in f32 and rounds each element once, as it stores it.
+//! - Images are `[N, C, H, W]`, matrices `[rows, columns]`. Elements are f32, unless stated
+//!   otherwise.
+//! - *Activations* and their gradients may also be f16. All activations of an operation have the
+//!   same type. An operation computes in f32 and rounds each element once, when it is stored.
 //! - Gradients have a d-prefix: `dy` is the gradient of the loss with respect to `y`.
-//! - Every reduction has a fixed order: the same call gives the same bits.
+//! - Every reduction has a fixed order, so the same call gives the same bits.
 
 pub mod attack;
 pub mod batch_norm;

@@ -1,7 +1,7 @@
 //! Measures the variants of products and convolutions on an adapter, shape by shape.
 //!
-//! Each variant runs once so that its result can be compared with that of the plain variant. A variant
-//! that differs by more than rounding is never selected.
+//! The result of each variant is first compared with the result of the plain variant. A variant
+//! whose result differs by more than rounding is never selected.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,15 +15,17 @@ use crate::ops::gemm::{self, Gemm, Linear, Operand};
 use crate::philox::Philox;
 use crate::tensor::Tensor;
 
-/// Timed runs of a variant. A variant whose first run is slower than the best so far has one.
+/// Timed runs per variant. A variant whose first run is slower than the best median so far is timed
+/// once.
 const RUNS: usize = 5;
 
-/// A call to be tuned, of the sizes at which it is measured.
+/// A call to be tuned, with the sizes at which it is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Problem {
-    /// `[M, K] [K, N]`, with A transposed or not.
+    /// `[M, K] [K, N]`, or `[K, M]^T [K, N]` if `transpose_a`.
     Gemm {
         transpose_a: bool,
+        /// M, N, K.
         sizes: [usize; 3],
     },
     /// `[M, K] [N, K]^T + [N]`, sizes M, N, K.
@@ -86,14 +88,8 @@ impl Problem {
         let (a, b) = (&arguments[0], &arguments[1]);
         match self {
             Problem::Gemm { transpose_a, .. } => {
-                let is_transposed = *transpose_a;
-                gpu.run(Gemm::new(
-                    Operand {
-                        x: a,
-                        is_transposed,
-                    },
-                    b,
-                ))
+                let (x, is_transposed) = (a, *transpose_a);
+                gpu.run(Gemm::new(Operand { x, is_transposed }, b))
             }
             Problem::Linear(_) => gpu.run(Linear {
                 x: a,
@@ -135,8 +131,9 @@ struct Case<'a> {
     problem: &'a Problem,
     arguments: Vec<Tensor>,
     expected: Vec<f32>,
-    /// Sums of the absolute products.
+    /// The sum of the absolute products of each element of the result.
     magnitudes: Vec<f32>,
+    /// Terms per element of the result.
     terms: usize,
 }
 
@@ -176,22 +173,15 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// A description of the error in the result of the variant in use, if there is one.
+    /// Describes the error in the result of the current variant, if there is one.
     fn check(&self) -> Result<Option<String>> {
-        let y = self
-            .problem
-            .run(self.gpu, &self.arguments)?
-            .to_vec::<f32>()?;
-        Ok(disagreement(
-            &y,
-            &self.expected,
-            &self.magnitudes,
-            self.terms,
-        ))
+        let y = self.problem.run(self.gpu, &self.arguments)?;
+        let (y, magnitudes) = (y.to_vec::<f32>()?, &self.magnitudes);
+        Ok(error_of(&y, &self.expected, magnitudes, self.terms))
     }
 
-    /// Seconds of one run of the variant in use: by the adapter's clock if it has one, otherwise by the
-    /// host's.
+    /// Seconds of one run of the current variant. Uses the adapter's timestamps if it has them,
+    /// otherwise the host's clock.
     fn seconds(&self) -> Result<f64> {
         if self.gpu.has_timestamps() {
             self.gpu.start_timing();
@@ -202,19 +192,14 @@ impl<'a> Case<'a> {
         }
         let started = Instant::now();
         let y = self.problem.run(self.gpu, &self.arguments)?;
-        let first = y.reshape(&[y.len()])?;
-        let (start, count) = (0, 1);
-        self.gpu
-            .run(Slice {
-                x: &first,
-                start,
-                count,
-            })?
-            .to_vec::<f32>()?;
+        // Waits for the run by reading one element of its result.
+        let (x, start, count) = (&y.reshape(&[y.len()])?, 0, 1);
+        self.gpu.run(Slice { x, start, count })?.to_vec::<f32>()?;
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// The median of a few runs, or `None` if the first is slower than `best`.
+    /// The median time of [`RUNS`] runs in seconds, or `None` if the first run is slower than
+    /// `best`.
     fn median(&self, best: f64) -> Result<Option<f64>> {
         let mut seconds = vec![self.seconds()?];
         if seconds[0] > best {
@@ -228,21 +213,20 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What of `y` is further from `expected` than two sums of `terms` products may be, whose absolute products add up to
-/// `magnitudes`.
-fn disagreement(y: &[f32], expected: &[f32], magnitudes: &[f32], terms: usize) -> Option<String> {
-    // Each of the two may be off by 4 sqrt(K) units in the last place of the sum of absolute products.
+/// Describes the elements of `y` that differ from `expected` by more than the rounding of two sums
+/// of `terms` products. `magnitudes` are the sums of the absolute products.
+fn error_of(y: &[f32], expected: &[f32], magnitudes: &[f32], terms: usize) -> Option<String> {
+    // The error bound of each sum is 4 sqrt(terms) units in the last place of its magnitude.
     let tolerance = 2.0 * 4.0 * (terms as f64).sqrt() / f64::from(1 << 24);
     let wrong = |i: &usize| {
         let bound = tolerance * f64::from(magnitudes[*i]);
         let difference = (f64::from(y[*i]) - f64::from(expected[*i])).abs();
-        // A difference that is not a number is wrong too.
         difference.is_nan() || difference > bound
     };
     let first = (0..y.len()).find(wrong)?;
     let count = (first..y.len()).filter(wrong).count();
     Some(format!(
-        "{count} of {} results are not plain's, the first at {first}: {} in place of {}",
+        "{count} of {} results differ from the plain variant, the first at {first}: {} in place of {}",
         y.len(),
         y[first],
         expected[first]
@@ -255,14 +239,14 @@ impl Gpu {
         self.use_variants(VariantTable::only(variant, key));
     }
 
-    /// Measures the variants of each problem whose class the table in use does not have yet, and returns that table
-    /// with what was found; the caller may put it in use. `progress` is told the number of classes done, that of all,
-    /// and the class that comes next.
+    /// Measures the variants of each problem whose class is not in the current table. Returns a
+    /// table with the current entries and the new ones, but does not make it current. `progress` is
+    /// called with the number of finished classes, the number of all classes, and the next class.
     ///
-    /// No other kernel may be launched meanwhile.
+    /// The caller must not launch other kernels until this function returns.
     ///
     /// # Errors
-    /// `Error::Device` where the adapter was lost, or plain itself fails.
+    /// `Error::Device` if the adapter is lost, or if the plain variant fails.
     pub fn tune(
         &self,
         problems: &[Problem],
@@ -300,7 +284,8 @@ impl Gpu {
             return Ok(only);
         }
         let case = Case::new(self, problem)?;
-        // What the table's costs name comes first, so that the others are soon seen to be slower.
+        // Starts with the variants of the lowest estimated cost, so that slower ones are timed
+        // once.
         candidates.sort_by_key(|variant| table.cost.get(variant).copied().unwrap_or(u32::MAX));
         let mut best = (f64::INFINITY, Variant::Plain);
         for variant in candidates {
@@ -309,7 +294,7 @@ impl Gpu {
                 Variant::Plain => None,
                 _ => case.check().unwrap_or_else(|error| Some(error.to_string())),
             };
-            // The error may be the loss of the device.
+            // Returns the error if the device was lost.
             self.check()?;
             if let Some(wrong) = wrong {
                 rejected.push(format!("{variant} of {}: {wrong}", problem.class()));
@@ -327,15 +312,15 @@ impl Gpu {
 
 #[cfg(test)]
 mod tests {
-    use super::disagreement;
+    use super::error_of;
 
     #[test]
     fn rounding_agrees_and_anything_more_does_not() {
         let (expected, magnitudes) = ([1.0, -2.0, 0.5], [100.0; 3]);
         let rounded = [1.0 + 1e-4, -2.0, 0.5 - 1e-4];
-        assert_eq!(disagreement(&rounded, &expected, &magnitudes, 64), None);
+        assert_eq!(error_of(&rounded, &expected, &magnitudes, 64), None);
         for (wrong, words) in [(1.01, "1 of 3"), (f32::NAN, "NaN in place of 0.5")] {
-            let message = disagreement(&[1.0, -2.0, 0.5 * wrong], &expected, &magnitudes, 64);
+            let message = error_of(&[1.0, -2.0, 0.5 * wrong], &expected, &magnitudes, 64);
             let message = message.expect("a difference");
             assert!(
                 message.contains("first at 2") && message.contains(words),

@@ -11,7 +11,7 @@ use super::weights_file::{Loaded, state};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
 use crate::error::Result;
-use crate::evaluate::knn::judge;
+use crate::evaluate::knn::neighbour_accuracy;
 use crate::nn::weights::digest;
 use crate::objectives::Protocol;
 
@@ -56,7 +56,7 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     }
     let key = || digest(&state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        judge(device, &loaded.encoder, dataset, (partial, "knn"))
+        neighbour_accuracy(device, &loaded.encoder, dataset, (partial, "knn"))
     })?;
     let summary = KnnSummary {
         command: config.command,

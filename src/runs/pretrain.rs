@@ -373,7 +373,7 @@ fn judge<H: Module>(
         }
         println!("evaluating the trained and the untrained encoder by their nearest neighbours");
         let encoder = &network.0;
-        let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
+        let trained = knn::neighbour_accuracy(device, encoder, dataset, (partial, "trained"))?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -424,5 +424,5 @@ fn judge_untrained(
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::judge(device, &untrained, dataset, (partial, "untrained"))
+    knn::neighbour_accuracy(device, &untrained, dataset, (partial, "untrained"))
 }

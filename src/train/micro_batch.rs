@@ -1,25 +1,26 @@
-//! A batch that is larger than memory, one chunk of samples at a time. The loss and its gradients are
-//! those of the whole batch; the activations in memory are those of one chunk.
+//! Training with batches that are larger than memory. A batch is processed in chunks
+//! (micro-batches), and only the activations of one chunk are in memory. Loss and gradients are
+//! those of the whole batch.
 //!
-//! A loss that is a mean over samples is a sum over chunks, and so are its gradients. A contrastive loss
-//! connects every sample with all others, but only through their embeddings. GradCache (Gao et al. 2021,
-//! "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup") first computes all
-//! embeddings and keeps nothing else, then the loss and its gradients `dz` with respect to the
-//! embeddings, then each chunk again with a backward pass that starts from its rows of `dz`. By the chain
-//! rule this is the gradient of the whole batch; it costs a second forward pass.
+//! A loss that is a mean over samples is a weighted sum over chunks, and so are its gradients. A
+//! contrastive loss depends on all pairs of samples, but only through their embeddings. GradCache
+//! (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup")
+//! first computes all embeddings without recording them, then the loss and its gradients `dz` with
+//! respect to the embeddings. Each chunk is then computed again, and its backward pass starts from
+//! its rows of `dz`. By the chain rule, the result is the gradient of the whole batch. It costs a
+//! second forward pass.
 //!
-//! Both equal the whole batch up to rounding (sums over samples are associated differently) if the
-//! network treats each sample on its own, with batch norm in evaluation mode. In training mode batch norm
-//! normalises by the statistics of the chunk, as in data-parallel training without synchronised
-//! statistics. The gradients are exact for that network, which differs slightly from the network of the
-//! whole batch.
+//! If the network processes samples independently (batch norm in evaluation mode), both methods
+//! differ from the whole batch only in rounding. In training mode, batch norm uses the statistics
+//! of the chunk, as in data-parallel training without synchronised batch norm. The gradients are
+//! exact for that network, which differs slightly from the network of the whole batch.
 //!
-//! Chunks follow one another and are added in their order, so that a step gives the same bits each time.
+//! Chunks are processed and added in a fixed order, so a step always gives the same bits.
 
 use std::ops::Range;
 
 use super::{PartialObjective, StepGradients};
-use crate::autograd::{PassOptions, Tape, Var};
+use crate::autograd::{Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::ResNetShape;
@@ -27,25 +28,26 @@ use crate::ops::copy::{Concat, Slice};
 use crate::ops::elementwise::Add;
 use crate::tensor::Tensor;
 
-/// Places `0..batch_size` in runs of `micro_batch` (1 or more). The last run may be shorter.
+/// Splits `0..batch_size` into ranges of `micro_batch` (1 or more). The last range may be shorter.
 pub fn chunks(batch_size: usize, micro_batch: usize) -> Vec<Range<usize>> {
-    (0..batch_size)
-        .step_by(micro_batch.max(1))
-        .map(|start| start..batch_size.min(start + micro_batch.max(1)))
+    let size = micro_batch.max(1);
+    let starts = (0..batch_size).step_by(size);
+    starts
+        .map(|start| start..batch_size.min(start + size))
         .collect()
 }
 
-/// `micro_batch`, if it is smaller than the batch.
+/// Returns `micro_batch` if it is smaller than the batch, so that chunks are needed.
 pub fn in_parts(batch_size: usize, micro_batch: Option<usize>) -> Option<usize> {
     micro_batch.filter(|&images| images < batch_size)
 }
 
-/// Fails where a batch cannot be cut into chunks of `micro_batch` images: none at all, more than the batch, or so few
-/// that `encoder`'s last batch norm would see one number a channel, which has no variance. Of each image `views` of
-/// `side` pixels go through one pass.
+/// Checks that a batch can be split into chunks of `micro_batch` images. Each image has `views`
+/// views of `side` x `side` pixels in a pass.
 ///
 /// # Errors
-/// `Error::Usage` that says which sizes can be used.
+/// `Error::Usage` if `micro_batch` is 0 or larger than the batch, or if the last batch norm of
+/// `encoder` would have one value per channel in a chunk, which has no variance.
 pub fn check(
     batch_size: usize,
     micro_batch: Option<usize>,
@@ -57,13 +59,12 @@ pub fn check(
         return Ok(());
     };
     if images == 0 {
-        return Err(Error::usage(format!(
-            "--micro-batch is 0; use 1 to {batch_size} images, which is the batch size"
-        )));
+        let message = format!("the micro-batch is 0 images; use 1 to {batch_size}");
+        return Err(Error::usage(message));
     }
     if images > batch_size {
         return Err(Error::usage(format!(
-            "--micro-batch {images} is larger than the batch of {batch_size} images; use {batch_size} or less"
+            "the micro-batch of {images} images is larger than the batch of {batch_size}; use {batch_size} or less"
         )));
     }
     let plane = encoder.last_plane(side)?;
@@ -71,21 +72,21 @@ pub fn check(
         0 => images,
         rest => rest,
     };
-    let numbers = smallest * views * plane;
-    if numbers < 2 && images < batch_size {
+    let values = smallest * views * plane;
+    if values < 2 && images < batch_size {
         return Err(Error::usage(format!(
-            "--micro-batch {images} cuts a batch of {batch_size} into chunks of which one has {smallest} image; the last batch \
-             norm then sees {numbers} number a channel and needs 2 or more: use a --micro-batch that leaves no such chunk"
+            "with a micro-batch of {images} images, the smallest chunk of a batch of {batch_size} has {smallest} image, and \
+             its last batch norm has {values} value per channel and needs 2 or more: use another micro-batch"
         )));
     }
     Ok(())
 }
 
-/// The loss of step `step` and its gradients, with the activations of `micro_batch` samples (1 or more)
-/// at a time.
+/// Computes the loss of step `step` and its gradients in chunks of `micro_batch` (1 or more)
+/// samples.
 ///
 /// # Errors
-/// Those of the objective; `Error::NonFinite` also names the samples of the chunk.
+/// Those of the objective. `Error::NonFinite` also names the images of the chunk.
 pub fn in_chunks<M, O: PartialObjective<M>>(
     objective: &mut O,
     module: &M,
@@ -126,7 +127,7 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
         self.objective.rows(self.module, tape, samples, self.step)
     }
 
-    /// A sum over chunks, for a loss that is a mean over samples.
+    /// The sum over chunks, for a loss that is a mean over samples.
     fn accumulated(&self) -> Result<StepGradients> {
         let (device, options) = self.pass;
         let mut sum: Option<StepGradients> = None;
@@ -155,8 +156,8 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
         sum.ok_or_else(no_images)
     }
 
-    /// GradCache, for a loss over the embeddings of all samples. The objective computes the rows of each
-    /// chunk twice, from the same views. The buffers follow the second pass.
+    /// GradCache, for a loss over the embeddings of all samples. The rows of each chunk are
+    /// computed twice, from the same views. The second pass requests the updates of buffers.
     fn cached(&self) -> Result<StepGradients> {
         let (device, options) = self.pass;
         let slice = |x: &Tensor, start, count| device.run(Slice { x, start, count });
@@ -180,7 +181,7 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
             Error::shape("micro_batch", "the loss does not depend on the embeddings")
         })?;
 
-        let mut sum: Option<StepGradients> = None;
+        let (mut sum, mut updates) = (None::<Gradients>, Vec::new());
         for chunk in &self.chunks {
             let rows = [chunk.start, self.samples.len() + chunk.start];
             let [above, below] = rows.map(|start| slice(dz, start, chunk.len()));
@@ -189,28 +190,22 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
             let tape = Tape::with(device, options);
             let gradients = self.rows(&tape, chunk).and_then(|z| z.backward_from(dz));
             let gradients = named(chunk, gradients)?;
-            let updates = tape.take_buffer_updates();
+            updates.extend(tape.take_buffer_updates());
             match &mut sum {
-                None => {
-                    let loss = loss.clone();
-                    sum = Some(StepGradients {
-                        loss,
-                        gradients,
-                        updates,
-                    });
-                }
-                Some(sum) => {
-                    sum.gradients.add(device, gradients)?;
-                    sum.updates.extend(updates);
-                }
+                None => sum = Some(gradients),
+                Some(sum) => sum.add(device, gradients)?,
             }
         }
-        sum.ok_or_else(no_images)
+        Ok(StepGradients {
+            loss,
+            gradients: sum.ok_or_else(no_images)?,
+            updates,
+        })
     }
 }
 
-/// `parts` one above the other. They are joined in pairs, so that each row is copied as often as the pairs
-/// nest, and not once per part.
+/// Concatenates the rows of `parts`, recursively in halves: each row is copied once per level, and
+/// not once per part.
 fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
     match parts {
         [] => Err(no_images()),
@@ -227,7 +222,7 @@ fn no_images() -> Error {
     Error::usage("the batch has no images; use 1 or more")
 }
 
-/// Adds the images of the chunk to the error of a replay that finds a number that is not finite.
+/// Adds the images of the chunk to the message of `Error::NonFinite`.
 fn named<T>(chunk: &Range<usize>, result: Result<T>) -> Result<T> {
     result.map_err(|error| match error {
         Error::NonFinite(what) => Error::NonFinite(format!(
@@ -245,7 +240,7 @@ mod tests {
     use crate::nn::{Arch, ResNetConfig, Stem};
 
     #[test]
-    fn chunks_hold_every_place_once() {
+    fn chunks_cover_the_batch() {
         assert_eq!(chunks(5, 2), [0..2, 2..4, 4..5]);
         assert_eq!(chunks(4, 2), [0..2, 2..4]);
         assert_eq!(chunks(3, 1), [0..1, 1..2, 2..3]);
@@ -254,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_chunk_must_have_a_variance() {
-        // 32 pixels through the stem for large images end as a plane of 1.
+        // With the ImageNet stem, images of 32 x 32 end as planes of one pixel.
         let encoder = ResNetConfig {
             arch: Arch::ResNet18,
             stem: Stem::ImageNet,
@@ -267,8 +262,8 @@ mod tests {
                 .map(|e| e.to_string())
         };
         for (batch_size, images) in [(8, 1), (9, 4), (9, 8)] {
-            let said = refused(batch_size, images, 1).expect("one number has no variance");
-            assert!(said.contains("1 number a channel"), "{said}");
+            let message = refused(batch_size, images, 1).expect("one value has no variance");
+            assert!(message.contains("1 value per channel"), "{message}");
             assert_eq!(refused(batch_size, images, 2), None);
         }
         assert_eq!(refused(8, 4, 1), None);

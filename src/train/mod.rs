@@ -1,6 +1,6 @@
-//! Training of any [`Module`](crate::nn::Module): an objective computes the loss of a step, and the
-//! trainer runs the backward pass, updates the parameters, and keeps the state of the step before if a
-//! number is not finite.
+//! Training of any [`Module`](crate::nn::Module). An objective computes the loss of a step. The
+//! trainer runs the backward pass and updates the parameters, unless the loss or a gradient is not
+//! finite.
 
 mod loss_scale;
 pub mod micro_batch;

@@ -1,16 +1,16 @@
-//! Objectives: the functions that a training minimises.
+//! Objectives: the loss functions of trainings.
 
 use crate::autograd::{BufferUpdate, Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The function that a training of a module of type `M` minimises. A closure
-/// `FnMut(&M, &Tape, u64) -> Result<Var>` is one.
+/// The loss function of a training of a module of type `M`. Closures of type
+/// `FnMut(&M, &Tape, u64) -> Result<Var>` implement it.
 pub trait Objective<M> {
-    /// The mean loss of the batch of step `step` (counted from 0), `[1]`, recorded on `tape`. It depends
-    /// only on the tensors of the module and on the step, so that a step can be repeated and a run
-    /// resumed.
+    /// Records the mean loss of the batch of step `step` (counted from 0), `[1]`, on `tape`. It may
+    /// depend only on the tensors of the module and on the step, so that steps can be repeated and
+    /// runs resumed.
     ///
     /// # Errors
     /// Those of the module.
@@ -23,33 +23,32 @@ impl<M, F: FnMut(&M, &Tape, u64) -> Result<Var>> Objective<M> for F {
     }
 }
 
-/// An objective whose batch can pass the module in parts, so that only the activations of one part are
-/// in memory: the module computes rows for some samples, and the loss is computed from rows. See
-/// [`crate::train::micro_batch`].
+/// An objective that can process a batch in chunks, so that only the activations of one chunk are
+/// in memory (see [`crate::train::micro_batch`]). The module computes rows for some samples, and
+/// the loss is computed from the rows.
 pub trait PartialObjective<M>: Objective<M> {
-    /// Whether the loss is a mean over samples. If not, as in a contrastive loss, the rows of `c`
-    /// samples are `[2c, D]`, first views above second views, and the loss needs the rows of all
-    /// samples.
+    /// Whether the loss is a mean over samples. If not, the loss is contrastive: it needs the rows
+    /// of all samples, and the rows of `c` samples are `[2c, D]`, first views above second views.
     const IS_MEAN: bool;
 
     /// The samples of a step, as indices into the data set.
     fn samples(&mut self, step: u64) -> Vec<u32>;
 
-    /// The rows of `samples`, which belong to step `step`. A row depends on its sample, and not on its
-    /// position in the batch.
+    /// Computes the rows of `samples` of step `step`. A row does not depend on the position of its
+    /// sample in the batch.
     ///
     /// # Errors
     /// Those of the module.
     fn rows(&self, module: &M, tape: &Tape, samples: &[u32], step: u64) -> Result<Var>;
 
-    /// The mean loss, `[1]`, of the rows of `samples`.
+    /// Computes the mean loss, `[1]`, from the rows of `samples`.
     ///
     /// # Errors
     /// Those of the operations.
     fn score(&self, rows: &Var, samples: &[u32]) -> Result<Var>;
 }
 
-/// The loss of a step, its gradients, and the changes of buffers that its passes requested.
+/// The loss of a step, its gradients, and the requested updates of buffers.
 pub struct StepGradients {
     /// `[1]`
     pub loss: Tensor,
@@ -58,7 +57,7 @@ pub struct StepGradients {
 }
 
 impl StepGradients {
-    /// The gradients of `loss`, which was recorded on `tape`.
+    /// Runs the backward pass of `loss`, which was recorded on `tape`.
     ///
     /// # Errors
     /// As [`Var::backward`].
@@ -72,10 +71,10 @@ impl StepGradients {
     }
 }
 
-/// The loss of a step and its gradients, by one pass over the whole batch.
+/// Computes the loss of a step and its gradients in one pass over the whole batch.
 ///
 /// # Errors
-/// Those of the objective, and of the backward pass.
+/// Those of the objective and of the backward pass.
 pub fn whole_batch<M>(
     objective: &mut impl Objective<M>,
     module: &M,

@@ -1,4 +1,4 @@
-//! Training: steps that are recorded without waiting, and the replay of a step that failed.
+//! Training: records steps without waiting for them, and replays a step that failed.
 
 use std::collections::VecDeque;
 
@@ -11,19 +11,20 @@ use crate::ops::reduce::CheckFinite;
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::{DType, Tensor};
 
-/// Computes the gradients of a step: of the whole batch, or in chunks of so many samples.
+/// Computes the loss of a step and its gradients. The last argument is the number of samples per
+/// chunk.
 type ComputeGradients<M, O> =
     fn(&mut O, &M, (&Device, PassOptions), u64, usize) -> Result<StepGradients>;
 
-/// A module in training: its objective, its optimiser, and the flag that guards both.
+/// A module in training, with its objective and its optimiser.
 pub struct Trainer<M, O> {
     pub module: M,
     objective: O,
     device: Device,
     optimization: Optimization,
     optimizer: Optimizer,
-    /// u32 `[1]`: set by the first loss or gradient that is not finite. From then on, it stops the
-    /// optimiser and the updates of buffers, so that the state stays that of the step before.
+    /// u32 `[1]`, set by the first loss or gradient that is not finite. It disables all later
+    /// updates of parameters and buffers, so the state remains that of the step before.
     flag: Tensor,
     options: PassOptions,
     compute: ComputeGradients<M, O>,
@@ -31,9 +32,9 @@ pub struct Trainer<M, O> {
     micro_batch: usize,
     /// The loss scale of the next step, for f16 activations.
     loss_scale: Option<LossScale>,
-    /// The number of times that steps were repeated with a smaller loss scale.
+    /// Number of times that the loss scale was reduced and steps were repeated.
     overflows: u32,
-    /// The steps of the last repetition, without those that have been finished since.
+    /// Repeated steps that are not finished yet.
     repeated: VecDeque<PendingStep>,
     /// The step that was recorded last.
     last: Option<u64>,
@@ -47,33 +48,35 @@ pub struct PendingStep {
     loss: Readback,
     flag: Readback,
     loss_scale: Option<LossScale>,
-    /// The steps of the optimiser before this one.
+    /// Number of steps of the optimiser before this step.
     optimizer_steps: u32,
-    /// The trainer's count at the time of recording.
+    /// [`Trainer::overflows`] at the time of recording.
     overflows: u32,
 }
 
 /// A finished step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FinishedStep {
-    /// Before its update, not scaled.
+    /// The loss before the update of this step, not scaled.
     pub loss: f32,
     /// The factor of the loss in the backward pass, for f16 activations.
     pub loss_scale: Option<f32>,
-    /// The number of repetitions of the step because a gradient overflowed.
+    /// Number of repetitions of the step because a gradient overflowed.
     pub overflows: u32,
 }
 
 impl<M: Module, O: Objective<M>> Trainer<M, O> {
-    /// A training that has taken no step.
+    /// A training without any steps yet.
     ///
     /// # Errors
-    /// `Error::Usage` if the module has no parameters; `Error::Device` if memory for the optimiser's
-    /// state is short.
+    /// `Error::Usage` if the module has no parameters; `Error::Device` if memory for the
+    /// optimiser's state is short.
     pub fn new(module: M, optimization: Optimization, objective: O) -> Result<Self> {
         let parameters = module.parameters();
         let Some(first) = parameters.first() else {
-            return Err(Error::usage("the module has no parameters to train"));
+            return Err(Error::usage(
+                "the module has no parameters; a training needs 1 or more",
+            ));
         };
         let device = first.value.device();
         let optimizer = Optimizer::new(&parameters, optimization.optimizer)?;
@@ -94,13 +97,13 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         })
     }
 
-    /// The same training, whose passes have these options. If activations are f16, the loss is scaled;
-    /// weights, their gradients and the state of the optimiser stay f32.
+    /// Sets the options of the passes. If activations are f16, the loss is scaled. Weights, their
+    /// gradients and the state of the optimiser are always f32.
     ///
     /// # Errors
-    /// `Error::Device` if the device has no such element type.
+    /// `Error::Device` if the device does not support the type of the activations.
     pub fn with_options(self, options: PassOptions) -> Result<Self> {
-        // Fails if the device has no such type.
+        // Fails if the device does not support the type.
         Tensor::zeros(&[1], options.activations, &self.device)?;
         let loss_scale = (options.activations == DType::F16).then(LossScale::default);
         Ok(Trainer {
@@ -110,7 +113,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         })
     }
 
-    /// The same training, of which `samples` samples pass the module at a time: see
+    /// Sets the number of samples that the module processes at a time: see
     /// [`crate::train::micro_batch`].
     pub fn with_micro_batch(self, samples: usize) -> Self
     where
@@ -134,14 +137,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             check,
             ..self.options
         };
-        let pass = (&self.device, options);
-        (self.compute)(
-            &mut self.objective,
-            &self.module,
-            pass,
-            step,
-            self.micro_batch,
-        )
+        let (pass, objective) = ((&self.device, options), &mut self.objective);
+        (self.compute)(objective, &self.module, pass, step, self.micro_batch)
     }
 
     /// Records step `step` (counted from 0) without waiting for it.
@@ -175,32 +172,33 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             overflows: self.overflows,
         };
         self.device.submit()?;
-        // As if no gradient overflows. If one does, this step is repeated, and all that follow.
+        // Assumes that no gradient overflows. If one does, this step and all later ones are
+        // repeated.
         self.loss_scale = loss_scale.map(LossScale::after_good_step);
         self.last = Some(step);
         Ok(pending)
     }
 
-    /// Waits for the loss of a step. If a gradient overflowed f16, this step and all that were recorded
-    /// after it are repeated with half the loss scale, from the same state, which the flag has kept. No
-    /// step is lost, and a run repeats to the bit.
+    /// Waits for the loss of a step. If a gradient overflowed f16, this step and all steps that
+    /// were recorded after it are repeated with half the loss scale. They start from the same
+    /// state, so no step is lost and a run is reproducible to the bit.
     ///
     /// # Errors
-    /// `Error::NonFinite` if the loss or a gradient is not finite. The step is computed again from the
-    /// same state and the same random numbers, with a check after each operation, and the error names
-    /// the first bad tensor.
+    /// `Error::NonFinite` if the loss or a gradient is not finite. The step is replayed from the
+    /// same state with a check after each operation, and the error names the first tensor that is
+    /// not finite.
     pub fn finish(&mut self, pending: PendingStep) -> Result<f32> {
         self.finish_scaled(pending).map(|finished| finished.loss)
     }
 
-    /// As [`Trainer::finish`], with the loss scale.
+    /// As [`Trainer::finish`], and returns the loss scale.
     ///
     /// # Errors
     /// As [`Trainer::finish`].
     pub fn finish_scaled(&mut self, mut pending: PendingStep) -> Result<FinishedStep> {
         let before = self.overflows;
         if pending.overflows != self.overflows {
-            // It ran after a step that overflowed, and changed nothing.
+            // The step was recorded after one that overflowed, so it had no effect.
             pending = self.repeated_step(pending.step)?;
         }
         loop {
@@ -225,18 +223,18 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         }
     }
 
-    /// The repetition of a step after an overflow.
+    /// Removes and returns the repetition of a step after an overflow.
     fn repeated_step(&mut self, step: u64) -> Result<PendingStep> {
-        let repeated = self
-            .repeated
-            .pop_front()
-            .filter(|repeated| repeated.step == step);
-        repeated.ok_or_else(|| {
-            Error::usage("finish a training's steps in the order in which they were recorded")
+        let next = self.repeated.pop_front();
+        next.filter(|next| next.step == step).ok_or_else(|| {
+            Error::usage(format!(
+                "step {} is finished out of order; finish steps in the order in which they were recorded",
+                step + 1
+            ))
         })
     }
 
-    /// Repeats the steps from `step` on, from the state before it.
+    /// Records the steps from `step` to the last one again, from the state before `step`.
     fn repeat_from(
         &mut self,
         step: u64,
@@ -255,23 +253,23 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         Ok(())
     }
 
+    /// Replays a step with checks and returns the error.
     fn diagnose(&mut self, step: u64, loss_scale: Option<LossScale>) -> Error {
-        let advice = match self.options.activations {
-            DType::F16 => {
-                "the weights are those of the step before; try --precision f32, a lower learning rate, or for SimCLR a \
-                 higher temperature"
-            }
-            _ => {
-                "the weights are those of the step before; try a lower learning rate, or for SimCLR a higher temperature"
-            }
+        let precision = match self.options.activations {
+            DType::F16 => "f32 activations, ",
+            _ => "",
         };
+        let advice = format!(
+            "the weights are those of the step before; try {precision}a lower learning rate, or for SimCLR \
+             a higher temperature"
+        );
         match self.gradients(step, loss_scale, true) {
             Err(Error::NonFinite(what)) => {
                 Error::NonFinite(format!("step {}: {what}; {advice}", step + 1))
             }
             Err(other) => other,
             Ok(_) => Error::NonFinite(format!(
-                "step {}: the loss or a gradient is not finite, and every operation of its replay is; {advice}",
+                "step {}: the loss or a gradient is not finite, but a replay found only finite numbers; {advice}",
                 step + 1
             )),
         }
@@ -282,7 +280,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         self.loss_scale
     }
 
-    /// Sets the loss scale, for example to that of a checkpoint. Has no effect unless activations are f16.
+    /// Sets the loss scale when a run is resumed. Has no effect unless activations are f16.
     pub fn resume_with_loss_scale(&mut self, loss_scale: LossScale) {
         self.loss_scale = self.loss_scale.map(|_| loss_scale);
     }
@@ -292,7 +290,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         self.optimizer.steps()
     }
 
-    /// Sets the number of steps of the optimiser, after [`Trainer::state`] was loaded.
+    /// Sets the number of steps of the optimiser when a run is resumed and [`Trainer::state`] is
+    /// loaded.
     pub fn resume_at(&mut self, optimizer_steps: u32) {
         self.optimizer.resume_at(optimizer_steps);
     }

@@ -1,5 +1,5 @@
-//! What a ResNet is made of (He et al. 2016), as shapes and names only: the network, its parameter count and its FLOPs
-//! all follow from here.
+//! The layers of ResNets (He et al. 2016) as names and shapes. The network, its parameter count and
+//! its FLOPs are derived from them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub(super) const STEM_POOL: Pool2dOptions = Pool2dOptions {
 /// Colour channels of an image.
 const IMAGE_CHANNELS: usize = 3;
 
-/// Which ResNet.
+/// The architecture of a ResNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arch {
     ResNet18,
@@ -69,17 +69,18 @@ impl Arch {
     }
 }
 
-/// The two residual blocks.
+/// The two kinds of residual blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BlockKind {
-    /// 3x3, 3x3; the first has the stride.
+    /// 3x3, 3x3. The first convolution has the stride.
     Basic,
-    /// 1x1, 3x3, 1x1 to four times the channels; the 3x3 has the stride, as in torchvision.
+    /// 1x1, 3x3, 1x1. The last convolution has four times the channels. The 3x3 has the stride, as
+    /// in torchvision.
     Bottleneck,
 }
 
 impl BlockKind {
-    /// Output channels for each inner channel.
+    /// Output channels per inner channel.
     pub fn expansion(self) -> usize {
         match self {
             BlockKind::Basic => 1,
@@ -88,10 +89,11 @@ impl BlockKind {
     }
 }
 
-/// What comes before the first stage.
+/// The layers before the first stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stem {
-    /// 3x3, stride 1, no max-pool: for images of 32 pixels. Padding 1, or 0 as the paper's authors had it.
+    /// 3x3, stride 1, no max-pool, for images of 32 x 32 pixels. The padding is 1, or 0 as in the
+    /// released code of the reproduced paper.
     Cifar { padding: usize },
     /// 7x7, stride 2, padding 3, then a 3x3 max-pool of stride 2.
     ImageNet,
@@ -121,19 +123,20 @@ impl FromStr for Stem {
     }
 }
 
-/// Everything that decides a ResNet's shapes.
+/// The settings that determine the shapes of a ResNet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResNetConfig {
     pub arch: Arch,
     pub stem: Stem,
-    /// Multiplies every channel count, rounded to a multiple of 4, at least 4. 1 is the published network.
+    /// The factor of all channel counts, which are rounded to multiples of 4 and at least 4. 1
+    /// gives the published network.
     pub width: f64,
 }
 
-/// One convolution. A batch norm follows each.
+/// One convolution, which is followed by a batch norm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvShape {
-    /// As torchvision names it, for example `layer2.0.downsample.0`.
+    /// The name in torchvision, for example `layer2.0.downsample.0`.
     pub name: String,
     pub inputs: usize,
     pub outputs: usize,
@@ -155,12 +158,12 @@ impl ConvShape {
         }
     }
 
-    /// The weight's shape, `[O, C, KH, KW]`.
+    /// The shape of the weight, `[O, C, KH, KW]`.
     pub fn weight(&self) -> [usize; 4] {
         [self.outputs, self.inputs, self.kernel, self.kernel]
     }
 
-    /// The convolution of one image of `size` x `size`.
+    /// The geometry for one image of `size` x `size`.
     fn geometry(&self, size: usize) -> Result<ConvGeometry> {
         let options = Conv2dOptions {
             stride: self.stride,
@@ -170,18 +173,19 @@ impl ConvShape {
             .map_err(|error| error.of_operation("conv2d"))
     }
 
-    /// Weight, and the batch norm's scale and shift.
+    /// Scalars of the weight, and of scale and shift of the batch norm.
     fn parameter_count(&self) -> usize {
         self.weight().iter().product::<usize>() + 2 * self.outputs
     }
 }
 
-/// One residual block: its convolutions one after the other, and the projection beside them where shapes change.
+/// One residual block: a sequence of convolutions, and a projection of the shortcut if shapes
+/// change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// For example `layer1.0`.
     pub name: String,
-    /// In order; the batch norm of the convolution number i is `bn(i + 1)`.
+    /// In order. The batch norm of convolution `i` is named `bn{i + 1}`.
     pub convs: Vec<ConvShape>,
     pub downsample: Option<ConvShape>,
 }
@@ -223,19 +227,19 @@ pub struct ResNetShape {
     /// Whether the stem ends with the max-pool.
     pub stem_pool: bool,
     pub blocks: Vec<Block>,
-    /// Numbers in a feature vector.
+    /// Elements of a feature vector.
     pub feature_width: usize,
 }
 
 impl ResNetConfig {
-    /// What this configuration is made of.
+    /// The shapes of this configuration.
     ///
     /// # Errors
-    /// `Error::Usage` where the width is not a number above 0.
+    /// `Error::Usage` if the width is not above 0 and at most 64.
     pub fn shape(&self) -> Result<ResNetShape> {
         if !self.width.is_finite() || self.width <= 0.0 || self.width > 64.0 {
             return Err(Error::usage(format!(
-                "width is {}; expected a number above 0 and at most 64 (1 is the published network)",
+                "the width is {}; expected a number above 0 and at most 64 (1 gives the published network)",
                 self.width
             )));
         }
@@ -274,7 +278,7 @@ impl ResNetConfig {
 }
 
 impl ResNetShape {
-    /// The number of learned numbers of the encoder, without a head.
+    /// The number of scalar parameters of the encoder, without a head.
     pub fn parameter_count(&self) -> usize {
         let in_blocks = self
             .blocks
@@ -286,17 +290,17 @@ impl ResNetShape {
             .sum()
     }
 
-    /// FLOPs of the convolutions in one forward pass of one image of `image_size` x `image_size`, a multiply-add
-    /// counted as two. The rest of the network is less than a percent of it.
+    /// FLOPs of the convolutions in a forward pass of one image of `image_size` x `image_size`. A
+    /// multiply-add counts as two. The other layers have less than 1 % of it.
     ///
     /// # Errors
-    /// `Error::Shape` where the image is too small for the stem.
+    /// `Error::Shape` if the image is too small for the stem.
     pub fn flops(&self, image_size: usize) -> Result<u64> {
         let geometries = self.geometries(image_size)?;
         Ok(geometries.iter().map(ConvGeometry::flops).sum())
     }
 
-    /// Elements that the convolutions of one image of `image_size` x `image_size` give together.
+    /// Elements of the results of all convolutions, for one image of `image_size` x `image_size`.
     ///
     /// # Errors
     /// As [`ResNetShape::flops`].
@@ -306,7 +310,7 @@ impl ResNetShape {
         Ok(geometries.iter().map(len).sum())
     }
 
-    /// Elements of one channel of the last convolution's result, for an image of `image_size` x `image_size`.
+    /// Pixels of the result of the last convolution, for one image of `image_size` x `image_size`.
     ///
     /// # Errors
     /// As [`ResNetShape::flops`].
@@ -315,7 +319,8 @@ impl ResNetShape {
         Ok(geometries.last().map_or(0, |last| last.oh * last.ow))
     }
 
-    /// Every convolution, the stem first, of one image of `image_size` x `image_size`.
+    /// The geometry of all convolutions, the stem first, for one image of `image_size` x
+    /// `image_size`.
     ///
     /// # Errors
     /// As [`ResNetShape::flops`].
@@ -384,15 +389,15 @@ mod tests {
 
     #[test]
     fn flops_are_the_published_ones() {
-        // Multiply-adds in millions. ResNet-18's is often given as 557: that counts two more for each of the 614,400
-        // elements that its batch norms see.
+        // In millions of multiply-adds. The figure of 557 for ResNet-18, which is often cited, also
+        // counts two per element of its batch norms.
         let rounded = |arch, stem, size| {
             let flops = shape(arch, stem).flops(size).unwrap();
             (flops as f64 / 2e6).round() as u64
         };
         assert_eq!(rounded(Arch::ResNet50, CIFAR, 32), 1298);
         assert_eq!(rounded(Arch::ResNet18, CIFAR, 32), 555);
-        // 4.09 G at 224 pixels, as torchvision lists it, head and all.
+        // torchvision lists 4.09 G at 224 pixels, with the head.
         assert_eq!(rounded(Arch::ResNet50, Stem::ImageNet, 224) / 10, 408);
     }
 

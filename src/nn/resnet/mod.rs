@@ -1,4 +1,4 @@
-//! ResNets (He et al. 2016) without their classifier: images in, features out.
+//! ResNets (He et al. 2016) without their classifier, which map images to features.
 
 mod architecture;
 
@@ -30,8 +30,8 @@ impl ConvNorm {
     }
 
     fn forward(&self, x: &Var, activation: Activation<&Var>) -> Result<Var> {
-        let trains = x.tape().is_some_and(Tape::tracks_leaves);
-        if x.mode() == Mode::Evaluation && !trains {
+        let needs_gradients = x.tape().is_some_and(Tape::tracks_leaves);
+        if x.mode() == Mode::Evaluation && !needs_gradients {
             let norm = self.norm.channel_norm();
             return self.conv.forward_normalized(x, &norm, activation);
         }
@@ -46,7 +46,7 @@ impl ConvNorm {
     }
 }
 
-/// A residual block: convolutions with batch norm and ReLU, added to their input, or its projection,
+/// A residual block. The result of its convolutions is added to the input, or to its projection,
 /// before the last ReLU.
 #[derive(Debug)]
 struct Residual {
@@ -92,7 +92,7 @@ impl Residual {
         Ok(x)
     }
 
-    /// The same, of which only the input is kept for the backward pass.
+    /// As [`Residual::forward`], but saves only the input for the backward pass.
     fn checkpointed(self: &Rc<Self>, x: &Var) -> Result<Var> {
         let parameters: Vec<&Tensor> = self.parameters().map(|p| &p.value).collect();
         let block = self.clone();
@@ -108,7 +108,7 @@ impl Residual {
     }
 }
 
-/// An encoder: images `[N, 3, H, W]` to features `[N, F]`.
+/// An encoder, which maps images `[N, 3, H, W]` to features `[N, F]`.
 pub struct ResNet {
     shape: ResNetShape,
     stem: ConvNorm,
@@ -116,8 +116,8 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// A network initialised by Kaiming's normal distribution by fan-out, with batch norms of scale 1
-    /// and shift 0. The same seed gives the same values on every device.
+    /// A network with Kaiming normal initialisation by fan-out, and batch norms of scale 1 and
+    /// shift 0. The same seed gives the same values on every device.
     ///
     /// # Errors
     /// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
@@ -136,7 +136,7 @@ impl ResNet {
         &self.shape
     }
 
-    /// F, the numbers of a feature vector.
+    /// F, the number of elements of a feature vector.
     pub fn feature_width(&self) -> usize {
         self.shape.feature_width
     }
@@ -148,8 +148,8 @@ impl ResNet {
 }
 
 impl Module for ResNet {
-    /// Features `[N, F]`, f32, of images `[N, 3, H, W]`. The activations between them have the type that
-    /// the tape's options name.
+    /// Maps images `[N, 3, H, W]` to features `[N, F]`, f32. Activations have the type set in the
+    /// options of the tape.
     fn forward(&self, x: &Var) -> Result<Var> {
         let options = x.tape().map(Tape::options).unwrap_or_default();
         let mut x = x.cast(options.activations)?;

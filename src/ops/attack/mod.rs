@@ -11,8 +11,8 @@ use crate::tensor::Tensor;
 
 /// `y = clamp(clamp(x + alpha sign(dx), clean - eps, clean + eps), low, high)` with `sign(0) = 0`.
 ///
-/// The result is within `eps` of `clean`, up to the rounding of `clean +- eps`, wherever `clean` is
-/// within `low` and `high`.
+/// If `clean` is in `[low, high]`, the result is within `eps` of `clean`, up to the rounding of
+/// `clean +- eps`.
 pub struct AttackStep<'a> {
     pub x: &'a Tensor,
     pub dx: &'a Tensor,
@@ -41,8 +41,8 @@ impl Op for AttackStep<'_> {
         } = *self;
         if !(alpha.is_finite() && eps >= 0.0 && low <= high) {
             return Err(check.error(format!(
-                "alpha {alpha}, eps {eps}, low {low}, high {high}: expected a finite alpha, eps of 0 or more, \
-                 and low up to high"
+                "alpha is {alpha}, eps is {eps}, low is {low}, high is {high}; expected a finite alpha, \
+                 eps of 0 or more, and low at most high"
             )));
         }
         check.f32("x", self.x)?;

@@ -1,5 +1,6 @@
-//! Sums of a channel over fixed groups of whole images. The lanes of a group are flushed to float64
-//! totals; then the totals of the groups are added in order.
+//! Sums over a channel run in fixed groups of whole images, so that they do not depend on the
+//! number of threads. Each group accumulates in f32 lanes, which are flushed to float64 totals. The
+//! totals of the groups are added in order.
 
 use super::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormGradients, BatchNormStatistics,
@@ -13,17 +14,17 @@ use crate::error::Result;
 use crate::ops::reduce::sum_f64;
 use crate::tensor::Tensor;
 
-/// Groups of images whose sums are taken apart.
+/// Number of groups of images.
 const GROUPS: usize = 16;
-/// Partial sums that the compiler keeps in vector registers.
+/// Partial sums per channel, which the compiler keeps in vector registers.
 const LANES: usize = 16;
-/// Elements of a channel after which its lanes go into the float64 totals: 64 a lane, so that rounding stays far below
-/// that of the terms' own sum.
+/// Elements of a channel between two flushes to float64: 64 per lane, which keeps the rounding
+/// error of a lane small.
 const FLUSH: usize = 64 * LANES;
 
 type Lanes = [f32; LANES];
 
-/// Two sums that run beside each other.
+/// Two sums over the same elements.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     lanes: [Lanes; 2],
@@ -31,8 +32,9 @@ struct Sums {
 }
 
 impl Sums {
-    /// Adds `terms(a, b)` of each pair of two planes, of at most [`FLUSH`] elements; a lane's terms depend on its pair
-    /// alone. (Lanes at a time: terms of one pair at a time are not turned into vector code.)
+    /// Adds `terms(a, b)` of each pair of elements of two planes, which have at most [`FLUSH`]
+    /// elements. `terms` takes all lanes at once, because the compiler does not vectorise a closure
+    /// over single elements here.
     #[inline(always)]
     fn add(&mut self, a: &[f32], b: &[f32], terms: impl Fn(&Lanes, &Lanes) -> [Lanes; 2]) {
         let (lanes_a, rest_a) = a.as_chunks();
@@ -69,7 +71,7 @@ impl Sums {
     }
 }
 
-/// Images `[n, c, plane]`.
+/// The sizes of images `[n, c, plane]`.
 #[derive(Clone, Copy)]
 struct Batch {
     n: usize,
@@ -82,13 +84,13 @@ impl Batch {
         Batch { n, c, plane: h * w }
     }
 
-    /// Elements a channel.
+    /// Elements per channel.
     fn count(self) -> f64 {
         (self.n * self.plane) as f64
     }
 
-    /// Both sums of every channel, where `add` adds a part of a channel's plane, whose elements it is given of both
-    /// inputs.
+    /// Returns both sums of each channel. `add` takes the sums, the channel, and the same elements
+    /// of its plane in both inputs.
     fn sums(
         self,
         inputs: [Activations<'_>; 2],
@@ -140,9 +142,9 @@ impl RunOn<Cpu> for BatchNormStatistics<'_> {
         let batch = Batch::new(sizes);
         let stored = cpu.read_activations(self.x)?;
         let x = stored.values();
-        // About the mean of the channel's first plane, so that a mean far from zero, or one element far from the others,
-        // costs no digits of the variance.
-        let about: Vec<f32> = x.with(0..batch.c * batch.plane, |first| {
+        // Deviations are taken from the mean of the channel's first plane: with deviations from 0,
+        // a mean far from 0 would cancel the digits of the variance.
+        let center: Vec<f32> = x.with(0..batch.c * batch.plane, |first| {
             let mean = |plane| (sum_f64(plane) / batch.plane as f64) as f32;
             first.chunks(batch.plane).map(mean).collect()
         });
@@ -150,14 +152,14 @@ impl RunOn<Cpu> for BatchNormStatistics<'_> {
             [x; 2],
             #[inline(always)]
             |sums, channel, [plane, _]| {
-                let about = about[channel];
+                let center = center[channel];
                 sums.add(
                     plane,
                     plane,
                     #[inline(always)]
                     |x, _| {
                         let (mut terms, mut squares) = (*x, [0.0; LANES]);
-                        terms.iter_mut().for_each(|x| *x -= about);
+                        terms.iter_mut().for_each(|x| *x -= center);
                         for (square, x) in squares.iter_mut().zip(&terms) {
                             *square = x * x;
                         }
@@ -168,11 +170,11 @@ impl RunOn<Cpu> for BatchNormStatistics<'_> {
         );
         let (mut mean, mut variance) = (cpu.take(batch.c), cpu.take(batch.c));
         for (channel, [sum, squares]) in sums.into_iter().enumerate() {
-            let d = sum / batch.count();
-            mean[channel] = (f64::from(about[channel]) + d) as f32;
-            // NaN stays NaN.
-            let found = squares / batch.count() - d * d;
-            variance[channel] = if found < 0.0 { 0.0 } else { found as f32 };
+            let offset = sum / batch.count();
+            mean[channel] = (f64::from(center[channel]) + offset) as f32;
+            let exact = squares / batch.count() - offset * offset;
+            // `max` would turn NaN into 0.
+            variance[channel] = if exact < 0.0 { 0.0 } else { exact as f32 };
         }
         Ok(BatchStatistics {
             mean: cpu.floats(&[batch.c], mean),
@@ -181,56 +183,57 @@ impl RunOn<Cpu> for BatchNormStatistics<'_> {
     }
 }
 
-/// What a batch norm does to a channel: `y = (x - mean) factor + shift`, where `factor` is `gamma deviation`.
+/// The normalisation of one channel: `y = (x - mean) factor + shift`.
 #[derive(Clone, Copy)]
-struct Line {
+struct Channel {
     mean: f32,
     /// `1 / sqrt(variance + eps)`
-    deviation: f32,
+    inverse_std: f32,
+    /// `gamma inverse_std`
     factor: f32,
     shift: f32,
 }
 
-impl Line {
+impl Channel {
     #[inline(always)]
     fn at(self, x: f32) -> f32 {
         (x - self.mean) * self.factor + self.shift
     }
 
-    /// What of `dy` passes the rectifier, where there is one.
+    /// The gradient before the ReLU, if there is one.
     #[inline(always)]
-    fn passed(self, rectified: bool, dy: f32, x: f32) -> f32 {
-        // Without a short cut, so that there is no jump.
-        let passes = !rectified | (self.at(x) > 0.0);
+    fn mask(self, is_rectified: bool, dy: f32, x: f32) -> f32 {
+        // `|` instead of `||` avoids a branch.
+        let passes = !is_rectified | (self.at(x) > 0.0);
         if passes { dy } else { 0.0 }
     }
 }
 
-fn lines(cpu: &Cpu, norm: &ChannelNorm) -> Result<Vec<Line>> {
+fn channels(cpu: &Cpu, norm: &ChannelNorm) -> Result<Vec<Channel>> {
     let mean = cpu.read(&norm.statistics.mean)?;
     let variance = cpu.read(&norm.statistics.variance)?;
     let gamma = cpu.read(&norm.gamma)?;
     let beta = cpu.read(&norm.beta)?;
-    let line = |channel: usize| {
-        let variance = f64::from(variance[channel]) + f64::from(norm.eps);
-        let deviation = (1.0 / variance.sqrt()) as f32;
-        Line {
-            mean: mean[channel],
-            deviation,
-            factor: deviation * gamma[channel],
-            shift: beta[channel],
+    let channel = |c: usize| {
+        let variance = f64::from(variance[c]) + f64::from(norm.eps);
+        let inverse_std = (1.0 / variance.sqrt()) as f32;
+        Channel {
+            mean: mean[c],
+            inverse_std,
+            factor: inverse_std * gamma[c],
+            shift: beta[c],
         }
     };
-    Ok((0..mean.len()).map(line).collect())
+    Ok((0..mean.len()).map(channel).collect())
 }
 
-/// max(x, 0) that keeps NaN.
+/// `max(x, 0)`. NaN stays NaN.
 #[inline(always)]
 fn rectify(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// The activation with its shortcut read.
+/// Locks the shortcut of an activation for reading.
 pub(crate) fn read_activation<'a>(
     cpu: &Cpu,
     activation: Activation<&'a Tensor>,
@@ -242,15 +245,15 @@ pub(crate) fn read_activation<'a>(
     })
 }
 
-/// A batch norm of evaluation or training, and what follows it, as changes of a buffer in place.
+/// A batch norm with known statistics, and its activation.
 pub(crate) struct Normalization<'a> {
-    lines: Vec<Line>,
+    channels: Vec<Channel>,
     plane: usize,
     activation: Activation<Activations<'a>>,
 }
 
 impl<'a> Normalization<'a> {
-    /// Of images with planes of `plane` elements; `shortcut` is the activation's, read.
+    /// The normalisation of images with planes of `plane` elements.
     pub(crate) fn new(
         cpu: &Cpu,
         norm: &ChannelNorm,
@@ -258,13 +261,13 @@ impl<'a> Normalization<'a> {
         activation: Activation<Activations<'a>>,
     ) -> Result<Self> {
         Ok(Normalization {
-            lines: lines(cpu, norm)?,
+            channels: channels(cpu, norm)?,
             plane,
             activation,
         })
     }
 
-    /// What `body` makes of the activation whose shortcut is cut to the `len` elements from `start` on.
+    /// Calls `body` with the activation. Its shortcut is reduced to `len` elements from `start` on.
     fn with_shortcut<R>(
         &self,
         start: usize,
@@ -280,25 +283,25 @@ impl<'a> Normalization<'a> {
         }
     }
 
-    /// Replaces `y`, whole planes that begin at element `start` of the batch, by their result.
+    /// Normalises whole images in place. They begin at element `start` of the batch.
     pub(crate) fn apply(&self, start: usize, y: &mut [f32]) {
         self.with_shortcut(start, y.len(), |activation| {
-            self.apply_activation(start, activation, y)
+            self.apply_activation(activation, y);
         });
     }
 
-    fn apply_activation(&self, start: usize, activation: Activation<&[f32]>, y: &mut [f32]) {
+    fn apply_activation(&self, activation: Activation<&[f32]>, y: &mut [f32]) {
         simd(
             #[inline(always)]
             || {
-                for (i, (line, y)) in self.planes(start, y).enumerate() {
+                for (i, (channel, y)) in self.planes(y).enumerate() {
                     match activation {
-                        Activation::Identity => y.iter_mut().for_each(|y| *y = line.at(*y)),
-                        Activation::Relu => y.iter_mut().for_each(|y| *y = rectify(line.at(*y))),
+                        Activation::Identity => y.iter_mut().for_each(|y| *y = channel.at(*y)),
+                        Activation::Relu => y.iter_mut().for_each(|y| *y = rectify(channel.at(*y))),
                         Activation::AddRelu(shortcut) => {
                             let shortcut = &shortcut[i * self.plane..][..y.len()];
                             let pairs = y.iter_mut().zip(shortcut);
-                            pairs.for_each(|(y, &s)| *y = rectify(line.at(*y) + s));
+                            pairs.for_each(|(y, &s)| *y = rectify(channel.at(*y) + s));
                         }
                     }
                 }
@@ -306,33 +309,27 @@ impl<'a> Normalization<'a> {
         );
     }
 
-    /// The same of `x`, into `y`.
+    /// Normalises whole images `x` into `y`. They begin at element `start` of the batch.
     fn apply_to(&self, start: usize, x: &[f32], y: &mut [f32]) {
         self.with_shortcut(start, y.len(), |activation| {
-            self.apply_activation_to(start, activation, x, y);
+            self.apply_activation_to(activation, x, y);
         });
     }
 
-    fn apply_activation_to(
-        &self,
-        start: usize,
-        activation: Activation<&[f32]>,
-        x: &[f32],
-        y: &mut [f32],
-    ) {
+    fn apply_activation_to(&self, activation: Activation<&[f32]>, x: &[f32], y: &mut [f32]) {
         simd(
             #[inline(always)]
             || {
-                let planes = self.planes(start, y).zip(x.chunks(self.plane));
-                for (i, ((line, y), x)) in planes.enumerate() {
+                let planes = self.planes(y).zip(x.chunks(self.plane));
+                for (i, ((channel, y), x)) in planes.enumerate() {
                     let pairs = y.iter_mut().zip(x);
                     match activation {
-                        Activation::Identity => pairs.for_each(|(y, &x)| *y = line.at(x)),
-                        Activation::Relu => pairs.for_each(|(y, &x)| *y = rectify(line.at(x))),
+                        Activation::Identity => pairs.for_each(|(y, &x)| *y = channel.at(x)),
+                        Activation::Relu => pairs.for_each(|(y, &x)| *y = rectify(channel.at(x))),
                         Activation::AddRelu(shortcut) => {
                             let shortcut = &shortcut[i * self.plane..][..x.len()];
                             let pairs = pairs.zip(shortcut);
-                            pairs.for_each(|((y, &x), &s)| *y = rectify(line.at(x) + s));
+                            pairs.for_each(|((y, &x), &s)| *y = rectify(channel.at(x) + s));
                         }
                     }
                 }
@@ -340,15 +337,10 @@ impl<'a> Normalization<'a> {
         );
     }
 
-    /// The planes of `y`, which begins at element `start` of the batch, each with its channel's line.
+    /// The planes of whole images, with their channels.
     #[inline(always)]
-    fn planes<'y>(
-        &self,
-        start: usize,
-        y: &'y mut [f32],
-    ) -> impl Iterator<Item = (Line, &'y mut [f32])> {
-        let first = start / self.plane % self.lines.len();
-        let channels = self.lines[first..].iter().chain(self.lines.iter().cycle());
+    fn planes<'y>(&self, y: &'y mut [f32]) -> impl Iterator<Item = (Channel, &'y mut [f32])> {
+        let channels = self.channels.iter().cycle();
         channels.copied().zip(y.chunks_mut(self.plane))
     }
 }
@@ -372,11 +364,11 @@ impl RunOn<Cpu> for BatchNorm<'_> {
     }
 }
 
-/// How a batch norm goes back: the sums of every channel, and from them dx.
+/// The backward pass: the sums of each channel, from which dx is computed.
 struct Backward {
     batch: Batch,
-    lines: Vec<Line>,
-    rectified: bool,
+    channels: Vec<Channel>,
+    is_rectified: bool,
     /// dbeta and dgamma.
     sums: Vec<[f64; 2]>,
     statistics: Statistics,
@@ -385,15 +377,15 @@ struct Backward {
 impl Backward {
     fn new(cpu: &Cpu, op: &BatchNormBackward<'_>, sizes: [usize; 4]) -> Result<Self> {
         let batch = Batch::new(sizes);
-        let lines = lines(cpu, op.norm)?;
-        let rectified = op.is_rectified;
+        let channels = channels(cpu, op.norm)?;
+        let is_rectified = op.is_rectified;
         let stored_dy = cpu.read_activations(op.dy)?;
         let stored_x = cpu.read_activations(&op.x)?;
         let sums = batch.sums(
             [stored_dy.values(), stored_x.values()],
             #[inline(always)]
             |sums, channel, [dy, x]| {
-                let line = lines[channel];
+                let channel = channels[channel];
                 sums.add(
                     dy,
                     x,
@@ -401,10 +393,10 @@ impl Backward {
                     |dy, x| {
                         let (mut terms, mut products) = (*dy, [0.0; LANES]);
                         for (dy, &x) in terms.iter_mut().zip(x) {
-                            *dy = line.passed(rectified, *dy, x);
+                            *dy = channel.mask(is_rectified, *dy, x);
                         }
                         for (product, (dy, x)) in products.iter_mut().zip(terms.iter().zip(x)) {
-                            *product = dy * ((x - line.mean) * line.deviation);
+                            *product = dy * ((x - channel.mean) * channel.inverse_std);
                         }
                         [terms, products]
                     },
@@ -413,41 +405,41 @@ impl Backward {
         );
         Ok(Backward {
             batch,
-            lines,
-            rectified,
+            channels,
+            is_rectified,
             sums,
             statistics: op.statistics,
         })
     }
 
-    /// Elements of an image.
+    /// Elements per image.
     fn image(&self) -> usize {
         self.batch.c * self.batch.plane
     }
 
-    /// dx of an image, in the place of its x, or of whatever `dx` holds where x is elsewhere.
+    /// Computes dx of one image. Without `x`, `dx` holds x and is overwritten.
     fn image_dx(&self, dy: &[f32], x: Option<&[f32]>, dx: &mut [f32]) {
         let (plane, count) = (self.batch.plane, self.batch.count());
         simd(
             #[inline(always)]
             || {
                 let planes = dx.chunks_mut(plane).zip(dy.chunks(plane));
-                for (channel, (dx, dy)) in planes.enumerate() {
+                for (i, (dx, dy)) in planes.enumerate() {
                     if let Some(x) = x {
-                        dx.copy_from_slice(&x[channel * plane..][..plane]);
+                        dx.copy_from_slice(&x[i * plane..][..plane]);
                     }
-                    let line = self.lines[channel];
+                    let channel = self.channels[i];
                     // dbeta / m, and dgamma / m / sqrt(variance + eps).
                     let (a, b) = match self.statistics {
                         Statistics::OfTheBatch => {
-                            let [a, b] = self.sums[channel].map(|sum| (sum / count) as f32);
-                            (a, b * line.deviation)
+                            let [a, b] = self.sums[i].map(|sum| (sum / count) as f32);
+                            (a, b * channel.inverse_std)
                         }
                         Statistics::Constant => (0.0, 0.0),
                     };
                     for (x, &dy) in dx.iter_mut().zip(dy) {
-                        let passed = line.passed(self.rectified, dy, *x);
-                        *x = line.factor * (passed - a - (*x - line.mean) * b);
+                        let dy = channel.mask(self.is_rectified, dy, *x);
+                        *x = channel.factor * (dy - a - (*x - channel.mean) * b);
                     }
                 }
             },
@@ -498,24 +490,21 @@ impl RunOn<Cpu> for BatchNormBackward<'_> {
 impl RunOn<Cpu> for BatchNormDx<'_> {
     fn run(&self, cpu: &Cpu, sizes: [usize; 4]) -> Result<Tensor> {
         let batch = Batch::new(sizes);
-        let lines = lines(cpu, self.norm)?;
-        let stored = cpu.read_activations(self.dy)?;
-        let result = self.y.map(|y| cpu.read_activations(y)).transpose()?;
-        let of_image = |dy: &[f32], result: Option<&[f32]>, part: &mut [f32]| {
+        let channels = channels(cpu, self.norm)?;
+        let stored_dy = cpu.read_activations(self.dy)?;
+        let stored_y = self.y.map(|y| cpu.read_activations(y)).transpose()?;
+        let image_dx = |dy: &[f32], y: Option<&[f32]>, dx: &mut [f32]| {
             simd(
                 #[inline(always)]
                 || {
-                    for (channel, dx) in part.chunks_mut(batch.plane).enumerate() {
-                        let start = channel * batch.plane;
-                        let (factor, dy) = (lines[channel].factor, &dy[start..][..dx.len()]);
-                        match &result {
-                            None => dx
-                                .iter_mut()
-                                .zip(dy)
-                                .for_each(|(dx, &dy)| *dx = dy * factor),
+                    for (i, dx) in dx.chunks_mut(batch.plane).enumerate() {
+                        let start = i * batch.plane;
+                        let (factor, dy) = (channels[i].factor, &dy[start..][..dx.len()]);
+                        let pairs = dx.iter_mut().zip(dy);
+                        match &y {
+                            None => pairs.for_each(|(dx, &dy)| *dx = dy * factor),
                             Some(y) => {
-                                let pairs = dy.iter().zip(&y[start..][..dx.len()]);
-                                for (dx, (&dy, &y)) in dx.iter_mut().zip(pairs) {
+                                for ((dx, &dy), &y) in pairs.zip(&y[start..]) {
                                     *dx = if y > 0.0 { dy * factor } else { 0.0 };
                                 }
                             }
@@ -525,13 +514,14 @@ impl RunOn<Cpu> for BatchNormDx<'_> {
             );
         };
         let mut dx = cpu.take_activations(self.dy.len(), self.dy.dtype());
-        dx.for_chunks(batch.c * batch.plane, |image, part| {
-            let first = image * batch.c * batch.plane;
-            let range = first..first + part.len();
-            match &result {
-                None => stored.values().with(range, |dy| of_image(dy, None, part)),
-                Some(y) => with_both([stored.values(), y.values()], range, |dy, y| {
-                    of_image(dy, Some(y), part);
+        dx.for_chunks(batch.c * batch.plane, |image, dx| {
+            let start = image * dx.len();
+            let range = start..start + dx.len();
+            let dy = stored_dy.values();
+            match &stored_y {
+                None => dy.with(range, |dy| image_dx(dy, None, dx)),
+                Some(y) => with_both([dy, y.values()], range, |dy, y| {
+                    image_dx(dy, Some(y), dx);
                 }),
             }
         });

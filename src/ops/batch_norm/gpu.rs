@@ -1,6 +1,6 @@
 //! Launches of `shaders/batch_norm.wgsl`. A row of a launch is a *split*: some images of the batch,
-//! whose sums are computed by one workgroup per channel. If not even one image fits a binding, a row
-//! is one plane.
+//! whose sums one workgroup per channel computes. If one image is larger than a binding, a row is
+//! one plane instead.
 
 use std::ops::Range;
 
@@ -15,10 +15,11 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Elements of one channel per workgroup: enough to amortise its start, few enough to fill a device.
+/// Elements of one channel per workgroup: enough to amortise the launch of a workgroup, and few
+/// enough that there are workgroups for the whole device.
 const SPLIT: usize = 8 * 1024;
 
-/// The kernel for planes of any size, and the kernel for planes of whole vec4s.
+/// The kernel for planes of any size, and the kernel for planes whose size is a multiple of 4.
 type Kernels = [&'static Kernel; 2];
 
 /// A batch, cut into splits.
@@ -26,7 +27,7 @@ struct Batch<'a> {
     gpu: &'a Gpu,
     sizes: [usize; 4],
     images_per_split: usize,
-    /// Whether a row is a plane.
+    /// Whether a row is one plane.
     by_plane: bool,
     /// Pixels per load.
     width: usize,
@@ -70,7 +71,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The rows of each launch. If a row is a plane, a launch stays within one image.
+    /// The rows of each launch. If a row is one plane, each launch covers one image.
     fn rows(&self) -> Vec<Range<usize>> {
         let [n, c, ..] = self.sizes;
         match self.by_plane {
@@ -79,13 +80,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Four numbers per split and channel.
+    /// Allocates partial sums: four numbers per split and channel.
     fn partials(&self) -> Result<Tensor> {
         self.gpu.floats(&[self.params.splits, self.sizes[1], 4])
     }
 
-    /// Records one of `kernels` over the whole batch. `x` is one of its tensors, with the name of its
-    /// variable.
+    /// Records the kernel that fits the planes, over the whole batch. `name` is the shader's
+    /// variable for `x`.
     fn run<'b>(
         &self,
         [elements, vectors]: Kernels,
@@ -259,7 +260,7 @@ impl RunOn<Gpu> for BatchNormDx<'_> {
         let kernels = [&elements::EVALUATION_DX, &vectors::EVALUATION_DX];
         batch.run(kernels, ("dy", self.dy), |launch| {
             launch
-                // Without a rectified result, the kernel ignores this binding.
+                // Without y, the kernel ignores this binding.
                 .read("result", self.y.unwrap_or(self.dy), batch.row())
                 .read("variance", &self.norm.statistics.variance, ..)
                 .read("gamma", &self.norm.gamma, ..)

@@ -1,19 +1,20 @@
-//! Batch norm (Ioffe and Szegedy 2015) over N, H, W of each channel, and the activation that follows.
+//! Batch norm (Ioffe and Szegedy 2015) over N, H, W of each channel, and the activation that
+//! follows.
 //!
 //! Forward: `y = activation(xhat gamma + beta)` with `xhat = (x - mean) / sqrt(variance + eps)`.
 //! Backward, with `m = N H W`:
 //!
-//! 1. if the activation is a ReLU, `dy` counts only where `y > 0`; this is also the gradient of the
-//!    shortcut
+//! 1. if the activation is a ReLU, `dy` is set to 0 unless `y > 0`; the result is also the gradient
+//!    of the shortcut
 //! 2. `dbeta = sum dy`
 //! 3. `dgamma = sum dy xhat`
 //! 4. training, where mean and variance depend on `x`:
 //!    `dx = gamma / sqrt(variance + eps) (dy - dbeta / m - xhat dgamma / m)`;
 //!    evaluation, where they are constants: `dx = gamma / sqrt(variance + eps) dy`
 //!
-//! Saves `x`, the statistics, `gamma` and `beta`. `y` is not kept for the backward pass, but recomputed
-//! from `x` if an operation needs it. In training, `dx` takes the memory of `x` if nothing else shares
-//! it.
+//! Saves `x`, the statistics, `gamma` and `beta`. `y` is not saved: an operation that needs it in
+//! the backward pass recomputes it from `x`. `dx` overwrites `x` if no other tensor shares its
+//! memory.
 //!
 //! `x`, `y`, the shortcut and their gradients are activations, f32 or f16. `gamma`, `beta`, the
 //! statistics and their gradients are f32 `[C]`.
@@ -71,7 +72,7 @@ pub enum Activation<T> {
 }
 
 impl<T> Activation<T> {
-    /// The same with a reference to the shortcut.
+    /// Borrows the shortcut.
     pub fn as_ref(&self) -> Activation<&T> {
         match self {
             Activation::Identity => Activation::Identity,
@@ -80,7 +81,7 @@ impl<T> Activation<T> {
         }
     }
 
-    /// The same with `f` applied to the shortcut.
+    /// Applies `f` to the shortcut.
     pub fn map<S>(self, f: impl FnOnce(T) -> S) -> Activation<S> {
         match self {
             Activation::Identity => Activation::Identity,
@@ -116,16 +117,18 @@ pub struct RunningUpdate {
     pub momentum: f32,
 }
 
-/// The sizes of the activations `x`, with at least one element per channel.
+/// Returns the sizes of the activations `x`. Fails if they have no elements.
 fn check_input(check: &mut Check<'_>, name: &str, x: &Tensor) -> Result<[usize; 4]> {
     let sizes = check.nchw(name, x)?;
     match x.is_empty() {
-        true => Err(check.error(format!("{name} {sizes:?} has no elements, so no mean"))),
+        true => Err(check.error(format!(
+            "{name} has shape {sizes:?}, and a mean of no elements is not defined; use 1 or more"
+        ))),
         false => Ok(sizes),
     }
 }
 
-/// Fails unless the norm has one number per channel.
+/// Fails unless statistics, scale and shift are `[C]`.
 pub(crate) fn check_channels(check: &mut Check<'_>, c: usize, norm: &ChannelNorm) -> Result<()> {
     let BatchStatistics { mean, variance } = &norm.statistics;
     check.tensor("mean", mean, &[c], DType::F32)?;
@@ -153,7 +156,7 @@ impl Op for BatchNormStatistics<'_> {
     }
 }
 
-/// The forward pass. NaN stays NaN.
+/// The forward pass, `y [N, C, H, W]`. NaN stays NaN.
 pub struct BatchNorm<'a> {
     pub x: &'a Tensor,
     pub norm: &'a ChannelNorm,
@@ -196,13 +199,13 @@ impl Output for BatchNormGradients {
     }
 }
 
-/// The backward pass. `dx` takes the memory of `x` if nothing else shares it.
+/// The backward pass. `dx` overwrites `x` if no other tensor shares its memory.
 pub struct BatchNormBackward<'a> {
     pub dy: &'a Tensor,
     pub x: Tensor,
     pub norm: &'a ChannelNorm,
-    /// Whether the result was rectified ([`Activation::Relu`]). Then `dy` counts only where
-    /// `xhat gamma + beta > 0`, which is computed again from `x`.
+    /// Whether the activation is [`Activation::Relu`]. If so, `dy` is set to 0 unless
+    /// `xhat gamma + beta > 0`, which is recomputed from `x`.
     pub is_rectified: bool,
     pub statistics: Statistics,
 }
@@ -228,8 +231,9 @@ impl Op for BatchNormBackward<'_> {
     }
 }
 
-/// `dx = dy gamma / sqrt(variance + eps)`, for constant statistics and an `x` that was not kept. If the
-/// rectified result `y` is given, `dx` is 0 where `y` is not above 0.
+/// The gradient of the input alone, for constant statistics:
+/// `dx = dy gamma / sqrt(variance + eps)`. If `y`, the result of a ReLU, is given, `dx` is 0 unless
+/// `y > 0`.
 pub struct BatchNormDx<'a> {
     pub dy: &'a Tensor,
     pub norm: &'a ChannelNorm,
@@ -284,7 +288,7 @@ impl Op for UpdateRunningStatistics<'_> {
         }
         if self.update.count < 2 {
             return Err(check.error(format!(
-                "{} element per channel has no unbiased variance; use a larger batch",
+                "the batch has {} element per channel; the unbiased variance needs 2 or more: use a larger batch",
                 self.update.count
             )));
         }
@@ -298,8 +302,8 @@ impl Op for UpdateRunningStatistics<'_> {
     }
 }
 
-/// Scale, shift, and the number that is added to a variance before its root. `gamma` and `beta` are
-/// `[C]`.
+/// Scale `gamma [C]`, shift `beta [C]`, and `eps`, which is added to the variance before the square
+/// root.
 #[derive(Clone, Copy)]
 pub struct Affine<'a> {
     pub gamma: &'a Var,
@@ -308,11 +312,11 @@ pub struct Affine<'a> {
 }
 
 impl Var {
-    /// Batch norm with the statistics of `x [N, C, H, W]` itself, then the activation. Returns the
-    /// statistics too.
+    /// Normalises `x [N, C, H, W]` by its own statistics, then applies the activation. Returns the
+    /// result and the statistics.
     ///
     /// # Errors
-    /// `Error::Shape` if these do not fit.
+    /// `Error::Shape` if the shapes do not match.
     pub fn batch_norm(
         &self,
         affine: Affine<'_>,
@@ -325,7 +329,7 @@ impl Var {
         Ok((y, statistics))
     }
 
-    /// Batch norm with constant statistics, then the activation.
+    /// Normalises by constant statistics, then applies the activation.
     ///
     /// # Errors
     /// As [`Var::batch_norm`].
@@ -363,14 +367,14 @@ impl Var {
         }
         let saved_x = self.saved();
         let recompute = recompute(saved_x.clone(), norm.clone(), activation.map(Var::saved));
-        // The result of a sum with a shortcut does not follow from x alone.
+        // With a shortcut, the sign of y cannot be recomputed from x alone.
         let y_of_sum = activation
             .shortcut()
             .map(|_| Saved::Recompute(recompute.clone()));
         let is_rectified = matches!(activation, Activation::Relu);
         let y = self.record_some(BatchNorm::NAME, y, &inputs, move |device, dy| {
             let is_sum = y_of_sum.is_some();
-            // Both y and the gradient of the sum, the largest tensors of a step, are freed here.
+            // Frees y, one of the largest tensors of a step, before dx is allocated.
             let dy = match y_of_sum {
                 Some(y) => {
                     let y = &y.into_tensor(device)?;
@@ -378,8 +382,8 @@ impl Var {
                 }
                 None => dy,
             };
-            // y and its recomputation are gone. If x is the result of an operation, this is its last
-            // use.
+            // The closure that recomputes y has been freed, so this is the last use of x unless the
+            // caller holds it.
             let BatchNormGradients { dx, dgamma, dbeta } = device.run(BatchNormBackward {
                 dy: &dy,
                 x: saved_x.into_tensor(device)?,
@@ -397,7 +401,7 @@ impl Var {
     }
 }
 
-/// The recomputation of the result from `x`.
+/// The recomputation of `y` from `x` and the shortcut.
 fn recompute(x: Saved, norm: ChannelNorm, activation: Activation<Saved>) -> std::rc::Rc<Recompute> {
     let before = activation.as_ref().shortcut().cloned();
     Recompute::new(before.as_ref(), move |device: &Device| {

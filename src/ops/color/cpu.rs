@@ -1,4 +1,4 @@
-//! Colour changes on the three planes of an image: one image per task.
+//! Colour changes: one task per image.
 
 use super::{ColorStep, ColorTransforms};
 use crate::device::cpu::parallel::for_chunks;
@@ -65,7 +65,7 @@ impl Image<'_> {
         }
     }
 
-    /// The mean over the image, summed in float64.
+    /// The mean luma of the image, summed in float64.
     fn mean_luma(&self) -> f32 {
         let rest = self.green.iter().zip(self.blue.iter());
         let sum: f64 = (self.red.iter().zip(rest))
@@ -94,7 +94,7 @@ fn rgb_to_hsv([red, green, blue]: [f32; 3]) -> [f32; 3] {
     if range == 0.0 {
         return [0.0, 0.0, value];
     }
-    // Sixths of a turn from red, from green or from blue, whichever is the largest.
+    // In sixths of a turn from red.
     let sixths = if value == red {
         (green - blue) / range
     } else if value == green {
@@ -112,7 +112,7 @@ fn hsv_to_rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
     let low = clamp(value * (1.0 - saturation));
     let falling = clamp(value * (1.0 - saturation * within));
     let rising = clamp(value * (1.0 - saturation * (1.0 - within)));
-    // A hue that was rounded up to 1 is in sector 6, which is sector 0.
+    // A hue that was rounded up to 1 has sector 6, which equals sector 0.
     match sector as u32 % 6 {
         0 => [value, rising, low],
         1 => [falling, value, low],

@@ -1,8 +1,9 @@
 //! Colour changes, as the functions of `torchvision.transforms.v2.functional` on float images.
 //!
 //! With `blend(f, a, b) = clamp(f a + (1 - f) b, 0, 1)` and `luma = 0.2989 R + 0.587 G + 0.114 B`:
-//! brightness is `clamp(f x, 0, 1)`, contrast is `blend(f, x, mean of the image's luma)`, saturation is
-//! `blend(f, x, luma)`, hue adds f turns to the hue in HSV, and grayscale sets all channels to the luma.
+//! brightness is `clamp(f x, 0, 1)`, contrast is `blend(f, x, mean of the image's luma)`,
+//! saturation is `blend(f, x, luma)`, hue adds f turns to the hue in HSV, and grayscale sets all
+//! channels to the luma.
 
 mod cpu;
 mod gpu;
@@ -18,7 +19,7 @@ use crate::tensor::Tensor;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ColorStep {
-    /// The image stays as it is.
+    /// No change.
     Nothing = 0,
     Brightness = 1,
     Contrast = 2,
@@ -40,7 +41,7 @@ pub struct ColorTransform {
 }
 
 impl ColorTransform {
-    /// The steps with their factors, applied in this order.
+    /// Steps with their factors, which are applied in this order.
     ///
     /// # Panics
     /// If there are more than five steps.
@@ -72,7 +73,8 @@ impl Op for ColorTransforms<'_> {
     type Sizes = [usize; 4];
     type Output = Tensor;
 
-    /// Factors are those that torchvision accepts: 0 or more, and half a turn at most for the hue.
+    /// Accepts the factors that torchvision accepts: 0 or more, and half a turn at most for the
+    /// hue.
     fn check(&self, check: &mut Check<'_>) -> Result<[usize; 4]> {
         let sizes = check_rgb(check, self.x)?;
         one_per_image(check, sizes[0], self.transforms.len())?;
@@ -87,7 +89,7 @@ impl Op for ColorTransforms<'_> {
                 };
                 if !is_usable {
                     return Err(check.error(format!(
-                        "{transform:?} has the factor {factor}; expected {expected}"
+                        "{transform:?} has a factor of {factor}; expected {expected}"
                     )));
                 }
             }

@@ -1,5 +1,5 @@
-//! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`, over
-//! whole images.
+//! Launches of `shaders/conv2d.wgsl`, `shaders/conv2d_staged.wgsl` and `shaders/conv2d_dw.wgsl`. A
+//! launch processes whole images.
 
 use super::{Conv2d, Conv2dBatchNorm, Conv2dDw, Conv2dDx, Conv2dOptions, ConvGeometry};
 use crate::device::gpu::kernels::{
@@ -14,13 +14,13 @@ use crate::ops::cast::Cast;
 use crate::ops::gemm::{Layout, Tile, pack};
 use crate::tensor::{DType, Tensor};
 
-/// The sum of the weight gradient is split until there are about this many workgroups, enough to
-/// fill a large GPU.
+/// Number of workgroups that the sums of the weight gradient are split for: enough for a large GPU.
 const DW_WORKGROUPS: usize = 1024;
-/// Minimum and maximum number of pixels per split. Below the minimum, the partial sums cost more than
-/// the split saves.
+/// Minimum and maximum number of pixels per split. Below the minimum, adding the partial sums costs
+/// more time than the split saves.
 const DW_PIXELS: [usize; 2] = [512, 32 * 1024];
-/// Elements of each scratch tensor of the weight gradient, unless one image is larger: 64 MiB.
+/// Maximum elements of each scratch tensor of the weight gradient, unless one image has more: 64
+/// MiB.
 const DW_SCRATCH: usize = 16 << 20;
 
 /// The variants of the forward kernel for this number of output channels.
@@ -45,7 +45,7 @@ pub(crate) fn tiles(output_channels: usize) -> [Tile; 2] {
     ]
 }
 
-/// The one variant of the first kernel of the weight gradient. Each column has four elements.
+/// The only variant of the first kernel of the weight gradient. Each column has four elements.
 pub(crate) fn dw_tile() -> Tile {
     Tile {
         variant: Variant::Plain,
@@ -55,22 +55,23 @@ pub(crate) fn dw_tile() -> Tile {
     }
 }
 
-/// The variant of the forward kernel for a result of these channels and pixels.
+/// The variant of the forward kernel for a result with `sizes`, channels and pixels.
 fn forward_tile(gpu: &Gpu, operation: Operation, g: &ConvGeometry, sizes: [usize; 2]) -> Tile {
     Tile::choose(gpu, &g.class(operation), &tiles(sizes[0]), sizes)
 }
 
-/// The weight as the forward kernel reads it: packed into vec4s, and rounded if the input is f16.
+/// The weight in the layout of the forward kernel: packed into vec4s, and rounded if the input is
+/// f16.
 struct Weight {
     x: Tensor,
-    /// vec4s from one tap, and from one term of the sum, to the next.
+    /// Strides between two taps and between two terms of the sum, in vec4s.
     tap: usize,
     term: usize,
 }
 
 impl Weight {
-    /// The weight `[O, C, KH, KW]` for an input of type `dtype`. The rows of the result run along C
-    /// if `is_transposed`, otherwise along O.
+    /// Packs the weight `[O, C, KH, KW]` for an input of type `dtype`. The result of the kernel has
+    /// C channels if `is_transposed`, otherwise O.
     fn pack(
         gpu: &Gpu,
         (w, dtype): (&Tensor, DType),
@@ -164,16 +165,17 @@ impl RunOn<Gpu> for Conv2dBatchNorm<'_> {
     }
 }
 
-/// The pixels along one dimension of dx that have the same remainder modulo the stride.
+/// The pixels along one dimension of dx that have the same remainder modulo the stride. They are
+/// computed from the same taps of the kernel.
 struct Phase {
     /// The remainder.
     first: usize,
     /// The number of pixels.
     count: usize,
-    /// The first tap that falls on the grid of the stride, and the number of such taps.
+    /// The first tap that contributes to these pixels, and the number of such taps.
     tap: usize,
     taps: usize,
-    /// The index in dy that the first pixel reads with the first tap.
+    /// The index in dy that the first tap reads for the first pixel.
     start: usize,
 }
 
@@ -243,7 +245,7 @@ impl RunOn<Gpu> for Conv2dDx<'_> {
     }
 }
 
-/// Images `[n, channels, pixels]` with the channels last.
+/// The layout that moves the channels of images `[n, channels, pixels]` last.
 fn channels_last([n, channels, pixels]: [usize; 3]) -> Layout {
     Layout {
         rows: n * pixels,
@@ -256,8 +258,8 @@ fn channels_last([n, channels, pixels]: [usize; 3]) -> Layout {
     }
 }
 
-/// The split of the rows `(n, i)` of dy between workgroups, for partial sums of `result` elements in
-/// `tiles` tiles: the rows per split, and the number of splits.
+/// The split of the rows of dy in all images: the rows per split, and the number of splits. Each
+/// split has partial sums of `result` elements in `tiles` tiles.
 fn dw_splits(
     gpu: &Gpu,
     g: &ConvGeometry,
@@ -278,11 +280,11 @@ impl RunOn<Gpu> for Conv2dDw<'_> {
         let tile = dw_tile();
         let (pixels, input) = (g.oh * g.ow, g.h * g.w);
         let (x_row, dy_row) = (g.c * input, g.o * pixels);
-        // Elements of the copies of one image, and the maximum number of images copied at once.
+        // Elements of the packed copy of one image, and the maximum number of images per launch.
         let x_copied = g.c.next_multiple_of(4) * input;
         let copied = x_copied.max(g.o.next_multiple_of(tile.rows) * pixels);
         let most = (DW_SCRATCH / copied).max(1);
-        // A column of the kernel is one tap and four channels.
+        // A column is one tap of four channels.
         let columns = g.kh * g.kw * g.c.div_ceil(4);
         let result = g.o.next_multiple_of(tile.rows) * columns * 4;
         let tiles = tile.workgroups(g.o, columns);

@@ -1,20 +1,21 @@
 //! Convolution (cross-correlation, as in torch) without bias: `x [N, C, H, W]`, `w [O, C, KH, KW]`,
 //! `y [N, O, OH, OW]` with `OH = (H + 2 padding - KH) / stride + 1`.
 //!
-//! Forward: `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`.
-//! Backward: `dx` scatters `dy w` to the positions that each output read; `dw` sums `dy x` over images
-//! and positions. Saves `x` if `dw` is needed, and `w` if `dx` is needed.
+//! Forward:
+//! `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`.
+//! Backward: `dx` adds `dy w` at the input positions that each output was computed from. `dw` sums
+//! `dy x` over images and positions. Saves `x` if `dw` is needed, and `w` if `dx` is needed.
 //!
 //! `x`, `y` and their gradients are activations, f32 or f16. `w` and `dw` are f32; for f16
 //! activations, `w` is rounded to f16 before it is multiplied.
 //!
 //! [`Conv2dBatchNorm`] computes a convolution, a batch norm with constant statistics and an
-//! activation, for evaluation. Its backward pass, with `y` the result:
+//! activation, for evaluation. Its backward pass:
 //!
-//! 1. if the activation is a ReLU, `dy` counts only where `y > 0`; this is also the gradient of the
-//!    shortcut
-//! 2. the convolution's result has the gradient `dy gamma / sqrt(variance + eps)`
-//! 3. `dx` follows as above
+//! 1. if the activation is a ReLU, `dy` is set to 0 unless the result `y > 0`; the outcome is also
+//!    the gradient of the shortcut
+//! 2. the gradient of the convolution's result is `dy gamma / sqrt(variance + eps)`
+//! 3. `dx` is computed from it as above
 
 mod cpu;
 mod gpu;
@@ -25,7 +26,7 @@ pub(crate) use gpu::{dw_tile, tiles};
 
 use crate::autograd::Var;
 use crate::device::gpu::variants::{Operation, ShapeClass};
-use crate::device::{Check, Op, product};
+use crate::device::{Check, Device, Op, product};
 use crate::error::{Error, Result};
 use crate::ops::batch_norm::{Activation, BatchNormDx, ChannelNorm, check_channels};
 use crate::ops::elementwise::ReluBackward;
@@ -38,7 +39,7 @@ pub struct Conv2dOptions {
     pub padding: usize,
 }
 
-/// The sizes of a convolution, checked against each other.
+/// The sizes of a convolution, which are consistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
     /// Images.
@@ -64,19 +65,19 @@ impl ConvGeometry {
     /// The geometry of a convolution of `x_shape` with `w_shape`.
     ///
     /// # Errors
-    /// `Error::Shape` if these do not fit each other.
+    /// `Error::Shape` if the shapes do not match, or are too large.
     pub fn new(x_shape: [usize; 4], w_shape: [usize; 4], options: Conv2dOptions) -> Result<Self> {
         let [n, c, h, w] = x_shape;
         let [o, w_c, kh, kw] = w_shape;
         let wrong = |message: String| Err(Error::shape("", message));
         if c != w_c {
             return wrong(format!(
-                "x has {c} channels and w {w_shape:?} expects {w_c}"
+                "x has {c} channels, and w of shape {w_shape:?} expects {w_c}"
             ));
         }
         if [n, c, h, w, o, kh, kw].contains(&0) {
             return wrong(format!(
-                "x {x_shape:?} and w {w_shape:?} must have at least one element"
+                "x has shape {x_shape:?} and w has shape {w_shape:?}; expected sizes of 1 or more"
             ));
         }
         let Conv2dOptions { stride, padding } = options;
@@ -117,7 +118,8 @@ impl ConvGeometry {
         }
     }
 
-    /// FLOPs of the forward pass, and of each of the two gradients. A multiply-add counts as two.
+    /// FLOPs of the forward pass, which are also those of each gradient. A multiply-add counts as
+    /// two.
     pub fn flops(&self) -> u64 {
         product(&[2, self.n, self.o, self.oh, self.ow]) * product(&[self.c, self.kh, self.kw])
     }
@@ -245,8 +247,8 @@ impl Op for Conv2dDw<'_> {
     }
 }
 
-/// A convolution, then a batch norm and an activation, to the same bits as one after the other: in
-/// one pass over the result if the device can.
+/// A convolution, a batch norm and an activation, with the same bits as the separate operations. A
+/// device may compute them in one pass over the result.
 pub struct Conv2dBatchNorm<'a> {
     pub conv: Conv2d<'a>,
     pub norm: &'a ChannelNorm,
@@ -280,22 +282,19 @@ impl Var {
     /// A convolution without bias: `x [N, C, H, W]`, `w [O, C, KH, KW]`, result `[N, O, OH, OW]`.
     ///
     /// # Errors
-    /// `Error::Shape` if these do not fit.
+    /// `Error::Shape` if the shapes do not match.
     pub fn conv2d(&self, w: &Var, options: Conv2dOptions) -> Result<Var> {
-        let (x, weight) = (self.tensor(), w.tensor());
-        let y = self.device().run(Conv2d {
-            x,
-            w: weight,
-            options,
-        })?;
-        let x_shape = x.nchw(Conv2d::NAME, "x")?;
-        let w_shape = weight.nchw(Conv2d::NAME, "w")?;
-        let saved_w = self.is_tracked().then(|| weight.clone());
-        let saved_x = w.is_tracked().then(|| self.saved());
         let inputs = [("x", self), ("w", w)];
+        let needs_dw = w.is_tracked();
+        let (x, w) = (self.tensor(), w.tensor());
+        let y = self.device().run(Conv2d { x, w, options })?;
+        let x_shape = x.nchw(Conv2d::NAME, "x")?;
+        let w_shape = w.nchw(Conv2d::NAME, "w")?;
+        let saved_w = self.is_tracked().then(|| w.clone());
+        let saved_x = needs_dw.then(|| self.saved());
         self.record_some(Conv2d::NAME, y, &inputs, move |device, dy| {
             let dy = &dy;
-            // In this order, so that a recomputed x is freed before dx is allocated.
+            // dw comes first, so that a recomputed x is freed before dx is allocated.
             let dw = saved_x.map(|x| {
                 device.run(Conv2dDw {
                     dy,
@@ -305,23 +304,16 @@ impl Var {
                 })
             });
             let dw = dw.transpose()?;
-            let dx = saved_w.map(|w| {
-                device.run(Conv2dDx {
-                    dy,
-                    w: &w,
-                    x_shape,
-                    options,
-                })
-            });
+            let dx = saved_w.map(|w| input_gradient(device, dy, &w, x_shape, options));
             Ok(vec![dx.transpose()?, dw])
         })
     }
 
-    /// A convolution and a batch norm whose parameters and statistics are constants, then the
-    /// activation. Saves the result if the activation is a ReLU and a gradient is needed.
+    /// A convolution, a batch norm and an activation. Weight, norm and statistics are constants.
+    /// Saves the result if the activation is a ReLU and a gradient is needed.
     ///
     /// # Errors
-    /// `Error::Shape` if these do not fit.
+    /// `Error::Shape` if the shapes do not match.
     pub fn conv2d_batch_norm(
         &self,
         (w, options): (&Tensor, Conv2dOptions),
@@ -345,20 +337,13 @@ impl Var {
         };
         let (w, norm) = (w.clone(), norm.clone());
         self.record_some(Conv2dBatchNorm::NAME, y, &inputs, move |device, dy| {
-            let dx = |dy: &Tensor, y: Option<&Tensor>| -> Result<Option<Tensor>> {
-                if !needs_dx {
-                    return Ok(None);
-                }
-                let norm = &norm;
-                let dy = &device.run(BatchNormDx { dy, norm, y })?;
-                let w = &w;
-                let dx = device.run(Conv2dDx {
-                    dy,
-                    w,
-                    x_shape,
-                    options,
-                })?;
-                Ok(Some(dx))
+            let dx = |dy: &Tensor, y: Option<&Tensor>| {
+                let dx = || {
+                    let norm = &norm;
+                    let dy = device.run(BatchNormDx { dy, norm, y })?;
+                    input_gradient(device, &dy, &w, x_shape, options)
+                };
+                needs_dx.then(dx).transpose()
             };
             match (needs_dshortcut, &saved_y) {
                 (Some(needed), Some(y)) => {
@@ -369,4 +354,19 @@ impl Var {
             }
         })
     }
+}
+
+fn input_gradient(
+    device: &Device,
+    dy: &Tensor,
+    w: &Tensor,
+    x_shape: [usize; 4],
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    device.run(Conv2dDx {
+        dy,
+        w,
+        x_shape,
+        options,
+    })
 }

@@ -37,7 +37,7 @@ impl Op for Copy<'_> {
     }
 }
 
-/// The rows of `a` above the rows of `b`. The other dimensions are equal.
+/// The rows of `a` above the rows of `b`. All dimensions but the first are equal.
 pub struct Concat<'a> {
     pub a: &'a Tensor,
     pub b: &'a Tensor,
@@ -55,7 +55,7 @@ impl Op for Concat<'_> {
         match (self.a.shape(), self.b.shape()) {
             ([a, rest_a @ ..], [b, rest_b @ ..]) if rest_a == rest_b => Ok(a + b),
             (a, b) => Err(check.error(format!(
-                "a {a:?} and b {b:?} may differ in the first dimension only"
+                "a has shape {a:?} and b has shape {b:?}; they may differ in the first dimension only"
             ))),
         }
     }
@@ -94,7 +94,7 @@ impl Op for Slice<'_> {
             }
             shape => {
                 return Err(check.error(format!(
-                    "x {shape:?} does not have the rows {start} to {start} + {count}"
+                    "x has shape {shape:?}; the first dimension is too short for {count} rows from row {start} on"
                 )));
             }
         };
@@ -119,7 +119,7 @@ impl Var {
     /// The rows of this value above those of `other`. Saves nothing.
     ///
     /// # Errors
-    /// `Error::Shape` if the other dimensions differ.
+    /// `Error::Shape` if the shapes differ in a dimension other than the first.
     pub fn concat(&self, other: &Var) -> Result<Var> {
         let (a, b) = (self.tensor(), other.tensor());
         let y = self.device().run(Concat { a, b })?;

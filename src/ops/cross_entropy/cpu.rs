@@ -1,4 +1,4 @@
-//! One row at a time, shifted by its maximum and summed in float64.
+//! Each row is shifted by its maximum, so that no exponential overflows, and summed in float64.
 
 use super::{CrossEntropy, CrossEntropyBackward, RowLoss};
 use crate::device::cpu::parallel::for_chunks;

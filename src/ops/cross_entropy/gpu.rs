@@ -10,7 +10,7 @@ use crate::ops::elementwise::Scale;
 use crate::ops::reduce::Sum;
 use crate::tensor::Tensor;
 
-/// The uniform of a slice of a batch of `n` rows.
+/// The uniform for some rows of a batch of `n`.
 fn params(slice: &Slice<'_>, [n, classes]: [usize; 2]) -> Params {
     Params {
         rows: slice.rows,
@@ -19,6 +19,16 @@ fn params(slice: &Slice<'_>, [n, classes]: [usize; 2]) -> Params {
         row_offset: slice.offset("labels"),
         all_rows: n as f32,
         nan_bits: f32::NAN.to_bits() as usize,
+    }
+}
+
+impl RowLoss {
+    /// Computes the mean of the losses of the rows.
+    pub(in crate::ops) fn mean(gpu: &Gpu, losses: &Tensor, log_sum_exp: Tensor) -> Result<Self> {
+        let sum = &gpu.run(Sum { x: losses })?;
+        let factor = 1.0 / losses.len() as f32;
+        let loss = gpu.run(Scale { factor, x: sum })?;
+        Ok(RowLoss { loss, log_sum_exp })
     }
 }
 
@@ -32,12 +42,7 @@ impl RunOn<Gpu> for CrossEntropy<'_> {
             .write("new_log_sum_exp", &log_sum_exp, 1)
             .write("losses", &losses, 1)
             .run(|slice| (params(slice, [n, classes]), Grid::Workgroups(slice.rows)))?;
-        let sum = &gpu.run(Sum { x: &losses })?;
-        let factor = 1.0 / n as f32;
-        Ok(RowLoss {
-            loss: gpu.run(Scale { factor, x: sum })?,
-            log_sum_exp,
-        })
+        RowLoss::mean(gpu, &losses, log_sum_exp)
     }
 }
 

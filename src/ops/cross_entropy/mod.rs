@@ -38,13 +38,15 @@ pub struct CrossEntropy<'a> {
     pub labels: &'a Tensor,
 }
 
-/// N and K, if there is at least one row and one class.
+/// Returns N and K. Fails unless both are at least 1.
 fn check_rows(check: &mut Check<'_>, logits: &Tensor, labels: &Tensor) -> Result<[usize; 2]> {
     let [n, classes] = check.matrix("logits", logits)?;
     check.tensor("labels", labels, &[n], DType::U32)?;
     if n == 0 || classes == 0 {
         let shape = logits.shape();
-        return Err(check.error(format!("logits {shape:?} have no rows or no classes")));
+        return Err(check.error(format!(
+            "logits have shape {shape:?}; expected at least one row and one class"
+        )));
     }
     Ok([n, classes])
 }
@@ -69,7 +71,7 @@ pub struct CrossEntropyBackward<'a> {
     pub dloss: &'a Tensor,
     pub logits: &'a Tensor,
     pub labels: &'a Tensor,
-    /// Of the forward pass, `[N]`.
+    /// `[N]`, from the forward pass.
     pub log_sum_exp: &'a Tensor,
 }
 
@@ -94,7 +96,7 @@ impl Var {
     /// The mean cross-entropy, `[1]`, of `logits [N, K]` against `labels`, u32 `[N]`.
     ///
     /// # Errors
-    /// `Error::Shape` if these do not fit. A label of K or more makes the loss NaN.
+    /// `Error::Shape` if the shapes do not match. A label of K or more makes the loss NaN.
     pub fn cross_entropy(&self, labels: &Tensor) -> Result<Var> {
         let (logits, labels) = (self.tensor().clone(), labels.clone());
         let RowLoss { loss, log_sum_exp } = self.device().run(CrossEntropy {

@@ -6,7 +6,7 @@
 //! | [`Relu`] | `y = max(x, 0)`; NaN stays NaN | [`ReluBackward`] |
 //! | [`ReluBackward`] | `dx = dy` if `y > 0`, otherwise 0 | |
 //! | [`Scale`] | `y = factor x` | `dx = factor dy` |
-//! | [`Accumulate`] | `sum + x`, in the memory of `sum` if nothing else shares it | |
+//! | [`Accumulate`] | `sum + x`, in place if no other tensor shares the memory of `sum` | |
 //! | [`Broadcast`] | `y_i = value` | |
 //!
 //! `Add`, `Relu`, `ReluBackward` and `Accumulate` take activations, f32 or f16.
@@ -61,8 +61,8 @@ impl Op for Relu<'_> {
     }
 }
 
-/// `dx = dy` if `y > 0`, otherwise 0, for the result `y` of the forward pass. The result takes the
-/// memory of `dy` if nothing else shares it.
+/// `dx = dy` if `y > 0`, otherwise 0, for the result `y` of the forward pass. `dx` overwrites `dy`
+/// if no other tensor shares its memory.
 pub struct ReluBackward<'a> {
     pub dy: Tensor,
     pub y: &'a Tensor,
@@ -103,7 +103,7 @@ impl Op for Scale<'_> {
     }
 }
 
-/// `sum + x`. The result takes the memory of `sum` if nothing else shares it.
+/// `sum + x`. The result overwrites `sum` if no other tensor shares its memory.
 pub struct Accumulate<'a> {
     pub sum: Tensor,
     pub x: &'a Tensor,
@@ -146,7 +146,7 @@ impl Op for Broadcast<'_> {
 }
 
 impl Var {
-    /// The sum of two values of one shape. Saves nothing.
+    /// The sum of two values of the same shape. Saves nothing.
     ///
     /// # Errors
     /// `Error::Shape` if the shapes or element types differ.

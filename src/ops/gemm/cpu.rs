@@ -1,5 +1,5 @@
-//! Matrix products in fixed tiles of the result. Each tile is one call of the crate `gemm` on one
-//! thread, so the result does not depend on the number of threads.
+//! Matrix products in fixed tiles of the result. One thread computes each tile with one call of the
+//! crate `gemm`, so the result does not depend on the number of threads.
 
 use super::{Gemm, GemmSizes, Linear, Operand};
 use crate::device::cpu::matmul::{Accumulate, View, matmul};
@@ -9,12 +9,13 @@ use crate::device::{Cpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Rows and columns of a tile of a wide result. Each tile packs its part of both operands, which pays
-/// off in a large tile.
+/// Rows and columns of a tile of a wide result. Large tiles amortise the packing of both operands,
+/// which is repeated for each tile.
 const ROWS: usize = 128;
 const COLUMNS: usize = 256;
 
-/// Calls `body` with each tile of a result `[m, n]`, its first row and column, and its width.
+/// Calls `body` for each tile of a result `[m, n]` with the tile's first row and column, its
+/// elements, and its width.
 fn for_tiles(
     c: &mut [f32],
     [m, n]: [usize; 2],
@@ -31,26 +32,22 @@ fn for_tiles(
             tiles.resize_with(tiles.len() + across, || Vec::with_capacity(ROWS));
         }
         let band = tiles.len() - across;
-        let tiles = tiles[band..].iter_mut();
-        tiles
-            .zip(line.chunks_mut(COLUMNS))
-            .for_each(|(tile, part)| tile.push(part));
+        let parts = line.chunks_mut(COLUMNS);
+        (tiles[band..].iter_mut().zip(parts)).for_each(|(tile, part)| tile.push(part));
     }
     parallel::for_chunks(&mut tiles, 1, |i, tile| {
         let lines = &mut tile[0];
         let width = lines[0].len();
         with_scratch([lines.len() * width], |[tile]| {
             body([i / across * ROWS, i % across * COLUMNS], tile, width);
-            let results = tile.chunks(width);
-            lines
-                .iter_mut()
-                .zip(results)
-                .for_each(|(line, result)| line.copy_from_slice(result));
+            for (line, result) in lines.iter_mut().zip(tile.chunks(width)) {
+                line.copy_from_slice(result);
+            }
         });
     });
 }
 
-/// The matrix as it is used.
+/// The operand with elements `values`.
 fn view<'a>(values: &'a [f32], operand: Operand<'_>) -> View<'a> {
     let view = View::rows(values, operand.x.shape()[1]);
     match operand.is_transposed {
@@ -59,7 +56,7 @@ fn view<'a>(values: &'a [f32], operand: Operand<'_>) -> View<'a> {
     }
 }
 
-/// `a b`, added to `bias` if there is one.
+/// Computes `a b`, plus `bias` if there is one.
 fn product(
     cpu: &Cpu,
     Gemm { a, b }: Gemm<'_>,

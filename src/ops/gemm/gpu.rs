@@ -1,7 +1,7 @@
 //! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`.
 //!
-//! A product whose tensors do not fit a binding is cut by the rows of C, then by its columns, then by
-//! the terms of the sum, whose later parts are added to C.
+//! If a tensor does not fit a binding, the product is split by the rows of C, then by its columns,
+//! then by the terms of the sum. Later terms are accumulated in C.
 
 use std::ops::Range;
 
@@ -15,7 +15,8 @@ use crate::tensor::Tensor;
 
 /// Columns of C in one vec4.
 const VECTOR: usize = 4;
-/// Terms of the sum per dispatch, so that a dispatch stays short on a small device.
+/// Maximum number of terms of the sum per dispatch. Long dispatches trigger the watchdog of slow
+/// devices.
 const MAX_TERMS: usize = 32 * 1024;
 
 /// A variant of a tiled product. Its factors are packed and padded to whole tiles.
@@ -29,7 +30,7 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    /// The elements of a result of `rows` x `columns` in whole tiles.
+    /// Elements of a result that is padded to whole tiles.
     fn padded(&self, [rows, columns]: [usize; 2]) -> usize {
         rows.next_multiple_of(self.rows) * columns.next_multiple_of(self.columns)
     }
@@ -38,12 +39,12 @@ impl Tile {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
-    /// The tile that the table in use selects for `class`, and a result of these sizes.
+    /// The tile that the current variant table selects for `class` and a result of these sizes.
     pub(crate) fn choose(gpu: &Gpu, class: &ShapeClass, tiles: &[Tile], sizes: [usize; 2]) -> Tile {
         let available: Vec<_> = tiles.iter().map(|t| (t.variant, t.padded(sizes))).collect();
         let variant = gpu.choose(class, &available);
         let chosen = tiles.iter().find(|tile| tile.variant == variant);
-        *chosen.expect("the table selects an available variant, and plain always is one")
+        *chosen.expect("the table selects one of the available variants")
     }
 }
 
@@ -72,7 +73,7 @@ pub(crate) fn tiles(bias: bool) -> [Tile; 2] {
 /// One factor of a product.
 struct Factor<'a> {
     x: &'a Tensor,
-    /// Whether the rows of `x` run along the index of the sum; otherwise its columns do.
+    /// Whether the rows of `x` are the terms of the sum. Otherwise its columns are.
     terms_first: bool,
     /// The length of the sum, K.
     terms: usize,
@@ -86,12 +87,13 @@ struct Factor<'a> {
 struct Bound {
     x: Tensor,
     elements: Range<usize>,
-    /// vec4s from one term of the sum to the next.
+    /// Stride between two terms of the sum, in vec4s.
     term: usize,
 }
 
 impl Factor<'_> {
-    /// The factor over ranges of the index of the sum and of the other index.
+    /// The part of the factor with these terms of the sum and this range of the other index. It is
+    /// packed unless it can be bound as it is.
     fn bind(&self, gpu: &Gpu, terms: &Range<usize>, range: &Range<usize>) -> Result<Bound> {
         let (rows, width) = match self.terms_first {
             true => (terms, self.len),
@@ -132,7 +134,8 @@ impl Factor<'_> {
         if self.terms_first { 1 } else { self.terms }
     }
 
-    /// Elements bound per term of the sum, for `count` of the other index: stored and packed.
+    /// Elements bound per term of the sum if `count` values of the other index are used: of the
+    /// stored and of the packed factor.
     fn per_term(&self, count: usize) -> [usize; 2] {
         let stored = if self.terms_first { self.len } else { 1 };
         [stored, count.next_multiple_of(self.tile)]

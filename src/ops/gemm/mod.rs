@@ -3,8 +3,8 @@
 //!
 //! `A` is `[M, K]`, or `[K, M]` if it is transposed. `B` is `[K, N]`, or `[N, K]`. `C` is `[M, N]`.
 //!
-//! Backward of a product, with `P = op(A)` and `Q = op(B)`: `dP = dC Q^T` and `dQ = P^T dC`. Each is
-//! again one product, with `^T` toggled for a transposed operand:
+//! Backward of a product, with `P = op(A)` and `Q = op(B)`: `dP = dC Q^T` and `dQ = P^T dC`. For a
+//! transposed operand, the gradient is transposed too:
 //!
 //! | A | B | dA | dB |
 //! | --- | --- | --- | --- |
@@ -13,8 +13,8 @@
 //! | transposed | as it is | B dC^T | A dC |
 //! | transposed | transposed | B^T dC^T | dC^T A^T |
 //!
-//! A product saves each operand if the gradient of the other one is needed; so does a linear layer.
-//! Backward of the layer: `dx = dy w`, `dw = dy^T x`, and `dbias` is the sum of the rows of `dy`.
+//! Backward of the linear layer: `dx = dy w`, `dw = dy^T x`, and `dbias` is the sum of the rows of
+//! `dy`. Both save each operand if the gradient of the other one is needed.
 
 mod cpu;
 mod gpu;
@@ -38,7 +38,7 @@ pub struct Gemm<'a> {
     pub b: Operand<'a>,
 }
 
-/// A matrix, which may be used transposed.
+/// A matrix, which is transposed for the product if `is_transposed`.
 #[derive(Clone, Copy)]
 pub struct Operand<'a> {
     pub x: &'a Tensor,
@@ -54,7 +54,7 @@ impl<'a> From<&'a Tensor> for Operand<'a> {
     }
 }
 
-/// `x`, to be used transposed.
+/// The operand `x^T`.
 pub fn transposed(x: &Tensor) -> Operand<'_> {
     Operand {
         x,
@@ -62,13 +62,13 @@ pub fn transposed(x: &Tensor) -> Operand<'_> {
     }
 }
 
-/// `x`, to be used transposed if `is_transposed`.
+/// The operand `x`, or `x^T` if `is_transposed`.
 fn operand(x: &Tensor, is_transposed: bool) -> Operand<'_> {
     Operand { x, is_transposed }
 }
 
 impl Operand<'_> {
-    /// The rows and columns of the matrix as it is used.
+    /// The rows and columns of the operand.
     fn sizes(self, check: &mut Check<'_>, name: &str) -> Result<[usize; 2]> {
         let [rows, columns] = check.matrix(name, self.x)?;
         Ok(match self.is_transposed {
@@ -86,7 +86,7 @@ pub struct GemmSizes {
     pub k: usize,
 }
 
-/// The sizes of `a b`, if the operands fit each other.
+/// Returns the sizes of the product `a b` of two named operands. Fails if the inner sizes differ.
 fn sizes(
     check: &mut Check<'_>,
     a: (&str, Operand<'_>),
@@ -198,7 +198,7 @@ impl Var {
     /// A linear layer: `x w^T + bias` of `x [N, I]`, `w [O, I]` and `bias [O]`.
     ///
     /// # Errors
-    /// `Error::Shape` if these do not fit.
+    /// `Error::Shape` if the shapes do not match.
     pub fn linear(&self, w: &Var, bias: &Var) -> Result<Var> {
         let y = self.device().run(Linear {
             x: self.tensor(),

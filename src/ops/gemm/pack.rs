@@ -1,4 +1,4 @@
-//! Launches of `shaders/gemm_pack.wgsl`: operands laid out for the products that follow.
+//! Launches of `shaders/gemm_pack.wgsl`, which lays out operands for the products that follow.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::device::gpu::kernels::gemm_pack::{PACK, Params};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The position of the elements of a packed matrix in its source. The shader has the formula.
+/// Positions in the source of the elements of a packed matrix. The shader has the formula.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) rows: usize,
@@ -20,8 +20,9 @@ pub(crate) struct Layout {
     pub(crate) column_stride: usize,
 }
 
-/// A new tensor `[rows, columns]` of elements of `source`. The columns are padded with zeros to a
-/// multiple of `tile`, which is a multiple of 4. `layout` is relative to the elements in `range`.
+/// Packs elements of `source` into a new tensor `[rows, columns]`. The columns are padded with
+/// zeros to a multiple of `tile`, which is a multiple of 4. `layout` is relative to the start of
+/// `range`.
 pub(crate) fn pack(
     gpu: &Gpu,
     (source, range): (&Tensor, Range<usize>),

@@ -1,4 +1,4 @@
-//! One image or one plane per task.
+//! One task per image or plane.
 
 use super::{GatherImages, Normalize, PaddedCrops, Rotate90};
 use crate::device::cpu::parallel::for_chunks;

@@ -9,7 +9,7 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The sizes of images in the uniform.
+/// The uniform with the sizes of the images set.
 fn sizes([_, c, h, w]: [usize; 4]) -> Params {
     Params {
         channels: c,
@@ -19,8 +19,8 @@ fn sizes([_, c, h, w]: [usize; 4]) -> Params {
     }
 }
 
-/// Records `kernel` over images `x [N, C, H, W]` into a new tensor of that shape. `words` are the
-/// parameters of each image, bound to the variable `indices`.
+/// Records `kernel`, which maps images `x [N, C, H, W]` to a new tensor of the same shape. `words`
+/// has the parameters of each image, which are bound to the variable `indices`.
 fn map<T: bytemuck::Pod>(
     gpu: &Gpu,
     kernel: &'static Kernel,

@@ -22,35 +22,36 @@ pub(super) fn one_per_image(check: &Check<'_>, images: usize, parameters: usize)
     match images == parameters {
         true => Ok(()),
         false => Err(check.error(format!(
-            "{parameters} parameters were given for {images} images"
+            "{parameters} parameters were given for {images} images; expected one per image"
         ))),
     }
 }
 
-/// The sizes of the f32 images `x`.
+/// Returns the sizes of the f32 images `x`.
 fn check_images(check: &mut Check<'_>, x: &Tensor) -> Result<[usize; 4]> {
     let sizes = x.nchw("", "x")?;
     check.f32("x", x)?;
     Ok(sizes)
 }
 
-/// The sizes of the f32 images `x`, with three channels.
+/// Returns the sizes of the f32 images `x`. Fails unless they have three channels.
 pub(super) fn check_rgb(check: &mut Check<'_>, x: &Tensor) -> Result<[usize; 4]> {
     let sizes = check_images(check, x)?;
     match sizes[1] {
         3 => Ok(sizes),
         _ => Err(check.error(format!(
-            "x has shape {sizes:?}; expected three channels, N, 3, H, W"
+            "x has shape {sizes:?}; expected three channels, [N, 3, H, W]"
         ))),
     }
 }
 
-/// Writes byte images as floats in [0, 1] to rows of `out`, in place: row r of `out` becomes image
-/// `indices[r] - first`, if `images` has it, and is unchanged otherwise.
+/// Writes byte images as floats in [0, 1] to rows of `out`. Row r becomes image
+/// `indices[r] - first`. If `images` does not hold that image, the row is unchanged, so that a data
+/// set larger than one tensor is gathered by one call per tensor.
 pub struct GatherImages<'a> {
     /// u8 `[M, C, H, W]`
     pub images: &'a Tensor,
-    /// The index of the first image.
+    /// The index in the data set of the first image of `images`.
     pub first: usize,
     pub indices: &'a [u32],
     /// f32 `[indices, C, H, W]`
@@ -97,7 +98,7 @@ impl Op for Normalize<'_> {
             mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
         if !is_usable {
             return Err(check.error(format!(
-                "mean {mean:?}, std {std:?}: expected finite numbers, and deviations above 0"
+                "mean is {mean:?} and std is {std:?}; expected finite numbers, and std above 0"
             )));
         }
         check_rgb(check, self.x)
@@ -136,10 +137,10 @@ impl Op for PaddedCrops<'_> {
         let sizes = check_images(check, self.x)?;
         let [n, _, h, w] = sizes;
         one_per_image(check, n, self.crops.len())?;
-        // A larger padding could give an image of zeros only. The limit also keeps sums in 32 bits.
+        // With a larger padding, a crop can be all zeros. The limit also keeps offsets within u32.
         if padding > h.max(w) {
             return Err(check.error(format!(
-                "padding {padding} is more than the image's {h} x {w}"
+                "padding {padding} is larger than the images, {h} x {w}; use a smaller padding"
             )));
         }
         let is_outside = |crop: &&PaddedCrop| {
@@ -147,7 +148,8 @@ impl Op for PaddedCrops<'_> {
         };
         if let Some(crop) = self.crops.iter().find(is_outside) {
             return Err(check.error(format!(
-                "{crop:?} leaves the image padded by {padding}; an offset is at most twice that"
+                "{crop:?} is not within the image padded by {padding}; offsets are at most {}",
+                2 * padding
             )));
         }
         check.host(self.crops);
@@ -159,8 +161,8 @@ impl Op for PaddedCrops<'_> {
     }
 }
 
-/// Each square image of `x [N, C, H, H]`, turned counter-clockwise by its number of quarter turns (0
-/// to 3), as `torch.rot90(x, k, (2, 3))`.
+/// Each square image of `x [N, C, H, H]`, turned counter-clockwise by its number of quarter turns
+/// (0 to 3), as `torch.rot90(x, k, (2, 3))`.
 pub struct Rotate90<'a> {
     pub x: &'a Tensor,
     pub quarter_turns: &'a [u32],
@@ -179,7 +181,9 @@ impl Op for Rotate90<'_> {
             return Err(check.error(format!("x has shape {sizes:?}; expected square images")));
         }
         if let Some(turns) = self.quarter_turns.iter().find(|&&turns| turns > 3) {
-            return Err(check.error(format!("{turns} quarter turns; expected 0 to 3")));
+            return Err(check.error(format!(
+                "{turns} is not a number of quarter turns; use 0 to 3"
+            )));
         }
         check.host(self.quarter_turns);
         Ok(sizes)
@@ -191,11 +195,11 @@ impl Op for Rotate90<'_> {
 }
 
 impl Var {
-    /// Normalises images `[N, 3, H, W]` by the mean and the standard deviation of each channel. Saves
-    /// nothing.
+    /// Normalises images `[N, 3, H, W]` by the mean and the standard deviation of each channel.
+    /// Saves nothing.
     ///
     /// # Errors
-    /// `Error::Shape` if there are not three channels, or if a deviation is not above 0.
+    /// `Error::Shape` if there are not three channels, or if a standard deviation is not above 0.
     pub fn normalize(&self, mean: [f32; 3], std: [f32; 3]) -> Result<Var> {
         let x = self.tensor();
         let y = self.device().run(Normalize { x, mean, std })?;

@@ -35,7 +35,7 @@ impl RunOn<Cpu> for L2NormalizeBackward<'_> {
             let (dy, y) = (&dy[i * d..][..d], &y[i * d..][..d]);
             let products = dy.iter().zip(y);
             let along: f64 = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-            // A norm of eps marks a row that was divided by the constant eps.
+            // The backward pass of a row that was divided by the constant eps has no second term.
             let along = if norm[i] > self.eps {
                 along as f32
             } else {

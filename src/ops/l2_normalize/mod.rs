@@ -14,7 +14,7 @@ use crate::device::{Check, Op, Output, product};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Computes [`Normalized`].
+/// The forward pass.
 pub struct L2Normalize<'a> {
     pub x: &'a Tensor,
     pub eps: f32,
@@ -46,7 +46,7 @@ impl Op for L2Normalize<'_> {
     }
 }
 
-/// Computes `dx [N, D]`.
+/// The backward pass: `dx [N, D]`.
 pub struct L2NormalizeBackward<'a> {
     pub dy: &'a Tensor,
     pub forward: &'a Normalized,

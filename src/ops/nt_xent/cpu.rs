@@ -1,6 +1,5 @@
-//! NT-Xent in blocks of rows against tiles of columns. The similarities of a tile are never kept, so
-//! memory grows with the number of rows and not with its square. A block of rows is one task, which
-//! processes the tiles in order.
+//! Each task computes the similarities of a block of rows, one tile of columns after the other. A
+//! tile is overwritten by the next one, so memory grows linearly with the number of rows.
 
 use super::{NtXent, NtXentBackward};
 use crate::device::cpu::exp::exp;
@@ -12,13 +11,14 @@ use crate::error::Result;
 use crate::ops::cross_entropy::RowLoss;
 use crate::tensor::Tensor;
 
-/// Columns of a tile. With the rows of a block, these are at most 256 KiB of similarities, which stay
-/// in the cache of a core.
+/// Columns of a tile. The similarities of a tile take at most 256 KiB, which fit the cache of a
+/// core.
 const COLUMNS: usize = 512;
-/// Partial maxima and sums that the compiler keeps in vector registers.
+/// Partial maxima and sums, which the compiler keeps in vector registers.
 const LANES: usize = 16;
 
-/// Calls `body` with the first column and the similarities (rows of `width`) of each tile of the block's rows.
+/// Calls `body` with the first column, the width, and the products `z z^T` of each tile of a block
+/// of rows.
 fn for_tiles(
     z: &[f32],
     [n, d]: [usize; 2],
@@ -44,7 +44,7 @@ struct Row {
     max: f32,
     /// The sum of `exp(s - max)` over the similarities so far.
     sum: f64,
-    /// The similarity with the row's positive.
+    /// The similarity to the other view of the same image.
     positive: f32,
 }
 
@@ -62,40 +62,41 @@ impl Row {
     fn add(&mut self, line: &[f32]) {
         let (lanes, rest) = line.as_chunks::<LANES>();
         let larger = |a: f32, b: f32| if b > a { b } else { a };
-        let mut tops = [self.max; LANES];
+        let mut maxima = [self.max; LANES];
         for lanes in lanes {
-            for (top, &s) in tops.iter_mut().zip(lanes) {
-                *top = larger(*top, s);
+            for (max, &s) in maxima.iter_mut().zip(lanes) {
+                *max = larger(*max, s);
             }
         }
-        let top = tops.iter().chain(rest).fold(self.max, |a, &b| larger(a, b));
-        // -inf - -inf is NaN, here and below: a row without any number so far keeps its empty sum.
-        let below = if top == f32::NEG_INFINITY { 0.0 } else { top };
+        let max = (maxima.iter().chain(rest)).fold(self.max, |a, &b| larger(a, b));
+        // -inf - -inf would be NaN, here and below, in a row whose similarities are all -inf so
+        // far.
+        let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
         let mut sums = [0.0f64; LANES];
         for lanes in lanes {
             for (sum, &s) in sums.iter_mut().zip(lanes) {
-                *sum += f64::from(exp(s - below));
+                *sum += f64::from(exp(s - shift));
             }
         }
         let sum: f64 = sums.iter().sum();
-        let rest: f64 = rest.iter().map(|&s| f64::from(exp(s - below))).sum();
-        let scale = if self.max == top {
+        let rest: f64 = rest.iter().map(|&s| f64::from(exp(s - shift))).sum();
+        let scale = if self.max == max {
             1.0
         } else {
-            f64::from(self.max - top).exp()
+            f64::from(self.max - max).exp()
         };
         self.sum = self.sum * scale + sum + rest;
-        self.max = top;
+        self.max = max;
     }
 }
 
 impl RunOn<Cpu> for NtXent<'_> {
     fn run(&self, cpu: &Cpu, [n, d]: [usize; 2]) -> Result<RowLoss> {
         let z = cpu.read(self.z)?;
-        let of_block = parallel::rows_at_a_time(n);
-        let blocks = parallel::map(n.div_ceil(of_block), |block| {
-            let first = block * of_block;
-            let rows = of_block.min(n - first);
+        let block_rows = parallel::rows_at_a_time(n);
+        let blocks = parallel::map(n.div_ceil(block_rows), |block| {
+            let first = block * block_rows;
+            let rows = block_rows.min(n - first);
             let mut state = vec![Row::new(); rows];
             for_tiles(&z, [n, d], first, rows, |column, width, tile| {
                 for (i, (state, line)) in state.iter_mut().zip(tile.chunks_mut(width)).enumerate() {
@@ -140,21 +141,21 @@ impl RunOn<Cpu> for NtXentBackward<'_> {
         let lse = cpu.read(self.log_sum_exp)?;
         let z = cpu.read(self.z)?;
         let mut dz = cpu.take(n * d);
-        let of_block = parallel::rows_at_a_time(n);
-        parallel::for_chunks(&mut dz, of_block * d, |block, dz| {
-            let first = block * of_block;
+        let block_rows = parallel::rows_at_a_time(n);
+        parallel::for_chunks(&mut dz, block_rows * d, |block, dz| {
+            let first = block * block_rows;
             let rows = dz.len() / d;
             dz.fill(0.0);
             for_tiles(&z, [n, d], first, rows, |column, width, tile| {
                 for (i, line) in tile.chunks_mut(width).enumerate() {
                     let row = first + i;
-                    let of_row = lse[row];
+                    let row_lse = lse[row];
                     simd(
                         #[inline(always)]
                         || {
-                            for (s, &of_column) in line.iter_mut().zip(&lse[column..]) {
+                            for (s, &column_lse) in line.iter_mut().zip(&lse[column..]) {
                                 let similarity = *s / temperature;
-                                *s = exp(similarity - of_row) + exp(similarity - of_column);
+                                *s = exp(similarity - row_lse) + exp(similarity - column_lse);
                             }
                         },
                     );

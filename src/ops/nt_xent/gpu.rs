@@ -1,4 +1,5 @@
-//! Launches of `shaders/nt_xent.wgsl`, between matrix products of some rows of z with all rows.
+//! Launches of `shaders/nt_xent.wgsl`, which processes matrix products of some rows of z with all
+//! rows.
 
 use std::ops::Range;
 
@@ -10,20 +11,18 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::ops::copy::Slice;
 use crate::ops::cross_entropy::RowLoss;
-use crate::ops::elementwise::Scale;
 use crate::ops::gemm::{Gemm, transposed};
-use crate::ops::reduce::Sum;
 use crate::tensor::Tensor;
 
-/// Elements of the products that are held at a time, unless one row of them is longer: 64 MiB.
+/// Maximum number of products in memory, unless one row has more: 64 MiB.
 const SCRATCH: usize = 16 << 20;
 
-/// Ranges of rows whose products with all `n` rows fit the scratch and a binding.
+/// Ranges of rows whose products with all `n` rows fit `SCRATCH` and a binding.
 fn ranges(gpu: &Gpu, n: usize) -> Result<Vec<Range<usize>>> {
     gpu.cut_rows(n, &[n], (SCRATCH / n).max(1))
 }
 
-/// Products `[rows, n]` of some rows of z with all rows.
+/// The products `[rows, n]` of some rows of z with all rows.
 fn products(gpu: &Gpu, z: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     if rows.len() == z.shape()[0] {
         return gpu.run(Gemm::new(z, transposed(z)));
@@ -59,12 +58,7 @@ impl RunOn<Gpu> for NtXent<'_> {
                 .write("losses", &losses, ..)
                 .run(|_| params(n, &rows, self.temperature))?;
         }
-        let sum = &gpu.run(Sum { x: &losses })?;
-        let factor = 1.0 / n as f32;
-        Ok(RowLoss {
-            loss: gpu.run(Scale { factor, x: sum })?,
-            log_sum_exp,
-        })
+        RowLoss::mean(gpu, &losses, log_sum_exp)
     }
 }
 
@@ -84,7 +78,7 @@ impl RunOn<Gpu> for NtXentBackward<'_> {
 }
 
 impl NtXentBackward<'_> {
-    /// Some rows of dz.
+    /// Computes some rows of dz.
     fn gradient(&self, gpu: &Gpu, n: usize, rows: &Range<usize>) -> Result<Tensor> {
         let kernel = match n % 4 {
             0 => &vec4::WEIGH,

@@ -1,12 +1,12 @@
 //! NT-Xent (Chen et al. 2020, equation 1), the contrastive loss of SimCLR.
 //!
-//! The rows of `z [2N, D]` have length 1. Row `i` and row `pos(i) = (i + N) mod 2N` are two views of
-//! one image. With `s_ij = z_i . z_j / temperature`:
+//! The rows of `z [2N, D]` have length 1. Row `i` and row `pos(i) = (i + N) mod 2N` are two views
+//! of one image. With `s_ij = z_i . z_j / temperature`:
 //!
 //! Forward: `loss = mean over i of log sum_{j != i} exp(s_ij) - s_i,pos(i)`.
 //! Backward, with `p_ij = exp(s_ij - log_sum_exp_i)`:
 //! `dz_i = dloss / (2N temperature) (sum_{j != i} (p_ij + p_ji) z_j - 2 z_pos(i))`.
-//! Saves z and the log-sum-exp of each row, and never the 2N x 2N similarities.
+//! Saves z and the log-sum-exp of each row. The 2N x 2N similarities are recomputed.
 
 mod cpu;
 mod gpu;
@@ -25,7 +25,7 @@ pub struct NtXent<'a> {
     pub temperature: f32,
 }
 
-/// The rows and columns of `z`: an even number of rows, at least two.
+/// Returns the rows and columns of `z`. Fails unless the number of rows is even and at least two.
 fn check_views(check: &mut Check<'_>, z: &Tensor, temperature: f32) -> Result<[usize; 2]> {
     let [rows, columns] = check.matrix("z", z)?;
     if rows < 2 || rows % 2 != 0 || columns == 0 {
@@ -35,7 +35,9 @@ fn check_views(check: &mut Check<'_>, z: &Tensor, temperature: f32) -> Result<[u
         )));
     }
     if temperature.is_nan() || temperature <= 0.0 {
-        return Err(check.error(format!("temperature {temperature} must be above 0")));
+        return Err(check.error(format!(
+            "the temperature is {temperature}; expected a number above 0"
+        )));
     }
     Ok([rows, columns])
 }
@@ -61,7 +63,7 @@ pub struct NtXentBackward<'a> {
     pub dloss: &'a Tensor,
     pub z: &'a Tensor,
     pub temperature: f32,
-    /// Of the forward pass, `[2N]`.
+    /// `[2N]`, from the forward pass.
     pub log_sum_exp: &'a Tensor,
 }
 
@@ -77,15 +79,15 @@ impl Op for NtXentBackward<'_> {
         Ok([n, d])
     }
 
-    /// Per pair: the similarity again, two exponentials, and a multiple of z that is added.
+    /// Per pair: the similarity, two exponentials, and the accumulation of a multiple of z.
     fn flops(&self, [n, d]: [usize; 2]) -> u64 {
         product(&[n, n, 4 * d + 6])
     }
 }
 
 impl Var {
-    /// The contrastive loss, `[1]`, of `z [2N, D]`: rows of length 1, first views above second
-    /// views.
+    /// The contrastive loss, `[1]`, of `z [2N, D]`. The rows have length 1, and the N first views
+    /// come before the N second views.
     ///
     /// # Errors
     /// `Error::Shape` if the number of rows is odd or the temperature is not above 0.

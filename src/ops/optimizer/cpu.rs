@@ -6,8 +6,8 @@ use crate::device::{Cpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Whether the gate stops the update.
-fn is_shut(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
+/// Whether the gate is set, which disables the update.
+fn is_set(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
     match gate {
         Some(gate) => Ok(cpu.read_u32(gate)?[0] != 0),
         None => Ok(false),
@@ -16,7 +16,7 @@ fn is_shut(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
 
 impl RunOn<Cpu> for SgdUpdate<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
-        if is_shut(cpu, self.gate)? {
+        if is_set(cpu, self.gate)? {
             return Ok(());
         }
         let options = self.step;
@@ -54,7 +54,7 @@ impl RunOn<Cpu> for SgdUpdate<'_> {
 
 impl RunOn<Cpu> for AdamUpdate<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
-        if is_shut(cpu, self.gate)? {
+        if is_set(cpu, self.gate)? {
             return Ok(());
         }
         let options = self.step;

@@ -7,7 +7,7 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// The gate, or an open one.
+/// The gate, or a new one that is not set.
 fn gate(gpu: &Gpu, gate: Option<&Tensor>) -> Result<Tensor> {
     match gate {
         Some(gate) => Ok(gate.clone()),

@@ -1,4 +1,5 @@
-//! Parameter updates: SGD as `torch.optim.SGD` and Adam as `torch.optim.Adam` define them, in place.
+//! Parameter updates: SGD as `torch.optim.SGD` and Adam as `torch.optim.Adam` define them, in
+//! place.
 //!
 //! Weight decay is added to the gradient. If the gate (u32 `[1]`) is set on the device, an update
 //! changes nothing.
@@ -21,7 +22,7 @@ pub struct SgdStep {
     pub weight_decay: f32,
     /// See [`AdamStep::gradient_scale`].
     pub gradient_scale: f32,
-    /// Whether this is the first update. The momentum buffer then becomes the gradient itself.
+    /// Whether this is the first update, which sets the momentum buffer to the gradient.
     pub first: bool,
 }
 
@@ -33,15 +34,16 @@ pub struct AdamStep {
     pub beta2: f32,
     pub eps: f32,
     pub weight_decay: f32,
-    /// The factor by which the gradient is too large, a power of two: the loss was scaled so that
-    /// f16 gradients of activations do not vanish. The gradient is divided by it. 1 without scaling.
+    /// The loss scale, a power of two, by which the gradient is divided. It keeps f16 gradients of
+    /// activations from underflowing. 1 without scaling.
     pub gradient_scale: f32,
     /// Counted from 1.
     pub step: u32,
 }
 
 impl AdamStep {
-    /// `learning_rate / (1 - beta1^t)` and `sqrt(1 - beta2^t)`, computed in float64.
+    /// The bias corrections `learning_rate / (1 - beta1^t)` and `sqrt(1 - beta2^t)`, computed in
+    /// float64.
     fn corrections(&self) -> [f32; 2] {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(self.step));
         let step_size = f64::from(self.learning_rate) / power(self.beta1);
@@ -68,7 +70,7 @@ pub struct AdamUpdate<'a> {
     pub gate: Option<&'a Tensor>,
 }
 
-/// Fails unless gradient and state have the shape of the parameter and are tensors of their own.
+/// Fails unless gradient and state have the shape of the parameter, and none of them share memory.
 fn check_update(
     check: &mut Check<'_>,
     parameter: &Tensor,

@@ -1,4 +1,4 @@
-//! One or several planes per task.
+//! One task per plane, or per group of planes.
 
 use super::{
     GlobalAveragePool, GlobalAveragePoolBackward, MaxPool2d, MaxPool2dBackward, MaxPooled,
@@ -69,7 +69,7 @@ impl RunOn<Cpu> for MaxPool2dBackward<'_> {
             let range = plane * oh * ow..(plane + 1) * oh * ow;
             stored.values().with(range.clone(), |dy| {
                 for (&index, &dy) in argmax[range].iter().zip(dy) {
-                    // An index outside the plane, which this crate never makes, has no pixel.
+                    // A caller of the operation may pass an index outside the plane. It is ignored.
                     if let Some(dx) = dx.get_mut(index as usize) {
                         *dx += dy;
                     }

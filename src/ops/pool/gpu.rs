@@ -2,7 +2,7 @@
 
 use super::{
     GlobalAveragePool, GlobalAveragePoolBackward, MaxPool2d, MaxPool2dBackward, MaxPooled,
-    PoolSizes,
+    Pool2dOptions, PoolSizes,
 };
 use crate::device::gpu::Grid;
 use crate::device::gpu::kernels::pool::{self as kernels, Params};
@@ -10,18 +10,31 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
+/// The options of the pooling of whole planes.
+const GLOBAL: Pool2dOptions = Pool2dOptions {
+    kernel: 0,
+    stride: 1,
+    padding: 0,
+};
+
 impl PoolSizes {
-    /// The sizes in the uniform.
-    fn params(&self) -> Params {
+    /// The uniform and the grid of `count` invocations. `offsets` are those of input, result and argmax.
+    fn params(&self, options: Pool2dOptions, count: usize, offsets: [usize; 3]) -> (Params, Grid) {
         let ([_, _, h, w], [_, _, oh, ow]) = (self.x, self.y);
-        Params {
+        let params = Params {
+            count,
             h,
             w,
             oh,
             ow,
-            stride: 1,
-            ..Params::default()
-        }
+            kernel: options.kernel,
+            stride: options.stride,
+            padding: options.padding,
+            in_offset: offsets[0],
+            out_offset: offsets[1],
+            places_offset: offsets[2],
+        };
+        (params, Grid::Invocations(count))
     }
 
     /// The sizes of the pooling of whole planes.
@@ -44,18 +57,8 @@ impl RunOn<Gpu> for MaxPool2d<'_> {
             .write("y", &y, oh * ow)
             .write("argmax", &argmax, oh * ow)
             .run(|slice| {
-                let count = slice.rows * oh * ow;
-                let params = Params {
-                    count,
-                    in_offset: slice.offset("x"),
-                    out_offset: slice.offset("y"),
-                    places_offset: slice.offset("argmax"),
-                    kernel: self.options.kernel,
-                    stride: self.options.stride,
-                    padding: self.options.padding,
-                    ..sizes.params()
-                };
-                (params, Grid::Invocations(count))
+                let offsets = ["x", "y", "argmax"].map(|name| slice.offset(name));
+                sizes.params(self.options, slice.rows * oh * ow, offsets)
             })?;
         Ok(MaxPooled { y, argmax })
     }
@@ -71,18 +74,8 @@ impl RunOn<Gpu> for MaxPool2dBackward<'_> {
             .read("places", self.argmax, oh * ow)
             .write("y", &dx, h * w)
             .run(|slice| {
-                let count = slice.rows * h * w;
-                let params = Params {
-                    count,
-                    in_offset: slice.offset("x"),
-                    out_offset: slice.offset("y"),
-                    places_offset: slice.offset("places"),
-                    kernel: self.options.kernel,
-                    stride: self.options.stride,
-                    padding: self.options.padding,
-                    ..sizes.params()
-                };
-                (params, Grid::Invocations(count))
+                let offsets = ["x", "y", "places"].map(|name| slice.offset(name));
+                sizes.params(self.options, slice.rows * h * w, offsets)
             })?;
         Ok(dx)
     }
@@ -96,13 +89,8 @@ impl RunOn<Gpu> for GlobalAveragePool<'_> {
             .read("x", self.x, h * w)
             .write("features", &y, 1)
             .run(|slice| {
-                let params = Params {
-                    count: slice.rows,
-                    in_offset: slice.offset("x"),
-                    out_offset: slice.offset("features"),
-                    ..PoolSizes::global([n, c, h, w]).params()
-                };
-                (params, Grid::Invocations(slice.rows))
+                let offsets = [slice.offset("x"), slice.offset("features"), 0];
+                PoolSizes::global([n, c, h, w]).params(GLOBAL, slice.rows, offsets)
             })?;
         Ok(y)
     }
@@ -116,14 +104,8 @@ impl RunOn<Gpu> for GlobalAveragePoolBackward<'_> {
             .read("dfeatures", self.dy, 1)
             .write("y", &dx, h * w)
             .run(|slice| {
-                let count = slice.rows * h * w;
-                let params = Params {
-                    count,
-                    in_offset: slice.offset("dfeatures"),
-                    out_offset: slice.offset("y"),
-                    ..PoolSizes::global([n, c, h, w]).params()
-                };
-                (params, Grid::Invocations(count))
+                let offsets = [slice.offset("dfeatures"), slice.offset("y"), 0];
+                PoolSizes::global([n, c, h, w]).params(GLOBAL, slice.rows * h * w, offsets)
             })?;
         Ok(dx)
     }

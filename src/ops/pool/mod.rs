@@ -1,11 +1,12 @@
-//! Pooling of the planes of `x [N, C, H, W]`, activations of f32 or f16.
+//! Pooling of the planes of `x [N, C, H, W]`, f32 or f16.
 //!
 //! | operation | result | backward |
 //! | --- | --- | --- |
 //! | [`MaxPool2d`] | the maximum of each window, and its position | each `dy` is added at that position |
 //! | [`GlobalAveragePool`] | the mean of each plane, f32 `[N, C]` | `dx = dy / (H W)` |
 //!
-//! Padding counts as minus infinity. Of several equal maxima, the first is taken; NaN wins.
+//! Padding counts as minus infinity. Of several equal maxima, the first is taken. NaN counts as
+//! larger than any number.
 
 mod cpu;
 mod gpu;
@@ -30,7 +31,7 @@ impl Pool2dOptions {
     /// The shape of the result for `x_shape`.
     ///
     /// # Errors
-    /// `Error::Shape` if the window does not fit, or if a window could contain padding only.
+    /// `Error::Shape` if the window does not fit, or if a window could contain only padding.
     pub fn result_shape(self, x_shape: [usize; 4]) -> Result<[usize; 4]> {
         let [n, c, h, w] = x_shape;
         let Pool2dOptions {
@@ -132,7 +133,9 @@ impl Op for GlobalAveragePool<'_> {
     fn check(&self, check: &mut Check<'_>) -> Result<[usize; 4]> {
         let sizes = check.nchw("x", self.x)?;
         match self.x.is_empty() {
-            true => Err(check.error(format!("x {sizes:?} has no elements, so no mean"))),
+            true => Err(check.error(format!(
+                "x has shape {sizes:?}, and a mean of no elements is not defined; use 1 or more"
+            ))),
             false => Ok(sizes),
         }
     }
@@ -185,7 +188,7 @@ impl Var {
         })
     }
 
-    /// The mean of each plane: `[N, C, H, W]`, f32 or f16, to `[N, C]`, f32. Saves nothing.
+    /// The mean of each plane of `[N, C, H, W]`, f32 or f16: `[N, C]`, f32. Saves nothing.
     ///
     /// # Errors
     /// `Error::Shape` if `x` does not have four dimensions, or has no elements.

@@ -1,4 +1,4 @@
-//! Sums in a fixed order: chunks of fixed size, each in float64, then their sums in order.
+//! Sums in a fixed order: each chunk in float64, then the sums of the chunks in order.
 
 use super::{CheckFinite, Sum, SumRows};
 use crate::device::cpu::parallel::{self, CHUNK};
@@ -33,7 +33,7 @@ impl RunOn<Cpu> for SumRows<'_> {
 impl RunOn<Cpu> for CheckFinite<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
         let stored = cpu.read_activations(self.x)?;
-        // A fold without an early exit is vectorised by the compiler.
+        // The compiler vectorises a fold, but not `all`, which exits early.
         let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, x| all & x.is_finite());
         let finite = |i: usize| {
             let range = i * CHUNK..self.x.len().min((i + 1) * CHUNK);
@@ -46,7 +46,7 @@ impl RunOn<Cpu> for CheckFinite<'_> {
     }
 }
 
-/// The sum of `values`, in eight float64 lanes that the compiler keeps in vector registers.
+/// The sum of `values` in eight float64 lanes, which the compiler keeps in vector registers.
 pub(crate) fn sum_f64(values: &[f32]) -> f64 {
     let mut lanes = [0.0f64; 8];
     let blocks = values.chunks_exact(8);

@@ -48,7 +48,7 @@ impl RunOn<Gpu> for SumRows<'_> {
             return gpu.zeros(&[columns], DType::F32);
         }
         let (mut x, mut rows) = (self.x.clone(), rows);
-        // If a binding holds fewer rows, each slice is one such group.
+        // If a binding holds fewer rows, each group is one launch.
         let per_group = ROWS.min(gpu.rows_at_once(columns)).max(1);
         loop {
             let groups = rows.div_ceil(per_group);

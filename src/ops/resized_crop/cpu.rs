@@ -1,9 +1,10 @@
 //! Resized crops: bilinear, antialiased, half-pixel centres, as torch's `_upsample_bilinear2d_aa`.
 //!
-//! Along each direction, result pixel i of `to` takes source pixel j of `from` with the weight
-//! `max(0, 1 - |(j + 1/2) - (i + 1/2) from / to| / max(1, from / to))`, and the weights are divided by their sum. Times
-//! `2 max(from, to)` every weight is a whole number, `2 max(from, to) - |(2j + 1) to - (2i + 1) from|`: computed so,
-//! the weights are exact, and no rounding decides which pixels a result pixel sees.
+//! When `from` pixels are resized to `to`, the weight of source pixel j in result pixel i is
+//! `max(0, 1 - |(j + 1/2) - (i + 1/2) from / to| / max(1, from / to))`, divided by the sum of
+//! weights. Multiplied by `2 max(from, to)`, this weight is an integer:
+//! `2 max(from, to) - |(2j + 1) to - (2i + 1) from|`. The code computes the integers, so rounding
+//! never decides whether a pixel has a weight.
 
 use super::{CropSizes, ResizedCrops};
 use crate::device::cpu::parallel::for_chunks;
@@ -22,7 +23,7 @@ impl RunOn<Cpu> for ResizedCrops<'_> {
             let (height, width) = (crop.height as usize, crop.width as usize);
             let rows = Filter::new(height, size, false);
             let columns = Filter::new(width, size, crop.flip != 0);
-            // The crop's rows, already `size` wide.
+            // The rows of the crop, resized to `size` columns.
             let mut narrowed = vec![0.0f32; height * size];
             for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
                 let image = &source[(crop.image as usize * c + channel) * h * w..][..h * w];
@@ -36,16 +37,16 @@ impl RunOn<Cpu> for ResizedCrops<'_> {
     }
 }
 
-/// The weights of every result pixel along one direction.
+/// The weights of all result pixels in one dimension.
 struct Filter {
-    /// First source pixel of each result pixel, and where its weights begin.
+    /// The first source pixel of each result pixel, and the index of its first weight.
     starts: Vec<(usize, usize)>,
     weights: Vec<f32>,
 }
 
 impl Filter {
-    /// The filter that makes `to` pixels of `from`, in reverse order where `mirrored`.
-    fn new(from: usize, to: usize, mirrored: bool) -> Self {
+    /// The filter that resizes `from` pixels to `to`, in reverse order if `is_mirrored`.
+    fn new(from: usize, to: usize, is_mirrored: bool) -> Self {
         let (from, to) = (from as i64, to as i64);
         let radius = 2 * from.max(to);
         let mut filter = Filter {
@@ -53,33 +54,32 @@ impl Filter {
             weights: Vec::new(),
         };
         for i in 0..to {
-            let i = if mirrored { to - 1 - i } else { i };
+            let i = if is_mirrored { to - 1 - i } else { i };
             let center = (2 * i + 1) * from;
             let weight = |j: i64| radius - ((2 * j + 1) * to - center).abs();
             // The first j with a weight above 0 is the first with (2j + 1) to > center - radius.
             let first = ((center - radius).div_euclid(to) + 1).div_euclid(2).max(0);
             let start = filter.weights.len();
-            let whole: Vec<i64> = (first..from)
+            let integers: Vec<i64> = (first..from)
                 .map(weight)
                 .take_while(|&weight| weight > 0)
                 .collect();
-            let sum = whole.iter().sum::<i64>() as f64;
-            filter
-                .weights
-                .extend(whole.iter().map(|&weight| (weight as f64 / sum) as f32));
+            let sum = integers.iter().sum::<i64>() as f64;
+            let weights = integers.iter().map(|&weight| (weight as f64 / sum) as f32);
+            filter.weights.extend(weights);
             filter.starts.push((first as usize, start));
         }
         filter
     }
 
-    /// Result pixel i: where its source pixels begin, and their weights.
+    /// The first source pixel of result pixel `i`, and the weights.
     fn taps(&self, i: usize) -> (usize, &[f32]) {
         let (first, start) = self.starts[i];
         let end = self.starts.get(i + 1).map_or(self.weights.len(), |s| s.1);
         (first, &self.weights[start..end])
     }
 
-    /// Filters one row of pixels.
+    /// Resizes one row of pixels.
     fn along(&self, source: &[f32], out: &mut [f32]) {
         for (i, pixel) in out.iter_mut().enumerate() {
             let (first, weights) = self.taps(i);
@@ -91,7 +91,7 @@ impl Filter {
         }
     }
 
-    /// Filters rows of `width` pixels across each other.
+    /// Resizes the columns of an image with rows of `width` pixels.
     fn across(&self, source: &[f32], width: usize, out: &mut [f32]) {
         for (i, line) in out.chunks_exact_mut(width).enumerate() {
             let (first, weights) = self.taps(i);

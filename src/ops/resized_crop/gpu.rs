@@ -43,8 +43,8 @@ impl RunOn<Gpu> for ResizedCrops<'_> {
     }
 }
 
-/// The number of crops of the next launch, and the range of their images: as many as both bindings
-/// allow.
+/// The number of crops of the next launch, and the range of their images. Both are limited by the
+/// size of a binding.
 fn next(crops: &[ResizedCrop], most_crops: usize, most_images: usize) -> (usize, Range<usize>) {
     let mut images = crops[0].image as usize..crops[0].image as usize + 1;
     for (count, crop) in crops.iter().enumerate() {

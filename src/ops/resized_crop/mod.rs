@@ -1,5 +1,5 @@
-//! Resized crops: bilinear, antialiased, with half-pixel centres, as torch's `_upsample_bilinear2d_aa`.
-//! `cpu.rs` has the formula.
+//! Resized crops: bilinear, antialiased, with half-pixel centres, as torch's
+//! `_upsample_bilinear2d_aa`. `cpu.rs` has the formula.
 
 mod cpu;
 mod gpu;
@@ -39,8 +39,8 @@ pub struct CropSizes {
     w: usize,
 }
 
-/// The largest side of an image before or after it is resized. The weights of the filter are whole
-/// numbers of 32 bits: see `cpu.rs`.
+/// Maximum side of an image, before and after resizing, in pixels. It keeps the integer weights of
+/// the filter (`cpu.rs`) within 32 bits.
 const LARGEST_SIDE: usize = 16_384;
 
 impl Op for ResizedCrops<'_> {
@@ -53,11 +53,11 @@ impl Op for ResizedCrops<'_> {
         let [n, c, h, w] = self.x.nchw("", "x")?;
         check.f32("x", self.x)?;
         if size == 0 {
-            return Err(check.error("the size must be at least 1"));
+            return Err(check.error("the size is 0; it must be at least 1"));
         }
         if h.max(w).max(size) > LARGEST_SIDE {
             return Err(check.error(format!(
-                "{h} x {w} to {size} x {size}: a side may have at most {LARGEST_SIDE} pixels"
+                "{h} x {w} to {size} x {size} pixels: a side has at most {LARGEST_SIDE} pixels"
             )));
         }
         let is_inside = |crop: &ResizedCrop| {

@@ -1,4 +1,4 @@
-//! One block of four numbers after the other, in fixed chunks.
+//! Blocks of four numbers, in fixed chunks.
 
 use super::Uniform;
 use crate::device::cpu::parallel::{CHUNK, for_chunks};

@@ -24,11 +24,11 @@ impl NoiseKey {
     }
 }
 
-/// Numbers uniform in `[low, high)`: element i is `low + (high - low) (philox(key, i) >> 8) 2^-24`, in
-/// f32.
+/// Numbers uniform in `[low, high)`: element i is `low + (high - low) (philox(key, i) >> 8) 2^-24`,
+/// in f32.
 ///
-/// Philox4x32-10 (Salmon et al. 2011) has the two words of `seed` as key and (i / 4, 0, the two words
-/// of `stream`) as counter. Element i is word i mod 4.
+/// Philox4x32-10 (Salmon et al. 2011) has the two words of `seed` as key and (i / 4, 0, the two
+/// words of `stream`) as counter. Element i is word i mod 4.
 pub struct Uniform<'a> {
     pub key: NoiseKey,
     pub low: f32,
@@ -46,7 +46,7 @@ impl Op for Uniform<'_> {
         let (low, high) = (self.low, self.high);
         if !(low.is_finite() && high.is_finite() && low <= high) {
             return Err(check.error(format!(
-                "low {low} and high {high} must be finite, with low up to high"
+                "low {low} and high {high} are not a range; expected finite numbers, low at most high"
             )));
         }
         check.elements(self.shape)

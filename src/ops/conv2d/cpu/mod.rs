@@ -1,12 +1,13 @@
-//! Convolution as a matrix product over columns (im2col). A block of whole images is processed at a
-//! time, so that its columns stay in the cache of a core. With `K = C KH KW`:
+//! Convolution as a matrix product with columns (im2col): each column holds the inputs of one
+//! output pixel. Blocks of whole images are processed one after the other, so that the columns of a
+//! block fit the cache of a core. With `K = C KH KW`:
 //!
 //! - forward: `y [O, pixels] = w [O, K] columns [K, pixels]`
-//! - dx: `columns [K, pixels] = w^T dy`; each column is added to the pixels that it was read from
-//! - dw: `dw [O, K] = dy [O, pixels] columns^T`; fixed groups of images have partial sums of their own,
+//! - dx: `columns [K, pixels] = w^T dy`; each column is added to the pixels that it was copied from
+//! - dw: `dw [O, K] = dy [O, pixels] columns^T`; fixed groups of images have separate partial sums,
 //!   which are added in order
 //!
-//! Wide 3x3 convolutions of stride 1 use Winograd's method (`winograd.rs`) instead.
+//! Wide 3x3 convolutions of stride 1 use Winograd's algorithm (`winograd.rs`) instead.
 
 mod winograd;
 
@@ -22,18 +23,17 @@ use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batch_norm::cpu::{Normalization, read_activation};
 use crate::tensor::{DType, Tensor};
 
-/// Minimum number of columns of a block, if the batch has as many. Fewer would leave the inner loops
-/// of the product short.
+/// Minimum number of columns per block, unless the batch has fewer. Shorter rows slow down the
+/// product.
 const COLUMNS: usize = 256;
 
 /// Maximum number of floats in the columns of a block, unless one image has more. Each thread keeps
-/// this many.
+/// scratch memory of this size.
 const FLOATS: usize = 640 << 10;
 
-/// Rows of a weight gradient whose partial sums one task adds.
+/// Rows of a weight gradient per task that adds partial sums.
 const ROWS: usize = 16;
 
-/// Images of one block.
 fn images_per_block(g: &ConvGeometry) -> usize {
     let pixels = (g.oh * g.ow).max(1);
     let fitting = FLOATS / (g.c * g.kh * g.kw * pixels).max(1);
@@ -45,7 +45,8 @@ fn is_pointwise(g: &ConvGeometry) -> bool {
     g.kh == 1 && g.kw == 1 && g.stride == 1 && g.padding == 0
 }
 
-/// The output columns `j` whose input column `j stride + v - padding` lies in the image: a range.
+/// The range of output columns `j` whose input column `j stride + offset - padding` is in the
+/// image.
 fn inside(size: usize, outputs: usize, offset: usize, g: &ConvGeometry) -> std::ops::Range<usize> {
     let first = g.padding.saturating_sub(offset).div_ceil(g.stride);
     let end = (size + g.padding).saturating_sub(offset).div_ceil(g.stride);
@@ -53,7 +54,7 @@ fn inside(size: usize, outputs: usize, offset: usize, g: &ConvGeometry) -> std::
     first.min(end)..end
 }
 
-/// Writes the columns `[K, images * OH * OW]` of some images `x`.
+/// Writes the columns `[K, images * OH * OW]` of images `x`.
 fn im2col(g: &ConvGeometry, x: &[f32], columns: &mut [f32]) {
     let (plane, pixels) = (g.h * g.w, g.oh * g.ow);
     let images = x.len() / (g.c * plane);
@@ -76,18 +77,16 @@ fn im2col(g: &ConvGeometry, x: &[f32], columns: &mut [f32]) {
                 if g.stride == 1 {
                     target[inner.clone()].copy_from_slice(&source[first..first + inner.len()]);
                 } else {
-                    let picked = source[first..].iter().step_by(g.stride);
-                    target[inner.clone()]
-                        .iter_mut()
-                        .zip(picked)
-                        .for_each(|(t, &s)| *t = s);
+                    let source = source[first..].iter().step_by(g.stride);
+                    let pairs = target[inner.clone()].iter_mut().zip(source);
+                    pairs.for_each(|(t, &s)| *t = s);
                 }
             }
         }
     }
 }
 
-/// Adds the columns of some images to `dx`: the adjoint of [`im2col`].
+/// Adds columns to the images `dx`: the adjoint of [`im2col`].
 fn col2im(g: &ConvGeometry, columns: &[f32], dx: &mut [f32]) {
     let (plane, pixels) = (g.h * g.w, g.oh * g.ow);
     let images = dx.len() / (g.c * plane);
@@ -104,10 +103,9 @@ fn col2im(g: &ConvGeometry, columns: &[f32], dx: &mut [f32]) {
                 }
                 let target = &mut target[(y - g.padding) * g.w..][..g.w];
                 let first = inner.start * g.stride + v - g.padding;
-                let touched = target[first..].iter_mut().step_by(g.stride);
-                touched
-                    .zip(&source[inner.clone()])
-                    .for_each(|(t, &s)| *t += s);
+                let target = target[first..].iter_mut().step_by(g.stride);
+                let pairs = target.zip(&source[inner.clone()]);
+                pairs.for_each(|(t, &s)| *t += s);
             }
         }
     }
@@ -133,9 +131,40 @@ fn scatter(rows: &[f32], channels: usize, pixels: usize, images: &mut [f32]) {
     }
 }
 
-/// Adds the transpose of the first columns of `from`, whose rows have `from_width` elements, to `to`
-/// `[columns, width]`.
-fn add_turned(from: &[f32], from_width: usize, to: &mut [f32], width: usize) {
+/// Calls `body` with scratch memory for the columns and for `[O, width]` rows of a block of images.
+/// A single image needs no rows, and with a pointwise kernel no columns: that scratch memory is
+/// then empty.
+fn with_block_scratch(g: &ConvGeometry, images: usize, body: impl FnOnce([&mut [f32]; 2])) {
+    let width = images * g.oh * g.ow;
+    let rows = if images == 1 { 0 } else { g.o * width };
+    let columns = match images == 1 && is_pointwise(g) {
+        true => 0,
+        false => g.c * g.kh * g.kw * width,
+    };
+    with_scratch([columns, rows], body);
+}
+
+/// The columns of the images `x`, which are `x` itself if `scratch` is empty.
+fn columns_of<'a>(g: &ConvGeometry, x: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
+    if scratch.is_empty() {
+        return x;
+    }
+    im2col(g, x, scratch);
+    scratch
+}
+
+/// The rows `[O, width]` of the images `dy`, which are `dy` itself if `scratch` is empty.
+fn rows_of<'a>(g: &ConvGeometry, dy: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
+    if scratch.is_empty() {
+        return dy;
+    }
+    gather(dy, g.o, g.oh * g.ow, scratch);
+    scratch
+}
+
+/// Adds the transpose of the first columns of `from`, whose rows have `from_width` elements, to
+/// `to [columns, width]`.
+fn add_transposed(from: &[f32], from_width: usize, to: &mut [f32], width: usize) {
     let columns = to.len() / width.max(1);
     for (row, from) in from.chunks(from_width).take(width).enumerate() {
         for (column, from) in from[..columns].iter().enumerate() {
@@ -154,8 +183,9 @@ impl RunOn<Cpu> for Conv2d<'_> {
 }
 
 impl RunOn<Cpu> for Conv2dBatchNorm<'_> {
-    /// Normalises each block of images while it is in the cache of a core. For f16, the two
-    /// operations run one after the other, because the convolution's result is rounded between them.
+    /// Normalises each block of images while it is in the cache of a core. With f16 activations,
+    /// the two operations run separately, because the result of the convolution must be rounded in
+    /// between.
     fn run(&self, cpu: &Cpu, g: ConvGeometry) -> Result<Tensor> {
         let Conv2d { x, w, .. } = self.conv;
         let (norm, activation) = (self.norm, self.activation);
@@ -191,41 +221,24 @@ fn convolve(
     let images = images_per_block(g);
     let mut y = cpu.take_activations(g.n * g.o * pixels, x.dtype());
     let block_len = images * g.o * pixels;
-    let of_block = |y: &mut [f32], x: &[f32]| {
+    let convolve_block = |y: &mut [f32], x: &[f32]| {
         let images = y.len() / (g.o * pixels);
         let width = images * pixels;
-        let direct = is_pointwise(g) && images == 1;
-        let rows = if images == 1 { 0 } else { g.o * width };
-        with_scratch(
-            [if direct { 0 } else { k * width }, rows],
-            |[columns, rows]| {
-                let columns: &[f32] = if direct {
-                    x
-                } else {
-                    im2col(g, x, columns);
-                    columns
-                };
-                let (w, columns) = (View::rows(w, k), View::rows(columns, width));
-                if images == 1 {
-                    matmul([g.o, width, k], w, columns, Accumulate::Overwrite, y, width);
-                } else {
-                    matmul(
-                        [g.o, width, k],
-                        w,
-                        columns,
-                        Accumulate::Overwrite,
-                        rows,
-                        width,
-                    );
-                    scatter(rows, g.o, pixels, y);
-                }
-            },
-        );
+        with_block_scratch(g, images, |[columns, rows]| {
+            let columns = View::rows(columns_of(g, x, columns), width);
+            let (sizes, w) = ([g.o, width, k], View::rows(w, k));
+            if images == 1 {
+                matmul(sizes, w, columns, Accumulate::Overwrite, y, width);
+            } else {
+                matmul(sizes, w, columns, Accumulate::Overwrite, rows, width);
+                scatter(rows, g.o, pixels, y);
+            }
+        });
     };
     y.for_chunks(block_len, |block, y| {
         let start = block * images * input;
         let range = start..start + y.len() / (g.o * pixels) * input;
-        x.with(range, |x| of_block(y, x));
+        x.with(range, |x| convolve_block(y, x));
         if let Some(normalization) = normalization {
             normalization.apply(block * block_len, y);
         }
@@ -249,46 +262,28 @@ fn input_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, w: &[f32]) -
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(g);
     let mut dx = cpu.take_activations(g.n * input, dy.dtype());
-    let of_block = |dx: &mut [f32], dy: &[f32]| {
+    let block_dx = |dx: &mut [f32], dy: &[f32]| {
         let images = dx.len() / input;
         let width = images * pixels;
-        let direct = is_pointwise(g) && images == 1;
-        let rows = if images == 1 { 0 } else { g.o * width };
-        with_scratch(
-            [if direct { 0 } else { k * width }, rows],
-            |[columns, rows]| {
-                let dy: &[f32] = if images == 1 {
-                    dy
-                } else {
-                    gather(dy, g.o, pixels, rows);
-                    rows
-                };
-                let (w, dy) = (View::rows(w, k).transposed(), View::rows(dy, width));
-                if direct {
-                    matmul([k, width, g.o], w, dy, Accumulate::Overwrite, dx, width);
-                } else {
-                    matmul(
-                        [k, width, g.o],
-                        w,
-                        dy,
-                        Accumulate::Overwrite,
-                        columns,
-                        width,
-                    );
-                    if is_pointwise(g) {
-                        scatter(columns, k, pixels, dx);
-                    } else {
-                        dx.fill(0.0);
-                        col2im(g, columns, dx);
-                    }
-                }
-            },
-        );
+        with_block_scratch(g, images, |[columns, rows]| {
+            let dy = View::rows(rows_of(g, dy, rows), width);
+            let (sizes, w) = ([k, width, g.o], View::rows(w, k).transposed());
+            if columns.is_empty() {
+                return matmul(sizes, w, dy, Accumulate::Overwrite, dx, width);
+            }
+            matmul(sizes, w, dy, Accumulate::Overwrite, columns, width);
+            if is_pointwise(g) {
+                scatter(columns, k, pixels, dx);
+            } else {
+                dx.fill(0.0);
+                col2im(g, columns, dx);
+            }
+        });
     };
     dx.for_chunks(images * input, |block, dx| {
         let start = block * images * g.o * pixels;
         let range = start..start + dx.len() / input * g.o * pixels;
-        dy.with(range, |dy| of_block(dx, dy));
+        dy.with(range, |dy| block_dx(dx, dy));
     });
     dx
 }
@@ -311,49 +306,33 @@ fn weight_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, x: Activati
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let group = parallel::images_per_group(g.n, g.o * k);
     let groups = g.n.div_ceil(group).max(1);
-    // The product packs its right operand against the grain. So that operand is the one with fewer
-    // rows, if the sums are long enough to pay for transposing the result.
-    let turned = k > g.o && images_per_block(g) == 1;
+    // The product packs a transposed right operand slowly, so the operand with fewer rows goes
+    // right. The result is then transposed, which pays off if the sums are long.
+    let is_transposed = k > g.o && images_per_block(g) == 1;
     let mut partials = cpu.take(groups * g.o * k);
-    let of_block = |dw: &mut [f32], dy: &[f32], x: &[f32]| {
+    let add_block_dw = |dw: &mut [f32], dy: &[f32], x: &[f32]| {
         let images = x.len() / input;
         let width = images * pixels;
-        let direct = is_pointwise(g) && images == 1;
-        let rows = if images == 1 { 0 } else { g.o * width };
-        with_scratch(
-            [if direct { 0 } else { k * width }, rows],
-            |[columns, rows]| {
-                let columns: &[f32] = if direct {
-                    x
-                } else {
-                    im2col(g, x, columns);
-                    columns
-                };
-                let dy: &[f32] = if images == 1 {
-                    dy
-                } else {
-                    gather(dy, g.o, pixels, rows);
-                    rows
-                };
-                let (dy, columns) = (View::rows(dy, width), View::rows(columns, width));
-                if turned {
-                    let sizes = [k, g.o, width];
-                    matmul(sizes, columns, dy.transposed(), Accumulate::Add, dw, g.o);
-                } else {
-                    let sizes = [g.o, k, width];
-                    matmul(sizes, dy, columns.transposed(), Accumulate::Add, dw, k);
-                }
-            },
-        );
+        with_block_scratch(g, images, |[columns, rows]| {
+            let columns = View::rows(columns_of(g, x, columns), width);
+            let dy = View::rows(rows_of(g, dy, rows), width);
+            if is_transposed {
+                let sizes = [k, g.o, width];
+                matmul(sizes, columns, dy.transposed(), Accumulate::Add, dw, g.o);
+            } else {
+                let sizes = [g.o, k, width];
+                matmul(sizes, dy, columns.transposed(), Accumulate::Add, dw, k);
+            }
+        });
     };
     parallel::for_chunks(&mut partials, g.o * k, |i, dw| {
         dw.fill(0.0);
         let end = ((i + 1) * group).min(g.n);
         for first in (i * group..end).step_by(images_per_block(g)) {
             let images = images_per_block(g).min(end - first);
-            let of = |len: usize| first * len..(first + images) * len;
-            x.with(of(input), |x| {
-                dy.with(of(g.o * pixels), |dy| of_block(dw, dy, x));
+            let range = |len: usize| first * len..(first + images) * len;
+            x.with(range(input), |x| {
+                dy.with(range(g.o * pixels), |dy| add_block_dw(dw, dy, x));
             });
         }
     });
@@ -362,8 +341,8 @@ fn weight_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, x: Activati
         let first = i * ROWS;
         part.fill(0.0);
         for partial in partials.chunks(g.o * k) {
-            if turned {
-                add_turned(&partial[first..], g.o, part, k);
+            if is_transposed {
+                add_transposed(&partial[first..], g.o, part, k);
             } else {
                 let partial = &partial[first * k..][..part.len()];
                 part.iter_mut().zip(partial).for_each(|(sum, &p)| *sum += p);

@@ -1,15 +1,15 @@
-//! Convolution with 3x3 kernels of stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2015): 36
-//! multiplications stand for the 144 of a tile of 4 x 4 outputs.
+//! Convolution with 3x3 kernels of stride 1 by Winograd's minimal filtering algorithm F(4x4, 3x3)
+//! (Lavin and Gray 2015). A tile of 4 x 4 outputs takes 36 multiplications instead of 144.
 //!
-//! With V, U and M the transforms of input tiles, kernels and output tiles, at each of 36 points:
+//! V, U and M are the transforms of input tiles, kernels and output tiles. At each of 36 points:
 //!
 //! - forward: `M [tiles, O] = V [tiles, C] U [C, O]`
-//! - dx: the same on dy, with the kernel turned and the channels exchanged
-//! - dw: `dU [C, O] = V^T dM`, the transpose of the forward pass step by step
+//! - dx: the same on dy, with kernels rotated by 180 degrees and C and O exchanged
+//! - dw: `dU [C, O] = V^T dM`; each step is the transpose of a step of the forward pass
 //!
-//! Where there are more tiles than kernels' channels, U is made once and blocks of images follow one another through
-//! the cache; where there are fewer, V is made once and blocks of kernels do. Blocks never depend on the number of
-//! threads.
+//! If the batch has at least as many tiles as there are output channels, U is computed once and the
+//! work is split into blocks of images. Otherwise V is computed once and the work is split into
+//! blocks of output channels. The blocks do not depend on the number of threads.
 
 mod convolve;
 mod layout;
@@ -30,17 +30,20 @@ use crate::ops::conv2d::ConvGeometry;
 use layout::{Images, Matrices, Tiles, transform_inputs};
 use transforms::{KERNEL, PRODUCTS};
 
-/// Tiles that are transformed and multiplied at a time: their V and M stay in a core's cache.
+/// Tiles that are transformed and multiplied at a time. Their V and M fit the cache of a core.
 const TILES: usize = 32;
-/// Channels that are transformed and multiplied at a time where all inputs are kept: their U stays in a core's cache.
+/// Input channels that are transformed and multiplied at a time if V is computed once. Their U fits
+/// the cache of a core.
 const CHANNELS: usize = 64;
-/// Channels on either side at least: below, the transforms cost more than the products save.
-const CHANNELS_AT_LEAST: usize = 32;
-/// Products at least in the shortest sum that the definition of an element has: a shorter one allows less rounding than
-/// the transforms bring, since they mix every pixel of a tile into each of its outputs.
-const TERMS_AT_LEAST: usize = 128;
+/// Minimum number of input and of output channels. With fewer, the transforms cost more time than
+/// the products save.
+const MIN_CHANNELS: usize = 32;
+/// Minimum number of products per output element, in the direct formula. The transforms mix all
+/// pixels of a tile into each output, and their rounding error would dominate that of a shorter
+/// sum.
+const MIN_TERMS: usize = 128;
 
-/// One convolution, or an input gradient seen as one.
+/// A forward convolution. An input gradient is one too, with dy as its input.
 #[derive(Clone, Copy)]
 struct Layer {
     n: usize,
@@ -101,24 +104,23 @@ impl Layer {
         }
     }
 
-    /// Images whose tiles make a block.
     fn images_per_block(self) -> usize {
         (TILES / self.tiles().per_image()).clamp(1, self.n)
     }
 
-    /// Whether the transformed kernels are no larger than the transformed inputs.
-    fn keeps_kernels(self) -> bool {
+    /// Whether the work is split into blocks of images. Otherwise it is split by output channels.
+    fn splits_images(self) -> bool {
         self.o <= self.n * self.tiles().per_image()
     }
 
-    /// Whether the transforms cost less than they save, and their rounding stays below that of the sums.
-    fn suits(self) -> bool {
+    /// Whether the algorithm is faster than the direct one and as accurate.
+    fn is_suitable(self) -> bool {
         let direct = self.output[0] * self.output[1] * KERNEL * KERNEL;
-        // Outputs that tiles hold and nobody asked for cost as much as the others.
-        let full = 3 * self.tiles().per_image() * PRODUCTS <= 2 * direct;
-        // Of an output in a corner: the taps of the others lie in the image, or more of them do.
+        // Tiles at the edge also compute outputs outside the image. Saves a third or more.
+        let is_cheaper = 3 * self.tiles().per_image() * PRODUCTS <= 2 * direct;
+        // Outputs in a corner have the fewest taps inside the image.
         let terms = self.c * (KERNEL - self.padding).pow(2);
-        full && self.c.min(self.o) >= CHANNELS_AT_LEAST && terms >= TERMS_AT_LEAST
+        is_cheaper && self.c.min(self.o) >= MIN_CHANNELS && terms >= MIN_TERMS
     }
 }
 
@@ -126,38 +128,38 @@ fn is_3x3_of_stride_1(g: &ConvGeometry) -> bool {
     (g.kh, g.kw, g.stride) == (KERNEL, KERNEL, 1) && g.padding < KERNEL && g.n > 0
 }
 
-/// Whether these kernels take the forward pass of `g`.
+/// Whether [`conv2d`] computes the forward pass of `g`.
 pub(super) fn applies(g: &ConvGeometry) -> bool {
-    is_3x3_of_stride_1(g) && Layer::forward(g).suits()
+    is_3x3_of_stride_1(g) && Layer::forward(g).is_suitable()
 }
 
-/// Whether these kernels take the input gradient of `g`.
+/// Whether [`conv2d_dx`] computes the input gradient of `g`.
 pub(super) fn applies_to_dx(g: &ConvGeometry) -> bool {
-    is_3x3_of_stride_1(g) && Layer::input_gradient(g).suits()
+    is_3x3_of_stride_1(g) && Layer::input_gradient(g).is_suitable()
 }
 
-/// Whether these kernels take the weight gradient of `g`.
+/// Whether [`conv2d_dw`] computes the weight gradient of `g`.
 pub(super) fn applies_to_dw(g: &ConvGeometry) -> bool {
-    applies(g) && g.n * g.oh * g.ow >= TERMS_AT_LEAST
+    applies(g) && g.n * g.oh * g.ow >= MIN_TERMS
 }
 
-/// The ranges of at most `TILES` of `count` tiles.
+/// Splits `count` tiles into ranges of at most `TILES`, each given by its first tile and length.
 fn ranges(count: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count)
         .step_by(TILES)
         .map(move |first| (first, TILES.min(count - first)))
 }
 
-/// The transformed tiles of all images, where they are kept: matrices for each block of channels.
+/// The transformed tiles of all images, in blocks of channels.
 struct Transformed {
-    /// Of a whole block; the last may have fewer columns.
+    /// The matrices of a block. The last block may have fewer channels than columns.
     block: Matrices,
     channels: usize,
     values: Buffer,
 }
 
 impl Transformed {
-    /// Fills the blocks, whose matrices are `block`, with `transform(pixels, matrices)` of the images `x`.
+    /// Computes `transform(pixels, matrices)` of the images `x` for each block.
     fn new(
         cpu: &Cpu,
         x: Activations<'_>,
@@ -185,7 +187,7 @@ impl Transformed {
         }
     }
 
-    /// The first channel of each block, how many it has, and its matrices.
+    /// The first channel, the number of channels, and the matrices of each block.
     fn blocks(&self) -> impl Iterator<Item = (usize, usize, (Matrices, &[f32]))> {
         let blocks = self.values.chunks(self.block.len()).enumerate();
         blocks.map(|(i, values)| {
@@ -196,7 +198,7 @@ impl Transformed {
     }
 }
 
-/// V of all images.
+/// Computes V of all images.
 fn all_inputs(cpu: &Cpu, layer: Layer, x: Activations<'_>) -> Transformed {
     let tiles = layer.tiles();
     let block = Matrices::whole(layer.n * tiles.per_image(), CHANNELS);
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_3x3_convolutions_of_stride_1_are_taken() {
+    fn wide_3x3_convolutions_of_stride_1_use_winograd() {
         for (channels, size) in [(64, 32), (128, 16), (256, 8), (512, 4)] {
             let w = [channels, channels, 3, 3];
             let g = geometry([32, channels, size, size], w, 1, 1);
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_uses_them() {
+    fn the_device_uses_winograd() {
         let (device, memory) = (Device::cpu(), Cpu::new());
         let g = geometry([5, 32, 7, 6], [40, 32, 3, 3], 1, 1);
         let numbers = |stream: u32, len: usize| -> Vec<f32> {

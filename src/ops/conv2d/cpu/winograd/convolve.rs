@@ -1,4 +1,4 @@
-//! The forward pass and the input gradient, which is a forward pass on dy.
+//! The forward pass, and the input gradient, which is a forward pass on dy.
 
 use super::layout::{Kernel, Matrices, PANEL, transform_inputs, transform_outputs};
 use super::multiply::multiply;
@@ -10,7 +10,7 @@ use crate::device::cpu::{Cpu, parallel};
 use crate::ops::batch_norm::cpu::Normalization;
 use crate::ops::conv2d::ConvGeometry;
 
-/// `y [n, O, OH, OW]`, changed by the normalization where there is one.
+/// Computes `y [n, O, OH, OW]` and applies the normalisation, if there is one.
 pub(in crate::ops::conv2d::cpu) fn conv2d(
     cpu: &Cpu,
     g: &ConvGeometry,
@@ -18,27 +18,32 @@ pub(in crate::ops::conv2d::cpu) fn conv2d(
     w: &[f32],
     normalization: Option<&Normalization<'_>>,
 ) -> NewActivations {
-    let kernel = kernel(g, w, false);
-    convolve(cpu, Layer::forward(g), x, kernel, normalization)
+    convolve(
+        cpu,
+        Layer::forward(g),
+        x,
+        kernel(g, w, false),
+        normalization,
+    )
 }
 
-/// `dx [n, C, H, W]`.
+/// Computes `dx [n, C, H, W]`.
 pub(in crate::ops::conv2d::cpu) fn conv2d_dx(
     cpu: &Cpu,
     g: &ConvGeometry,
     dy: Activations<'_>,
     w: &[f32],
 ) -> NewActivations {
-    let kernel = kernel(g, w, true);
-    convolve(cpu, Layer::input_gradient(g), dy, kernel, None)
+    convolve(cpu, Layer::input_gradient(g), dy, kernel(g, w, true), None)
 }
 
-fn kernel<'a>(g: &ConvGeometry, w: &'a [f32], turned: bool) -> Kernel<'a> {
+fn kernel<'a>(g: &ConvGeometry, w: &'a [f32], is_rotated: bool) -> Kernel<'a> {
+    let (c, o) = (g.c, g.o);
     Kernel {
         w,
-        c: g.c,
-        o: g.o,
-        turned,
+        c,
+        o,
+        is_rotated,
     }
 }
 
@@ -50,22 +55,22 @@ fn convolve(
     normalization: Option<&Normalization<'_>>,
 ) -> NewActivations {
     let mut y = cpu.take_activations(layer.n * layer.output_len(), x.dtype());
-    // Called with images that are done, and the first element of the first.
     let finish = |start: usize, y: &mut [f32]| {
         if let Some(normalization) = normalization {
             normalization.apply(start, y);
         }
     };
-    if layer.keeps_kernels() {
-        with_kernels_kept(cpu, layer, x, kernel, &mut y, finish);
+    if layer.splits_images() {
+        convolve_by_images(cpu, layer, x, kernel, &mut y, finish);
     } else {
-        with_inputs_kept(cpu, layer, x, kernel, &mut y, finish);
+        convolve_by_channels(cpu, layer, x, kernel, &mut y, finish);
     }
     y
 }
 
-/// Transforms the kernels once, then takes block after block of images.
-fn with_kernels_kept(
+/// Transforms the kernels, then processes blocks of images. Calls `finish` with the index of the
+/// first element and the elements of each block of results.
+fn convolve_by_images(
     cpu: &Cpu,
     layer: Layer,
     x: Activations<'_>,
@@ -117,8 +122,8 @@ fn with_kernels_kept(
     });
 }
 
-/// Transforms the inputs once, then takes block after block of output channels, and of input channels in each.
-fn with_inputs_kept(
+/// Transforms the inputs, then processes blocks of output channels. Calls `finish` for each image.
+fn convolve_by_channels(
     cpu: &Cpu,
     layer: Layer,
     x: Activations<'_>,
@@ -133,7 +138,7 @@ fn with_inputs_kept(
     let products = Matrices::panels(layer.n * tiles.per_image(), PANEL);
     let block_len = PANEL * layer.output[0] * layer.output[1];
     let part_len = layer.n * block_len;
-    // [block of channels, n, channel of the block, pixels]
+    // `[block of channels, n, channel of the block, pixels]`
     let mut parts = cpu.take(layer.o.div_ceil(PANEL) * part_len);
     parallel::for_chunks(&mut parts, part_len, |part, y| {
         with_scratch(

@@ -1,32 +1,33 @@
-//! Images with their channels innermost, where the transforms of Winograd's convolution find a register of them, and
-//! the transforms of whole tiles and kernels between them and the matrices that are multiplied.
+//! The layouts of images and of transformed tiles, and the transforms between them.
 //!
-//! A transformed thing is 36 matrices, one a point.
+//! Images have their channels innermost, so that a vector register holds the same pixel in several
+//! channels. Transformed tiles and kernels are 36 matrices, one per point.
 
 use super::transforms::{
     KERNEL, OUTPUTS, POINTS, PRODUCTS, input, kernel, kernel_gradient, output, output_gradient,
     square,
 };
 use super::transpose::transpose;
-use super::vector::{SIDE, Vector, Work, run};
+use super::vector::{SIDE, Vector, Vectorized, run};
 use crate::device::cpu::activations::Activations;
 
-/// Channels are filled up to a multiple of it: the floats of the widest register.
+/// Floats of the widest register. Channels are padded to a multiple of it.
 pub(super) const LANES: usize = 16;
-/// Columns of a panel.
+/// Columns of a panel of a right operand or of a result.
 pub(super) const PANEL: usize = 32;
 
-/// 36 matrices of `rows` x `columns`, cut into panels of columns: `[panel, point, row, column of the panel]`.
+/// 36 matrices of `rows` x `columns` in panels of columns:
+/// `[panel, point, row, column of the panel]`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrices {
     pub(super) rows: usize,
-    /// A multiple of `panel`; elements past the channels have no meaning.
+    /// A multiple of `panel`. Columns beyond the channels have undefined content.
     pub(super) columns: usize,
     pub(super) panel: usize,
 }
 
 impl Matrices {
-    /// Row by row: one panel.
+    /// One panel, which has all columns.
     pub(super) fn whole(rows: usize, channels: usize) -> Self {
         let columns = channels.next_multiple_of(LANES);
         Matrices {
@@ -36,7 +37,7 @@ impl Matrices {
         }
     }
 
-    /// Panels of [`PANEL`].
+    /// Panels of [`PANEL`] columns.
     pub(super) fn panels(rows: usize, channels: usize) -> Self {
         Matrices {
             rows,
@@ -45,44 +46,44 @@ impl Matrices {
         }
     }
 
-    /// From one point to the next: a cache line more than the panel's elements, since 36 places a power of two apart
-    /// would share the same few lines of the cache.
-    fn of_point(self) -> usize {
+    /// Stride between points. It has one cache line of padding: 36 addresses whose distance is a
+    /// power of two would map to the same few sets of the cache.
+    fn point_stride(self) -> usize {
         self.rows * self.panel + 16
     }
 
     pub(super) fn len(self) -> usize {
-        self.columns / self.panel * PRODUCTS * self.of_point()
+        self.columns / self.panel * PRODUCTS * self.point_stride()
     }
 
-    /// Where an element stands.
+    /// The index of an element.
     #[inline(always)]
-    pub(super) fn at(self, point: usize, row: usize, column: usize) -> usize {
+    pub(super) fn index(self, point: usize, row: usize, column: usize) -> usize {
         let panel = column / self.panel;
-        (panel * PRODUCTS + point) * self.of_point() + row * self.panel + column % self.panel
+        (panel * PRODUCTS + point) * self.point_stride() + row * self.panel + column % self.panel
     }
 
     #[inline(always)]
     fn write<V: Vector>(self, row: usize, column: usize, x: [[V; POINTS]; POINTS], to: &mut [f32]) {
-        let first = self.at(0, row, column);
+        let first = self.index(0, row, column);
         for (point, x) in x.as_flattened().iter().enumerate() {
-            x.put(&mut to[first + point * self.of_point()..]);
+            x.to_slice(&mut to[first + point * self.point_stride()..]);
         }
     }
 
     #[inline(always)]
     fn read<V: Vector>(self, row: usize, column: usize, from: &[f32]) -> [[V; POINTS]; POINTS] {
-        let first = self.at(0, row, column);
+        let first = self.index(0, row, column);
         let mut x = [[V::splat(0.0); POINTS]; POINTS];
         for (point, x) in x.as_flattened_mut().iter_mut().enumerate() {
-            *x = V::first_of(&from[first + point * self.of_point()..]);
+            *x = V::from_slice(&from[first + point * self.point_stride()..]);
         }
         x
     }
 }
 
-/// Images `[images, h, w, channels]` with the channels filled up to lanes, and one pixel of zeros after them that
-/// stands for every pixel outside.
+/// Images `[images, h, w, channels]`, with the channels padded to [`LANES`]. They are followed by
+/// one pixel of zeros, which is read for pixels in the padding of the convolution.
 #[derive(Clone, Copy)]
 pub(super) struct Images {
     pub(super) images: usize,
@@ -100,7 +101,8 @@ impl Images {
         (self.images * self.h * self.w + 1) * self.width()
     }
 
-    /// From the images `first_image ..` and their channels `first_channel ..` of `x` `[_, channels_of_x, h, w]`.
+    /// Copies images from `first_image` on, and their channels from `first_channel` on, out of
+    /// `x [_, channels_of_x, h, w]`.
     pub(super) fn gather(
         self,
         x: Activations<'_>,
@@ -109,11 +111,8 @@ impl Images {
         to: &mut [f32],
     ) {
         let (pixels, width) = (self.h * self.w, self.width());
-        for (image, to) in to
-            .chunks_exact_mut(pixels * width)
-            .take(self.images)
-            .enumerate()
-        {
+        let targets = to.chunks_exact_mut(pixels * width).take(self.images);
+        for (image, to) in targets.enumerate() {
             let start = ((first_image + image) * channels_of_x + first_channel) * pixels;
             x.with(start..start + self.channels * pixels, |planes| {
                 transpose((planes, pixels), [self.channels, pixels], (to, width));
@@ -122,14 +121,14 @@ impl Images {
         to[self.images * pixels * width..][..width].fill(0.0);
     }
 
-    /// Accumulate `[channels, h, w]` of image `image`, at `planes`.
+    /// Copies image `image` to `planes [channels, h, w]`.
     pub(super) fn scatter(self, image: usize, from: &[f32], planes: &mut [f32]) {
         let (pixels, width) = (self.h * self.w, self.width());
         let from = &from[image * pixels * width..][..pixels * width];
         transpose((from, width), [pixels, self.channels], (planes, pixels));
     }
 
-    /// Elements from the start of the buffer to a pixel, to the zeros where it lies outside.
+    /// The index of the first channel of a pixel, or of the pixel of zeros if it is outside.
     #[inline(always)]
     fn pixel(self, image: usize, row: isize, column: isize) -> usize {
         let inside = row >= 0 && row < self.h as isize && column >= 0 && column < self.w as isize;
@@ -141,7 +140,7 @@ impl Images {
         pixel * self.width()
     }
 
-    /// The pixels of a square whose first is (row, column).
+    /// The indices of the pixels of a square whose first pixel is (row, column).
     #[inline(always)]
     fn pixels<const S: usize>(self, image: usize, row: isize, column: isize) -> [[usize; S]; S] {
         let mut pixels = [[0; S]; S];
@@ -154,7 +153,7 @@ impl Images {
     }
 }
 
-/// The channels `column ..` of pixels.
+/// Loads a register of channels, from `column` on, of each pixel.
 #[inline(always)]
 fn load_square<V: Vector, const S: usize>(
     from: &[f32],
@@ -163,14 +162,14 @@ fn load_square<V: Vector, const S: usize>(
 ) -> [[V; S]; S] {
     let mut d = [[V::splat(0.0); S]; S];
     for (line, pixels) in d.iter_mut().zip(pixels) {
-        for (d, at) in line.iter_mut().zip(pixels) {
-            *d = V::first_of(&from[at + column..]);
+        for (d, pixel) in line.iter_mut().zip(pixels) {
+            *d = V::from_slice(&from[pixel + column..]);
         }
     }
     d
 }
 
-/// The tiles of 4 x 4 that cover the outputs of an image, in rows.
+/// The tiles of 4 x 4 outputs that cover each image, in row-major order.
 #[derive(Clone, Copy)]
 pub(super) struct Tiles {
     down: usize,
@@ -191,14 +190,14 @@ impl Tiles {
 
     /// Image, row and column of the first output of a tile.
     #[inline(always)]
-    fn place(self, tile: usize) -> (usize, isize, isize) {
+    fn origin(self, tile: usize) -> (usize, isize, isize) {
         let (image, tile) = (tile / self.per_image(), tile % self.per_image());
         let (row, column) = (tile / self.across * OUTPUTS, tile % self.across * OUTPUTS);
         (image, row as isize, column as isize)
     }
 }
 
-/// `B^T d B` of the tiles from `first` on, one a row of the matrices `to`.
+/// Writes `B^T d B` of the tiles from `first` on to the rows of the matrices `to`.
 pub(super) fn transform_inputs(
     images: (Images, &[f32]),
     tiles: Tiles,
@@ -215,7 +214,7 @@ pub(super) fn transform_inputs(
     });
 }
 
-/// `A dy A^T` of the tiles from `first` on, one a row of the matrices `to`.
+/// Writes `A dy A^T` of the tiles from `first` on to the rows of the matrices `to`.
 pub(super) fn transform_output_gradients(
     images: (Images, &[f32]),
     tiles: Tiles,
@@ -231,7 +230,7 @@ pub(super) fn transform_output_gradients(
     });
 }
 
-/// The transform of inputs, in squares of [`POINTS`] pixels a side, or of output gradients, in squares of [`OUTPUTS`].
+/// The transform of inputs, if `SIDE` is [`POINTS`], or of output gradients, if it is [`OUTPUTS`].
 struct ImageTransform<'a, const SIDE: usize> {
     images: (Images, &'a [f32]),
     tiles: Tiles,
@@ -241,12 +240,13 @@ struct ImageTransform<'a, const SIDE: usize> {
 }
 
 impl<const SIDE: usize> ImageTransform<'_, SIDE> {
-    /// `f` is handed on by value: a call through a reference to it is not inlined, for 1.6 times the time of a step.
+    /// `f` is passed by value, because the compiler does not inline calls through a reference to
+    /// it. That would make a training step 1.6 times as slow.
     #[inline(always)]
     fn transform<V: Vector>(self, f: impl Fn([V; SIDE]) -> [V; POINTS] + Copy) {
         let ((images, from), (matrices, to)) = (self.images, self.to);
         for row in 0..matrices.rows {
-            let (image, i, j) = self.tiles.place(self.first + row);
+            let (image, i, j) = self.tiles.origin(self.first + row);
             let pixels = images.pixels(image, i - self.padding, j - self.padding);
             for column in (0..images.width()).step_by(V::LANES) {
                 let d = load_square::<V, SIDE>(from, &pixels, column);
@@ -256,7 +256,7 @@ impl<const SIDE: usize> ImageTransform<'_, SIDE> {
     }
 }
 
-impl Work for ImageTransform<'_, POINTS> {
+impl Vectorized for ImageTransform<'_, POINTS> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         self.transform(
@@ -266,7 +266,7 @@ impl Work for ImageTransform<'_, POINTS> {
     }
 }
 
-impl Work for ImageTransform<'_, OUTPUTS> {
+impl Vectorized for ImageTransform<'_, OUTPUTS> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         self.transform(
@@ -276,7 +276,8 @@ impl Work for ImageTransform<'_, OUTPUTS> {
     }
 }
 
-/// `A^T m A` of the rows of the matrices `m` into the tiles from `first` on; what lies outside is dropped.
+/// Writes `A^T m A` of the rows of the matrices `m` to the tiles from `first` on of the images `y`.
+/// Outputs outside the images are dropped.
 pub(super) fn transform_outputs(
     m: (Matrices, &[f32]),
     tiles: Tiles,
@@ -293,13 +294,13 @@ struct OutputTransform<'a> {
     y: (Images, &'a mut [f32]),
 }
 
-impl Work for OutputTransform<'_> {
+impl Vectorized for OutputTransform<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let ((matrices, from), (y, to)) = (self.m, self.y);
         let outside = y.pixel(0, -1, -1);
         for row in 0..matrices.rows {
-            let (image, i, j) = self.tiles.place(self.first + row);
+            let (image, i, j) = self.tiles.origin(self.first + row);
             let pixels = y.pixels::<OUTPUTS>(image, i, j);
             for column in (0..y.width()).step_by(V::LANES) {
                 let outputs = square(
@@ -309,7 +310,7 @@ impl Work for OutputTransform<'_> {
                 );
                 for (&at, outputs) in pixels.as_flattened().iter().zip(outputs.as_flattened()) {
                     if at != outside {
-                        outputs.put(&mut to[at + column..]);
+                        outputs.to_slice(&mut to[at + column..]);
                     }
                 }
             }
@@ -317,34 +318,26 @@ impl Work for OutputTransform<'_> {
     }
 }
 
-/// The weights of a convolution, or of its input gradient: there the kernel is turned by half a turn and the channels
-/// change places.
+/// The weights of a convolution, or of its input gradient: the latter rotates each kernel by 180
+/// degrees and exchanges C and O.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel<'a> {
     /// `[O, C, 3, 3]`
     pub(super) w: &'a [f32],
     pub(super) c: usize,
     pub(super) o: usize,
-    pub(super) turned: bool,
+    /// Whether the weights are used for the input gradient.
+    pub(super) is_rotated: bool,
 }
 
 impl Kernel<'_> {
-    /// Channels that the convolution reads and channels that it writes.
-    pub(super) fn channels(self) -> (usize, usize) {
-        if self.turned {
-            (self.o, self.c)
-        } else {
-            (self.c, self.o)
-        }
-    }
-
-    /// `G g G^T` for the written channels `written ..` and the read channels `read ..`, as matrices of a row a read
-    /// channel.
-    pub(super) fn transform(self, written: usize, read: usize, to: (Matrices, &mut [f32])) {
+    /// Writes `G g G^T` to the matrices `to`, whose rows are the input channels from `input` on,
+    /// and whose columns are the output channels from `output` on.
+    pub(super) fn transform(self, output: usize, input: usize, to: (Matrices, &mut [f32])) {
         run(KernelTransform {
             kernel: self,
-            written,
-            read,
+            output,
+            input,
             to,
         });
     }
@@ -354,35 +347,40 @@ const TAPS: usize = KERNEL * KERNEL;
 
 struct KernelTransform<'a> {
     kernel: Kernel<'a>,
-    written: usize,
-    read: usize,
+    output: usize,
+    input: usize,
     to: (Matrices, &'a mut [f32]),
 }
 
-impl Work for KernelTransform<'_> {
+impl Vectorized for KernelTransform<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (Kernel { w, c, turned, .. }, (matrices, to)) = (self.kernel, self.to);
-        let (_, written) = self.kernel.channels();
-        let (read_stride, write_stride) = match turned {
-            false => (TAPS, c * TAPS),
-            true => (c * TAPS, TAPS),
+        let Kernel {
+            w,
+            c,
+            o,
+            is_rotated,
+        } = self.kernel;
+        let (matrices, to) = self.to;
+        let (outputs, input_stride, output_stride) = match is_rotated {
+            false => (o, TAPS, c * TAPS),
+            true => (c, c * TAPS, TAPS),
         };
         for row in 0..matrices.rows {
             for column in (0..matrices.columns).step_by(V::LANES) {
-                let first = self.written + column;
-                let present = written.saturating_sub(first).min(V::LANES);
-                let at = (self.read + row) * read_stride + first * write_stride;
+                let first = self.output + column;
+                let present = outputs.saturating_sub(first).min(V::LANES);
+                let start = (self.input + row) * input_stride + first * output_stride;
                 let mut taps = [[0.0; LANES]; TAPS];
-                // Past the last channel there is none.
-                let w = w.get(at..).unwrap_or_default();
-                turn_taps::<V>(w, write_stride, present, &mut taps);
-                if turned {
+                // The columns of padding have no weights.
+                let w = w.get(start..).unwrap_or_default();
+                load_taps::<V>(w, output_stride, present, &mut taps);
+                if is_rotated {
                     taps.reverse();
                 }
                 let mut g = [[V::splat(0.0); KERNEL]; KERNEL];
                 for (g, taps) in g.as_flattened_mut().iter_mut().zip(&taps) {
-                    *g = V::first_of(taps);
+                    *g = V::from_slice(taps);
                 }
                 matrices.write(
                     row,
@@ -399,17 +397,13 @@ impl Work for KernelTransform<'_> {
     }
 }
 
-/// The taps of the kernels at 0, `stride` and so on, `present` of them, as rows of a tap each.
+/// Transposes `present` kernels, at the indices 0, `stride` and so on, to rows with one tap each.
 #[inline(always)]
-fn turn_taps<V: Vector>(w: &[f32], stride: usize, present: usize, taps: &mut [[f32; LANES]; TAPS]) {
+fn load_taps<V: Vector>(w: &[f32], stride: usize, present: usize, taps: &mut [[f32; LANES]; TAPS]) {
     let whole = present / SIDE * SIDE;
     for lane in (0..whole).step_by(SIDE) {
-        V::turn(
-            &w[lane * stride..],
-            stride,
-            &mut taps.as_flattened_mut()[lane..],
-            LANES,
-        );
+        let to = &mut taps.as_flattened_mut()[lane..];
+        V::transpose(&w[lane * stride..], stride, to, LANES);
     }
     for lane in 0..present {
         let rest = if lane < whole { SIDE } else { 0 };
@@ -419,9 +413,9 @@ fn turn_taps<V: Vector>(w: &[f32], stride: usize, present: usize, taps: &mut [[f
     }
 }
 
-/// The inverse of [`turn_taps`].
+/// The inverse of [`load_taps`].
 #[inline(always)]
-fn turn_taps_back<V: Vector>(
+fn store_taps<V: Vector>(
     taps: &[[f32; LANES]; TAPS],
     present: usize,
     w: &mut [f32],
@@ -429,12 +423,8 @@ fn turn_taps_back<V: Vector>(
 ) {
     let whole = present / SIDE * SIDE;
     for lane in (0..whole).step_by(SIDE) {
-        V::turn(
-            &taps.as_flattened()[lane..],
-            LANES,
-            &mut w[lane * stride..],
-            stride,
-        );
+        let from = &taps.as_flattened()[lane..];
+        V::transpose(from, LANES, &mut w[lane * stride..], stride);
     }
     for lane in 0..present {
         let rest = if lane < whole { SIDE } else { 0 };
@@ -444,8 +434,9 @@ fn turn_taps_back<V: Vector>(
     }
 }
 
-/// `G^T dU G` of the sums `partials` of several groups, columns `column ..`, into the channels `channel ..` of `dw`
-/// `[outputs, channels, 3, 3]`.
+/// Adds the dU of several groups, `partials`, and writes `G^T dU G` to
+/// `dw [outputs, channels, 3, 3]`. Reads the columns from `column` on, and writes the channels from
+/// `channel` on.
 pub(super) fn transform_kernel_gradient(
     partials: (Matrices, &[f32]),
     column: usize,
@@ -470,7 +461,7 @@ struct KernelGradientTransform<'a> {
     channel: usize,
 }
 
-impl Work for KernelGradientTransform<'_> {
+impl Vectorized for KernelGradientTransform<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let ((matrices, partials), dw) = (self.partials, self.dw);
@@ -492,10 +483,10 @@ impl Work for KernelGradientTransform<'_> {
                     |x| kernel_gradient(x),
                 );
                 for (taps, gradients) in taps.iter_mut().zip(gradients.as_flattened()) {
-                    gradients.put(taps);
+                    gradients.to_slice(taps);
                 }
-                let at = (column * self.channels + self.channel + row) * TAPS;
-                turn_taps_back::<V>(&taps, present, &mut dw[at..], self.channels * TAPS);
+                let start = (column * self.channels + self.channel + row) * TAPS;
+                store_taps::<V>(&taps, present, &mut dw[start..], self.channels * TAPS);
             }
         }
     }

@@ -1,14 +1,18 @@
-//! The products at the 36 points, of matrices that the transforms wrote as they are read here: the right operand and
-//! the result in panels of 32 columns, the left operand row by row. So nothing is packed, and a product of matrices as
-//! small as these runs at the processor's rate: a tile of the result stays in registers, 8 rows x 32 columns with
-//! AVX-512, 6 x 16 with AVX2, and each term of it is a row of the panel by one number of each of its rows.
+//! The matrix products at the 36 points.
+//!
+//! The transforms already write the layout that the products read, so no operand is packed. Packing
+//! would take too long for matrices this small. The right operand and the result are in panels of
+//! 32 columns, and the left operand is row-major. A tile of the result stays in registers: 8 rows x
+//! 32 columns with AVX-512, 6 x 16 with AVX2. Each term of the sum multiplies a row of the panel by
+//! one number per row of the tile.
 
 use super::layout::{Matrices, PANEL};
 use super::transforms::PRODUCTS;
-use super::vector::{Vector, Work, run};
+use super::vector::{Vector, Vectorized, run};
 use crate::device::cpu::matmul::Accumulate;
 
-/// Terms that are added up before a tile goes back: a panel of them fills two thirds of a first-level cache of 48 KiB.
+/// Terms that are summed in registers before a tile is stored. A panel of so many rows takes 32
+/// KiB, which fit a first-level cache.
 const TERMS: usize = 256;
 
 /// `c (+)= a b` at every point, with `a` `[rows of c, terms]`, `b` `[terms, columns of c]`.
@@ -47,7 +51,7 @@ fn products<const TRANSPOSED: bool>(
             .flat_map(|panel| (0..PRODUCTS).map(move |point| (panel, point)))
         {
             let column = panel * PANEL;
-            let a = &a[left.at(point, 0, 0)..];
+            let a = &a[left.index(point, 0, 0)..];
             let block = Block::<TRANSPOSED> {
                 rows: result.rows,
                 terms: TERMS.min(right.rows - first),
@@ -57,8 +61,8 @@ fn products<const TRANSPOSED: bool>(
                     &a[first..]
                 },
                 stride: left.panel,
-                b: &b[right.at(point, first, column)..],
-                c: &mut c[result.at(point, 0, column)..],
+                b: &b[right.index(point, first, column)..],
+                c: &mut c[result.index(point, 0, column)..],
                 add,
             };
             run(block);
@@ -66,19 +70,20 @@ fn products<const TRANSPOSED: bool>(
     }
 }
 
-/// A panel of the result, and what is added up in it: `rows` and `terms` of `a`, `b` and `c`, which must lie in them.
+/// The product of `rows` x `terms` elements of `a` with a panel of `b`, in a panel `c` of the
+/// result.
 struct Block<'a, const TRANSPOSED: bool> {
     rows: usize,
     terms: usize,
     a: &'a [f32],
-    /// From one row of `a` to the next.
+    /// Stride between the rows of `a` as it is stored.
     stride: usize,
     b: &'a [f32],
     c: &'a mut [f32],
     add: bool,
 }
 
-impl<const TRANSPOSED: bool> Work for Block<'_, TRANSPOSED> {
+impl<const TRANSPOSED: bool> Vectorized for Block<'_, TRANSPOSED> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         const { assert!(PANEL.is_multiple_of(2 * V::LANES) && V::TILE_ROWS <= 8) };
@@ -89,15 +94,15 @@ impl<const TRANSPOSED: bool> Work for Block<'_, TRANSPOSED> {
             add,
             ..
         } = self;
-        let [of_row, of_term] = if TRANSPOSED { [1, stride] } else { [stride, 1] };
+        let [row_stride, term_stride] = if TRANSPOSED { [1, stride] } else { [stride, 1] };
         assert!(rows > 0 && terms > 0);
-        assert!(self.a.len() > (rows - 1) * of_row + (terms - 1) * of_term);
+        assert!(self.a.len() > (rows - 1) * row_stride + (terms - 1) * term_stride);
         assert!(self.b.len() >= terms * PANEL && self.c.len() >= rows * PANEL);
         for row in (0..rows).step_by(V::TILE_ROWS) {
             for column in (0..PANEL).step_by(2 * V::LANES) {
-                // SAFETY: the assertions above.
+                // SAFETY: the assertions above check that all elements are within the slices.
                 unsafe {
-                    let a = self.a.as_ptr().add(row * of_row);
+                    let a = self.a.as_ptr().add(row * row_stride);
                     let b = self.b.as_ptr().add(column);
                     let c = self.c.as_mut_ptr().add(row * PANEL + column);
                     match V::TILE_ROWS.min(rows - row) {
@@ -116,10 +121,10 @@ impl<const TRANSPOSED: bool> Work for Block<'_, TRANSPOSED> {
     }
 }
 
-/// `c [ROWS, two vectors] (+)= a b`, with rows of `c` and `b` in panels.
+/// `c [ROWS, two registers] (+)= a b`. `b` and `c` are in panels.
 ///
 /// # Safety
-/// The pointers must hold `ROWS` rows and `terms` terms, and the processor must have the vector.
+/// `ROWS` rows and `terms` terms must be valid at the pointers, and the processor must support `V`.
 #[inline(always)]
 unsafe fn tile<V: Vector, const ROWS: usize, const TRANSPOSED: bool>(
     terms: usize,
@@ -129,19 +134,19 @@ unsafe fn tile<V: Vector, const ROWS: usize, const TRANSPOSED: bool>(
     c: *mut f32,
     add: bool,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut sums = [[V::splat(0.0); 2]; ROWS];
         for term in 0..terms {
             let b = b.add(term * PANEL);
             let right = [V::load(b), V::load(b.add(V::LANES))];
             for (row, sums) in sums.iter_mut().enumerate() {
-                let at = if TRANSPOSED {
+                let index = if TRANSPOSED {
                     term * stride + row
                 } else {
                     row * stride + term
                 };
-                let left = V::splat(*a.add(at));
+                let left = V::splat(*a.add(index));
                 *sums = [
                     left.mul_add(right[0], sums[0]),
                     left.mul_add(right[1], sums[1]),
@@ -164,7 +169,7 @@ mod tests {
     use super::*;
     use crate::philox::Philox;
 
-    /// Rows that fill no tile, one, and several with a rest; each against a float64 loop.
+    /// Compares numbers of rows below, at and above whole tiles with a float64 loop.
     fn check<const TRANSPOSED: bool>() {
         let mut rng = Philox::new(11, [0; 3]);
         for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 23, 64] {

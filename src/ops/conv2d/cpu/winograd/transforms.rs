@@ -1,35 +1,39 @@
-//! The transforms of F(4x4, 3x3) (Lavin and Gray 2015, section 4.3) and their transposes, each of one dimension;
-//! [`square`] makes two dimensions of one. They act on a register of channels at once.
+//! The transforms of F(4x4, 3x3) (Lavin and Gray 2015, section 4.3) and their transposes in one
+//! dimension. [`square`] applies them in two dimensions. A transform processes one register of
+//! channels.
 //!
-//! The points are 0, a, -a, b, -b and infinity with a = 1 / sqrt 2 and b = sqrt 2, not the paper's a = 1 and b = 2: the
-//! rounding error is a quarter of theirs (docs/rejected.md), for the same arithmetic. With N the product of a point's
-//! distances from the others:
+//! The interpolation points are 0, a, -a, b, -b and infinity with a = 1 / sqrt 2 and b = sqrt 2.
+//! The paper has a = 1 and b = 2, which give four times the rounding error (docs/rejected.md) for
+//! the same number of operations. For a point p, with N the product of its distances to the other
+//! points:
 //!
-//! - a row of B^T is the polynomial with the other points as its roots
-//! - a row of G is 1, p, p^2 over N
-//! - a column of A^T is 1, p, p^2, p^3
+//! - a row of B^T has the coefficients of the polynomial whose roots are the other points
+//! - a row of G is (1, p, p^2) / N
+//! - a column of A^T is (1, p, p^2, p^3)
 
 use super::vector::Vector;
 
 /// Side of a tile of outputs.
 pub(super) const OUTPUTS: usize = 4;
-/// Side of a tile of inputs, and of the tile's transform.
+/// Side of a tile of inputs, and of a transformed tile.
 pub(super) const POINTS: usize = OUTPUTS + KERNEL - 1;
-/// Products that stand for one tile.
+/// Products per tile.
 pub(super) const PRODUCTS: usize = POINTS * POINTS;
 /// Side of the kernel.
 pub(super) const KERNEL: usize = 3;
 
 const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const B: f32 = std::f32::consts::SQRT_2;
-/// `1 / N` of a and -a: `1 / (2 a^2 (a^2 - b^2))`.
+/// `1 / N` of a and -a, `1 / (2 a^2 (a^2 - b^2))`.
 const NA: f32 = -2.0 / 3.0;
 /// `1 / N` of b and -b.
 const NB: f32 = 1.0 / 6.0;
 
-/// `f X f^T`: the transform of one dimension on the columns of a square, then on its rows. (With loops: the compiler
-/// leaves the closures of `map` and `from_fn` on large arrays outside, where they have no wide registers, and a
-/// function passed by its name too: `f` is a closure with `#[inline(always)]`.)
+/// `f X f^T`: applies a transform to the columns of a square, then to its rows.
+///
+/// `f` must be a closure with `#[inline(always)]`, and the code uses loops. The compiler does not
+/// inline functions passed by name, nor the closures of `map` and `from_fn` on large arrays, and
+/// would compile them without wide registers.
 #[inline(always)]
 pub(super) fn square<V: Vector, const I: usize, const O: usize>(
     x: &[[V; I]; I],
@@ -54,89 +58,90 @@ pub(super) fn square<V: Vector, const I: usize, const O: usize>(
     whole
 }
 
-/// `B^T d`: six inputs to the six points.
+/// `B^T d`, from six inputs to six points.
 #[inline(always)]
 pub(super) fn input<V: Vector>(d: [V; POINTS]) -> [V; POINTS] {
-    let (even_a, odd_a) = (d[4].plus(-2.0, d[2]), d[3].plus(-2.0, d[1]));
-    let (even_b, odd_b) = (d[4].plus(-0.5, d[2]), d[3].plus(-0.5, d[1]));
+    let (even_a, odd_a) = (d[4].add_scaled(-2.0, d[2]), d[3].add_scaled(-2.0, d[1]));
+    let (even_b, odd_b) = (d[4].add_scaled(-0.5, d[2]), d[3].add_scaled(-0.5, d[1]));
     [
-        d[0].add(d[4]).plus(-2.5, d[2]),
-        even_a.plus(A, odd_a),
-        even_a.plus(-A, odd_a),
-        even_b.plus(B, odd_b),
-        even_b.plus(-B, odd_b),
-        d[1].add(d[5]).plus(-2.5, d[3]),
+        d[0].add(d[4]).add_scaled(-2.5, d[2]),
+        even_a.add_scaled(A, odd_a),
+        even_a.add_scaled(-A, odd_a),
+        even_b.add_scaled(B, odd_b),
+        even_b.add_scaled(-B, odd_b),
+        d[1].add(d[5]).add_scaled(-2.5, d[3]),
     ]
 }
 
-/// `G g`: three weights to the six points.
+/// `G g`, from three weights to six points.
 #[inline(always)]
 pub(super) fn kernel<V: Vector>(g: [V; KERNEL]) -> [V; POINTS] {
-    let even_a = g[0].plus(0.5, g[2]).times(NA);
-    let even_b = g[0].plus(2.0, g[2]).times(NB);
+    let even_a = g[0].add_scaled(0.5, g[2]).scale(NA);
+    let even_b = g[0].add_scaled(2.0, g[2]).scale(NB);
     [
         g[0],
-        even_a.plus(NA * A, g[1]),
-        even_a.plus(-NA * A, g[1]),
-        even_b.plus(NB * B, g[1]),
-        even_b.plus(-NB * B, g[1]),
+        even_a.add_scaled(NA * A, g[1]),
+        even_a.add_scaled(-NA * A, g[1]),
+        even_b.add_scaled(NB * B, g[1]),
+        even_b.add_scaled(-NB * B, g[1]),
         g[2],
     ]
 }
 
-/// `G^T u`: the gradient of [`kernel`].
+/// `G^T u`, the gradient of [`kernel`].
 #[inline(always)]
 pub(super) fn kernel_gradient<V: Vector>(u: [V; POINTS]) -> [V; KERNEL] {
     let (even_a, odd_a) = (u[1].add(u[2]), u[1].sub(u[2]));
     let (even_b, odd_b) = (u[3].add(u[4]), u[3].sub(u[4]));
     [
-        u[0].plus(NA, even_a).plus(NB, even_b),
-        odd_a.times(NA * A).plus(NB * B, odd_b),
-        u[5].plus(0.5 * NA, even_a).plus(2.0 * NB, even_b),
+        u[0].add_scaled(NA, even_a).add_scaled(NB, even_b),
+        odd_a.scale(NA * A).add_scaled(NB * B, odd_b),
+        u[5].add_scaled(0.5 * NA, even_a)
+            .add_scaled(2.0 * NB, even_b),
     ]
 }
 
-/// `A^T m`: the six points to four outputs.
+/// `A^T m`, from six points to four outputs.
 #[inline(always)]
 pub(super) fn output<V: Vector>(m: [V; POINTS]) -> [V; OUTPUTS] {
     let (even_a, odd_a) = (m[1].add(m[2]), m[1].sub(m[2]));
     let (even_b, odd_b) = (m[3].add(m[4]), m[3].sub(m[4]));
     [
         m[0].add(even_a).add(even_b),
-        odd_a.times(A).plus(B, odd_b),
-        even_a.times(0.5).plus(2.0, even_b),
-        m[5].plus(0.5 * A, odd_a).plus(2.0 * B, odd_b),
+        odd_a.scale(A).add_scaled(B, odd_b),
+        even_a.scale(0.5).add_scaled(2.0, even_b),
+        m[5].add_scaled(0.5 * A, odd_a).add_scaled(2.0 * B, odd_b),
     ]
 }
 
-/// `A y`: the gradient of [`output`].
+/// `A y`, the gradient of [`output`].
 #[inline(always)]
 pub(super) fn output_gradient<V: Vector>(y: [V; OUTPUTS]) -> [V; POINTS] {
-    let (even_a, odd_a) = (y[0].plus(0.5, y[2]), y[1].plus(0.5, y[3]));
-    let (even_b, odd_b) = (y[0].plus(2.0, y[2]), y[1].plus(2.0, y[3]));
+    let (even_a, odd_a) = (y[0].add_scaled(0.5, y[2]), y[1].add_scaled(0.5, y[3]));
+    let (even_b, odd_b) = (y[0].add_scaled(2.0, y[2]), y[1].add_scaled(2.0, y[3]));
     [
         y[0],
-        even_a.plus(A, odd_a),
-        even_a.plus(-A, odd_a),
-        even_b.plus(B, odd_b),
-        even_b.plus(-B, odd_b),
+        even_a.add_scaled(A, odd_a),
+        even_a.add_scaled(-A, odd_a),
+        even_b.add_scaled(B, odd_b),
+        even_b.add_scaled(-B, odd_b),
         y[3],
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::vector::{REGISTERS, Work, run_with};
+    use super::super::vector::{REGISTERS, Vectorized, run_with};
     use super::*;
     use crate::philox::Philox;
 
-    /// As many as the widest register has.
+    /// Floats of the widest register.
     const LANES: usize = 16;
 
-    /// One element of as many tiles.
+    /// One element of `LANES` tiles.
     type Element = [f32; LANES];
 
-    /// A tile of the forward pass, and of the weight gradient.
+    /// Tiles of the forward pass and of the weight gradient.
     struct Tile<'a> {
         d: &'a [Element; PRODUCTS],
         g: &'a [Element; KERNEL * KERNEL],
@@ -149,7 +154,7 @@ mod tests {
     fn load<V: Vector, const S: usize>(from: &[Element], lane: usize) -> [[V; S]; S] {
         let mut square = [[V::splat(0.0); S]; S];
         for (x, from) in square.as_flattened_mut().iter_mut().zip(from) {
-            *x = V::first_of(&from[lane..]);
+            *x = V::from_slice(&from[lane..]);
         }
         square
     }
@@ -165,7 +170,7 @@ mod tests {
         a
     }
 
-    impl Work for Tile<'_> {
+    impl Vectorized for Tile<'_> {
         #[inline(always)]
         fn run<V: Vector>(self) {
             for lane in (0..LANES).step_by(V::LANES) {
@@ -200,10 +205,10 @@ mod tests {
                     |du| kernel_gradient(du),
                 );
                 for (to, y) in self.y.iter_mut().zip(y.as_flattened()) {
-                    y.put(&mut to[lane..]);
+                    y.to_slice(&mut to[lane..]);
                 }
                 for (to, dg) in self.dg.iter_mut().zip(dg.as_flattened()) {
-                    dg.put(&mut to[lane..]);
+                    dg.to_slice(&mut to[lane..]);
                 }
             }
         }
@@ -250,7 +255,7 @@ mod tests {
                 let found = y.iter().zip(expected_y).chain(dg.iter().zip(expected_dg));
                 for (at, (found, expected)) in found.enumerate() {
                     let found = f64::from(found[lane]);
-                    // Numbers of about 1, in sums of up to 16 products.
+                    // Sums of up to 16 products of numbers of about 1.
                     assert!(
                         (found - expected).abs() < 2e-5,
                         "{register}, {at}: {found}, expected {expected}"

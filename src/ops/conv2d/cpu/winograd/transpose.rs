@@ -1,8 +1,9 @@
-//! The transpose of a matrix: pixels by channels to channels by pixels, and back.
+//! Matrix transposition, between pixels by channels and channels by pixels.
 
-use super::vector::{SIDE, Vector, Work, run};
+use super::vector::{SIDE, Vector, Vectorized, run};
 
-/// `to [columns, rows] = from [rows, columns]^T`, with rows of `from_width` and of `to_width`.
+/// `to [columns, rows] = from [rows, columns]^T`. The rows have strides of `from_width` and
+/// `to_width`.
 pub(super) fn transpose(
     (from, from_width): (&[f32], usize),
     [rows, columns]: [usize; 2],
@@ -27,7 +28,7 @@ struct Transpose<'a> {
     to_width: usize,
 }
 
-impl Work for Transpose<'_> {
+impl Vectorized for Transpose<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let (from, from_width) = (self.from, self.from_width);
@@ -37,7 +38,7 @@ impl Work for Transpose<'_> {
         for j in (0..whole_columns).step_by(SIDE) {
             for i in (0..whole_rows).step_by(SIDE) {
                 let (from, to) = (&from[i * from_width + j..], &mut to[j * to_width + i..]);
-                V::turn(from, from_width, to, to_width);
+                V::transpose(from, from_width, to, to_width);
             }
         }
         for i in 0..self.rows {
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_squares_and_what_is_left() {
+    fn whole_squares_and_the_rest() {
         for [rows, columns] in [[8, 8], [16, 24], [7, 9], [17, 8], [8, 3], [40, 49]] {
             let (from_width, to_width) = (columns + 2, rows + 1);
             let from: Vec<f32> = (0..rows * from_width).map(|i| i as f32).collect();

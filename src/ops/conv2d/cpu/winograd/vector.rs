@@ -1,12 +1,13 @@
-//! Registers of floats: the widest that the processor has.
+//! Vector registers of floats: the widest that the processor supports, selected at run time.
 
-/// Side of the squares that [`Vector::turn`] transposes.
+/// Side of the squares that [`Vector::transpose`] transposes.
 pub(super) const SIDE: usize = 8;
 
-/// A register of floats. Its functions are inlined into those of [`run`], which have its instructions.
+/// A vector register of floats. Its methods are inlined into a caller that is compiled for its
+/// instruction set: see [`run`].
 pub(super) trait Vector: Copy {
     const LANES: usize;
-    /// Rows of two registers that a tile of a product has: as many as the processor has registers for.
+    /// Rows of two registers per tile of a product, as many as fit the registers of the processor.
     const TILE_ROWS: usize;
     fn splat(x: f32) -> Self;
     /// # Safety
@@ -21,77 +22,82 @@ pub(super) trait Vector: Copy {
     /// `self b + c`
     fn mul_add(self, b: Self, c: Self) -> Self;
 
-    /// Transposes [`SIDE`] rows of as many floats; those of `from` lie `from_width` apart, those of `to` `to_width`.
+    /// Transposes [`SIDE`] x [`SIDE`] floats between rows with strides of `from_width` and
+    /// `to_width`.
     ///
     /// # Safety
     /// The rows must be readable and writable.
-    unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize);
+    unsafe fn transpose_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize);
 
-    /// As [`Vector::turn_at`], from the first rows of a slice into those of another, which must have them.
+    /// As [`Vector::transpose_at`], between slices.
+    ///
+    /// # Panics
+    /// If a slice is too short.
     #[inline(always)]
-    fn turn(from: &[f32], from_width: usize, to: &mut [f32], to_width: usize) {
+    fn transpose(from: &[f32], from_width: usize, to: &mut [f32], to_width: usize) {
         let needed = |width: usize| (SIDE - 1) * width + SIDE;
         assert!(from.len() >= needed(from_width) && to.len() >= needed(to_width));
-        // SAFETY: the line above.
-        unsafe { Self::turn_at(from.as_ptr(), from_width, to.as_mut_ptr(), to_width) }
+        // SAFETY: the assertion above.
+        unsafe { Self::transpose_at(from.as_ptr(), from_width, to.as_mut_ptr(), to_width) }
     }
 
     /// `self + factor x`
     #[inline(always)]
-    fn plus(self, factor: f32, x: Self) -> Self {
+    fn add_scaled(self, factor: f32, x: Self) -> Self {
         Self::splat(factor).mul_add(x, self)
     }
 
     /// `factor self`
     #[inline(always)]
-    fn times(self, factor: f32) -> Self {
+    fn scale(self, factor: f32) -> Self {
         Self::splat(factor).mul(self)
     }
 
-    /// The first floats of a slice, which must have as many.
+    /// Loads the first `LANES` floats of a slice. Panics if it is shorter.
     #[inline(always)]
-    fn first_of(from: &[f32]) -> Self {
+    fn from_slice(from: &[f32]) -> Self {
         let from = &from[..Self::LANES];
-        // SAFETY: the line above.
+        // SAFETY: the slice has `LANES` floats.
         unsafe { Self::load(from.as_ptr()) }
     }
 
-    /// Accumulate the first floats of a slice, which must have as many.
+    /// Stores to the first `LANES` floats of a slice. Panics if it is shorter.
     #[inline(always)]
-    fn put(self, to: &mut [f32]) {
+    fn to_slice(self, to: &mut [f32]) {
         let to = &mut to[..Self::LANES];
-        // SAFETY: the line above.
+        // SAFETY: the slice has `LANES` floats.
         unsafe { self.store(to.as_mut_ptr()) }
     }
 }
 
-/// Something to do with registers, whatever their width.
-pub(super) trait Work {
-    /// Must be inlined always, with all that it calls: only then does it have the processor's instructions.
+/// A computation that is generic over the vector register.
+pub(super) trait Vectorized {
+    /// Must be `#[inline(always)]`, like all functions that it calls. Only then is it compiled for
+    /// the instruction set of `V`.
     fn run<V: Vector>(self);
 }
 
-/// Does `work` with the widest registers of the processor.
-pub(super) fn run(work: impl Work) {
+/// Runs `computation` with the widest registers of the processor.
+pub(super) fn run(computation: impl Vectorized) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has it.
-            return unsafe { x86::avx512(work) };
+            // SAFETY: the processor supports AVX-512F.
+            return unsafe { x86::avx512(computation) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has both.
-            return unsafe { x86::avx2(work) };
+            // SAFETY: the processor supports AVX2 and FMA.
+            return unsafe { x86::avx2(computation) };
         }
     }
-    portable(work);
+    portable(computation);
 }
 
-fn portable(work: impl Work) {
-    work.run::<[f32; 8]>();
+fn portable(computation: impl Vectorized) {
+    computation.run::<[f32; 8]>();
 }
 
-/// Whatever the compiler makes of eight floats.
+/// Eight floats, which the compiler vectorises for the target of the build.
 impl Vector for [f32; 8] {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 4;
@@ -103,7 +109,7 @@ impl Vector for [f32; 8] {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array has the alignment of its elements.
+        // SAFETY: the caller guarantees it, and an array has the alignment of its elements.
         unsafe { from.cast::<Self>().read() }
     }
 
@@ -114,10 +120,10 @@ impl Vector for [f32; 8] {
     }
 
     #[inline(always)]
-    unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+    unsafe fn transpose_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
         for row in 0..SIDE {
             for column in 0..SIDE {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller guarantees it.
                 unsafe { *to.add(column * to_width + row) = *from.add(row * from_width + column) };
             }
         }
@@ -144,7 +150,7 @@ impl Vector for [f32; 8] {
     #[inline(always)]
     fn mul_add(self, b: Self, mut c: Self) -> Self {
         for (i, c) in c.iter_mut().enumerate() {
-            // One instruction there; elsewhere it may be a call.
+            // aarch64 has an instruction for it. On other targets, `mul_add` may be a library call.
             *c = match cfg!(target_arch = "aarch64") {
                 true => self[i].mul_add(b[i], *c),
                 false => self[i] * b[i] + *c,
@@ -158,16 +164,16 @@ impl Vector for [f32; 8] {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Vector, Work};
+    use super::{Vector, Vectorized};
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn avx512(work: impl Work) {
-        work.run::<Avx512>();
+    pub(super) fn avx512(computation: impl Vectorized) {
+        computation.run::<Avx512>();
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn avx2(work: impl Work) {
-        work.run::<Avx2>();
+    pub(super) fn avx2(computation: impl Vectorized) {
+        computation.run::<Avx2>();
     }
 
     #[derive(Clone, Copy)]
@@ -176,14 +182,14 @@ mod x86 {
     #[derive(Clone, Copy)]
     struct Avx2(__m256);
 
-    /// By shuffles inside the halves of registers of eight, each half loaded by itself: rows 0 and 4, 1 and 5, and so
-    /// on.
+    /// Transposes with shuffles within the 128-bit halves of registers. A register holds half a row
+    /// in each half: of rows 0 and 4, 1 and 5, and so on.
     ///
     /// # Safety
-    /// As for [`Vector::turn_at`], and the processor must have AVX.
+    /// As for [`Vector::transpose_at`], and the processor must support AVX.
     #[inline(always)]
-    unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
-        // SAFETY: the caller's promise.
+    unsafe fn transpose_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+        // SAFETY: the caller guarantees it.
         unsafe {
             for half in [0, 4] {
                 let mut rows = [_mm256_setzero_ps(); 4];
@@ -212,7 +218,8 @@ mod x86 {
         }
     }
 
-    // SAFETY, of every block below: these values are made in the two functions above alone, which the processor runs.
+    // SAFETY of every block below: only the two functions above use these types, and they only run
+    // on a processor that supports the instructions.
     impl Vector for Avx512 {
         const LANES: usize = 16;
         const TILE_ROWS: usize = 8;
@@ -233,8 +240,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
-            unsafe { turn_at(from, from_width, to, to_width) }
+        unsafe fn transpose_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+            unsafe { transpose_at(from, from_width, to, to_width) }
         }
 
         #[inline(always)]
@@ -278,8 +285,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn turn_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
-            unsafe { turn_at(from, from_width, to, to_width) }
+        unsafe fn transpose_at(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+            unsafe { transpose_at(from, from_width, to, to_width) }
         }
 
         #[inline(always)]
@@ -304,24 +311,24 @@ mod x86 {
     }
 }
 
-/// The names that [`run_with`] knows.
+/// The names that [`run_with`] accepts.
 #[cfg(test)]
 pub(super) const REGISTERS: [&str; 3] = ["portable", "AVX2", "AVX-512"];
 
-/// Does `work` with a certain register; says whether the processor has it.
+/// Runs `computation` with the named registers, and returns whether the processor supports them.
 #[cfg(test)]
-pub(super) fn run_with(register: &str, work: impl Work) -> bool {
+pub(super) fn run_with(register: &str, computation: impl Vectorized) -> bool {
     match register {
-        "portable" => portable(work),
+        "portable" => portable(computation),
         #[cfg(target_arch = "x86_64")]
         "AVX2" if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
-            // SAFETY: the processor has both.
-            unsafe { x86::avx2(work) }
+            // SAFETY: the processor supports AVX2 and FMA.
+            unsafe { x86::avx2(computation) }
         }
         #[cfg(target_arch = "x86_64")]
         "AVX-512" if is_x86_feature_detected!("avx512f") => {
-            // SAFETY: the processor has it.
-            unsafe { x86::avx512(work) }
+            // SAFETY: the processor supports AVX-512F.
+            unsafe { x86::avx512(computation) }
         }
         _ => return false,
     }

@@ -1,4 +1,4 @@
-//! The weight gradient: the transpose of every step of the forward pass.
+//! The weight gradient. Each step is the transpose of a step of the forward pass.
 
 use super::layout::{
     LANES, Matrices, PANEL, transform_inputs, transform_kernel_gradient, transform_output_gradients,
@@ -13,7 +13,7 @@ use crate::device::cpu::scratch::with_scratch;
 use crate::device::cpu::{Cpu, parallel};
 use crate::ops::conv2d::ConvGeometry;
 
-/// `dw [O, C, 3, 3]`.
+/// Computes `dw [O, C, 3, 3]`.
 pub(in crate::ops::conv2d::cpu) fn conv2d_dw(
     cpu: &Cpu,
     g: &ConvGeometry,
@@ -22,16 +22,16 @@ pub(in crate::ops::conv2d::cpu) fn conv2d_dw(
 ) -> Buffer {
     let layer = Layer::forward(g);
     let mut dw = cpu.take(g.o * g.c * KERNEL * KERNEL);
-    if layer.keeps_kernels() {
-        gradient_with_kernels_kept(cpu, layer, dy, x, &mut dw);
+    if layer.splits_images() {
+        gradient_by_images(cpu, layer, dy, x, &mut dw);
     } else {
-        gradient_with_inputs_kept(cpu, layer, dy, x, &mut dw);
+        gradient_by_channels(cpu, layer, dy, x, &mut dw);
     }
     dw
 }
 
-/// Fixed groups of images each sum a dU of their own; they are added in order.
-fn gradient_with_kernels_kept(
+/// Accumulates dU in fixed groups of images, and adds the dU of the groups in order.
+fn gradient_by_images(
     cpu: &Cpu,
     layer: Layer,
     dy: Activations<'_>,
@@ -81,9 +81,9 @@ fn gradient_with_kernels_kept(
     });
 }
 
-/// V and dM are made once; blocks of output channels follow one another, and of input channels in each, whose dU stays
-/// in the cache.
-fn gradient_with_inputs_kept(
+/// Computes V and dM, then processes blocks of output channels, and in each of them blocks of input
+/// channels, whose dU fits the cache.
+fn gradient_by_channels(
     cpu: &Cpu,
     layer: Layer,
     dy: Activations<'_>,
