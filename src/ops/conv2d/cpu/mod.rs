@@ -189,7 +189,7 @@ fn convolve(
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(g);
-    let mut y = cpu.take_activations(g.n * g.o * pixels, x.dtype());
+    let mut y = cpu.allocate_activations(g.n * g.o * pixels, x.dtype());
     let block_len = images * g.o * pixels;
     let of_block = |y: &mut [f32], x: &[f32]| {
         let images = y.len() / (g.o * pixels);
@@ -248,7 +248,7 @@ fn input_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, w: &[f32]) -
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(g);
-    let mut dx = cpu.take_activations(g.n * input, dy.dtype());
+    let mut dx = cpu.allocate_activations(g.n * input, dy.dtype());
     let of_block = |dx: &mut [f32], dy: &[f32]| {
         let images = dx.len() / input;
         let width = images * pixels;
@@ -314,7 +314,7 @@ fn weight_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, x: Activati
     // The product packs its right operand against the grain. So that operand is the one with fewer
     // rows, if the sums are long enough to pay for transposing the result.
     let turned = k > g.o && images_per_block(g) == 1;
-    let mut partials = cpu.take(groups * g.o * k);
+    let mut partials = cpu.allocate(groups * g.o * k);
     let of_block = |dw: &mut [f32], dy: &[f32], x: &[f32]| {
         let images = x.len() / input;
         let width = images * pixels;
@@ -357,7 +357,7 @@ fn weight_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, x: Activati
             });
         }
     });
-    let mut dw = cpu.take(g.o * k);
+    let mut dw = cpu.allocate(g.o * k);
     parallel::for_chunks(&mut dw, ROWS * k, |i, part| {
         let first = i * ROWS;
         part.fill(0.0);
