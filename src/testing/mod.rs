@@ -1,5 +1,4 @@
-//! What the unit tests share: the devices under test, random input, comparisons with float64, and
-//! gradient checks.
+//! Support of the unit tests: devices, random input, comparisons with float64, and gradient checks.
 
 pub(crate) mod accuracy;
 mod compare;
