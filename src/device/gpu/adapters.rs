@@ -99,7 +99,7 @@ pub(crate) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     let available = if names.is_empty() {
         "there is no adapter; install a Vulkan driver or use the CPU".to_string()
     } else {
-        format!("expected one of: {}", names.join(", "))
+        format!("name one of {}, or use the CPU", names.join(", "))
     };
     match choice {
         AdapterChoice::Hardware => {

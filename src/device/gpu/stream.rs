@@ -280,7 +280,8 @@ impl Context {
                 Error::device(
                     &self.name,
                     format!(
-                        "{workgroups} workgroups of {}; use a smaller batch",
+                        "kernel {} needs {workgroups} workgroups, which exceeds the limit of the \
+                         adapter; use a smaller batch",
                         kernel.name
                     ),
                 )
