@@ -1,12 +1,12 @@
 // Softmax cross-entropy of logits [N, C] with labels as indices.
 //
-//   cross_entropy           log_sum_exp_i = log sum_j exp(logits_ij), losses_i = log_sum_exp_i - logits_i,label
+//   cross_entropy           log_sum_exp_i = log sum_j exp(logits_ij)
+//                           losses_i = log_sum_exp_i - logits_i,label
 //   cross_entropy_backward  dlogits_ij = dloss (exp(logits_ij - log_sum_exp_i) - [j = label_i]) / N
 //
-// Forward: a workgroup of 64 a row; the sum is taken about the row's maximum. A label that is no class makes the loss
-// NaN.
-// Backward: an element an invocation. Buffers hold some of the rows, the first one row_offset (labels, log_sum_exp,
-// losses) and offset (logits) elements behind their start.
+// Forward: one workgroup of 64 per row. The sum is relative to the maximum of the row. A label that
+// is not a class makes the loss NaN. Backward: one element per invocation. Bindings contain some of
+// the rows, after row_offset (labels, log_sum_exp, losses) or offset (logits) elements.
 
 #import grid
 #import reduce64
@@ -16,9 +16,9 @@ struct Params {
     classes: u32,
     offset: u32,
     row_offset: u32,
-    // Rows of the whole batch.
+    // The number of rows of the whole batch.
     all_rows: f32,
-    // The bits of a NaN, which WGSL has no literal for.
+    // The bits of a NaN, since WGSL has no literal for it.
     nan_bits: u32,
 }
 
@@ -33,7 +33,7 @@ struct Params {
 
 @compute @workgroup_size(64)
 fn cross_entropy(at: Invocation) {
-    // Workgroups behind the last row repeat it and store nothing.
+    // Workgroups beyond the last row repeat it and store nothing.
     let row = min(workgroup_index(at), params.rows - 1u);
     let start = params.offset + row * params.classes;
     var largest = logits[start];
@@ -50,7 +50,7 @@ fn cross_entropy(at: Invocation) {
         let label = labels[params.row_offset + row];
         var loss = bitcast<f32>(params.nan_bits);
         if label < params.classes {
-            // The difference first: the loss keeps its digits where the logits are large.
+            // In this order, the loss keeps its digits if the logits are large.
             loss = (largest - logits[start + label]) + log(sum);
         }
         new_log_sum_exp[params.row_offset + row] = largest + log(sum);

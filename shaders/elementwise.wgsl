@@ -2,7 +2,7 @@
 //
 //   add                     y = a + b
 //   relu                    y = max(a, 0)
-//   relu_backward           y = a if b > 0, else 0   (a = dy, b = the forward pass's result, y = dx)
+//   relu_backward           y = a if b > 0, else 0   (a = dy, b = the forward result, y = dx)
 //   relu_backward_in_place  y = y if b > 0, else 0
 //   accumulate              y = y + a
 //   scale                   y = factor a
@@ -10,8 +10,8 @@
 //
 // All but scale and broadcast have a variant for f16 tensors.
 //
-// Each invocation computes one vec4, in workgroups of 256 along one dimension. Tensors are padded to
-// 256 bytes: the last vec4 may contain padding, which no kernel reads.
+// Each invocation computes one vec4, in workgroups of 256 along one dimension. Tensors are padded
+// to 256 bytes: the last vec4 may contain padding, which no kernel reads.
 
 #f16
 
@@ -23,7 +23,7 @@ enable f16;
 #import real
 
 struct Params {
-    // vec4s to compute
+    // The number of vec4s.
     count: u32,
     factor: f32,
 }
@@ -46,7 +46,7 @@ fn relu(at: Invocation) {
     let i = index256(at);
     if i < params.count {
         let x = vec4f(a[i]);
-        // max(x, 0) that keeps NaN: x < 0 is false for it.
+        // max(x, 0), but NaN if x is NaN.
         y[i] = real4(select(x, vec4f(0.0), x < vec4f(0.0)));
     }
 }

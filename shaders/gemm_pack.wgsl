@@ -1,17 +1,15 @@
-// Copies of operands into the layout that the matrix products and convolutions read.
+// Copies operands to the layout that the matrix products and convolutions read.
 //
-//   packed[row, column]
-//     = source[offset + (row / inner) outer_stride + (row % inner) inner_stride + column column_stride]
-//       for column < columns, 0 for the padding behind it
+//   packed[row, column] = source[offset + (row / inner) outer_stride + (row % inner) inner_stride
+//                                + column column_stride] for column < columns, otherwise 0
 //
-//   source  part of any float tensor; the twin for f16 packs f16 into f16
-//   packed  [rows, 4 vectors]: rows run along the sum's index (k; or channel and tap; or image and pixel), columns
-//           along the index of the result, padded to a whole tile, so that a kernel loads four of them as one vec4 and
-//           needs no guard
+//   source  a part of any float tensor; the f16 variant packs f16 to f16
+//   packed  [rows, 4 vectors]: rows run along the index of the sum (k; or channel and tap; or image
+//           and pixel), columns along the index of the result. Columns are padded to whole tiles,
+//           so that a kernel loads vec4s without checks.
 //
-// One vec4 of packed an invocation. A workgroup of 256 covers 32 rows x 8 vec4s, neighbours along the rows, which are
-// contiguous in the source wherever this is a transposition. Floor: 8 bytes an element over the bandwidth; the product
-// that follows does hundreds of FLOPs with each.
+// Each invocation computes one vec4 of packed. A workgroup of 256 covers 32 rows x 8 vec4s, with
+// neighbours along the rows, which are contiguous in the source in a transposition.
 
 #f16
 
@@ -25,7 +23,7 @@ enable f16;
 struct Params {
     rows: u32,
     columns: u32,
-    // vec4s of a packed row
+    // vec4s per packed row.
     vectors: u32,
     inner: u32,
     offset: u32,

@@ -1,9 +1,10 @@
-//! Philox4x32-10, the counter-based generator (Salmon et al. 2011, 'Parallel random numbers: as easy as 1, 2, 3').
+//! Philox4x32-10, a counter-based random generator (Salmon et al. 2011, 'Parallel random numbers:
+//! as easy as 1, 2, 3').
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
-/// Ten rounds over `counter` under `key`: four random words.
+/// Four random words: ten rounds on `counter` with `key`.
 pub fn philox4x32(mut key: [u32; 2], mut counter: [u32; 4]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
@@ -26,7 +27,7 @@ pub fn unit_f32(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// A stream of random words for one purpose: the same (seed, stream) gives the same words everywhere.
+/// A stream of random words, which depends on the seed and the number of the stream only.
 #[derive(Clone, Debug)]
 pub struct Philox {
     key: [u32; 2],
@@ -37,8 +38,7 @@ pub struct Philox {
 }
 
 impl Philox {
-    /// The generator of `seed` for the three numbers that tell this stream from others (for example step, sample, and
-    /// view with purpose).
+    /// The stream with this seed and number, for example step, sample, and view with purpose.
     pub fn new(seed: u64, stream: [u32; 3]) -> Self {
         Philox {
             key: [seed as u32, (seed >> 32) as u32],
@@ -49,7 +49,7 @@ impl Philox {
         }
     }
 
-    /// The same stream from its word `4 blocks` on, counted from its beginning.
+    /// The same stream, from its word `4 * blocks` on.
     pub fn from_block(mut self, blocks: u32) -> Self {
         self.block = blocks;
         self.used = 4;
@@ -79,7 +79,7 @@ impl Philox {
         low + (high - low) * self.unit()
     }
 
-    /// An integer uniform in 0 .. bound, without bias (Lemire 2019). `bound` is at least 1.
+    /// An integer uniform in `0..bound`, without bias (Lemire 2019). `bound` is at least 1.
     pub fn below(&mut self, bound: u32) -> u32 {
         debug_assert!(bound > 0);
         let threshold = bound.wrapping_neg() % bound;
@@ -97,7 +97,7 @@ impl Philox {
         (radius * (std::f64::consts::TAU * f64::from(self.unit())).cos()) as f32
     }
 
-    /// Puts `items` into a random order (Fisher and Yates).
+    /// Shuffles `items` (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u32 + 1) as usize);
@@ -109,9 +109,9 @@ impl Philox {
 mod tests {
     use super::*;
 
-    /// Known answers published with the Random123 library.
+    /// The known answers of the Random123 library.
     #[test]
-    fn philox_gives_the_published_answers() {
+    fn known_answers() {
         assert_eq!(
             philox4x32([0; 2], [0; 4]),
             [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub enum DType {
     F32,
     /// IEEE 754 half precision, for activations and their gradients. Kernels compute in f32 and
-    /// round to the nearest as they store; numbers beyond 65,504 become infinities.
+    /// round to nearest when they store. Numbers beyond 65,504 become infinities.
     F16,
     U32,
     U8,
@@ -36,7 +36,7 @@ impl DType {
 }
 
 impl fmt::Display for DType {
-    /// As `--precision` and configurations name it.
+    /// The name in configurations.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             DType::F32 => "f32",
@@ -98,7 +98,7 @@ impl Tensor {
     /// Copies `values`, in row-major order, into a new tensor of `shape`.
     ///
     /// # Errors
-    /// `Error::Shape` if the number of values does not fit the shape; `Error::Device` if memory is
+    /// `Error::Shape` if the shape has another number of elements; `Error::Device` if memory is
     /// short.
     pub fn from_slice<T: Element>(
         values: &[T],
@@ -126,7 +126,7 @@ impl Tensor {
         device.record("zeros", zeros, |y| Work::of_transfer(None, Some(y)))
     }
 
-    /// Replaces the elements, also those of all clones.
+    /// Replaces the elements of this tensor and of all clones.
     ///
     /// # Errors
     /// `Error::Shape` if the number or the type of the values differs.
@@ -158,7 +158,7 @@ impl Tensor {
         self.device().record("download", read, work)
     }
 
-    /// Waits for the elements. No operation waits by itself: call this outside of a training step.
+    /// Copies the elements to the host and waits for them. A training step must not call this.
     ///
     /// # Errors
     /// `Error::Shape` if the elements are of another type; otherwise as [`Tensor::read`].
@@ -167,10 +167,11 @@ impl Tensor {
         self.read()?.wait_as()
     }
 
-    /// Waits for the one element of a `[1]` tensor.
+    /// Copies the element of a tensor with one element to the host and waits for it.
     ///
     /// # Errors
-    /// `Error::Shape` if the tensor has another number of elements; otherwise as [`Tensor::to_vec`].
+    /// `Error::Shape` if the tensor has another number of elements; otherwise as
+    /// [`Tensor::to_vec`].
     pub fn to_scalar<T: Element>(&self) -> Result<T> {
         match self.to_vec()?[..] {
             [value] => Ok(value),
@@ -223,8 +224,7 @@ impl Tensor {
         Ok(Tensor::new(shape, self.dtype, self.storage.clone()))
     }
 
-    /// A number that this tensor shares with its clones and reshapes, and with no other tensor of
-    /// the process.
+    /// A number that this tensor shares with its clones and reshapes only. Unique in the process.
     pub fn id(&self) -> u64 {
         match &self.storage {
             Storage::Cpu(s) => s.id(),
@@ -299,7 +299,7 @@ impl fmt::Debug for Tensor {
 fn check_len(operation: &'static str, count: usize, shape: &[usize]) -> Result<()> {
     let expected = crate::device::check_elements(operation, shape)?;
     if count != expected {
-        let message = format!("{count} numbers for shape {shape:?}, which has {expected}");
+        let message = format!("{count} values for shape {shape:?}; expected {expected}");
         return Err(Error::shape(operation, message));
     }
     Ok(())

@@ -547,7 +547,7 @@ fn devices_that_are_not_there_are_told() {
         let arguments = small("run", &[]);
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         arguments.extend(["--device", device]);
-        refused(base.path(), &arguments, 1, &["adapter", "--device cpu"]);
+        refused(base.path(), &arguments, 1, &["adapter", "use the CPU"]);
     }
     // With the machine's own drivers: scripts/test.sh makes sure of an adapter.
     let mut arguments = small("run", &[]);

@@ -215,7 +215,7 @@ fn an_adapter_without_f16_is_named() {
     let error = device.zeros(&[1], DType::F16).expect_err("it has none");
     let text = error.to_string();
     assert!(
-        text.contains("SHADER_F16") && text.contains("--precision f32"),
+        text.contains("SHADER_F16") && text.contains("use f32"),
         "{text}"
     );
 }

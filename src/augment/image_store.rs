@@ -1,30 +1,30 @@
-//! The pixels of a split, on the device as bytes.
+//! The pixels of a split, stored on the device as bytes.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::images::GatherImages;
 use crate::tensor::{DType, Tensor};
 
-/// Bytes of one shard at most (or one image): half of the 128 MiB that every adapter binds at once.
+/// Maximum bytes per shard of several images: half of the 128 MiB that every adapter can bind.
 const SHARD_BYTES: usize = 64 << 20;
 
-/// Images that were uploaded once, from which batches are gathered.
+/// Images on a device, from which batches are gathered.
 pub struct ImageStore {
     device: Device,
     /// Channels, height, width.
     image_shape: [usize; 3],
     count: usize,
     images_per_shard: usize,
-    /// u8 `[images, C, H, W]` each, in order.
+    /// u8 `[images, C, H, W]`, in the order of the images.
     shards: Vec<Tensor>,
 }
 
 impl ImageStore {
-    /// Uploads `pixels`, images of `image_shape` (C, H, W) one after the other.
+    /// Uploads `pixels`, the bytes of consecutive images of `image_shape` (C, H, W).
     ///
     /// # Errors
-    /// `Error::Shape` where the bytes are not a whole number of images or the shape is empty; `Error::Device` where the
-    /// device has no room.
+    /// `Error::Shape` if the bytes are not a whole number of images or the shape is empty;
+    /// `Error::Device` if memory is short.
     pub fn new(device: &Device, pixels: &[u8], image_shape: [usize; 3]) -> Result<Self> {
         Self::with_shards(device, pixels, image_shape, SHARD_BYTES)
     }
@@ -41,7 +41,7 @@ impl ImageStore {
             return Err(Error::shape(
                 "image_store",
                 format!(
-                    "{} bytes are not a whole number of images of {image_shape:?}",
+                    "{} bytes; expected a multiple of an image {image_shape:?}",
                     pixels.len()
                 ),
             ));
@@ -78,12 +78,12 @@ impl ImageStore {
     /// The images at `indices` as floats in [0, 1]: `[B, C, H, W]`.
     ///
     /// # Errors
-    /// `Error::Shape` where an index is not below the number of images.
+    /// `Error::Shape` if an index is not below the number of images.
     pub fn gather(&self, indices: &[u32]) -> Result<Tensor> {
         if let Some(index) = indices.iter().find(|&&index| index as usize >= self.count) {
             return Err(Error::shape(
                 "image_store",
-                format!("index {index} of {} images", self.count),
+                format!("index {index}; expected less than {}", self.count),
             ));
         }
         let [c, h, w] = self.image_shape;
@@ -112,10 +112,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_comes_from_all_shards_in_the_order_asked_for() {
+    fn a_batch_is_gathered_from_all_shards_in_the_given_order() {
         let device = Device::cpu();
         let pixels: Vec<u8> = (0..7 * 6).collect();
-        // Two images a shard, the last shard with one.
+        // Two images per shard, and one in the last shard.
         let store = ImageStore::with_shards(&device, &pixels, [3, 1, 2], 13).unwrap();
         assert_eq!((store.len(), store.shards.len()), (7, 4));
         let batch = store.gather(&[6, 0, 3, 3]).unwrap();

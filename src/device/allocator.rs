@@ -1,24 +1,26 @@
-//! Where tensors lie in a device's memory: in a few large blocks, of which every tensor takes a span. Here is no
-//! memory, only the places.
+//! Places of tensors in a device's memory: every tensor is a region of one of a few large blocks.
+//! This module assigns the places; the memory itself belongs to `cpu/arena.rs` and
+//! `gpu/buffers.rs`.
 //!
-//! A span that is given back joins the free spans beside it, so that the memory of many small tensors serves one large
-//! tensor later: what a training step holds is close to what it uses at its fullest moment.
+//! A freed region is merged with its free neighbours, so the memory of many small tensors serves a
+//! large tensor later: a training step holds little more than its peak use.
 
-/// Spans are multiples of this many bytes: the largest alignment of an offset that an adapter may ask for.
-pub(super) const UNIT: u64 = 256;
-/// Spans of at most so many bytes are taken from the end of a block's last free span that holds them, larger ones from
-/// the start of the smallest: gradients of weights, which are small and stay long, do not lie between activations,
-/// which are large and go soon.
-const SMALL: u64 = 512 << 10;
+/// Sizes of regions are multiples of this number: the largest offset alignment that WebGPU allows
+/// an adapter to require.
+pub(super) const ALIGNMENT_BYTES: u64 = 256;
+/// Regions up to this size are allocated at the end of a block's last free region that is large
+/// enough, and larger ones at the start of the best fit. This separates the gradients of weights,
+/// which are small and long-lived, from activations, which are large and short-lived.
+const SMALL_BYTES: u64 = 512 << 10;
 
 /// A part of a block, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct Region {
     pub(super) start: u64,
     pub(super) len: u64,
 }
 
-impl Span {
+impl Region {
     fn end(self) -> u64 {
         self.start + self.len
     }
@@ -27,15 +29,15 @@ impl Span {
 #[derive(Debug)]
 struct Block {
     len: u64,
-    /// By their start, no two touching.
-    free: Vec<Span>,
-    /// What was never in use: a part of one free span, from whose start or end the next span is taken.
-    untouched: Span,
+    /// Sorted by start. No two are adjacent.
+    free: Vec<Region>,
+    /// The part that was never allocated. It lies in one free region.
+    untouched: Region,
 }
 
 impl Block {
     fn new(len: u64) -> Self {
-        let whole = Span { start: 0, len };
+        let whole = Region { start: 0, len };
         Block {
             len,
             free: vec![whole],
@@ -44,69 +46,65 @@ impl Block {
     }
 
     fn is_unused(&self) -> bool {
-        self.free.first().is_some_and(|span| span.len == self.len)
+        self.free.first().is_some_and(|free| free.len == self.len)
     }
 
-    /// The length of the smallest free span that holds `len` bytes.
-    fn fitting(&self, len: u64) -> Option<u64> {
-        let lengths = self.free.iter().map(|span| span.len);
-        lengths.filter(|&there| there >= len).min()
+    /// The length of the smallest free region of at least `len` bytes.
+    fn best_fit(&self, len: u64) -> Option<u64> {
+        let lengths = self.free.iter().map(|free| free.len);
+        lengths.filter(|&free| free >= len).min()
     }
 
-    /// `len` bytes: where they are few, of the last free span that holds them, else of the last of `fitting` bytes.
-    /// (The first ones lie among what came before and stays.)
-    fn take(&mut self, fitting: u64, len: u64) -> Span {
-        let is_place = |span: &Span| match len <= SMALL {
-            true => span.len >= len,
-            false => span.len == fitting,
-        };
-        let place = self.free.iter().rposition(is_place);
-        let place = place.expect("there is a free span of `fitting` bytes, which is `len` or more");
+    /// Allocates `len` bytes. `best_fit` is the result of [`Block::best_fit`]. Of several equal
+    /// fits, the last is used: the first ones are between older tensors, which live long.
+    fn allocate(&mut self, best_fit: u64, len: u64) -> Region {
+        let is_small = len <= SMALL_BYTES;
+        let fits = |free: &Region| free.len == best_fit || is_small && free.len >= len;
+        let place = self.free.iter().rposition(fits);
+        let place = place.expect("a free region has `best_fit` bytes");
         let free = &mut self.free[place];
-        let mut start = free.start;
         free.len -= len;
-        match len <= SMALL {
-            true => start += free.len,
-            false => free.start += len,
+        let mut start = free.start;
+        if is_small {
+            start += free.len;
+        } else {
+            free.start += len;
         }
         if free.len == 0 {
             self.free.remove(place);
         }
-        Span { start, len }
+        Region { start, len }
     }
 
-    /// Notes that a span is in use, and returns how many bytes of it are for the first time.
-    fn touch(&mut self, span: Span) -> u64 {
-        let (start, end) = (self.untouched.start, self.untouched.end());
-        if span.end() <= start || end <= span.start {
+    /// Removes `region` from the untouched part. Returns the number of bytes removed.
+    fn touch(&mut self, region: Region) -> u64 {
+        let before = self.untouched;
+        let end = before.end();
+        if region.end() <= before.start || end <= region.start {
             return 0;
         }
-        let (start, end) = match span.len <= SMALL {
-            true => (start, span.start.max(start)),
-            false => (span.end().min(end), end),
-        };
-        let before = self.untouched.len;
-        self.untouched = Span {
-            start,
-            len: end - start,
-        };
-        before - self.untouched.len
+        if region.len <= SMALL_BYTES {
+            self.untouched.len = region.start.saturating_sub(before.start);
+        } else {
+            self.untouched.start = region.end().min(end);
+            self.untouched.len = end - self.untouched.start;
+        }
+        before.len - self.untouched.len
     }
 
-    fn give_back(&mut self, span: Span) {
-        let place = self.free.partition_point(|free| free.start < span.start);
-        self.free.insert(place, span);
-        self.join_next(place);
+    fn free(&mut self, region: Region) {
+        let place = self.free.partition_point(|free| free.start < region.start);
+        self.free.insert(place, region);
+        self.merge_with_next(place);
         if place > 0 {
-            self.join_next(place - 1);
+            self.merge_with_next(place - 1);
         }
     }
 
-    /// Joins a free span with the next one, where they touch.
-    fn join_next(&mut self, place: usize) {
-        let span = self.free[place];
+    fn merge_with_next(&mut self, place: usize) {
+        let free = self.free[place];
         if let Some(next) = self.free.get(place + 1)
-            && span.end() == next.start
+            && free.end() == next.start
         {
             self.free[place].len += next.len;
             self.free.remove(place + 1);
@@ -114,81 +112,82 @@ impl Block {
     }
 }
 
-/// Blocks in the order in which they were added, and what is free of them.
+/// The blocks of a device, in the order in which they were added.
 #[derive(Debug, Default)]
-pub(super) struct Spans {
+pub(super) struct Allocator {
     blocks: Vec<Block>,
 }
 
-/// What was taken.
+/// An allocated region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct Allocation {
     pub(super) block: usize,
-    pub(super) span: Span,
-    /// Bytes of the block that are in use for the first time.
+    pub(super) region: Region,
+    /// Bytes of the region that were never allocated before.
     pub(super) touched: u64,
 }
 
-impl Spans {
+impl Allocator {
     /// Adds a block of `len` bytes.
-    pub(super) fn add(&mut self, len: u64) {
+    pub(super) fn add_block(&mut self, len: u64) {
         self.blocks.push(Block::new(len));
     }
 
-    /// `len` bytes, a multiple of [`UNIT`] that is not 0; none where no block has room.
+    /// Allocates `len` bytes, a nonzero multiple of [`ALIGNMENT_BYTES`]. Returns `None` if no block
+    /// has room.
     ///
-    /// They are taken from the block in use that has the smallest free span that holds them, or the last one that has room
-    /// where they are few, else from the first unused block that does. So a block that is not in use changes nothing as against one that was not added yet: the same
-    /// requests in the same order get the same places in the first step and in every other, and find their bind groups
-    /// in the cache.
-    pub(super) fn take(&mut self, len: u64) -> Option<Taken> {
-        let fitting = self.blocks.iter().enumerate();
-        let fitting = fitting.filter_map(|(number, block)| {
-            let fitting = block.fitting(len)?;
-            let before = match (block.is_unused(), len <= SMALL) {
+    /// A small region is allocated in the last block in use that has room, a large one in the block
+    /// in use that has the best fit. An unused block is the last resort. So the same requests in
+    /// the same order get the same regions in every step, whether their blocks exist already or
+    /// not, and their bind groups are found in the cache.
+    pub(super) fn allocate(&mut self, len: u64) -> Option<Allocation> {
+        let count = self.blocks.len() as u64;
+        let candidates = (0..).zip(&self.blocks).filter_map(|(number, block)| {
+            let best_fit = block.best_fit(len)?;
+            let rank = match (block.is_unused(), len <= SMALL_BYTES) {
                 (true, _) => 0,
-                (false, false) => fitting,
-                (false, true) => (self.blocks.len() - number) as u64,
+                (false, false) => best_fit,
+                (false, true) => count - number as u64,
             };
-            Some((block.is_unused(), before, number, fitting))
+            Some((block.is_unused(), rank, number, best_fit))
         });
-        let (_, _, number, fitting) = fitting.min()?;
+        let (_, _, number, best_fit) = candidates.min()?;
         let block = &mut self.blocks[number];
-        let span = block.take(fitting, len);
-        Some(Taken {
+        let region = block.allocate(best_fit, len);
+        Some(Allocation {
             block: number,
-            span,
-            touched: block.touch(span),
+            region,
+            touched: block.touch(region),
         })
     }
 
-    pub(super) fn give_back(&mut self, block: usize, span: Span) {
-        self.blocks[block].give_back(span);
+    pub(super) fn free(&mut self, block: usize, region: Region) {
+        self.blocks[block].free(region);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{ALIGNMENT_BYTES as UNIT, SMALL_BYTES as SMALL, *};
     use crate::philox::Philox;
 
-    fn take(block: &mut Block, len: u64) -> Span {
-        let fitting = block.fitting(len).expect("there is room");
-        block.take(fitting, len)
+    fn allocate(block: &mut Block, len: u64) -> Region {
+        let best_fit = block.best_fit(len).expect("there is room");
+        block.allocate(best_fit, len)
     }
 
     #[test]
-    fn spans_join_what_comes_back() {
+    fn freed_regions_are_merged() {
         let mut block = Block::new(8 * SMALL);
-        let [a, b, c] = [1, 3, 4].map(|times| take(&mut block, times * SMALL));
-        // The small one at the end, the others from the start on.
+        let [a, b, c] = [1, 3, 4].map(|times| allocate(&mut block, times * SMALL));
+        // The small region is at the end, the large ones at the start.
         assert_eq!([a.start, b.start, c.start], [7 * SMALL, 0, 3 * SMALL]);
-        assert!(block.free.is_empty() && block.fitting(UNIT).is_none());
-        block.give_back(b);
-        block.give_back(a);
+        assert!(block.free.is_empty() && block.best_fit(UNIT).is_none());
+        block.free(b);
+        block.free(a);
         assert_eq!(block.free, [b, a]);
-        block.give_back(c);
-        let whole = Span {
+        block.free(c);
+        let whole = Region {
             start: 0,
             len: 8 * SMALL,
         };
@@ -197,110 +196,110 @@ mod tests {
     }
 
     #[test]
-    fn what_many_small_tensors_used_serves_a_large_one() {
-        let mut arena = Spans::default();
-        arena.add(8 * SMALL);
-        let taken: Vec<Taken> = (0..3).map(|_| arena.take(2 * SMALL).unwrap()).collect();
-        let touched: Vec<u64> = taken.iter().map(|taken| taken.touched).collect();
-        assert_eq!(touched, [2 * SMALL; 3]);
-        for taken in taken {
-            arena.give_back(taken.block, taken.span);
+    fn the_memory_of_many_small_tensors_serves_a_large_one() {
+        let mut arena = Allocator::default();
+        arena.add_block(8 * SMALL);
+        let small = [(); 3].map(|()| arena.allocate(2 * SMALL).unwrap());
+        assert_eq!(small.map(|small| small.touched), [2 * SMALL; 3]);
+        for small in small {
+            arena.free(small.block, small.region);
         }
-        let large = arena.take(6 * SMALL).unwrap();
-        assert_eq!((large.span.start, large.touched), (0, 0));
-        assert_eq!(arena.take(3 * SMALL), None);
+        let large = arena.allocate(6 * SMALL).unwrap();
+        assert_eq!((large.region.start, large.touched), (0, 0));
+        assert_eq!(arena.allocate(3 * SMALL), None);
     }
 
     #[test]
-    fn what_was_never_in_use_is_told_from_what_was() {
-        let mut arena = Spans::default();
-        arena.add(8 * SMALL);
-        let large = arena.take(2 * SMALL).unwrap();
-        let small = arena.take(UNIT).unwrap();
+    fn only_the_first_use_of_a_byte_counts_as_touched() {
+        let mut arena = Allocator::default();
+        arena.add_block(8 * SMALL);
+        let large = arena.allocate(2 * SMALL).unwrap();
+        let small = arena.allocate(UNIT).unwrap();
         assert_eq!((large.touched, small.touched), (2 * SMALL, UNIT));
-        assert_eq!(small.span.start, 8 * SMALL - UNIT);
-        // In the hole that the large one leaves, which fits better than what was never in use.
-        let behind = arena.take(3 * SMALL).unwrap();
-        arena.give_back(large.block, large.span);
-        let again = arena.take(SMALL + UNIT).unwrap();
-        assert_eq!((again.span.start, again.touched), (0, 0));
-        arena.give_back(behind.block, behind.span);
-        // From the hole's end over what was in use into what was not.
-        let last = arena.take(5 * SMALL).unwrap();
-        assert_eq!(last.span.start, SMALL + UNIT);
+        assert_eq!(small.region.start, 8 * SMALL - UNIT);
+        // The hole of the freed region fits better than the untouched part.
+        let behind = arena.allocate(3 * SMALL).unwrap();
+        arena.free(large.block, large.region);
+        let again = arena.allocate(SMALL + UNIT).unwrap();
+        assert_eq!((again.region.start, again.touched), (0, 0));
+        arena.free(behind.block, behind.region);
+        // This region begins in used memory and ends in the untouched part.
+        let last = arena.allocate(5 * SMALL).unwrap();
+        assert_eq!(last.region.start, SMALL + UNIT);
         assert_eq!(last.touched, SMALL + UNIT);
-        // The rest up to the small one at the end.
-        let rest = arena.take(2 * SMALL - 2 * UNIT).unwrap();
-        assert_eq!(rest.span.start, 6 * SMALL + UNIT);
+        // The remaining part, up to the small region at the end.
+        let rest = arena.allocate(2 * SMALL - 2 * UNIT).unwrap();
+        assert_eq!(rest.region.start, 6 * SMALL + UNIT);
         assert_eq!(rest.touched, 2 * SMALL - 2 * UNIT);
     }
 
     #[test]
-    fn small_spans_lie_behind_and_large_ones_where_they_fit() {
+    fn small_regions_are_at_the_end_and_large_ones_in_the_best_fit() {
         let mut block = Block::new(64 * SMALL);
         let holes = [2, 9, 2, 5].map(|times| {
-            let hole = take(&mut block, times * SMALL);
-            // What keeps the holes apart.
-            take(&mut block, 2 * SMALL);
+            let hole = allocate(&mut block, times * SMALL);
+            // Separates the holes.
+            allocate(&mut block, 2 * SMALL);
             hole
         });
-        holes.into_iter().for_each(|hole| block.give_back(hole));
-        // Of the two holes that are just as large, the last.
-        assert_eq!(take(&mut block, 2 * SMALL).start, holes[2].start);
-        assert_eq!(take(&mut block, 3 * SMALL).start, holes[3].start);
-        // A small one is behind all of them, though it would fit in one.
-        assert_eq!(take(&mut block, SMALL).start, 63 * SMALL);
-        // What the hole of five has left is just as large as the first one.
+        holes.into_iter().for_each(|hole| block.free(hole));
+        // Two holes have this size: the last one is used.
+        assert_eq!(allocate(&mut block, 2 * SMALL).start, holes[2].start);
+        assert_eq!(allocate(&mut block, 3 * SMALL).start, holes[3].start);
+        // A small region is behind the holes, although it would fit one.
+        assert_eq!(allocate(&mut block, SMALL).start, 63 * SMALL);
+        // The rest of the last hole is as large as the first hole.
         let rest = holes[3].start + 3 * SMALL;
-        assert_eq!(take(&mut block, 2 * SMALL).start, rest);
-        assert_eq!(take(&mut block, 2 * SMALL).start, holes[0].start);
+        assert_eq!(allocate(&mut block, 2 * SMALL).start, rest);
+        assert_eq!(allocate(&mut block, 2 * SMALL).start, holes[0].start);
     }
 
-    /// Where a step's tensors lie that are made and given back in an order of chance, the same for every step.
-    fn step(arena: &mut Spans) -> Vec<(usize, Span)> {
+    /// Allocates and frees regions in a random order, which is the same in every call. Returns the
+    /// regions.
+    fn step(arena: &mut Allocator) -> Vec<(usize, Region)> {
         let mut rng = Philox::new(7, [0; 3]);
-        let (mut places, mut held) = (Vec::new(), Vec::<(usize, Span)>::new());
+        let (mut places, mut held) = (Vec::new(), Vec::<(usize, Region)>::new());
         for _ in 0..400 {
             if rng.below(5) < 3 {
                 let len = u64::from(1 + rng.below(400)) * SMALL / 100;
                 let len = len.next_multiple_of(UNIT);
-                let taken = arena.take(len).unwrap_or_else(|| {
-                    arena.add(len.max(2 * SMALL * (1 + arena.blocks.len() as u64)));
-                    arena.take(len).unwrap()
+                let allocation = arena.allocate(len).unwrap_or_else(|| {
+                    arena.add_block(len.max(2 * SMALL * (1 + arena.blocks.len() as u64)));
+                    arena.allocate(len).unwrap()
                 });
-                let place = (taken.block, taken.span);
-                let Span { start, len } = taken.span;
-                for (block, span) in &held {
-                    let apart = span.end() <= start || start + len <= span.start;
-                    assert!(*block != taken.block || apart);
+                let place = (allocation.block, allocation.region);
+                let Region { start, len } = allocation.region;
+                for (block, region) in &held {
+                    let apart = region.end() <= start || start + len <= region.start;
+                    assert!(*block != allocation.block || apart);
                 }
                 places.push(place);
                 held.push(place);
             } else if !held.is_empty() {
-                let (block, span) = held.swap_remove(rng.below(held.len() as u32) as usize);
-                arena.give_back(block, span);
+                let (block, region) = held.swap_remove(rng.below(held.len() as u32) as usize);
+                arena.free(block, region);
             }
         }
-        for (block, span) in held {
-            arena.give_back(block, span);
+        for (block, region) in held {
+            arena.free(block, region);
         }
         places
     }
 
     #[test]
-    fn every_step_gets_the_places_of_the_first_and_no_two_tensors_overlap() {
-        let mut arena = Spans::default();
-        arena.add(5 * SMALL);
-        // What is held from step to step.
-        arena.take(3 * SMALL).unwrap();
+    fn every_step_gets_the_regions_of_the_first_and_none_overlap() {
+        let mut arena = Allocator::default();
+        arena.add_block(5 * SMALL);
+        // This region is held from step to step.
+        arena.allocate(3 * SMALL).unwrap();
         let first = step(&mut arena);
         let made = arena.blocks.len();
-        assert!(made > 3, "one block tells nothing");
+        assert!(made > 3, "the test needs several blocks");
         for _ in 0..3 {
             assert_eq!(step(&mut arena), first);
         }
         assert_eq!(arena.blocks.len(), made);
-        let rest = Span {
+        let rest = Region {
             start: 3 * SMALL,
             len: 2 * SMALL,
         };

@@ -1,4 +1,4 @@
-//! Counts of the memory that devices hold.
+//! Counts of the memory of devices.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ pub struct MemoryUse {
     pub peak: u64,
 }
 
-/// A number for a new tensor's storage, unique in the process.
+/// A number for new storage, unique in the process.
 pub(crate) fn next_storage_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)

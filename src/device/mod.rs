@@ -24,7 +24,7 @@ use gpu::{AdapterChoice, GpuOptions};
 use crate::error::{Error, Result};
 use crate::tensor::{Storage, Tensor};
 
-/// A processor and its memory. Clones are handles to the same device.
+/// A CPU or GPU with its memory. Clones are handles to the same device.
 #[derive(Clone)]
 pub enum Device {
     Cpu(Cpu),
@@ -44,8 +44,8 @@ impl From<Gpu> for Device {
 }
 
 impl Device {
-    /// Opens `"cpu"`, `"gpu"` (the best graphics card), `"auto"` (a graphics card if there is one,
-    /// otherwise the CPU), or the adapter whose name contains `name`.
+    /// Opens `"cpu"`, `"gpu"` (the best hardware GPU), `"auto"` (the best hardware GPU if there is
+    /// one, otherwise the CPU), or the first adapter whose name contains `name`.
     ///
     /// # Errors
     /// `Error::Device` if there is no such adapter or it cannot be opened.

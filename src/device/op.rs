@@ -7,8 +7,8 @@ use crate::tensor::{DType, Tensor};
 
 /// An operation with its arguments. [`Device::run`] computes it.
 ///
-/// `check` runs first. It decides whether the arguments fit each other, and returns the sizes that
-/// both devices compute with, so that each fact is derived once.
+/// `check` runs first. It validates the arguments and returns the sizes that the CPU and the GPU
+/// compute with.
 pub trait Op {
     /// The name in errors and profiles.
     const NAME: &'static str;
@@ -69,8 +69,8 @@ pub(super) fn bytes(x: &Tensor) -> u64 {
     product(&[x.len(), x.dtype().bytes()])
 }
 
-/// The checks of one call. Each returns an error that names the argument if the argument does not
-/// fit, or if it is on another device.
+/// The checks of one call. Each fails with an error that names the argument if the argument is
+/// invalid or on another device.
 pub struct Check<'a> {
     device: &'a Device,
     work: Work,
@@ -220,8 +220,8 @@ impl Device {
     /// Computes `op` on this device. On a GPU, the call returns once the kernels are recorded.
     ///
     /// # Errors
-    /// `Error::Shape` if an argument does not fit or is on another device; `Error::Device` if memory
-    /// is short or the adapter was lost.
+    /// `Error::Shape` if an argument does not fit or is on another device; `Error::Device` if
+    /// memory is short or the adapter was lost.
     pub fn run<O: RunOn<Cpu> + RunOn<Gpu>>(&self, op: O) -> Result<O::Output> {
         self.check_and_run(&op)
             .map_err(|error| error.of_operation(O::NAME))
@@ -244,8 +244,8 @@ impl Device {
     }
 }
 
-// An operation that consists of others runs these on the device that it was given. Their arguments
-// are checked, and a profile counts their kernels to the operation that was asked for.
+// An operation that consists of others runs them with these methods. Their arguments are checked,
+// and profiles attribute their kernels to the outer operation.
 
 impl Cpu {
     /// Computes `op` as a part of another operation.

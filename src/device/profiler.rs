@@ -1,7 +1,7 @@
 //! Records which operations a device ran, with their work and their times.
 //!
-//! Times are taken by the host's clock on the CPU, whose operations return when they are done, and
-//! by the adapter's clock on a GPU. A device that does not record spends nothing on it.
+//! The CPU uses the host's clock, since its operations return when they are finished. A GPU uses
+//! the adapter's clock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// The work of a call, as its shapes determine it: the floating-point operations of the formula,
-/// and each operand moved once. Additional work of an implementation (packing, tiles read again)
-/// and saved work (Winograd's method) are not counted, so that rates can be compared.
+/// and one transfer of each operand. Additional work of an implementation (packing, repeated reads
+/// of tiles) and saved work (Winograd's method) do not count, so that rates can be compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// A multiply-add counts as two.
@@ -129,7 +129,7 @@ impl Profiler {
         self.opened.elapsed().as_secs_f64()
     }
 
-    /// The number of a new call.
+    /// Adds a call and returns its index.
     fn begin(&self, name: &'static str) -> usize {
         let mut state = self.state();
         let step = state.step;

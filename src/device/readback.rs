@@ -1,10 +1,10 @@
-//! A transfer from a device to the host that may still be under way.
+//! A transfer from a device to the host.
 
 use crate::device::gpu::GpuReadback;
 use crate::error::Result;
 use crate::tensor::Element;
 
-/// Bytes on their way to the host. On the CPU device they are there at once.
+/// A transfer to the host, which may be in flight. On the CPU, it is complete at once.
 pub struct Readback(State);
 
 enum State {

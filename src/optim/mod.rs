@@ -1,4 +1,4 @@
-//! Optimisers as torch defines them, and learning-rate schedules.
+//! Optimisers with the definitions of PyTorch, and learning-rate schedules.
 
 mod optimizer;
 mod schedule;

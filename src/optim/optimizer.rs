@@ -27,7 +27,7 @@ pub struct AdamOptions {
 }
 
 impl Default for AdamOptions {
-    /// torch's defaults: 0.9, 0.999, 1e-8, no weight decay.
+    /// The defaults of PyTorch: 0.9, 0.999, 1e-8, no weight decay.
     fn default() -> Self {
         AdamOptions {
             beta1: 0.9,
@@ -38,7 +38,7 @@ impl Default for AdamOptions {
     }
 }
 
-/// The rule of an optimiser, with the settings that stay the same over a run.
+/// The update rule of an optimiser, with the settings that are constant during a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerOptions {
     Adam(AdamOptions),
@@ -55,7 +55,7 @@ impl OptimizerOptions {
         })
     }
 
-    /// torch's Adam with this weight decay.
+    /// Adam with the default options of PyTorch and this weight decay.
     pub fn adam(weight_decay: f32) -> Self {
         OptimizerOptions::Adam(AdamOptions {
             weight_decay,
@@ -71,7 +71,7 @@ impl OptimizerOptions {
         }
     }
 
-    /// As configurations name it.
+    /// The name in configurations.
     pub fn name(&self) -> &'static str {
         match self {
             OptimizerOptions::Adam(_) => "adam",
@@ -80,7 +80,7 @@ impl OptimizerOptions {
         }
     }
 
-    /// The names of the tensors that the rule keeps per parameter.
+    /// The names of the state tensors of each parameter.
     fn state(&self) -> &'static [&'static str] {
         match self {
             OptimizerOptions::Adam(_) => &["first_moment", "second_moment"],
@@ -126,7 +126,8 @@ impl Optimization {
 pub struct Optimizer {
     options: OptimizerOptions,
     parameters: Vec<Parameter>,
-    /// For each name of [`OptimizerOptions::state`], one tensor per parameter, named `STATE.PARAMETER`.
+    /// For each name of [`OptimizerOptions::state`], one tensor per parameter, named
+    /// `STATE.PARAMETER`.
     state: Vec<Vec<Parameter>>,
     steps: u32,
 }
@@ -159,11 +160,11 @@ impl Optimizer {
         })
     }
 
-    /// Updates every parameter. If `gate` (u32 `[1]`) is set on the device, parameters and state keep
-    /// their values, although the step is counted.
+    /// Updates every parameter. If `gate` (u32 `[1]`) is set on the device, parameters and state
+    /// keep their values, but the step counts.
     ///
     /// # Errors
-    /// `Error::Usage` that names a parameter without gradient. Nothing has changed then.
+    /// `Error::Usage` that names a parameter without gradient. In that case, nothing changes.
     pub fn step(
         &mut self,
         learning_rate: f32,
@@ -218,7 +219,7 @@ impl Optimizer {
         let of = |parameter: &Parameter| {
             gradients.of(&parameter.value).ok_or_else(|| {
                 Error::usage(format!(
-                    "parameter {} has no gradient: the loss does not depend on it; leave it out of the optimiser",
+                    "parameter {} has no gradient: the loss does not depend on it; leave it out",
                     parameter.name
                 ))
             })
@@ -231,12 +232,12 @@ impl Optimizer {
         self.steps
     }
 
-    /// Sets the number of steps of a state that was loaded.
+    /// Sets the number of steps, after a state was loaded.
     pub fn resume_at(&mut self, steps: u32) {
         self.steps = steps;
     }
 
-    /// The tensors of the state. A checkpoint stores them beside the number of steps.
+    /// The tensors of the state. A checkpoint stores them and the number of steps.
     pub fn state(&self) -> Vec<&Parameter> {
         self.state.iter().flatten().collect()
     }

@@ -1,10 +1,11 @@
-//! How exact f32 arithmetic has to be. The figures for built-ins are WGSL's ('Floating Point Accuracy', section 15.7.4
-//! of https://www.w3.org/TR/WGSL/); all are relative to the result unless said, and an ulp is at most 2 U of it.
+//! The required accuracy of f32 arithmetic. The figures for built-in functions are those of WGSL
+//! (section 15.7.4 'Floating Point Accuracy' of https://www.w3.org/TR/WGSL/). Unless noted
+//! otherwise, they are relative to the result; an ulp is at most 2 U of it.
 
-/// The unit roundoff of f32: a correctly rounded result is off by this much of itself at most.
+/// The unit roundoff of f32: the maximum relative error of a correctly rounded result.
 pub const U: f64 = 1.0 / 16_777_216.0;
 
-/// Results below the smallest normal number may be flushed to zero (WGSL), so nothing is held to less than this.
+/// WGSL allows flushing subnormal results to 0, so every result may have this absolute error.
 pub const FLUSH: f64 = f32::MIN_POSITIVE as f64;
 
 /// x / y: 2.5 ulp.
@@ -13,10 +14,10 @@ pub const DIVISION: f64 = 5.0 * U;
 /// inverseSqrt(x): 2 ulp.
 pub const INVERSE_SQRT: f64 = 4.0 * U;
 
-/// sqrt(x): inherited from 1 / inverseSqrt(x).
+/// sqrt(x), computed as 1 / inverseSqrt(x).
 pub const SQRT: f64 = DIVISION + INVERSE_SQRT;
 
-/// 1 / sqrt(x), whether written with inverseSqrt or with sqrt and a division.
+/// 1 / sqrt(x), as inverseSqrt(x) or as a division.
 pub const ONE_OVER_SQRT: f64 = SQRT + DIVISION;
 
 /// The distance between the f32 numbers around `x`.
@@ -33,7 +34,7 @@ pub fn exp(x: f64) -> f64 {
     (3.0 + 2.0 * x.abs()) * 2.0 * U
 }
 
-/// log(x), absolute: 2^-21 for x in [0.5, 2], 3 ulp elsewhere.
+/// log(x), absolute: 2^-21 for x in [0.5, 2], otherwise 3 ulp.
 pub fn log(x: f64) -> f64 {
     if (0.5..=2.0).contains(&x) {
         8.0 * U
@@ -42,12 +43,13 @@ pub fn log(x: f64) -> f64 {
     }
 }
 
-/// The natural logarithm of `sum_j exp(s_j)`, and its absolute error bound where each `s_j` is off by `errors[j]`.
+/// The natural logarithm of `sum_j exp(s_j)` and its absolute error, if `s_j` has `errors[j]`.
 ///
-/// With d_j = s_j - max: computing d_j in f32 is off by U |s_j| + U |max|, exp(d_j) by the allowance above. A streaming
-/// pass multiplies the sum by exp(old max - new max) at each new maximum; among J numbers in random order these are
-/// about ln J, their exponents add up to d_j, and each costs another 3 ulp and a multiplication. The relative errors
-/// weigh as much as the softmax of their term; adding up costs 4 sqrt(J) U; log and the final addition come on top.
+/// Let d_j = s_j - max. The error of d_j in f32 is U |s_j| + U |max|, and that of exp(d_j) is given
+/// above. A streaming pass multiplies the sum by exp(old max - new max) at each new maximum. Among
+/// J numbers in random order, there are about ln J of them. Their exponents add up to d_j, and each
+/// adds an error of 3 ulp and a multiplication. The relative error of a term is weighted by its
+/// softmax. The sum adds an error of 4 sqrt(J) U; log and the final addition add theirs.
 pub fn log_sum_exp(s: &[f64], errors: &[f64]) -> (f64, f64) {
     let max = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = s.iter().map(|v| (v - max).exp()).sum();

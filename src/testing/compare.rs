@@ -10,7 +10,7 @@ use crate::ops::Cast;
 use crate::philox::Philox;
 use crate::tensor::{DType, Tensor};
 
-/// The generator of one test. The seed is fixed, so that a failure repeats.
+/// The generator of one test. The seed is fixed, so failures are reproducible.
 pub fn random(stream: u32) -> Philox {
     Philox::new(20, [stream, 0, 0])
 }
@@ -38,7 +38,7 @@ pub fn pixels(rng: &mut Philox, [n, c, h, w]: [usize; 4]) -> Vec<f32> {
     x
 }
 
-/// A size between `low` and `high`, both possible.
+/// A random size in `low..=high`.
 pub fn size(rng: &mut Philox, low: u32, high: u32) -> usize {
     (low + rng.below(high - low + 1)) as usize
 }
@@ -96,17 +96,17 @@ pub fn zeros16(device: &Device, shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F16, device).expect("a small tensor")
 }
 
-/// Waits for an f32 tensor.
+/// The elements of an f32 tensor.
 pub fn get(x: &Tensor) -> Vec<f32> {
     x.to_vec().expect("the download of a test's result")
 }
 
-/// Waits for a u32 tensor.
+/// The elements of a u32 tensor.
 pub fn get_u32(x: &Tensor) -> Vec<u32> {
     x.to_vec().expect("the download of a test's result")
 }
 
-/// Waits for a tensor that must be f16, as f32.
+/// The elements of an f16 tensor, as f32.
 pub fn get16(x: &Tensor) -> Vec<f32> {
     assert_eq!(x.dtype(), DType::F16);
     let dtype = DType::F32;
@@ -130,10 +130,10 @@ pub fn different_devices() -> Vec<(String, Device, Device)> {
         .collect()
 }
 
-/// Fails unless the call failed with a shape error that has a message.
+/// Fails unless `result` is a shape error with an operation and a message.
 pub fn refused<T>(device: &str, what: &str, result: Result<T>) {
     match result {
-        Ok(_) => panic!("{what} on {device}: was accepted"),
+        Ok(_) => panic!("{what} on {device} was accepted"),
         Err(Error::Shape { operation, message }) => assert!(
             !operation.is_empty() && !message.is_empty(),
             "{what} on {device}: '{operation}: {message}'"
@@ -187,8 +187,8 @@ pub fn agree16(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
     }
 }
 
-/// Fails unless `x` has this shape and every element is within its bound. Names `case` and the worst
-/// element.
+/// Fails unless `x` has this shape and every element is within its bound. The message names `case`
+/// and the worst element.
 pub fn agree(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
     assert_eq!(x.shape(), shape, "{case}: shape of the result");
     if let Some(difference) = disagreement(&get(x), shape, expected) {
@@ -199,7 +199,7 @@ pub fn agree(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
 /// A description of the difference between `actual` and `expected`, if there is one.
 fn disagreement(actual: &[f32], shape: &[usize], expected: &Expected) -> Option<String> {
     assert_eq!(actual.len(), expected.value.len(), "elements");
-    // Errors as multiples of their bound. A number that should be finite and is not is the worst.
+    // The error as a multiple of its bound; infinite if one of both numbers is not finite.
     let excess = |i: usize| {
         let (actual, value) = (f64::from(actual[i]), expected.value[i]);
         if value.is_nan() && actual.is_nan() || actual == value {
@@ -215,8 +215,8 @@ fn disagreement(actual: &[f32], shape: &[usize], expected: &Expected) -> Option<
         .iter()
         .max_by(|&&a, &&b| excess(a).total_cmp(&excess(b)))?;
     Some(format!(
-        "{} of {} elements are wrong; the worst, at {:?} of {shape:?}, is {:e} and should be {:e} to {:.1e} \
-         (off by {:.1e}, {:.1} times that)",
+        "{} of {} elements are wrong; the worst, at {:?} of {shape:?}, is {:e}; expected {:e} \
+         within {:.1e} (the error is {:.1e}, {:.1} times the bound)",
         wrong.len(),
         actual.len(),
         position(worst, shape),
@@ -248,7 +248,7 @@ fn a_wrong_element_is_found_and_named() {
     let expected = Expected::elementwise(vec![1.0, 2.0, 3.0, f64::NAN]);
     let right = [1.0, 2.0, 3.0, f32::NAN];
     assert_eq!(disagreement(&right, &[2, 2], &expected), None);
-    // 0.00001 off 3 is far more than 4 ulp.
+    // An error of 0.00001 is far more than 4 ulp of 3.
     for wrong in [3.000_01, f32::NAN, f32::INFINITY] {
         let found = disagreement(&[1.0, 2.0, wrong, f32::NAN], &[2, 2], &expected);
         let message = found.expect("a difference");

@@ -1,7 +1,7 @@
 //! The devices under test, each opened once per process: the CPU with and without Winograd's
-//! convolution, three GPU contexts on one adapter, and one GPU context for each variant of products and
-//! convolutions. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe if that is
-//! not set).
+//! convolution, three GPU contexts on one adapter, and one GPU context for each variant of products
+//! and convolutions. The adapter is the one whose name contains `PARALLAX_TEST_ADAPTER` (llvmpipe
+//! if that is not set).
 //!
 //! The integration tests include this file too, so it names the crate `parallax`.
 
@@ -12,10 +12,10 @@ use parallax::device::gpu::{AdapterChoice, GpuOptions};
 use parallax::device::{Cpu, Device, Gpu};
 use parallax::tensor::{DType, Tensor};
 
-/// A limit of bindings, in bytes, at which tensors of a few thousand elements are cut into slices.
+/// A binding limit in bytes at which tensors of a few thousand elements are cut into slices.
 pub const SMALL_BINDING: usize = 64 * 1024;
 
-/// The name of the device that slices, in messages.
+/// The name of the device with small bindings, in messages.
 pub const SLICED: &str = "gpu with small bindings";
 
 /// The CPU.
@@ -24,7 +24,7 @@ pub fn cpu() -> Device {
     CPU.get_or_init(Device::cpu).clone()
 }
 
-/// The CPU that computes every convolution as a matrix product.
+/// The CPU without Winograd's method: every convolution is a matrix product.
 pub fn cpu_without_winograd() -> Device {
     static DIRECT: OnceLock<Device> = OnceLock::new();
     DIRECT
@@ -42,7 +42,7 @@ pub fn gpu(runtime_checks: bool) -> Device {
         .clone()
 }
 
-/// A GPU whose bindings are so small that it has to slice small tensors.
+/// A GPU with so small bindings that small tensors are cut into slices.
 pub fn gpu_sliced() -> Device {
     static SLICED: OnceLock<Device> = OnceLock::new();
     SLICED
@@ -75,7 +75,7 @@ pub fn all_variants() -> Vec<(&'static str, Device)> {
     all().into_iter().chain(without).chain(forced).collect()
 }
 
-/// A GPU for each variant, which runs it wherever an operation has it.
+/// One GPU per variant, which runs it for every operation that has it.
 pub fn forced() -> &'static [(Variant, Gpu)] {
     static FORCED: OnceLock<Vec<(Variant, Gpu)>> = OnceLock::new();
     FORCED.get_or_init(|| {
@@ -84,15 +84,15 @@ pub fn forced() -> &'static [(Variant, Gpu)] {
                 variant: Some(variant),
                 ..options(false, None)
             };
-            let gpu = Gpu::open(options).expect("an adapter that runs one variant runs all");
+            let gpu = Gpu::open(options).expect("the adapter opens for every variant");
             (variant, gpu)
         };
         Variant::ALL.into_iter().map(open).collect()
     })
 }
 
-/// The devices of `devices` that have f16. An adapter without it is named on stderr; its error message is
-/// tested by `an_adapter_without_f16_is_named`.
+/// The devices of `devices` that have f16. An adapter without it is named on stderr; its error
+/// message is tested by `an_adapter_without_f16_is_named`.
 pub fn with_f16(
     devices: impl IntoIterator<Item = (&'static str, Device)>,
 ) -> Vec<(&'static str, Device)> {
@@ -120,8 +120,7 @@ fn options(runtime_checks: bool, binding_limit: Option<u64>) -> GpuOptions {
     }
 }
 
-/// A GPU device of the caller's own. An adapter may not free everything that an opened device took, so
-/// open few.
+/// Opens a GPU device. Open few: an adapter may not free all memory of a device.
 pub fn open_gpu(runtime_checks: bool, binding_limit: Option<u64>) -> Gpu {
     match Gpu::open(options(runtime_checks, binding_limit)) {
         Ok(gpu) => gpu,

@@ -1,8 +1,8 @@
-//! Expected results in float64, each with the error that an f32 result may have.
+//! Expected results in float64, with error bounds for f32 results.
 
 use super::accuracy::{U, ulp};
 
-/// What a kernel should give, and how far from it each element may lie.
+/// Expected elements and the absolute error bound of each.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     pub value: Vec<f64>,
@@ -10,7 +10,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Values that a kernel copies or chooses, with no rounding at all.
+    /// Values that are copied or selected, without rounding.
     pub fn exact(value: Vec<f64>) -> Self {
         let bound = vec![0.0; value.len()];
         Expected { value, bound }
@@ -22,8 +22,8 @@ impl Expected {
         Expected { value, bound }
     }
 
-    /// What is stored of it as f16: rounded once more, by 2^-11 of itself, or of a subnormal number by half of the
-    /// distance between two.
+    /// The bounds of the same results stored as f16. Rounding adds a relative error of 2^-11, or
+    /// half the distance of two subnormal numbers.
     pub fn stored_as_f16(mut self) -> Self {
         for (value, bound) in self.value.iter().zip(&mut self.bound) {
             *bound += (value.abs() + *bound) * (-11f64).exp2() + (-25f64).exp2();
@@ -31,7 +31,7 @@ impl Expected {
         self
     }
 
-    /// One more element.
+    /// Appends an element.
     pub fn push(&mut self, value: f64, bound: f64) {
         self.value.push(value);
         self.bound.push(bound);
@@ -48,7 +48,7 @@ impl FromIterator<Sum> for Expected {
     }
 }
 
-/// A sum of K terms (products, mostly), with the sum of their absolute values.
+/// A sum of K terms, with the sum of their absolute values.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
     pub value: f64,
@@ -71,7 +71,7 @@ impl Sum {
         sum
     }
 
-    /// 4 sqrt(K) 2^-24 sum|a b|: what f32 arithmetic may add in whatever order it adds.
+    /// 4 sqrt(K) 2^-24 sum|a b|: the error bound of an f32 sum in any order.
     pub fn bound(&self) -> f64 {
         4.0 * (self.terms as f64).sqrt() * U * self.magnitude
     }

@@ -13,11 +13,11 @@ const TOLERANCE: f64 = 2e-3;
 /// The step of a central difference, relative to the root mean square of the leaf.
 const STEP: f64 = 1e-2;
 
-/// Fails unless the gradients of `function` at `leaves` agree with central differences on every device.
+/// Fails unless, on every device, the gradients of `function` agree with central differences.
 ///
-/// The function is in mid-graph: its inputs are multiplied by 1.7 and its result by -0.6, and the
-/// checker weighs each element of that with its own coefficient. A backward pass that drops or scales the
-/// gradient of its result is detected.
+/// The function is in the middle of a graph: its inputs are multiplied by 1.7, its result by -0.6,
+/// and each element of the result has its own coefficient. So the check fails for a backward pass
+/// that drops or scales the gradient of its result.
 pub fn check_gradients(operation: &str, leaves: &[Leaf], function: impl Fn(&[Var]) -> Result<Var>) {
     for (name, device) in devices::all() {
         let errors = relative_errors(&device, leaves, STEP, |leaves| {
@@ -43,7 +43,7 @@ pub fn normal_leaf(stream: u32, shape: &[usize]) -> Leaf {
     Leaf::new(shape, (0..count).map(|_| rng.normal()).collect())
 }
 
-/// A leaf of numbers of either sign with a size in [low, high).
+/// A leaf of numbers of random sign, with magnitudes in [low, high).
 pub fn signed(stream: u32, shape: &[usize], low: f32, high: f32) -> Leaf {
     let mut rng = rng(stream);
     let draw = |_| {
@@ -53,8 +53,8 @@ pub fn signed(stream: u32, shape: &[usize], low: f32, high: f32) -> Leaf {
     Leaf::new(shape, (0..shape.iter().product()).map(draw).collect())
 }
 
-/// A leaf of numbers in random order, each pair at least 0.1 apart, so that their order does not change
-/// within a step.
+/// A leaf of numbers in random order, any two at least 0.1 apart, so that the step of the check
+/// does not change their order.
 pub fn spaced(stream: u32, shape: &[usize]) -> Leaf {
     let count: usize = shape.iter().product();
     let middle = count as f32 / 2.0;

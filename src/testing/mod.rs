@@ -1,5 +1,5 @@
-//! What the unit tests share: the devices under test, random input, comparisons with float64, and
-//! checks of gradients and determinism.
+//! Support of the unit tests: devices, random input, comparisons with float64, and checks of gradients
+//! and determinism.
 
 pub(crate) mod accuracy;
 mod compare;

@@ -1,6 +1,5 @@
-//! Activations: stored as f32 or f16, and computed as f32. A loop reads and writes one part at a time.
-//! A part of an f16 tensor is converted in memory that its thread keeps, and rounded to the nearest
-//! number as it is stored.
+//! Activations: stored as f32 or f16, computed as f32. Each thread converts one part of an f16
+//! tensor at a time, in scratch memory of its own, and rounds to nearest when it stores the part.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut, Range};
@@ -12,24 +11,24 @@ use half::slice::HalfFloatSliceExt;
 use super::arena::Buffer;
 use super::parallel;
 use super::storage::{CpuData, read, write};
-use super::{Cpu, data};
+use super::{Cpu, data, wrong_type};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-/// f16 numbers in an arena's floats, two in each.
+/// f16 numbers in the memory of floats, two per float.
 pub(crate) struct HalfBuffer {
     floats: Buffer,
     len: usize,
 }
 
 impl HalfBuffer {
-    /// `len` numbers in `floats`, which has [`HalfBuffer::floats`] of them.
+    /// `len` numbers in a buffer of [`HalfBuffer::floats`]`(len)` floats.
     pub(crate) fn new(floats: Buffer, len: usize) -> Self {
         debug_assert_eq!(floats.len(), Self::floats(len));
         HalfBuffer { floats, len }
     }
 
-    /// The floats that `len` numbers take.
+    /// The number of floats that hold `len` numbers.
     pub(crate) fn floats(len: usize) -> usize {
         len.div_ceil(2)
     }
@@ -49,7 +48,8 @@ impl DerefMut for HalfBuffer {
     }
 }
 
-/// Memory that a thread keeps between parts, one piece for each part that it holds at once.
+/// Calls `body` with `len` floats of undefined content. The thread keeps the memory for later
+/// calls; nested calls get different pieces.
 fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local! {
         static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
@@ -71,7 +71,7 @@ pub(crate) enum Activations<'a> {
 }
 
 impl Activations<'_> {
-    /// What `body` makes of the elements of `range`, as f32.
+    /// Calls `body` with the elements of `range`, as f32.
     #[inline(always)]
     pub(crate) fn with<R>(self, range: Range<usize>, body: impl FnOnce(&[f32]) -> R) -> R {
         match self {
@@ -91,7 +91,7 @@ impl Activations<'_> {
     }
 }
 
-/// What `body` makes of the elements of `range` of two tensors.
+/// Calls `body` with the elements of `range` of two tensors, as f32.
 #[inline(always)]
 pub(crate) fn with_both<R>(
     [a, b]: [Activations<'_>; 2],
@@ -101,7 +101,7 @@ pub(crate) fn with_both<R>(
     a.with(range.clone(), |a| b.with(range, |b| body(a, b)))
 }
 
-/// A tensor of activations that is being read.
+/// Activations that are locked for reading.
 pub(crate) enum ReadActivations<'a> {
     F32(RwLockReadGuard<'a, Buffer>),
     F16(RwLockReadGuard<'a, HalfBuffer>),
@@ -116,15 +116,15 @@ impl ReadActivations<'_> {
     }
 }
 
-/// Activations that are to be filled; their content is not defined before.
+/// New activations. Their content is undefined until it is filled.
 pub(crate) enum NewActivations {
     F32(Buffer),
     F16(HalfBuffer),
 }
 
 impl NewActivations {
-    /// Calls `body` with each chunk of `chunk` elements (the last may be shorter), as f32 and with undefined content,
-    /// and its index; it is stored as `body` leaves it.
+    /// Calls `body` with the index of each chunk and an f32 slice of undefined content, and stores
+    /// what `body` writes to it. A chunk has `chunk` elements; the last one may be shorter.
     pub(crate) fn for_chunks(
         &mut self,
         chunk: usize,
@@ -143,7 +143,7 @@ impl NewActivations {
 }
 
 impl Cpu {
-    /// Reads a tensor of activations.
+    /// Locks a tensor of activations for reading.
     pub(crate) fn read_activations<'a>(&self, x: &'a Tensor) -> Result<ReadActivations<'a>> {
         match data(x)? {
             CpuData::F32(lock) => Ok(ReadActivations::F32(read(lock))),
@@ -155,8 +155,7 @@ impl Cpu {
         }
     }
 
-    /// Changes a tensor of activations in place: calls `body` with each chunk, as f32, and its
-    /// index.
+    /// Changes activations in place: `body` gets the index and the f32 elements of each chunk.
     pub(crate) fn change_activations(
         &self,
         x: &Tensor,
@@ -176,22 +175,21 @@ impl Cpu {
         Ok(())
     }
 
-    /// Reads the f32 weight `w`, rounded to `dtype`, the type of the activations that it is
-    /// multiplied with.
+    /// Reads the f32 weight `w`, rounded to `dtype`, the type of the activations.
     pub(crate) fn read_weight<'a>(&self, w: &'a Tensor, dtype: DType) -> Result<Weight<'a>> {
         let CpuData::F32(lock) = data(w)? else {
-            return Err(Error::shape("", "a weight is not f32"));
+            return Err(wrong_type(w, DType::F32));
         };
         let stored = read(lock);
         if dtype != DType::F16 {
             return Ok(Weight::Stored(stored));
         }
-        const PART: usize = 1024;
-        let mut values = self.take(stored.len());
+        const PART_LEN: usize = 1024;
+        let mut values = self.allocate(stored.len());
         parallel::for_chunks(&mut values, parallel::CHUNK, |i, values| {
-            let mut half = [f16::ZERO; PART];
+            let mut half = [f16::ZERO; PART_LEN];
             let stored = &stored[i * parallel::CHUNK..][..values.len()];
-            for (values, stored) in values.chunks_mut(PART).zip(stored.chunks(PART)) {
+            for (values, stored) in values.chunks_mut(PART_LEN).zip(stored.chunks(PART_LEN)) {
                 let half = &mut half[..stored.len()];
                 half.convert_from_f32_slice(stored);
                 half.convert_to_f32_slice(values);
@@ -200,13 +198,14 @@ impl Cpu {
         Ok(Weight::Rounded(values))
     }
 
-    /// Room for `len` activations of type `dtype`.
-    pub(crate) fn take_activations(&self, len: usize, dtype: DType) -> NewActivations {
+    /// Allocates `len` activations of type `dtype`.
+    pub(crate) fn allocate_activations(&self, len: usize, dtype: DType) -> NewActivations {
         match dtype {
             DType::F16 => {
-                NewActivations::F16(HalfBuffer::new(self.take(HalfBuffer::floats(len)), len))
+                let floats = self.allocate(HalfBuffer::floats(len));
+                NewActivations::F16(HalfBuffer::new(floats, len))
             }
-            _ => NewActivations::F32(self.take(len)),
+            _ => NewActivations::F32(self.allocate(len)),
         }
     }
 
@@ -222,10 +221,10 @@ impl Cpu {
     }
 }
 
-/// A weight as it is multiplied with activations.
+/// A weight that multiplies activations.
 pub(crate) enum Weight<'a> {
     Stored(RwLockReadGuard<'a, Buffer>),
-    /// To f16 and back.
+    /// Rounded to f16, as f32.
     Rounded(Buffer),
 }
 

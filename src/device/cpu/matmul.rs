@@ -1,10 +1,10 @@
-//! The one door to the crate `gemm`: a matrix product over slices with strides, on the calling thread.
+//! Matrix products of strided slices on the calling thread, by the crate `gemm`.
 
-/// Rows and columns of the result that the crate is given at a time: it packs both operands as a whole, and its thread
-/// keeps the memory.
+/// Largest number of rows and of columns per call of the crate. It packs both operands completely,
+/// in memory that the thread keeps.
 const SIDE: usize = 512;
 
-/// A matrix in a slice: element (i, j) stands at `i row + j column`.
+/// A matrix in a slice. Element (i, j) has the index `i * row + j * column`.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) data: &'a [f32],
@@ -13,7 +13,7 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// A row-major matrix of rows of `width`.
+    /// A row-major matrix with `width` elements per row.
     pub(crate) fn rows(data: &'a [f32], width: usize) -> Self {
         View {
             data,
@@ -22,7 +22,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The same matrix turned over its diagonal.
     pub(crate) fn transposed(self) -> Self {
         View {
             row: self.column,
@@ -31,8 +30,9 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The matrix without its first rows, which may be all; without terms the slice is empty, too.
+    /// The matrix without its first `rows` rows.
     pub(crate) fn after_rows(self, rows: usize) -> Self {
+        // A matrix without columns may have an empty slice.
         let start = (rows * self.row).min(self.data.len());
         View {
             data: &self.data[start..],
@@ -40,28 +40,29 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The matrix without its first columns, which may be all.
+    /// The matrix without its first `columns` columns.
     pub(crate) fn after_columns(self, columns: usize) -> Self {
         self.transposed().after_rows(columns).transposed()
     }
 
-    /// Whether an `m` x `n` matrix lies in the slice.
+    /// Whether the slice holds an `m` x `n` matrix.
     fn holds(&self, m: usize, n: usize) -> bool {
         m == 0 || n == 0 || (m - 1) * self.row + (n - 1) * self.column < self.data.len()
     }
 }
 
-/// What a product does with the elements that the result already has.
+/// Whether a product replaces the elements of the result or is added to them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accumulate {
     Overwrite,
     Add,
 }
 
-/// `c (+)= a b` with `a` m x k, `b` k x n, and `c` row-major with rows of `width` elements.
+/// `c = a b` or `c += a b` with `a` m x k, `b` k x n, and `c` row-major with `width` elements per
+/// row.
 ///
 /// # Panics
-/// Where a matrix does not lie in its slice: a mistake of the caller, never of input.
+/// If a slice is too short for its matrix, which is an error of the caller and not of input.
 pub(crate) fn matmul(
     [m, n, k]: [usize; 3],
     a: View<'_>,
@@ -86,8 +87,8 @@ pub(crate) fn matmul(
             let (rows, columns) = (SIDE.min(m - i), SIDE.min(n - j));
             let (a_part, b_part) = (a.after_rows(i), b.after_columns(j));
             let c_part = &mut c[i * width + j..];
-            // SAFETY: the assertion above shows that every element that these sizes and strides reach lies in its
-            // slice, `c` is borrowed alone, and its rows do not overlap since width >= n.
+            // SAFETY: by the assertion above, every element is inside its slice. `c` is borrowed
+            // exclusively, and its rows do not overlap since width >= n.
             unsafe {
                 gemm::gemm(
                     rows,

@@ -1,4 +1,4 @@
-//! The CPU as a device: memory and loops on every core. It is the reference for the WGSL kernels,
+//! The CPU as a device: memory, and loops on every core. It is the reference for the WGSL kernels
 //! and the device of machines without a GPU.
 
 use std::ops::Deref;
@@ -43,8 +43,7 @@ impl Cpu {
         Self::default()
     }
 
-    /// A device that computes every convolution as a matrix product, to compare Winograd's method
-    /// with.
+    /// A device without Winograd's method, for comparisons: every convolution is a matrix product.
     pub fn without_winograd() -> Self {
         Cpu(Arc::new(Shared {
             without_winograd: true,
@@ -72,9 +71,9 @@ impl Cpu {
         &self.0.arena
     }
 
-    /// A buffer of `len` floats with undefined content, to be filled and passed to [`Cpu::floats`].
-    pub(crate) fn take(&self, len: usize) -> Buffer {
-        self.0.arena.take(len)
+    /// Allocates `len` floats with undefined content, to be filled and passed to [`Cpu::floats`].
+    pub(crate) fn allocate(&self, len: usize) -> Buffer {
+        self.0.arena.allocate(len)
     }
 
     /// The filled `buffer` as a tensor.
@@ -85,7 +84,7 @@ impl Cpu {
 
     /// A new f32 tensor of `shape`, whose elements `fill` sets.
     pub fn filled(&self, shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Tensor {
-        let mut buffer = self.take(shape.iter().product());
+        let mut buffer = self.allocate(shape.iter().product());
         fill(&mut buffer);
         self.floats(shape, buffer)
     }
@@ -104,7 +103,7 @@ impl Cpu {
     pub(crate) fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Tensor {
         let data = match dtype {
             DType::F32 | DType::F16 => {
-                let mut buffer = self.take(bytes.len() / size_of::<f32>());
+                let mut buffer = self.allocate(bytes.len() / size_of::<f32>());
                 bytemuck::cast_slice_mut(&mut buffer).copy_from_slice(bytes);
                 CpuData::F32(RwLock::new(buffer))
             }
@@ -118,7 +117,7 @@ impl Cpu {
         let len = check_elements("zeros", shape)?;
         Ok(match dtype {
             DType::F32 | DType::F16 => {
-                let mut values = self.take_activations(len, dtype);
+                let mut values = self.allocate_activations(len, dtype);
                 values.for_chunks(parallel::CHUNK, |_, part| part.fill(0.0));
                 self.activations(shape, values)
             }
@@ -138,7 +137,7 @@ impl Cpu {
         }
     }
 
-    /// The elements of an f32 tensor, to be changed in place.
+    /// The elements of an f32 tensor, for writing.
     pub(crate) fn write<'a>(&self, x: &'a Tensor) -> Result<RwLockWriteGuard<'a, Buffer>> {
         match data(x)? {
             CpuData::F32(lock) => Ok(write(lock)),
@@ -168,7 +167,7 @@ impl Cpu {
     }
 }
 
-/// The elements of an f32 tensor while they are read.
+/// The elements of an f32 tensor, locked for reading.
 struct Floats<'a>(RwLockReadGuard<'a, Buffer>);
 
 impl Deref for Floats<'_> {

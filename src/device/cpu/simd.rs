@@ -1,6 +1,6 @@
-//! Wider vector instructions than the build asks for, where the processor has them.
+//! AVX2 on processors that have it.
 
-/// Runs `body`, which must be inlined, as AVX2 code where the processor has it: a plain x86-64 build has only SSE2.
+/// Runs `body`, which must be inlined, as AVX2 code if possible. The default target has only SSE2.
 #[inline(always)]
 pub(crate) fn simd<R>(body: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -10,7 +10,7 @@ pub(crate) fn simd<R>(body: impl FnOnce() -> R) -> R {
             body()
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2, as the line above found.
+            // SAFETY: the processor has AVX2.
             return unsafe { avx2(body) };
         }
     }

@@ -7,7 +7,7 @@ use super::activations::HalfBuffer;
 use super::arena::Buffer;
 use crate::device::memory::next_storage_id;
 
-/// The elements of one tensor. The locks let operations change a tensor in place behind a shared
+/// The elements of one tensor. The locks allow operations to change a tensor through a shared
 /// reference. They are never contended, because operations run one after the other.
 pub(crate) struct CpuStorage {
     id: u64,
@@ -56,7 +56,7 @@ impl CpuStorage {
         }
     }
 
-    /// Replaces the elements by those of `bytes`, which has as many.
+    /// Replaces all elements by those of `bytes`.
     pub(crate) fn overwrite(&self, bytes: &[u8]) {
         match &self.data {
             CpuData::F32(values) => {
@@ -74,7 +74,7 @@ impl CpuStorage {
 }
 
 impl CpuData {
-    /// The bytes of integer tensors, which are few. The arena counts floats itself.
+    /// The bytes of an integer tensor. The arena counts floats.
     fn bytes_outside_the_arena(&self) -> Option<u64> {
         match self {
             CpuData::F32(_) | CpuData::F16(_) => None,
@@ -92,17 +92,16 @@ impl Drop for CpuStorage {
     }
 }
 
-/// Read access. After a panic in another operation the numbers are still readable.
+/// Locks for reading, also after a panic in another operation.
 pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Write access.
+/// Locks for writing, also after a panic in another operation.
 pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Storage for a new tensor.
 pub(super) fn shared(data: CpuData, cpu: &Cpu) -> Arc<CpuStorage> {
     Arc::new(CpuStorage::new(data, cpu))
 }

@@ -1,4 +1,4 @@
-//! The open adapter: its limits, its pipelines, and what went wrong on it.
+//! The open adapter: its limits, pipelines and errors.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,17 +15,16 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
     pub adapter: AdapterChoice,
-    /// Whether shaders run with wgpu's bounds checks and loop limits. The kernels never index outside their tensors, so
-    /// that this only costs time; tests turn it on to hold the results against each other.
+    /// Whether shaders run with wgpu's bounds checks and loop limits. No kernel needs them; tests
+    /// compare the results with and without.
     pub runtime_checks: bool,
-    /// The largest part of a tensor, in bytes, that a kernel is given at once; the adapter's own limit where absent.
-    /// Tests make it small, so that the sliced paths run on small tensors.
+    /// Maximum bytes per binding; by default, the limit of the adapter. Tests set a small limit, so
+    /// that small tensors are cut into slices.
     pub binding_limit: Option<u64>,
-    /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is
-    /// told.
+    /// Whether tensors may be f16 if the adapter supports it. Tests turn it off.
     pub f16: bool,
-    /// The one variant of products and convolutions to run, wherever an operation has it (plain elsewhere), in place of
-    /// what the table that ships picks. For tests and benches.
+    /// For tests and benches: the variant of products and convolutions that runs, instead of those
+    /// that the table selects. Operations without this variant run `Plain`.
     pub variant: Option<Variant>,
 }
 
@@ -52,18 +51,18 @@ pub(crate) struct Context {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) limits: wgpu::Limits,
-    /// Whether the adapter computes in the host's memory.
+    /// Whether the adapter uses the host's memory.
     pub(crate) in_host_memory: bool,
-    /// Whether the adapter is a program on the processor.
+    /// Whether the adapter is software that runs on the CPU.
     pub(crate) is_software: bool,
     pub(crate) name: String,
-    /// Bytes of a tensor that a kernel is given at once.
+    /// Maximum bytes per binding.
     pub(crate) binding_limit: u64,
     /// Whether kernels can read and write f16.
     pub(crate) has_f16: bool,
-    /// Which variant each shape runs.
+    /// Selects the variant for each shape.
     pub(crate) table: Mutex<VariantTable>,
-    /// The name for data of the adapter's pipelines, where it has them.
+    /// Identifies the adapter and driver of pipeline data; `None` if the adapter has no such data.
     pub(crate) pipeline_key: Option<String>,
     pub(crate) pipeline_cache: OnceLock<wgpu::PipelineCache>,
     runtime_checks: bool,
@@ -76,7 +75,7 @@ pub(crate) struct Context {
     failure: Arc<Mutex<Option<String>>>,
 }
 
-/// The workgroup sizes that the kernels are written for.
+/// The limits that the kernels require.
 const NEEDED_INVOCATIONS: u32 = 256;
 const NEEDED_WORKGROUP_BYTES: u32 = 16 * 1024;
 const NEEDED_STORAGE_BUFFERS: u32 = 8;
@@ -136,7 +135,7 @@ impl Context {
         Ok(Context {
             device,
             queue,
-            // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
+            // A multiple of 256 bytes, so that slices start at aligned offsets.
             binding_limit: (binding_limit / 256 * 256).max(256),
             has_f16: features.contains(wgpu::Features::SHADER_F16),
             table: Mutex::new(table),
@@ -162,7 +161,7 @@ impl Context {
         })
     }
 
-    /// Fails where wgpu has reported an error since the device was opened.
+    /// Fails if wgpu has reported an error since the device was opened.
     pub(crate) fn check(&self) -> Result<()> {
         match &*lock(&self.failure) {
             Some(message) => Err(Error::device(&self.name, message.clone())),
@@ -170,7 +169,7 @@ impl Context {
         }
     }
 
-    /// A new buffer, or an error where the device has no memory for it.
+    /// Creates a buffer. Fails if there is no memory for it.
     pub(crate) fn create_buffer(
         &self,
         size: u64,
@@ -183,7 +182,7 @@ impl Context {
             usage,
             mapped_at_creation: false,
         });
-        // On every native backend the scope's future is ready at once.
+        // On native backends, the future is ready at once.
         match pollster::block_on(scope.pop()) {
             None => {
                 lock(&self.stream).counts.allocations += 1;
@@ -192,7 +191,7 @@ impl Context {
             Some(error) => Err(Error::device(
                 &self.name,
                 format!(
-                    "no memory for {size} more bytes (it holds {}): {error}; use a smaller batch",
+                    "no memory for {size} more bytes ({} in use): {error}; use a smaller batch",
                     self.pool.memory.read().current
                 ),
             )),
@@ -227,7 +226,7 @@ impl Context {
                 binding: binding.number,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    // Where the kernel only reads, too: `buffers.rs` says why.
+                    // Also for bindings that are only read: see `buffers.rs`.
                     ty: wgpu::BufferBindingType::Storage { read_only: false },
                     has_dynamic_offset: false,
                     min_binding_size: None,
@@ -285,9 +284,9 @@ impl Context {
         if self.runtime_checks || !is_own {
             return self.device.create_shader_module(descriptor);
         }
-        // SAFETY: without run-time checks a shader must not index outside its buffers and its loops must end. The
-        // shaders are this crate's own, their sizes come from shapes that were checked before the launch, and the tests
-        // hold each against the same shader with the checks on.
+        // SAFETY: a shader without run-time checks must not index outside its buffers, and its
+        // loops must end. These shaders are part of this crate, their sizes come from checked
+        // shapes, and the tests compare each of them with its checked form.
         unsafe {
             self.device
                 .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
@@ -295,11 +294,11 @@ impl Context {
     }
 }
 
-/// Fails where an adapter is too small for the kernels.
+/// Fails if the limits of an adapter are too small for the kernels.
 fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
     for (what, has, needs) in [
         (
-            "invocations a workgroup",
+            "invocations per workgroup",
             limits.max_compute_invocations_per_workgroup,
             NEEDED_INVOCATIONS,
         ),
@@ -309,7 +308,7 @@ fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
             NEEDED_WORKGROUP_BYTES,
         ),
         (
-            "storage buffers a kernel",
+            "storage buffers per kernel",
             limits.max_storage_buffers_per_shader_stage,
             NEEDED_STORAGE_BUFFERS,
         ),
@@ -318,7 +317,8 @@ fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
             return Err(Error::device(
                 name,
                 format!(
-                    "the adapter has {has} {what} and {needs} are needed; use another adapter or --device cpu"
+                    "the adapter has {has} {what}; expected at least {needs}; use another \
+                     adapter or the CPU"
                 ),
             ));
         }
@@ -330,7 +330,7 @@ fn remember(slot: &Mutex<Option<String>>, message: String) {
     lock(slot).get_or_insert(message);
 }
 
-/// A lock whose holder's panic does not matter: every critical section leaves its map whole.
+/// Locks a mutex, also after a panic: every critical section leaves its data consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_adapter_that_is_too_small_is_told_what_it_lacks() {
+    fn the_error_names_the_missing_limit() {
         let enough = wgpu::Limits::default();
         assert!(check_limits("a card", &enough).is_ok());
         let error = check_limits(
@@ -353,8 +353,8 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "device a card: the adapter has 4 storage buffers a kernel and 8 are needed; use another adapter or \
-             --device cpu"
+            "device a card: the adapter has 4 storage buffers per kernel; expected at least 8; use \
+             another adapter or the CPU"
         );
     }
 }

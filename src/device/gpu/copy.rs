@@ -3,13 +3,13 @@
 
 use super::kernels::{copy_vectors as vectors, copy_words as words};
 use super::{Gpu, Grid};
-use crate::device::allocator::UNIT;
+use crate::device::allocator::ALIGNMENT_BYTES;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
 impl Gpu {
     /// Records a copy of `count` elements from element `from` of `x` to element `to` of `y`. Both
-    /// start at whole words. Elements up to the next whole word are copied too.
+    /// start at whole words. The rest of the last word is copied too.
     pub(crate) fn copy_elements(
         &self,
         (x, from): (&Tensor, usize),
@@ -19,7 +19,7 @@ impl Gpu {
         let element = x.dtype().bytes();
         let bytes = (count * element).next_multiple_of(4);
         let most = (self.context.binding_limit as usize)
-            .saturating_sub(UNIT as usize)
+            .saturating_sub(ALIGNMENT_BYTES as usize)
             .max(4);
         for start in (0..bytes).step_by(most) {
             let length = most.min(bytes - start);
@@ -28,7 +28,7 @@ impl Gpu {
                 first..first + length.div_ceil(element)
             };
             let (source, target) = (elements(from), elements(to));
-            let skipped = |first: usize| first * element % UNIT as usize;
+            let skipped = |first: usize| first * element % ALIGNMENT_BYTES as usize;
             let places = [skipped(source.start), skipped(target.start), length];
             let (kernel, unit) = match places.iter().all(|place| place % 16 == 0) {
                 true => (&vectors::COPY, 16),

@@ -1,4 +1,4 @@
-//! The kernels: the expanded shaders, and what the build script reflected of them (`build.rs`).
+//! The expanded shaders and their kernels, as `build.rs` reflects them.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -34,7 +34,6 @@ pub struct Kernel {
 pub(crate) struct Binding {
     pub(crate) number: u32,
     pub(crate) name: &'static str,
-    /// Whether the kernel writes it.
     pub(crate) writes: bool,
     pub(crate) element: ElementType,
 }
@@ -64,7 +63,7 @@ impl<const N: usize> Uniform for [u32; N] {
 /// Shaders from other crates. Their indices follow those of [`SHADERS`].
 static CUSTOM: RwLock<Vec<&'static Shader>> = RwLock::new(Vec::new());
 
-/// The shader with this index, and whether it is one of this crate.
+/// The shader with this index, and whether it belongs to this crate.
 pub(crate) fn shader(index: usize) -> (&'static Shader, bool) {
     match SHADERS.get(index) {
         Some(shader) => (shader, true),
@@ -112,7 +111,7 @@ impl Kernel {
         storage.sort_by_key(|binding| binding.number);
         let shader: &'static Shader = Box::leak(Box::new(Shader {
             name,
-            // Tensors share buffers: see `buffers.rs`.
+            // Because tensors share buffers: see `buffers.rs`.
             source: wgsl
                 .replace("var<storage, read>", "var<storage, read_write>")
                 .leak(),
@@ -145,7 +144,7 @@ fn element_type(module: &wgpu::naga::Module, ty: &TypeInner) -> ElementType {
     }
 }
 
-/// The first 16 digits of SHA-256 over every expanded shader.
+/// The first 16 hexadecimal digits of the SHA-256 of all expanded shaders.
 pub fn digest() -> String {
     let mut hasher = Sha256::new();
     for shader in SHADERS {

@@ -1,21 +1,21 @@
 //! Kernel launches.
 //!
 //! A launch names the kernel, binds a tensor to each of its storage variables by name, and sets its
-//! uniform and its grid. If a tensor is larger than a binding of the adapter, the launch is cut into
-//! slices of rows, and the closure runs once per slice. Bindings start at multiples of 256 bytes, so
-//! a slice may start some elements after its binding: [`Slice::offset`] returns their number.
+//! uniform and its grid. If a tensor is larger than a binding of the adapter, the launch is cut
+//! into slices of rows, with one dispatch per slice. Bindings start at multiples of 256 bytes, so a
+//! slice may start some elements after its binding: [`Slice::offset`] returns their number.
 
 use std::ops::{Range, RangeFull};
 
 use super::Gpu;
 use super::kernels::{Binding, ElementType, Kernel, Uniform};
 use super::stream::Part;
-use crate::device::allocator::UNIT;
+use crate::device::allocator::ALIGNMENT_BYTES;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-/// Bindings start at multiples of so many bytes, as every adapter allows.
-const ALIGNMENT: usize = UNIT as usize;
+/// Bindings start at multiples of this number of bytes.
+const ALIGNMENT: usize = ALIGNMENT_BYTES as usize;
 
 /// The part of a tensor that one dispatch binds.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ impl From<Range<usize>> for Rows {
 #[derive(Clone, Copy, Debug)]
 pub enum Grid {
     Workgroups(usize),
-    /// Rounded up to workgroups of the kernel's size.
+    /// Rounded up to whole workgroups of the kernel.
     Invocations(usize),
 }
 
@@ -97,14 +97,14 @@ struct Bound<'a> {
     writes: bool,
 }
 
-/// Where slices may start.
+/// The rows at which slices may start.
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {
-    /// There is one slice.
+    /// Only at the first row: there is one slice.
     Never,
-    /// At any row; the kernel takes offsets.
+    /// At any row. The kernel takes offsets.
     Rows,
-    /// At aligned rows; all offsets are 0.
+    /// At aligned rows, so that all offsets are 0.
     Aligned,
 }
 
@@ -131,7 +131,8 @@ impl Gpu {
         }
     }
 
-    /// Cuts `rows` rows into ranges of at most `most`, so that tensors of `elements` elements per row fit a binding.
+    /// Cuts `rows` rows into ranges of at most `most` rows that fit a binding of each tensor.
+    /// `elements` are the elements per row of each tensor.
     ///
     /// # Errors
     /// `Error::Device` if a single row does not fit.
@@ -168,10 +169,10 @@ impl Gpu {
             return Ok(rows.max(1));
         }
         let count = match cut {
-            // A slice may start just before an aligned position.
+            // A binding may start up to this many bytes before its slice.
             Cut::Rows => (limit - (ALIGNMENT - 4)) / largest,
             _ => {
-                // f16 tensors are cut like f32 tensors, and start at half the bytes.
+                // Both the f32 position and half of it, the f16 position, are aligned.
                 let steps = bytes.map(|bytes| 2 * ALIGNMENT / gcd(bytes.max(1), 2 * ALIGNMENT));
                 let step = steps.max().unwrap_or(1);
                 limit / largest / step * step
@@ -181,8 +182,8 @@ impl Gpu {
             return Err(Error::device(
                 &self.context.name,
                 format!(
-                    "a kernel needs {largest} bytes of one tensor at once and the adapter binds {limit}; use smaller \
-                     images or layers, or another device"
+                    "a row of a tensor has {largest} bytes and the adapter binds {limit}; use \
+                     smaller images or layers, or another device"
                 ),
             ));
         }
@@ -191,14 +192,13 @@ impl Gpu {
 }
 
 impl<'a> Launch<'a> {
-    /// Computes these rows, in slices that start at any row: the kernel takes the offset of each
-    /// tensor.
+    /// Computes these rows, in slices that start at any row. The kernel takes offsets.
     pub fn rows(mut self, rows: impl Into<Rows>) -> Self {
         (self.rows, self.cut) = (rows.into().0, Cut::Rows);
         self
     }
 
-    /// Computes `elements` elements, in slices that start at aligned elements: there are no offsets.
+    /// Computes `elements` elements, in slices that start at aligned elements, without offsets.
     pub fn elements(mut self, elements: usize) -> Self {
         (self.rows, self.cut) = (0..elements, Cut::Aligned);
         self
@@ -231,7 +231,7 @@ impl<'a> Launch<'a> {
     ///
     /// # Errors
     /// `Error::Device` if one row is larger than a binding. `Error::Shape` if a binding is missing,
-    /// unknown or of another type: a mistake in the launch, not in the arguments of an operation.
+    /// unknown or of another type, which is an error in the launch and not in its tensors.
     pub fn run<P: Uniform>(self, slice: impl Fn(&Slice<'_>) -> (P, Grid)) -> Result<()> {
         let half = self.bound.iter().any(|b| b.tensor.dtype() == DType::F16);
         let kernel = self.kernel.f16.filter(|_| half).unwrap_or(self.kernel);
@@ -269,7 +269,7 @@ impl<'a> Launch<'a> {
                 offsets: &offsets,
             });
             params.words(&mut words).ok_or_else(|| {
-                Error::shape(kernel.name, "a size of the launch takes more than 32 bits")
+                Error::shape(kernel.name, "a size exceeds 32 bits; use a smaller batch")
             })?;
             let size: u32 = kernel.workgroup_size.iter().product();
             let workgroups = match grid {
@@ -277,7 +277,8 @@ impl<'a> Launch<'a> {
                 Grid::Invocations(count) => count.div_ceil(size as usize),
             };
             if 4 * words.len() != kernel.params {
-                let message = "the launch fills the uniform of another kernel";
+                let (given, expected) = (words.len(), kernel.params / 4);
+                let message = format!("the uniform has {given} words; expected {expected}");
                 return Err(Error::shape(kernel.name, message));
             }
             self.gpu
@@ -315,7 +316,7 @@ impl<'a> Launch<'a> {
             };
             if !fits || *writes != b.writes {
                 return wrong(format!(
-                    "{name} is {element:?} and written: {writes}; it is bound to {:?}, written: {}",
+                    "{name} is bound to {:?}, written: {}; expected {element:?}, written: {writes}",
                     b.tensor, b.writes
                 ));
             }
@@ -324,14 +325,14 @@ impl<'a> Launch<'a> {
         Ok(bound)
     }
 
-    /// The part of the buffer that holds `elements`, and the number of elements before them.
+    /// The aligned part of the buffer around `elements`, and the number of elements before them.
     fn part(&self, b: &Bound<'_>, elements: Range<usize>) -> Result<(Part, usize)> {
         let size = b.tensor.dtype().bytes();
         let skipped = elements.start % (ALIGNMENT / size);
         let whole = self.gpu.storage(b.tensor)?.whole();
         let part = Part {
             offset: whole.offset + ((elements.start - skipped) * size) as u64,
-            // Padded to whole vec4s.
+            // A whole number of vec4s.
             size: (((elements.len() + skipped) * size) as u64)
                 .next_multiple_of(16)
                 .max(16),
@@ -341,7 +342,7 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// Bytes per element for cutting: f16 counts like f32, so that both are cut alike.
+/// Bytes per element when rows are cut. f16 counts like f32, so both are cut at the same rows.
 fn row_bytes(dtype: DType) -> usize {
     match dtype {
         DType::U8 => 1,

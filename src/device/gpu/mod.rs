@@ -31,17 +31,18 @@ pub use stream::StreamCounts;
 pub use timestamps::TimedKernel;
 use variants::{ShapeClass, Variant, VariantTable};
 
-/// A graphics processor as a device. Clones are handles to the same adapter and memory.
+/// A GPU as a device. Clones are handles to the same adapter and memory.
 #[derive(Clone)]
 pub struct Gpu {
     context: Arc<Context>,
 }
 
 impl Gpu {
-    /// Opens an adapter, and waits for it.
+    /// Opens an adapter and waits until it is ready.
     ///
     /// # Errors
-    /// `Error::Device` if there is no such adapter, if it is too small, or if it cannot be opened.
+    /// `Error::Device` if there is no such adapter, if its limits are too small, or if it cannot be
+    /// opened.
     pub fn open(options: GpuOptions) -> Result<Self> {
         pollster::block_on(Self::open_async(options))
     }
@@ -102,8 +103,8 @@ impl Gpu {
         *lock(&self.context.table) = table;
     }
 
-    /// The variant that the table in use selects for `class`. `available` lists the variants of the
-    /// operation, each with the elements of the result in whole tiles.
+    /// The variant that the table selects for `class`. `available` lists the variants of the
+    /// operation, each with the number of elements of the result, padded to whole tiles.
     pub(crate) fn choose(&self, class: &ShapeClass, available: &[(Variant, usize)]) -> Variant {
         lock(&self.context.table).choose(class, available)
     }
@@ -114,7 +115,7 @@ impl Gpu {
         if dtype == DType::F16 && !self.context.has_f16 {
             return Err(Error::device(
                 &self.context.name,
-                "its kernels cannot read and write f16 (no SHADER_F16); use f32 (--precision f32), or another device",
+                "the adapter has no f16 (SHADER_F16); use f32 or another device",
             ));
         }
         let storage = GpuStorage::allocate(&self.context, len * dtype.bytes())?;
@@ -136,7 +137,7 @@ impl Gpu {
         Ok(x)
     }
 
-    /// A tensor of host structs, as words.
+    /// Copies host structs to a tensor of 32-bit words.
     ///
     /// # Errors
     /// `Error::Device` if memory is short.
@@ -155,7 +156,7 @@ impl Gpu {
         match x.storage() {
             Storage::Gpu(storage) if storage.is_on(&self.context) => Ok(storage),
             _ => {
-                let message = format!("a tensor is not on {}; copy it there", self.context.name);
+                let message = format!("a tensor is not on {}; copy it first", self.context.name);
                 Err(Error::shape("", message))
             }
         }

@@ -1,4 +1,4 @@
-//! Times of kernels and copies on the adapter's own clock, from timestamp queries around each.
+//! Times of kernels and copies by the adapter's clock, from timestamp queries.
 
 use super::buffers::Buffer;
 use super::context::{Context, lock};
@@ -8,23 +8,23 @@ use super::{Gpu, Result};
 use crate::device::memory::next_storage_id;
 use std::sync::Arc;
 
-/// Timestamps of one query set: as many as wgpu allows.
+/// Timestamps per query set.
 const QUERIES: u32 = wgpu::QUERY_SET_MAX_QUERIES;
 
-/// One dispatch or copy, in seconds on the adapter's clock, which begins anywhere.
+/// The interval of a dispatch or copy, in seconds since the first one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimedKernel {
-    /// The number given to [`Device::record`] before it was recorded.
+    /// The call that [`Gpu::name_call`] set.
     pub call: usize,
-    /// The shader and its entry point, or what the copy is.
+    /// The shader and its entry point, or the kind of copy.
     pub name: String,
     pub start: f64,
     pub end: f64,
 }
 
-/// The timestamps of what is recorded, in the order of recording.
+/// The timestamps of dispatches and copies, in the order of recording.
 pub(crate) struct Timing {
-    /// Whether copies can be timed as well: the adapter then writes timestamps outside passes.
+    /// Whether copies are timed too, which requires timestamps outside passes.
     copies: bool,
     call: usize,
     sets: Vec<wgpu::QuerySet>,
@@ -41,7 +41,7 @@ impl Timing {
         }
     }
 
-    /// A place for the two timestamps of the next kernel, whose name is `name`.
+    /// The query set and the indices of the two timestamps of the next kernel, named `name`.
     pub(crate) fn next(
         &mut self,
         device: &wgpu::Device,
@@ -57,11 +57,11 @@ impl Timing {
                 }));
         }
         self.recorded.push((self.call, name));
-        let set = self.sets.last().expect("the first kernel made one");
+        let set = self.sets.last().expect("the first kernel created one");
         (set.clone(), [first, first + 1])
     }
 
-    /// As [`Timing::next`], for a copy; none where the adapter cannot time it.
+    /// As [`Timing::next`], for a copy. `None` if the adapter cannot time copies.
     pub(crate) fn next_copy(
         &mut self,
         device: &wgpu::Device,
@@ -72,7 +72,7 @@ impl Timing {
 }
 
 impl Gpu {
-    /// Whether the adapter can tell when a kernel began and ended.
+    /// Whether the adapter can measure when a kernel starts and ends.
     pub fn has_timestamps(&self) -> bool {
         self.context
             .device
@@ -80,7 +80,7 @@ impl Gpu {
             .contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
-    /// Times every kernel from now on, each in a pass of its own; does nothing where the adapter has no timestamps.
+    /// Times every kernel from now on, each in a pass of its own. Has no effect without timestamps.
     pub fn start_timing(&self) {
         if self.has_timestamps() {
             let timing = Timing::new(self.context.device.features());
@@ -88,17 +88,17 @@ impl Gpu {
         }
     }
 
-    /// Says to which call what is recorded next belongs.
+    /// Assigns the kernels that are recorded from now on to `call`.
     pub fn name_call(&self, call: usize) {
         if let Some(timing) = lock(&self.context.stream).timing() {
             timing.call = call;
         }
     }
 
-    /// Ends the timing, waits for the kernels, and returns them in the order of their recording.
+    /// Ends the timing, waits for the kernels, and returns them in the order of recording.
     ///
     /// # Errors
-    /// `Error::Device` where the adapter was lost.
+    /// `Error::Device` if the adapter was lost.
     pub fn stop_timing(&self) -> Result<Vec<TimedKernel>> {
         let timing = lock(&self.context.stream).set_timing(None);
         match timing {
@@ -109,9 +109,9 @@ impl Gpu {
 }
 
 fn resolve(context: &Arc<Context>, timing: Timing) -> Result<Vec<TimedKernel>> {
-    const STAMP: u64 = 8;
+    let bytes = |stamps: u32| u64::from(stamps) * size_of::<u64>() as u64;
     let stamps = 2 * timing.recorded.len() as u32;
-    let size = timing.sets.len() as u64 * STAMP * u64::from(QUERIES);
+    let size = timing.sets.len() as u64 * bytes(QUERIES);
     let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
     let resolved = Part {
         buffer: Buffer {
@@ -123,12 +123,12 @@ fn resolve(context: &Arc<Context>, timing: Timing) -> Result<Vec<TimedKernel>> {
     };
     for (set, first) in timing.sets.iter().zip((0..).step_by(QUERIES as usize)) {
         let count = (stamps - first).min(QUERIES);
-        context.resolve(set, count, &resolved.buffer.raw, STAMP * u64::from(first));
+        context.resolve(set, count, &resolved.buffer.raw, bytes(first));
     }
-    let readback = GpuReadback::start(context, &resolved, (STAMP * u64::from(stamps)) as usize)?;
+    let readback = GpuReadback::start(context, &resolved, bytes(stamps) as usize)?;
     let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&readback.wait()?);
     let period = f64::from(context.queue.get_timestamp_period()) * 1e-9;
-    // From the first one on, so that no digits are lost.
+    // Relative to the first timestamp, so that f64 keeps all digits.
     let origin = ticks.iter().copied().min().unwrap_or(0);
     let seconds = |ticks: u64| (ticks - origin) as f64 * period;
     let kernels = timing.recorded.iter().zip(ticks.chunks_exact(2));

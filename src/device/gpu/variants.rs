@@ -1,4 +1,4 @@
-//! The variants that products and convolutions come in on a GPU, and the table that picks one for each shape.
+//! The variants of products and convolutions on a GPU, and the table that selects one per shape.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A tiling of a kernel, named as in the shaders. Not every operation has each.
+/// A tiling of a kernel. Not every operation has all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Variant {
-    /// Registers alone; every operation has it.
+    /// Tiles in registers only. Every operation has this variant.
     Plain,
     /// Tiles in workgroup memory.
     Staged,
@@ -40,7 +40,7 @@ impl FromStr for Variant {
         let found = Variant::ALL.into_iter().find(|v| v.name() == word);
         found.ok_or_else(|| {
             let known = Variant::ALL.map(Variant::name).join(", ");
-            format!("unknown variant '{word}'; expected one of {known}")
+            format!("unknown variant '{word}'; expected one of: {known}")
         })
     }
 }
@@ -78,7 +78,7 @@ impl Operation {
         Operation::Conv2dDw,
     ];
 
-    /// As the method of the vocabulary is named.
+    /// The name of the operation, as in [`crate::device::Op::NAME`].
     pub fn name(self) -> &'static str {
         match self {
             Operation::Gemm => "gemm",
@@ -97,31 +97,32 @@ impl Operation {
     }
 }
 
-/// The largest size that is told apart from larger ones.
+/// Larger sizes belong to the class of this size.
 pub const LARGEST_CLASS: usize = 1024;
 
-/// The largest power of two that is not above `size`, nor above [`LARGEST_CLASS`].
+/// The largest power of two that is at most `size` and at most [`LARGEST_CLASS`].
 fn class_of(size: usize) -> u32 {
     1 << size.clamp(1, LARGEST_CLASS).ilog2()
 }
 
-/// Shapes that are taken to want the same variant: an operation, with its sizes rounded down to powers of two. The
-/// number of images of a convolution is not among them, so that what was measured on a few holds for a batch.
+/// A class of shapes that use the same variant: an operation with its sizes, rounded down to powers
+/// of two. The number of images of a convolution does not count, so a measurement with few images
+/// is valid for a batch.
 ///
-/// Written `gemm MxNxK`, or `conv2d 3x3/1 OxPxC`: kernel, stride, and the convolution's output channels, output pixels
-/// of an image and input channels, for its gradients too.
+/// The text form is `gemm MxNxK`, or `conv2d 3x3/1 OxPxC` with the kernel, the stride, the output
+/// channels, the output pixels per image and the input channels; also for the gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ShapeClass {
     operation: Operation,
-    /// Height and width; zero where there is none.
+    /// Height and width, or zeros for products.
     kernel: [u32; 2],
     stride: u32,
     sizes: [u32; 3],
 }
 
 impl ShapeClass {
-    /// A product `[M, K] [K, N]`: gemm, or linear with N outputs.
+    /// The class of a product `[M, K] [K, N]`.
     pub fn product(operation: Operation, [m, n, k]: [usize; 3]) -> Self {
         ShapeClass {
             operation,
@@ -131,8 +132,8 @@ impl ShapeClass {
         }
     }
 
-    /// A convolution or one of its gradients: the kernel's height and width, the stride, and the
-    /// output channels, output pixels of one image and input channels.
+    /// The class of a convolution or one of its gradients. The kernel is height and width; the
+    /// sizes are output channels, output pixels per image and input channels.
     pub fn convolution(
         operation: Operation,
         kernel: [usize; 2],
@@ -165,7 +166,7 @@ impl FromStr for ShapeClass {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let unreadable =
-            || format!("'{text}' is no class of shapes such as 'conv2d 3x3/1 64x1024x64'");
+            || format!("'{text}' is not a class of shapes, such as 'conv2d 3x3/1 64x1024x64'");
         let numbers = |words: &str| -> Option<Vec<u32>> {
             words.split('x').map(|word| word.parse().ok()).collect()
         };
@@ -209,17 +210,18 @@ impl TryFrom<String> for ShapeClass {
     }
 }
 
-/// What a table was made for: another adapter, driver or set of shaders may want another, and gives other bits.
+/// The adapter, driver and shaders that a table was measured on. With others, another table may be
+/// faster, and results may differ in rounding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableKey {
     pub adapter: String,
     pub driver: String,
-    /// SHA-256 over the expanded shaders, its first 16 digits.
+    /// See [`super::kernels::digest`].
     pub shaders: String,
 }
 
 impl TableKey {
-    /// What differs, as `driver: theirs, now ours`; none where nothing does.
+    /// The differences, in the form `driver: OLD, now NEW`, if there are any.
     pub fn difference(&self, now: &TableKey) -> Option<String> {
         let parts = [
             ("adapter", &self.adapter, &now.adapter),
@@ -235,23 +237,23 @@ impl TableKey {
     }
 }
 
-/// Which variant a shape runs: the one measured for its class, else the one with the lowest cost.
+/// Selects variants: the one measured for the class, otherwise the one of lowest cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VariantTable {
-    /// Where it comes from, in words.
+    /// The origin of the table, for messages.
     pub source: String,
     #[serde(flatten)]
     pub key: TableKey,
-    /// Time for each element of a result padded to whole tiles, beside that of the other variants. A variant that is
-    /// not here is taken by a class alone.
+    /// Relative time per element of the result, padded to whole tiles. A variant without cost runs
+    /// only for the classes that name it.
     pub cost: BTreeMap<Variant, u32>,
-    /// What was measured.
+    /// The fastest measured variants.
     #[serde(default)]
     pub classes: BTreeMap<ShapeClass, Variant>,
 }
 
 impl VariantTable {
-    /// The table that ships, for the adapter of `key`.
+    /// The built-in table for the adapter of `key`.
     pub fn shipped(key: TableKey) -> Self {
         let file = shipped();
         let entry = file.adapter.iter().find(|entry| entry.covers(&key.adapter));
@@ -270,7 +272,7 @@ impl VariantTable {
         }
     }
 
-    /// The table that takes `variant` wherever an operation has it.
+    /// The table that selects `variant` for every operation that has it.
     pub fn only(variant: Variant, key: TableKey) -> Self {
         VariantTable {
             source: format!("{variant} alone"),
@@ -280,25 +282,25 @@ impl VariantTable {
         }
     }
 
-    /// Whether the table that ships was made for the adapter of this name, so that nothing need be tuned there.
+    /// Whether there is a built-in table for this adapter, so that it needs no tuning.
     pub fn ships_for(adapter: &str) -> bool {
         shipped().adapter.iter().any(|entry| entry.covers(adapter))
     }
 
-    /// The variant of `class`, out of those that there are, each with the elements of the result padded to its tiles;
-    /// plain where the table says nothing.
-    pub fn choose(&self, class: &ShapeClass, there: &[(Variant, usize)]) -> Variant {
+    /// The variant of `class` among `available`, each with the number of elements of the result,
+    /// padded to its tiles. `Plain` if the table has neither the class nor costs.
+    pub fn choose(&self, class: &ShapeClass, available: &[(Variant, usize)]) -> Variant {
         let measured = self.classes.get(class);
-        if let Some(&variant) = measured.filter(|v| there.iter().any(|(own, _)| own == *v)) {
+        if let Some(&variant) = measured.filter(|v| available.iter().any(|(own, _)| own == *v)) {
             return variant;
         }
-        let costs = there
+        let costs = available
             .iter()
             .filter_map(|&(v, elements)| Some((*self.cost.get(&v)? as usize * elements, v)));
         costs.min().map_or(Variant::Plain, |(_, variant)| variant)
     }
 
-    /// Where it comes from, and what of it was measured.
+    /// The origin of the table and the number of measured classes.
     pub fn summary(&self) -> String {
         match self.classes.len() {
             0 => self.source.clone(),
@@ -306,25 +308,25 @@ impl VariantTable {
         }
     }
 
-    /// As a file has it.
+    /// The table as TOML.
     ///
     /// # Errors
-    /// What the writer says; there is nothing in a table that TOML has not.
+    /// The message of the TOML writer.
     pub fn to_toml(&self) -> Result<String, String> {
         toml::to_string_pretty(self).map_err(|e| e.to_string())
     }
 
-    /// Reads what [`VariantTable::to_toml`] wrote.
+    /// Reads the output of [`VariantTable::to_toml`].
     ///
     /// # Errors
-    /// What is wrong, in a line.
+    /// A message of one line.
     pub fn from_toml(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
         toml::from_str(text).map_err(|e| e.message().to_string())
     }
 }
 
-/// The file of the tables that ship.
+/// The file `variants.toml`.
 #[derive(Deserialize)]
 struct Shipped {
     adapter: Vec<ShippedFor>,
@@ -333,7 +335,7 @@ struct Shipped {
 
 #[derive(Deserialize)]
 struct ShippedFor {
-    /// A part of the adapter's name.
+    /// A part of the adapter's name. Case is ignored.
     name: String,
     cost: BTreeMap<Variant, u32>,
 }
@@ -350,7 +352,7 @@ impl ShippedFor {
 }
 
 fn shipped() -> Shipped {
-    toml::from_str(include_str!("variants.toml")).expect("a test reads the file")
+    toml::from_str(include_str!("variants.toml")).expect("the tests parse variants.toml")
 }
 
 #[cfg(test)]
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_that_ship_name_what_they_are_for() {
+    fn built_in_tables_name_their_adapter() {
         for (adapter, covered, source) in [
             (
                 "llvmpipe (LLVM 15.0.6, 256 bits)",
@@ -392,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_between_two_powers_of_two_are_one_class() {
+    fn sizes_between_two_powers_of_two_form_one_class() {
         assert_eq!(class(32).to_string(), "conv2d_dx 3x3/1 64x1024x64");
         assert_eq!(class(32), class(33));
         assert_ne!(class(32), class(16));
@@ -400,12 +402,12 @@ mod tests {
         assert_eq!(
             product([1, 700, 70_000]).to_string(),
             "gemm 1x512x1024",
-            "all sizes from 1024 on are one"
+            "sizes from 1024 on form one class"
         );
     }
 
     #[test]
-    fn a_class_is_read_as_it_is_written() {
+    fn the_text_of_a_class_parses_to_the_class() {
         for class in [class(8), ShapeClass::product(Operation::Linear, [5, 6, 7])] {
             assert_eq!(class.to_string().parse(), Ok(class));
         }
@@ -426,20 +428,20 @@ mod tests {
     }
 
     #[test]
-    fn a_class_goes_before_costs_and_both_before_plain() {
+    fn a_class_overrides_costs_and_costs_override_plain() {
         let mut table = VariantTable::only(Variant::Staged, key("a card"));
         let (known, other) = (class(8), class(16));
         table.classes.insert(known, Variant::Plain);
         let both = [(Variant::Plain, 30), (Variant::Staged, 10)];
         assert_eq!(table.choose(&known, &both), Variant::Plain);
         assert_eq!(table.choose(&other, &both), Variant::Staged);
-        // A cost counts per element of the padded result.
+        // Costs are multiplied by the elements of the padded result.
         table.cost.insert(Variant::Plain, 3);
         table.cost.insert(Variant::Staged, 8);
         assert_eq!(table.choose(&other, &both), Variant::Staged);
         table.cost.insert(Variant::Staged, 10);
         assert_eq!(table.choose(&other, &both), Variant::Plain);
-        // A variant that the operation does not have is not taken.
+        // A variant that the operation does not have is not selected.
         table.classes.insert(known, Variant::Staged);
         assert_eq!(table.choose(&known, &both[..1]), Variant::Plain);
         table.cost.remove(&Variant::Plain);
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_read_as_it_is_written_and_a_wrong_one_is_told() {
+    fn a_table_survives_toml_and_an_invalid_one_is_an_error() {
         let mut table = VariantTable::shipped(key("llvmpipe"));
         table.classes.insert(class(8), Variant::Staged);
         let text = table.to_toml().unwrap();

@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 impl RunOn<Cpu> for AttackStep<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<Tensor> {
         let (x, dx, clean) = (cpu.read(self.x)?, cpu.read(self.dx)?, cpu.read(self.clean)?);
-        let mut y = cpu.take(x.len());
+        let mut y = cpu.allocate(x.len());
         for_chunks(&mut y, CHUNK, |i, part| {
             let range = i * CHUNK..i * CHUNK + part.len();
             let inputs = x[range.clone()]

@@ -168,7 +168,7 @@ impl RunOn<Cpu> for BatchNormStatistics<'_> {
                 );
             },
         );
-        let (mut mean, mut variance) = (cpu.take(batch.c), cpu.take(batch.c));
+        let (mut mean, mut variance) = (cpu.allocate(batch.c), cpu.allocate(batch.c));
         for (channel, [sum, squares]) in sums.into_iter().enumerate() {
             let offset = sum / batch.count();
             mean[channel] = (f64::from(center[channel]) + offset) as f32;
@@ -353,7 +353,7 @@ impl RunOn<Cpu> for BatchNorm<'_> {
         let activation = activation.as_ref().map(|shortcut| shortcut.values());
         let normalization = Normalization::new(cpu, self.norm, plane, activation)?;
         let stored = cpu.read_activations(x)?;
-        let mut y = cpu.take_activations(x.len(), x.dtype());
+        let mut y = cpu.allocate_activations(x.len(), x.dtype());
         y.for_chunks(c * plane, |image, part| {
             let start = image * c * plane;
             stored.values().with(start..start + part.len(), |x| {
@@ -448,7 +448,7 @@ impl Backward {
 
     fn gradients(self, cpu: &Cpu, dx: Tensor) -> BatchNormGradients {
         let c = self.batch.c;
-        let (mut dgamma, mut dbeta) = (cpu.take(c), cpu.take(c));
+        let (mut dgamma, mut dbeta) = (cpu.allocate(c), cpu.allocate(c));
         for (channel, [sum_dy, sum_dy_xhat]) in self.sums.into_iter().enumerate() {
             (dbeta[channel], dgamma[channel]) = (sum_dy as f32, sum_dy_xhat as f32);
         }
@@ -476,7 +476,7 @@ impl RunOn<Cpu> for BatchNormBackward<'_> {
         }
         let stored_x = cpu.read_activations(x)?;
         let inputs = [stored_dy.values(), stored_x.values()];
-        let mut dx = cpu.take_activations(x.len(), x.dtype());
+        let mut dx = cpu.allocate_activations(x.len(), x.dtype());
         dx.for_chunks(backward.image(), |image, part| {
             let start = image * part.len();
             with_both(inputs, start..start + part.len(), |dy, x| {
@@ -513,7 +513,7 @@ impl RunOn<Cpu> for BatchNormDx<'_> {
                 },
             );
         };
-        let mut dx = cpu.take_activations(self.dy.len(), self.dy.dtype());
+        let mut dx = cpu.allocate_activations(self.dy.len(), self.dy.dtype());
         dx.for_chunks(batch.c * batch.plane, |image, dx| {
             let start = image * dx.len();
             let range = start..start + dx.len();

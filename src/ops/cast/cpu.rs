@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 impl RunOn<Cpu> for Cast<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<Tensor> {
         let stored = cpu.read_activations(self.x)?;
-        let mut y = cpu.take_activations(self.x.len(), self.dtype);
+        let mut y = cpu.allocate_activations(self.x.len(), self.dtype);
         y.for_chunks(CHUNK, |i, part| {
             let range = i * CHUNK..i * CHUNK + part.len();
             stored.values().with(range, |x| part.copy_from_slice(x));

@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 impl RunOn<Cpu> for ColorTransforms<'_> {
     fn run(&self, cpu: &Cpu, [_, _, h, w]: [usize; 4]) -> Result<Tensor> {
         let source = cpu.read(self.x)?;
-        let mut y = cpu.take(source.len());
+        let mut y = cpu.allocate(source.len());
         y.copy_from_slice(&source);
         for_chunks(&mut y, 3 * h * w, |index, image| {
             let (red, rest) = image.split_at_mut(h * w);

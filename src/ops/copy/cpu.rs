@@ -20,7 +20,7 @@ impl RunOn<Cpu> for Copy<'_> {
 
 impl RunOn<Cpu> for Concat<'_> {
     fn run(&self, cpu: &Cpu, rows: usize) -> Result<Tensor> {
-        let mut y = cpu.take(self.a.len() + self.b.len());
+        let mut y = cpu.allocate(self.a.len() + self.b.len());
         let (first, second) = y.split_at_mut(self.a.len());
         first.copy_from_slice(&cpu.read(self.a)?);
         second.copy_from_slice(&cpu.read(self.b)?);
@@ -30,7 +30,7 @@ impl RunOn<Cpu> for Concat<'_> {
 
 impl RunOn<Cpu> for Slice<'_> {
     fn run(&self, cpu: &Cpu, row: usize) -> Result<Tensor> {
-        let mut y = cpu.take(self.count * row);
+        let mut y = cpu.allocate(self.count * row);
         y.copy_from_slice(&cpu.read(self.x)?[self.start * row..][..self.count * row]);
         Ok(cpu.floats(&self.shape(), y))
     }

@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 impl RunOn<Cpu> for CrossEntropy<'_> {
     fn run(&self, cpu: &Cpu, [n, classes]: [usize; 2]) -> Result<RowLoss> {
         let (logits, labels) = (cpu.read(self.logits)?, cpu.read_u32(self.labels)?);
-        let mut log_sum_exp = cpu.take(n);
+        let mut log_sum_exp = cpu.allocate(n);
         let mut total = 0.0;
         let rows = logits.chunks(classes).zip(labels.iter());
         for (lse, (row, &label)) in log_sum_exp.iter_mut().zip(rows) {
@@ -31,7 +31,7 @@ impl RunOn<Cpu> for CrossEntropyBackward<'_> {
         let factor = cpu.read(self.dloss)?[0] / n as f32;
         let (logits, labels) = (cpu.read(self.logits)?, cpu.read_u32(self.labels)?);
         let log_sum_exp = cpu.read(self.log_sum_exp)?;
-        let mut dlogits = cpu.take(n * classes);
+        let mut dlogits = cpu.allocate(n * classes);
         for_chunks(&mut dlogits, classes, |row, part| {
             let logits = &logits[row * classes..][..classes];
             for (class, (d, &x)) in part.iter_mut().zip(logits).enumerate() {

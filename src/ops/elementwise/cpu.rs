@@ -15,7 +15,7 @@ fn range<T>(i: usize, part: &[T]) -> Range<usize> {
 
 /// `y = f(x)`
 fn map(cpu: &Cpu, x: &Tensor, f: impl Fn(f32) -> f32 + Sync + Send) -> Result<Tensor> {
-    let mut y = cpu.take_activations(x.len(), x.dtype());
+    let mut y = cpu.allocate_activations(x.len(), x.dtype());
     let stored = cpu.read_activations(x)?;
     let values = stored.values();
     y.for_chunks(CHUNK, |i, y| {
@@ -33,7 +33,7 @@ fn zip(
     b: &Tensor,
     f: impl Fn(f32, f32) -> f32 + Sync + Send,
 ) -> Result<Tensor> {
-    let mut y = cpu.take_activations(a.len(), a.dtype());
+    let mut y = cpu.allocate_activations(a.len(), a.dtype());
     let (left, right) = (cpu.read_activations(a)?, cpu.read_activations(b)?);
     let (left, right) = (left.values(), right.values());
     y.for_chunks(CHUNK, |i, y| {
@@ -107,7 +107,7 @@ impl RunOn<Cpu> for Accumulate<'_> {
 
 impl RunOn<Cpu> for Broadcast<'_> {
     fn run(&self, cpu: &Cpu, len: usize) -> Result<Tensor> {
-        let mut y = cpu.take(len);
+        let mut y = cpu.allocate(len);
         y.fill(cpu.read(self.value)?[0]);
         Ok(cpu.floats(self.shape, y))
     }

@@ -66,7 +66,7 @@ fn product(
     let bias = bias.map(|bias| cpu.read(bias)).transpose()?;
     let (a_values, b_values) = (cpu.read(a.x)?, cpu.read(b.x)?);
     let (a, b) = (view(&a_values, a), view(&b_values, b));
-    let mut c = cpu.take(m * n);
+    let mut c = cpu.allocate(m * n);
     for_tiles(&mut c, [m, n], |[row, column], tile, width| {
         let accumulate = match &bias {
             None => Accumulate::Overwrite,

@@ -27,7 +27,7 @@ impl RunOn<Cpu> for GatherImages<'_> {
 impl RunOn<Cpu> for Normalize<'_> {
     fn run(&self, cpu: &Cpu, [_, _, h, w]: [usize; 4]) -> Result<Tensor> {
         let source = cpu.read(self.x)?;
-        let mut y = cpu.take(source.len());
+        let mut y = cpu.allocate(source.len());
         for_chunks(&mut y, h * w, |plane, pixels| {
             let (mean, std) = (self.mean[plane % 3], self.std[plane % 3]);
             for (pixel, value) in pixels.iter_mut().zip(&source[plane * h * w..]) {
@@ -42,7 +42,7 @@ impl RunOn<Cpu> for PaddedCrops<'_> {
     fn run(&self, cpu: &Cpu, [_, c, h, w]: [usize; 4]) -> Result<Tensor> {
         let padding = self.padding;
         let source = cpu.read(self.x)?;
-        let mut y = cpu.take(source.len());
+        let mut y = cpu.allocate(source.len());
         for_chunks(&mut y, c * h * w, |image, pixels| {
             let crop = self.crops[image];
             for (row, line) in pixels.chunks_exact_mut(w.max(1)).enumerate() {
@@ -68,7 +68,7 @@ impl RunOn<Cpu> for PaddedCrops<'_> {
 impl RunOn<Cpu> for Rotate90<'_> {
     fn run(&self, cpu: &Cpu, [_, c, size, _]: [usize; 4]) -> Result<Tensor> {
         let source = cpu.read(self.x)?;
-        let mut y = cpu.take(source.len());
+        let mut y = cpu.allocate(source.len());
         for_chunks(&mut y, size * size, |plane, pixels| {
             let from = &source[plane * size * size..][..size * size];
             let last = size.saturating_sub(1);

@@ -9,12 +9,12 @@ use crate::tensor::Tensor;
 impl RunOn<Cpu> for L2Normalize<'_> {
     fn run(&self, cpu: &Cpu, [n, d]: [usize; 2]) -> Result<Normalized> {
         let x = cpu.read(self.x)?;
-        let mut norm = cpu.take(n);
+        let mut norm = cpu.allocate(n);
         for_chunks(&mut norm, 1, |i, norm| {
             let square: f64 = x[i * d..][..d].iter().map(|&x| f64::from(x).powi(2)).sum();
             norm[0] = (square.sqrt() as f32).max(self.eps);
         });
-        let mut y = cpu.take(n * d);
+        let mut y = cpu.allocate(n * d);
         for_chunks(&mut y, d, |i, y| {
             let x = &x[i * d..][..d];
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = x / norm[i]);
@@ -30,7 +30,7 @@ impl RunOn<Cpu> for L2NormalizeBackward<'_> {
     fn run(&self, cpu: &Cpu, [n, d]: [usize; 2]) -> Result<Tensor> {
         let (dy, y) = (cpu.read(self.dy)?, cpu.read(&self.forward.y)?);
         let norm = cpu.read(&self.forward.norm)?;
-        let mut dx = cpu.take(n * d);
+        let mut dx = cpu.allocate(n * d);
         for_chunks(&mut dx, d, |i, dx| {
             let (dy, y) = (&dy[i * d..][..d], &y[i * d..][..d]);
             let products = dy.iter().zip(y);

@@ -120,7 +120,7 @@ impl RunOn<Cpu> for NtXent<'_> {
             });
             state
         });
-        let mut log_sum_exp = cpu.take(n);
+        let mut log_sum_exp = cpu.allocate(n);
         let mut total = 0.0;
         for (lse, row) in log_sum_exp.iter_mut().zip(blocks.iter().flatten()) {
             let exact = f64::from(row.max) + row.sum.ln();
@@ -140,7 +140,7 @@ impl RunOn<Cpu> for NtXentBackward<'_> {
         let factor = cpu.read(self.dloss)?[0] / (n as f32 * temperature);
         let lse = cpu.read(self.log_sum_exp)?;
         let z = cpu.read(self.z)?;
-        let mut dz = cpu.take(n * d);
+        let mut dz = cpu.allocate(n * d);
         let block_rows = parallel::rows_at_a_time(n);
         parallel::for_chunks(&mut dz, block_rows * d, |block, dz| {
             let first = block * block_rows;

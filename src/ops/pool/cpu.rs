@@ -45,7 +45,7 @@ impl RunOn<Cpu> for MaxPool2d<'_> {
                     .collect::<Vec<_>>()
             })
         });
-        let mut y = cpu.take_activations(n * c * oh * ow, self.x.dtype());
+        let mut y = cpu.allocate_activations(n * c * oh * ow, self.x.dtype());
         y.for_chunks(oh * ow, |plane, y| {
             let found = y.iter_mut().zip(&planes[plane]);
             found.for_each(|(y, &(value, _))| *y = value);
@@ -62,7 +62,7 @@ impl RunOn<Cpu> for MaxPool2d<'_> {
 impl RunOn<Cpu> for MaxPool2dBackward<'_> {
     fn run(&self, cpu: &Cpu, sizes: PoolSizes) -> Result<Tensor> {
         let ([n, c, h, w], [_, _, oh, ow]) = (sizes.x, sizes.y);
-        let mut dx = cpu.take_activations(n * c * h * w, self.dy.dtype());
+        let mut dx = cpu.allocate_activations(n * c * h * w, self.dy.dtype());
         let (stored, argmax) = (cpu.read_activations(self.dy)?, cpu.read_u32(self.argmax)?);
         dx.for_chunks(h * w, |plane, dx| {
             dx.fill(0.0);
@@ -88,7 +88,7 @@ fn planes_per_task(pixels: usize) -> usize {
 impl RunOn<Cpu> for GlobalAveragePool<'_> {
     fn run(&self, cpu: &Cpu, [n, c, h, w]: [usize; 4]) -> Result<Tensor> {
         let stored = cpu.read_activations(self.x)?;
-        let mut y = cpu.take(n * c);
+        let mut y = cpu.allocate(n * c);
         let planes = planes_per_task(h * w);
         parallel::for_chunks(&mut y, planes, |task, y| {
             let start = task * planes * h * w;
@@ -104,7 +104,7 @@ impl RunOn<Cpu> for GlobalAveragePool<'_> {
 
 impl RunOn<Cpu> for GlobalAveragePoolBackward<'_> {
     fn run(&self, cpu: &Cpu, [n, c, h, w]: [usize; 4]) -> Result<Tensor> {
-        let mut dx = cpu.take_activations(n * c * h * w, self.dtype);
+        let mut dx = cpu.allocate_activations(n * c * h * w, self.dtype);
         let dy = cpu.read(self.dy)?;
         let (plane, planes) = ((h * w).max(1), planes_per_task(h * w));
         dx.for_chunks(planes * plane, |task, dx| {

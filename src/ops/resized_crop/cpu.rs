@@ -16,7 +16,7 @@ impl RunOn<Cpu> for ResizedCrops<'_> {
     fn run(&self, cpu: &Cpu, CropSizes { c, h, w }: CropSizes) -> Result<Tensor> {
         let size = self.size;
         let source = cpu.read(self.x)?;
-        let mut y = cpu.take(self.crops.len() * c * size * size);
+        let mut y = cpu.allocate(self.crops.len() * c * size * size);
         for_chunks(&mut y, c * size * size, |index, out| {
             let crop = self.crops[index];
             let (top, left) = (crop.top as usize, crop.left as usize);

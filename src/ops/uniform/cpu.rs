@@ -11,7 +11,7 @@ impl RunOn<Cpu> for Uniform<'_> {
     fn run(&self, cpu: &Cpu, len: usize) -> Result<Tensor> {
         let (low, high) = (self.low, self.high);
         let [seed, stream] = self.key.words();
-        let mut y = cpu.take(len);
+        let mut y = cpu.allocate(len);
         // CHUNK is a multiple of 4, so a block of four words never spans two chunks.
         for_chunks(&mut y, CHUNK, |chunk, part| {
             for (i, four) in part.chunks_mut(4).enumerate() {

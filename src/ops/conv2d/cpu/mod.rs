@@ -219,7 +219,7 @@ fn convolve(
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(g);
-    let mut y = cpu.take_activations(g.n * g.o * pixels, x.dtype());
+    let mut y = cpu.allocate_activations(g.n * g.o * pixels, x.dtype());
     let block_len = images * g.o * pixels;
     let convolve_block = |y: &mut [f32], x: &[f32]| {
         let images = y.len() / (g.o * pixels);
@@ -261,7 +261,7 @@ fn input_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, w: &[f32]) -
     }
     let (k, pixels, input) = (g.c * g.kh * g.kw, g.oh * g.ow, g.c * g.h * g.w);
     let images = images_per_block(g);
-    let mut dx = cpu.take_activations(g.n * input, dy.dtype());
+    let mut dx = cpu.allocate_activations(g.n * input, dy.dtype());
     let block_dx = |dx: &mut [f32], dy: &[f32]| {
         let images = dx.len() / input;
         let width = images * pixels;
@@ -309,7 +309,7 @@ fn weight_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, x: Activati
     // The product packs a transposed right operand slowly, so the operand with fewer rows goes
     // right. The result is then transposed, which pays off if the sums are long.
     let is_transposed = k > g.o && images_per_block(g) == 1;
-    let mut partials = cpu.take(groups * g.o * k);
+    let mut partials = cpu.allocate(groups * g.o * k);
     let add_block_dw = |dw: &mut [f32], dy: &[f32], x: &[f32]| {
         let images = x.len() / input;
         let width = images * pixels;
@@ -336,7 +336,7 @@ fn weight_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, x: Activati
             });
         }
     });
-    let mut dw = cpu.take(g.o * k);
+    let mut dw = cpu.allocate(g.o * k);
     parallel::for_chunks(&mut dw, ROWS * k, |i, part| {
         let first = i * ROWS;
         part.fill(0.0);

@@ -168,7 +168,7 @@ impl Transformed {
         transform: impl Fn((Images, &[f32]), (Matrices, &mut [f32])) + Sync + Send,
     ) -> Self {
         let channels = x_images.channels;
-        let mut values = cpu.take(channels.div_ceil(block.columns) * block.len());
+        let mut values = cpu.allocate(channels.div_ceil(block.columns) * block.len());
         parallel::for_chunks(&mut values, block.len(), |i, values| {
             let first = i * block.columns;
             let part = Images {

@@ -54,7 +54,7 @@ fn convolve(
     kernel: Kernel<'_>,
     normalization: Option<&Normalization<'_>>,
 ) -> NewActivations {
-    let mut y = cpu.take_activations(layer.n * layer.output_len(), x.dtype());
+    let mut y = cpu.allocate_activations(layer.n * layer.output_len(), x.dtype());
     let finish = |start: usize, y: &mut [f32]| {
         if let Some(normalization) = normalization {
             normalization.apply(start, y);
@@ -80,7 +80,7 @@ fn convolve_by_images(
 ) {
     let tiles = layer.tiles();
     let kernels = Matrices::panels(layer.c, layer.o);
-    let mut u = cpu.take(kernels.len());
+    let mut u = cpu.allocate(kernels.len());
     let panel = Matrices::panels(layer.c, PANEL);
     parallel::for_chunks(&mut u, panel.len(), |i, u| {
         kernel.transform(i * PANEL, 0, (panel, u));
@@ -139,7 +139,7 @@ fn convolve_by_channels(
     let block_len = PANEL * layer.output[0] * layer.output[1];
     let part_len = layer.n * block_len;
     // `[block of channels, n, channel of the block, pixels]`
-    let mut parts = cpu.take(layer.o.div_ceil(PANEL) * part_len);
+    let mut parts = cpu.allocate(layer.o.div_ceil(PANEL) * part_len);
     parallel::for_chunks(&mut parts, part_len, |part, y| {
         with_scratch(
             [kernels.len(), products.len(), to.len()],

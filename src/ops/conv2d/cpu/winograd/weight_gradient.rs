@@ -21,7 +21,7 @@ pub(in crate::ops::conv2d::cpu) fn conv2d_dw(
     x: Activations<'_>,
 ) -> Buffer {
     let layer = Layer::forward(g);
-    let mut dw = cpu.take(g.o * g.c * KERNEL * KERNEL);
+    let mut dw = cpu.allocate(g.o * g.c * KERNEL * KERNEL);
     if layer.splits_images() {
         gradient_by_images(cpu, layer, dy, x, &mut dw);
     } else {
@@ -42,7 +42,7 @@ fn gradient_by_images(
     let kernels = Matrices::panels(layer.c, layer.o);
     let group = parallel::images_per_group(layer.n, kernels.len()).next_multiple_of(per_block);
     let groups = layer.n.div_ceil(group);
-    let mut partials = cpu.take(groups * kernels.len());
+    let mut partials = cpu.allocate(groups * kernels.len());
     parallel::for_chunks(&mut partials, kernels.len(), |i, du| {
         let end = ((i + 1) * group).min(layer.n);
         for block in (i * group..end).step_by(per_block) {
