@@ -3,6 +3,14 @@
 //! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and
 //! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`objectives`] and
 //! [`evaluate`] are what is done with an encoder; [`runs`] keep its records, and [`paper`] repeats the paper's experiments.
+//!
+//! A program that trains its own network on its own tensors (`examples/own_network.rs`):
+//!
+//! ```
+#![doc = include_str!("../examples/own_network.rs")]
+//! ```
+//!
+//! `examples/custom_op.rs` adds an operation from outside of the crate, with a WGSL kernel and a gradient.
 
 pub mod augment;
 pub mod autograd;

@@ -78,8 +78,12 @@ impl Kernel {
     /// The entry point `name` of `wgsl`, for an operation of another crate. It runs with the
     /// run-time checks of wgpu. Create it once, in a `LazyLock`: its memory is never freed.
     ///
+    /// All bindings are in group 0. A uniform of up to 128 bytes has number 0; the others are storage
+    /// buffers. A launch runs workgroups along one dimension: see
+    /// [`Grid`](crate::device::gpu::Grid).
+    ///
     /// # Errors
-    /// `Error::Usage` if `wgsl` is not valid or has no such entry point.
+    /// `Error::Usage` if `wgsl` is not valid, has no such entry point, or has other bindings.
     pub fn new(name: &'static str, wgsl: &str) -> Result<Kernel> {
         let invalid = |what: String| Error::usage(format!("kernel {name}: {what}"));
         let module = wgpu::naga::front::wgsl::parse_str(wgsl)
@@ -97,15 +101,21 @@ impl Kernel {
                 continue;
             };
             let ty = &module.types[variable.ty].inner;
-            match variable.space {
-                AddressSpace::Uniform => params = ty.size(module.to_ctx()) as usize,
-                AddressSpace::Storage { .. } => storage.push(Binding {
-                    number: binding.binding,
-                    name: variable.name.clone().unwrap_or_default().leak(),
+            let name = variable.name.clone().unwrap_or_default();
+            match (variable.space, binding.group, binding.binding) {
+                (AddressSpace::Uniform, 0, 0) => params = ty.size(module.to_ctx()) as usize,
+                (AddressSpace::Storage { .. }, 0, number) => storage.push(Binding {
+                    number,
+                    name: name.leak(),
                     writes: usage[handle].contains(GlobalUse::WRITE),
                     element: element_type(&module, ty),
                 }),
-                _ => {}
+                (_, group, number) => {
+                    return Err(invalid(format!(
+                        "{name} is at @group({group}) @binding({number}); expected storage buffers in group 0, and \
+                         a uniform at @group(0) @binding(0) only"
+                    )));
+                }
             }
         }
         storage.sort_by_key(|binding| binding.number);
@@ -158,3 +168,78 @@ pub fn digest() -> String {
 }
 
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::Kernel;
+    use crate::device::gpu::Grid;
+    use crate::tensor::Tensor;
+    use crate::testing::devices;
+
+    const DOUBLE: &str = "
+@group(0) @binding(0) var<uniform> count: u32;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    let i = at.y * groups.x * 64u + at.x;
+    if i < count {
+        y[i] = 2.0 * x[i];
+    }
+}
+";
+
+    static KERNEL: LazyLock<Kernel> = LazyLock::new(|| Kernel::new("doubled", DOUBLE).unwrap());
+
+    #[test]
+    fn a_kernel_of_another_crate_runs() {
+        // Several slices of small bindings, and more workgroups than an adapter runs along x.
+        for (count, device) in [
+            (40_001, devices::gpu_sliced()),
+            (64 * 70_000 + 1, devices::gpu(false)),
+        ] {
+            let gpu = device.as_gpu().unwrap();
+            let values: Vec<f32> = (0..count).map(|i| i as f32).collect();
+            let x = Tensor::from_slice(&values, &[count], &device).unwrap();
+            let y = gpu.floats(&[count]).unwrap();
+            gpu.launch(&KERNEL)
+                .elements(count)
+                .read("x", &x, 1)
+                .write("y", &y, 1)
+                .run(|slice| ([slice.rows as u32], Grid::Invocations(slice.rows)))
+                .unwrap();
+            let doubled: Vec<f32> = values.iter().map(|x| 2.0 * x).collect();
+            assert!(y.to_vec::<f32>().unwrap() == doubled, "{count} elements");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_run_is_an_error() {
+        for (name, wgsl, words) in [
+            ("doubled", "fn doubled(", "expected"),
+            ("triple", DOUBLE, "no such entry point"),
+            (
+                "doubled",
+                &DOUBLE.replace("binding(0)", "binding(3)"),
+                "count is at @group(0) @binding(3)",
+            ),
+            (
+                "doubled",
+                &DOUBLE.replace("group(0)", "group(1)"),
+                "@group(1)",
+            ),
+        ] {
+            let Err(error) = Kernel::new(name, wgsl) else {
+                panic!("{name} of {wgsl} was accepted");
+            };
+            let message = error.to_string();
+            assert!(
+                message.contains(name) && message.contains(words),
+                "{message}"
+            );
+        }
+    }
+}

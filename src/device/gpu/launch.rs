@@ -61,7 +61,8 @@ impl From<Range<usize>> for Rows {
     }
 }
 
-/// The size of a launch.
+/// The size of a launch along one dimension. If an adapter does not allow that many workgroups along x,
+/// they are folded into x and y: workgroup `i` is `y * num_workgroups.x + x`.
 #[derive(Clone, Copy, Debug)]
 pub enum Grid {
     Workgroups(usize),
