@@ -226,6 +226,10 @@ impl Op for BatchNormBackward<'_> {
         };
         per_element * product(&sizes)
     }
+
+    fn label(&self, _: [usize; 4]) -> Option<String> {
+        self.x.is_unshared().then(|| "in place".to_string())
+    }
 }
 
 /// `dx = dy gamma / sqrt(variance + eps)`, for constant statistics and an `x` that was not kept. If the
