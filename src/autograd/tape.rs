@@ -249,7 +249,8 @@ impl Tape {
         self.inner.record.borrow_mut().updates.push(update);
     }
 
-    /// The requested changes of buffers, in their order.
+    /// The requested changes of buffers, in their order. Apply them after the backward pass, which
+    /// may read the buffers.
     pub fn take_buffer_updates(&self) -> Vec<BufferUpdate> {
         std::mem::take(&mut self.inner.record.borrow_mut().updates)
     }
