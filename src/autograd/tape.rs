@@ -250,7 +250,8 @@ impl Tape {
         self.inner.record.borrow_mut().updates.push(update);
     }
 
-    /// Removes and returns the requested updates of buffers, in order.
+    /// Removes and returns the requested updates of buffers, in order. Apply them after the backward
+    /// pass, which may read the buffers.
     pub fn take_buffer_updates(&self) -> Vec<BufferUpdate> {
         std::mem::take(&mut self.inner.record.borrow_mut().updates)
     }

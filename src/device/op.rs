@@ -26,7 +26,7 @@ pub trait Op {
     fn flops(&self, sizes: Self::Sizes) -> u64;
 
     /// Distinguishes calls whose rates are not comparable, such as the kernel and stride of a
-    /// convolution.
+    /// convolution. Called before the operation runs.
     fn label(&self, _sizes: Self::Sizes) -> Option<String> {
         None
     }
@@ -238,8 +238,9 @@ impl Device {
         if !is_recording {
             return run();
         }
+        let label = op.label(sizes);
         self.record(O::NAME, run, |output| {
-            check.finish(op.flops(sizes), op.label(sizes), output)
+            check.finish(op.flops(sizes), label, output)
         })
     }
 }

@@ -229,6 +229,10 @@ impl Op for BatchNormBackward<'_> {
         };
         per_element * product(&sizes)
     }
+
+    fn label(&self, _: [usize; 4]) -> Option<String> {
+        self.x.is_unshared().then(|| "in place".to_string())
+    }
 }
 
 /// The gradient of the input alone, for constant statistics:

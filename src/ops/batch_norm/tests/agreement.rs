@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ops::batch_norm::{BatchNormDx, RunningUpdate, UpdateRunningStatistics};
-use crate::ops::conv2d::{Conv2d, Conv2dBatchNorm, ConvGeometry};
 use crate::testing::{agree, agree16, bits, get, put_u32, put16, rounded16};
 use crate::{DType, Tensor};
 

@@ -4,7 +4,6 @@ use super::*;
 use crate::Tensor;
 use crate::error::Result;
 use crate::ops::batch_norm::{BatchNormDx, RunningUpdate, UpdateRunningStatistics};
-use crate::ops::conv2d::{Conv2d, Conv2dBatchNorm};
 use crate::testing::{refused, refused_argument, zeros, zeros_u32, zeros16};
 
 const SHAPE: [usize; 4] = [2, 3, 4, 5];
