@@ -40,9 +40,10 @@ impl Var {
             // The updates of buffers that the second run requests are dropped with its tape.
             let second = Tape::with(device, options);
             let x = saved_x.tensor(device)?;
-            let y = match needs_dx {
-                true => forward(&second.input(&x))?,
-                false => forward(&second.constant(&x))?,
+            let y = if needs_dx {
+                forward(&second.input(&x))?
+            } else {
+                forward(&second.constant(&x))?
             };
             // Otherwise the backward pass of the last operation would compute y a third time.
             y.keep();

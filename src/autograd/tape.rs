@@ -146,9 +146,10 @@ impl Tape {
     /// A tape for a forward pass without a backward pass. Records nothing unless `options.check` is
     /// set.
     pub fn forward_only(device: &Device, options: PassOptions) -> Tape {
-        let recording = match options.check {
-            true => Recording::Everything,
-            false => Recording::Nothing,
+        let recording = if options.check {
+            Recording::Everything
+        } else {
+            Recording::Nothing
         };
         Tape::recording(device, recording, options)
     }

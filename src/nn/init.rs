@@ -48,9 +48,10 @@ fn draw(
     words: usize,
     sample: impl Fn(&mut Philox) -> f32 + Sync,
 ) -> Vec<f32> {
-    let cores = match cfg!(feature = "threads") {
-        true => std::thread::available_parallelism().map_or(1, usize::from),
-        false => 1,
+    let cores = if cfg!(feature = "threads") {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        1
     };
     // A multiple of 4, so that each part starts at a block of four words.
     let part = count.div_ceil(cores).next_multiple_of(4).max(MIN_VALUES);

@@ -107,9 +107,10 @@ impl<M: Module> PartialObjective<M> for Classifier {
         let (mean, std) = CIFAR10_STATISTICS;
         let images = self.device.run(Normalize { x, mean, std })?;
         let is_frozen = self.settings.frozen_after_first_epoch && step >= self.steps_per_epoch();
-        let tape = match is_frozen {
-            true => tape.in_mode(Mode::Evaluation),
-            false => tape.clone(),
+        let tape = if is_frozen {
+            tape.in_mode(Mode::Evaluation)
+        } else {
+            tape.clone()
         };
         module.forward(&tape.constant(&images))
     }

@@ -104,9 +104,10 @@ pub fn in_chunks<M, O: PartialObjective<M>>(
         samples,
         chunks,
     };
-    match O::IS_MEAN {
-        true => batch.accumulated(),
-        false => batch.cached(),
+    if O::IS_MEAN {
+        batch.accumulated()
+    } else {
+        batch.cached()
     }
 }
 

@@ -128,8 +128,8 @@ impl FromStr for Stem {
 pub struct ResNetConfig {
     pub arch: Arch,
     pub stem: Stem,
-    /// The factor of all channel counts, which are rounded to multiples of 4 and at least 4. 1
-    /// gives the published network.
+    /// The factor of all channel counts, which are rounded to multiples of 4 and at least 4. The
+    /// published network has a width of 1.
     pub width: f64,
 }
 
@@ -239,7 +239,7 @@ impl ResNetConfig {
     pub fn shape(&self) -> Result<ResNetShape> {
         if !self.width.is_finite() || self.width <= 0.0 || self.width > 64.0 {
             return Err(Error::usage(format!(
-                "the width is {}; expected a number above 0 and at most 64 (1 gives the published network)",
+                "the width is {}; expected a number above 0 and at most 64 (the published network has 1)",
                 self.width
             )));
         }

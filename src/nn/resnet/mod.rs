@@ -158,9 +158,10 @@ impl Module for ResNet {
             x = x.max_pool2d(STEM_POOL)?;
         }
         for block in &self.blocks {
-            x = match options.recompute {
-                true => block.checkpointed(&x)?,
-                false => block.forward(&x)?,
+            x = if options.recompute {
+                block.checkpointed(&x)?
+            } else {
+                block.forward(&x)?
             };
         }
         x.global_average_pool()

@@ -65,18 +65,20 @@ impl<'a> Batch<'a> {
     /// Elements per row.
     fn row(&self) -> usize {
         let [_, c, h, w] = self.sizes;
-        match self.by_plane {
-            true => h * w,
-            false => self.images_per_split * c * h * w,
+        if self.by_plane {
+            h * w
+        } else {
+            self.images_per_split * c * h * w
         }
     }
 
     /// The rows of each launch. If a row is one plane, each launch covers one image.
     fn rows(&self) -> Vec<Range<usize>> {
         let [n, c, ..] = self.sizes;
-        match self.by_plane {
-            true => (0..n).map(|image| image * c..(image + 1) * c).collect(),
-            false => vec![0..self.params.splits],
+        if self.by_plane {
+            (0..n).map(|image| image * c..(image + 1) * c).collect()
+        } else {
+            vec![0..self.params.splits]
         }
     }
 
@@ -106,14 +108,15 @@ impl<'a> Batch<'a> {
 
     fn params(&self, slice: &Slice<'_>, name: &str, x: &Tensor) -> (Params, Grid) {
         let [_, c, h, w] = self.sizes;
-        let (images, channels, first_channel, first_split) = match self.by_plane {
-            true => (1, slice.rows, slice.start % c, slice.start / c),
-            false => (
+        let (images, channels, first_channel, first_split) = if self.by_plane {
+            (1, slice.rows, slice.start % c, slice.start / c)
+        } else {
+            (
                 slice.elements(x, self.row()) / (c * h * w),
                 c,
                 0,
                 slice.start,
-            ),
+            )
         };
         let params = Params {
             images,
@@ -221,32 +224,29 @@ impl RunOn<Gpu> for BatchNormBackward<'_> {
                 .write("dbeta", &dbeta, ..)
                 .write("dgamma", &dgamma, ..)
         })?;
-        let dx = match self.x.is_unshared() {
-            true => {
-                let kernels = [
-                    &elements::INPUT_GRADIENT_IN_PLACE,
-                    &vectors::INPUT_GRADIENT_IN_PLACE,
-                ];
-                batch.run(kernels, ("dy", self.dy), |launch| {
-                    launch
-                        .read("beta", &self.norm.beta, ..)
-                        .read("coefficients", &coefficients, ..)
-                        .write("y", &self.x, row)
-                })?;
-                self.x.clone()
-            }
-            false => {
-                let dx = gpu.allocate(self.x.shape(), self.x.dtype())?;
-                let kernels = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
-                batch.run(kernels, ("x", &self.x), |launch| {
-                    launch
-                        .read("dy", self.dy, row)
-                        .read("beta", &self.norm.beta, ..)
-                        .read("coefficients", &coefficients, ..)
-                        .write("y", &dx, row)
-                })?;
-                dx
-            }
+        let dx = if self.x.is_unshared() {
+            let kernels = [
+                &elements::INPUT_GRADIENT_IN_PLACE,
+                &vectors::INPUT_GRADIENT_IN_PLACE,
+            ];
+            batch.run(kernels, ("dy", self.dy), |launch| {
+                launch
+                    .read("beta", &self.norm.beta, ..)
+                    .read("coefficients", &coefficients, ..)
+                    .write("y", &self.x, row)
+            })?;
+            self.x.clone()
+        } else {
+            let dx = gpu.allocate(self.x.shape(), self.x.dtype())?;
+            let kernels = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
+            batch.run(kernels, ("x", &self.x), |launch| {
+                launch
+                    .read("dy", self.dy, row)
+                    .read("beta", &self.norm.beta, ..)
+                    .read("coefficients", &coefficients, ..)
+                    .write("y", &dx, row)
+            })?;
+            dx
         };
         Ok(BatchNormGradients { dx, dgamma, dbeta })
     }

@@ -120,12 +120,12 @@ pub struct RunningUpdate {
 /// Returns the sizes of the activations `x`. Fails if they have no elements.
 fn check_input(check: &mut Check<'_>, name: &str, x: &Tensor) -> Result<[usize; 4]> {
     let sizes = check.nchw(name, x)?;
-    match x.is_empty() {
-        true => Err(check.error(format!(
+    if x.is_empty() {
+        return Err(check.error(format!(
             "{name} has shape {sizes:?}, and a mean of no elements is not defined; use 1 or more"
-        ))),
-        false => Ok(sizes),
+        )));
     }
+    Ok(sizes)
 }
 
 /// Fails unless statistics, scale and shift are `[C]`.

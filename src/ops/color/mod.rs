@@ -80,12 +80,13 @@ impl Op for ColorTransforms<'_> {
         one_per_image(check, sizes[0], self.transforms.len())?;
         for transform in self.transforms {
             for (&step, &factor) in transform.steps.iter().zip(&transform.factors) {
-                let (is_usable, expected) = match step == ColorStep::Hue as u32 {
-                    true => (factor.abs() <= 0.5, "a hue factor within [-0.5, 0.5]"),
-                    false => (
+                let (is_usable, expected) = if step == ColorStep::Hue as u32 {
+                    (factor.abs() <= 0.5, "a hue factor within [-0.5, 0.5]")
+                } else {
+                    (
                         (0.0..f32::INFINITY).contains(&factor),
                         "a finite factor of 0 or more",
-                    ),
+                    )
                 };
                 if !is_usable {
                     return Err(check.error(format!(

@@ -25,9 +25,10 @@ const DW_SCRATCH: usize = 16 << 20;
 
 /// The variants of the forward kernel for this number of output channels.
 pub(crate) fn tiles(output_channels: usize) -> [Tile; 2] {
-    let (kernel, rows) = match output_channels <= 4 {
-        true => (&conv2d_narrow::CONV2D, 4),
-        false => (&plain::CONV2D, 8),
+    let (kernel, rows) = if output_channels <= 4 {
+        (&conv2d_narrow::CONV2D, 4)
+    } else {
+        (&plain::CONV2D, 8)
     };
     [
         Tile {
@@ -81,9 +82,10 @@ impl Weight {
     ) -> Result<Weight> {
         let taps = g.kh * g.kw;
         let (by_o, by_c) = ((g.o, g.c * taps), (g.c, taps));
-        let ((rows, row), (terms, term)) = match is_transposed {
-            false => (by_o, by_c),
-            true => (by_c, by_o),
+        let ((rows, row), (terms, term)) = if is_transposed {
+            (by_c, by_o)
+        } else {
+            (by_o, by_c)
         };
         let w = match dtype {
             DType::F16 => gpu.run(Cast { x: w, dtype })?,

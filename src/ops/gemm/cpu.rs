@@ -50,9 +50,10 @@ fn for_tiles(
 /// The operand with elements `values`.
 fn view<'a>(values: &'a [f32], operand: Operand<'_>) -> View<'a> {
     let view = View::rows(values, operand.x.shape()[1]);
-    match operand.is_transposed {
-        false => view,
-        true => view.transposed(),
+    if operand.is_transposed {
+        view.transposed()
+    } else {
+        view
     }
 }
 

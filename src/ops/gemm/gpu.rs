@@ -15,8 +15,7 @@ use crate::tensor::Tensor;
 
 /// Columns of C in one vec4.
 const VECTOR: usize = 4;
-/// Maximum number of terms of the sum per dispatch. Long dispatches trigger the watchdog of slow
-/// devices.
+/// Maximum number of terms of the sum per dispatch, which keeps dispatches short on slow devices.
 const MAX_TERMS: usize = 32 * 1024;
 
 /// A variant of a tiled product. Its factors are packed and padded to whole tiles.
@@ -50,9 +49,10 @@ impl Tile {
 
 /// The variants of a product, and of a product with a bias.
 pub(crate) fn tiles(bias: bool) -> [Tile; 2] {
-    let (plain, staged) = match bias {
-        true => (&gemm_bias::GEMM, &gemm_staged_bias::GEMM),
-        false => (&gemm_plain::GEMM, &gemm_staged_plain::GEMM),
+    let (plain, staged) = if bias {
+        (&gemm_bias::GEMM, &gemm_staged_bias::GEMM)
+    } else {
+        (&gemm_plain::GEMM, &gemm_staged_plain::GEMM)
     };
     [
         Tile {
@@ -95,9 +95,10 @@ impl Factor<'_> {
     /// The part of the factor with these terms of the sum and this range of the other index. It is
     /// packed unless it can be bound as it is.
     fn bind(&self, gpu: &Gpu, terms: &Range<usize>, range: &Range<usize>) -> Result<Bound> {
-        let (rows, width) = match self.terms_first {
-            true => (terms, self.len),
-            false => (range, self.terms),
+        let (rows, width) = if self.terms_first {
+            (terms, self.len)
+        } else {
+            (range, self.terms)
         };
         let elements = rows.start * width..rows.end * width;
         let is_whole = *range == (0..self.len);
@@ -108,9 +109,10 @@ impl Factor<'_> {
                 term: self.len / VECTOR,
             });
         }
-        let (offset, term, step) = match self.terms_first {
-            true => (range.start, self.len, 1),
-            false => (terms.start, 1, self.terms),
+        let (offset, term, step) = if self.terms_first {
+            (range.start, self.len, 1)
+        } else {
+            (terms.start, 1, self.terms)
         };
         let layout = Layout {
             rows: terms.len(),

@@ -71,9 +71,10 @@ impl Operand<'_> {
     /// The rows and columns of the operand.
     fn sizes(self, check: &mut Check<'_>, name: &str) -> Result<[usize; 2]> {
         let [rows, columns] = check.matrix(name, self.x)?;
-        Ok(match self.is_transposed {
-            false => [rows, columns],
-            true => [columns, rows],
+        Ok(if self.is_transposed {
+            [columns, rows]
+        } else {
+            [rows, columns]
         })
     }
 }
@@ -180,15 +181,17 @@ impl Var {
         let inputs = [("a", self), ("b", other)];
         self.record_some(Gemm::NAME, c, &inputs, move |device, dc| {
             let da = saved_b.map(|b| {
-                device.run(match transpose_a {
-                    false => Gemm::new(&dc, operand(&b, !transpose_b)),
-                    true => Gemm::new(operand(&b, transpose_b), transposed(&dc)),
+                device.run(if transpose_a {
+                    Gemm::new(operand(&b, transpose_b), transposed(&dc))
+                } else {
+                    Gemm::new(&dc, operand(&b, !transpose_b))
                 })
             });
             let db = saved_a.map(|a| {
-                device.run(match transpose_b {
-                    false => Gemm::new(operand(&a, !transpose_a), &dc),
-                    true => Gemm::new(transposed(&dc), operand(&a, transpose_a)),
+                device.run(if transpose_b {
+                    Gemm::new(transposed(&dc), operand(&a, transpose_a))
+                } else {
+                    Gemm::new(operand(&a, !transpose_a), &dc)
                 })
             });
             Ok(vec![da.transpose()?, db.transpose()?])

@@ -19,12 +19,12 @@ use crate::tensor::{DType, Tensor};
 
 /// Fails unless there is one parameter per image.
 pub(super) fn one_per_image(check: &Check<'_>, images: usize, parameters: usize) -> Result<()> {
-    match images == parameters {
-        true => Ok(()),
-        false => Err(check.error(format!(
+    if images != parameters {
+        return Err(check.error(format!(
             "{parameters} parameters were given for {images} images; expected one per image"
-        ))),
+        )));
     }
+    Ok(())
 }
 
 /// Returns the sizes of the f32 images `x`.

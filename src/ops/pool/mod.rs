@@ -132,12 +132,12 @@ impl Op for GlobalAveragePool<'_> {
 
     fn check(&self, check: &mut Check<'_>) -> Result<[usize; 4]> {
         let sizes = check.nchw("x", self.x)?;
-        match self.x.is_empty() {
-            true => Err(check.error(format!(
+        if self.x.is_empty() {
+            return Err(check.error(format!(
                 "x has shape {sizes:?}, and a mean of no elements is not defined; use 1 or more"
-            ))),
-            false => Ok(sizes),
+            )));
         }
+        Ok(sizes)
     }
 
     fn flops(&self, sizes: [usize; 4]) -> u64 {

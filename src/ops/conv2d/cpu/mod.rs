@@ -137,9 +137,10 @@ fn scatter(rows: &[f32], channels: usize, pixels: usize, images: &mut [f32]) {
 fn with_block_scratch(g: &ConvGeometry, images: usize, body: impl FnOnce([&mut [f32]; 2])) {
     let width = images * g.oh * g.ow;
     let rows = if images == 1 { 0 } else { g.o * width };
-    let columns = match images == 1 && is_pointwise(g) {
-        true => 0,
-        false => g.c * g.kh * g.kw * width,
+    let columns = if images == 1 && is_pointwise(g) {
+        0
+    } else {
+        g.c * g.kh * g.kw * width
     };
     with_scratch([columns, rows], body);
 }

@@ -362,9 +362,10 @@ impl Vectorized for KernelTransform<'_> {
             is_rotated,
         } = self.kernel;
         let (matrices, to) = self.to;
-        let (outputs, input_stride, output_stride) = match is_rotated {
-            false => (o, TAPS, c * TAPS),
-            true => (c, c * TAPS, TAPS),
+        let (outputs, input_stride, output_stride) = if is_rotated {
+            (c, c * TAPS, TAPS)
+        } else {
+            (o, TAPS, c * TAPS)
         };
         for row in 0..matrices.rows {
             for column in (0..matrices.columns).step_by(V::LANES) {

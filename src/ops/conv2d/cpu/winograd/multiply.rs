@@ -174,9 +174,10 @@ mod tests {
         let mut rng = Philox::new(11, [0; 3]);
         for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 23, 64] {
             for (terms, add) in [(1, false), (2, true), (7, false), (64, true), (256, false)] {
-                let (of_rows, of_terms) = match TRANSPOSED {
-                    false => (terms + 3, 1),
-                    true => (1, rows + 3),
+                let (of_rows, of_terms) = if TRANSPOSED {
+                    (1, rows + 3)
+                } else {
+                    (terms + 3, 1)
                 };
                 let mut numbers = |len| -> Vec<f32> { (0..len).map(|_| rng.normal()).collect() };
                 let a = numbers((rows - 1) * of_rows + (terms - 1) * of_terms + 1);
@@ -198,9 +199,10 @@ mod tests {
                     }
                     for (at, &found) in c.iter().enumerate() {
                         let (row, column) = (at / PANEL, at % PANEL);
-                        let (mut sum, mut size) = match add {
-                            true => (f64::from(before[at]), f64::from(before[at].abs())),
-                            false => (0.0, 0.0),
+                        let (mut sum, mut size) = if add {
+                            (f64::from(before[at]), f64::from(before[at].abs()))
+                        } else {
+                            (0.0, 0.0)
                         };
                         for term in 0..terms {
                             let left = f64::from(a[row * of_rows + term * of_terms]);

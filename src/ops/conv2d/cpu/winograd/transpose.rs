@@ -75,9 +75,10 @@ mod tests {
                 }
                 for (at, &found) in to.iter().enumerate() {
                     let (column, row) = (at / to_width, at % to_width);
-                    let expected = match row < rows {
-                        true => from[row * from_width + column],
-                        false => -1.0,
+                    let expected = if row < rows {
+                        from[row * from_width + column]
+                    } else {
+                        -1.0
                     };
                     assert_eq!(found, expected, "{register}: {rows} x {columns}, {at}");
                 }

@@ -151,9 +151,10 @@ impl Vector for [f32; 8] {
     fn mul_add(self, b: Self, mut c: Self) -> Self {
         for (i, c) in c.iter_mut().enumerate() {
             // aarch64 has an instruction for it. On other targets, `mul_add` may be a library call.
-            *c = match cfg!(target_arch = "aarch64") {
-                true => self[i].mul_add(b[i], *c),
-                false => self[i] * b[i] + *c,
+            *c = if cfg!(target_arch = "aarch64") {
+                self[i].mul_add(b[i], *c)
+            } else {
+                self[i] * b[i] + *c
             };
         }
         c

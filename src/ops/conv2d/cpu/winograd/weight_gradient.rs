@@ -64,9 +64,10 @@ fn gradient_by_images(
                         let padding = layer.padding;
                         transform_inputs((from, pixels), tiles, padding, first, (inputs, v));
                         transform_output_gradients((to, outputs), tiles, first, (gradients, dm));
-                        let accumulate = match block + first == i * group {
-                            true => Accumulate::Overwrite,
-                            false => Accumulate::Add,
+                        let accumulate = if block + first == i * group {
+                            Accumulate::Overwrite
+                        } else {
+                            Accumulate::Add
                         };
                         let (v, dm) = ((inputs, &*v), (gradients, &*dm));
                         multiply_transposed(v, dm, accumulate, (kernels, du));
