@@ -10,7 +10,8 @@
 #![doc = include_str!("../examples/own_network.rs")]
 //! ```
 //!
-//! `examples/custom_op.rs` adds an operation from outside of the crate, with a WGSL kernel and a gradient.
+//! `examples/custom_op.rs` adds an operation from outside of the crate, with a WGSL kernel and a
+//! gradient.
 
 pub mod augment;
 pub mod autograd;

@@ -61,8 +61,8 @@ impl From<Range<usize>> for Rows {
     }
 }
 
-/// The size of a launch along one dimension. If an adapter does not allow that many workgroups along x,
-/// they are folded into x and y: workgroup `i` is `y * num_workgroups.x + x`.
+/// The size of a launch along one dimension. If an adapter does not allow that many workgroups along
+/// x, they are folded into x and y: workgroup `i` is `y * num_workgroups.x + x`.
 #[derive(Clone, Copy, Debug)]
 pub enum Grid {
     Workgroups(usize),
@@ -247,7 +247,9 @@ impl<'a> Launch<'a> {
         let mut words = Vec::with_capacity(32);
         for start in self.rows.clone().step_by(count) {
             let rows = count.min(self.rows.end - start);
-            (parts.clear(), offsets.clear(), words.clear());
+            parts.clear();
+            offsets.clear();
+            words.clear();
             for b in &bound {
                 let elements = match &b.extent {
                     Extent::Whole => 0..b.tensor.len(),
