@@ -1,5 +1,6 @@
 //! Attacks: against PyTorch, against a float64 loop, and what they never do.
 
+#[allow(dead_code)]
 #[path = "../src/testing/devices.rs"]
 mod devices;
 

@@ -16,6 +16,7 @@ use parallax::runs::tuning::TrainedNetwork;
 use tempfile::TempDir;
 
 mod class_folders;
+#[allow(dead_code)]
 #[path = "../src/testing/devices.rs"]
 mod devices;
 use class_folders::write_images;

@@ -48,6 +48,8 @@ impl Saved {
 /// Keeps every `KEPT`-th value of a recomputation chain.
 const KEPT: usize = 4;
 
+type Compute = dyn Fn(&Device) -> Result<Tensor>;
+
 /// A value that is cheap to compute from others that are saved anyway, such as a normalised
 /// activation from the result of its convolution. It takes no memory between its last use in the
 /// forward pass and its first use in the backward pass. From then on it is kept until every
@@ -57,7 +59,7 @@ const KEPT: usize = 4;
 /// and so on to the first block. Of the values of this chain, only every [`KEPT`]-th is kept. This
 /// takes a quarter of the memory, and no value is more than three recomputations away.
 pub(crate) struct Recompute {
-    compute: Box<dyn Fn(&Device) -> Result<Tensor>>,
+    compute: Box<Compute>,
     depth: usize,
     kept: RefCell<Option<Tensor>>,
 }

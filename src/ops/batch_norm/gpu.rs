@@ -75,11 +75,12 @@ impl<'a> Batch<'a> {
     /// The rows of each launch. If a row is one plane, each launch covers one image.
     fn rows(&self) -> Vec<Range<usize>> {
         let [n, c, ..] = self.sizes;
-        if self.by_plane {
-            (0..n).map(|image| image * c..(image + 1) * c).collect()
+        let (launches, rows) = if self.by_plane {
+            (n, c)
         } else {
-            vec![0..self.params.splits]
-        }
+            (1, self.params.splits)
+        };
+        (0..launches).map(|i| i * rows..(i + 1) * rows).collect()
     }
 
     /// Allocates partial sums: four numbers per split and channel.
