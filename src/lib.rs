@@ -4,9 +4,13 @@
 //! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`objectives`] and
 //! [`evaluate`] are what is done with an encoder; [`runs`] keep its records, and [`paper`] repeats the paper's experiments.
 
+// A closed stdout must not end a run; see `console`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod augment;
 pub mod autograd;
 pub mod cli;
+pub mod console;
 pub mod data;
 pub mod device;
 pub mod error;

@@ -309,8 +309,26 @@ fn grids_that_cannot_be_are_refused() {
                 "cifar10",
                 "--data-dir",
                 "nowhere",
+                "--transfer-data-dir",
+                "elsewhere",
             ],
             &["nowhere"],
+        ),
+        // The option that is missing is the second data set's.
+        (
+            &[
+                "--scale",
+                "small",
+                "--data",
+                "cifar10",
+                "--data-dir",
+                "nowhere",
+            ],
+            &["stl10", "--transfer-data-dir"],
+        ),
+        (
+            &["--scale", "smoke", "--transfer-data", "folder"],
+            &["folder", "--transfer-data-dir"],
         ),
     ] {
         let code = if expected == ["nowhere"] { 1 } else { 2 };

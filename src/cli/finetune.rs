@@ -7,7 +7,7 @@ use clap::Args;
 use super::classification::ClassificationArguments;
 use crate::error::Result;
 use crate::runs::classify::Beginning;
-use crate::runs::weights_file::read;
+use crate::runs::weights_file::WeightsFile;
 
 /// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
 ///
@@ -34,10 +34,11 @@ fn paper_epochs(labels: f64) -> u64 {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let path = &arguments.encoder;
     let classification = &arguments.classification;
+    classification.check_out()?;
+    let file = WeightsFile::read(&arguments.encoder)?;
     classification.train(paper_epochs(classification.labels), |device| {
-        Ok(Beginning::Pretrained(Box::new(read(device, path)?)))
+        Ok(Beginning::Pretrained(Box::new(file.load(device)?)))
     })
 }
 

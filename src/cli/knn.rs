@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, no_out, open_folder, seed};
+use super::arguments::{DataArguments, StopArguments, check_folder, open_folder, seed};
 use super::device_choice::{DeviceRequest, open};
+use crate::console::say;
 use crate::error::{Error, Result};
 use crate::evaluate::knn::judge;
 use crate::evaluate::partial::Partial;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
-use crate::runs::weights_file::read;
+use crate::runs::weights_file::WeightsFile;
 
 /// Evaluate an encoder by the nearest neighbours of the test images among the training images
 #[derive(Args)]
@@ -26,7 +27,8 @@ pub struct Arguments {
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
-    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    /// Where to compute: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
+    /// devices prints
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
@@ -45,20 +47,18 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.resume && arguments.out.is_none() {
-        return Err(no_out());
-    }
+    check_folder(arguments.out.as_deref(), arguments.resume)?;
     arguments.stop.listen()?;
+    let file = WeightsFile::read(&arguments.encoder)?;
     let dataset = arguments.data.load(arguments.seed)?;
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
-    let loaded = read(device, &arguments.encoder)?;
+    let loaded = file.load(device)?;
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
             let folder = open_folder(out, arguments.resume, &chosen)?;
             let request = KnnRequest {
-                path: &arguments.encoder,
                 loaded,
                 seed: arguments.seed,
                 data: arguments.data.data,
@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             (found.k, found.top1)
         }
     };
-    println!(
+    say!(
         "k-nearest-neighbour accuracy on {name} (k = {k}): {:.1} %",
         100.0 * top1
     );

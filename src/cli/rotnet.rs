@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::arguments::{fraction, not_negative, positive};
+use super::arguments::{fraction, not_negative, positive, whole};
 use super::pretraining::PretrainingArguments;
 use crate::error::Result;
 use crate::objectives::rotnet::RotNetSettings;
@@ -18,7 +18,7 @@ pub struct Arguments {
     pretraining: PretrainingArguments,
 
     /// Images a step; each is seen under four rotations [default: 32 on shapes, else 128]
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1..=u64::MAX))]
     batch_size: Option<usize>,
 
     /// The learning rate of SGD with Nesterov momentum 0.9

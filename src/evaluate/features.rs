@@ -6,7 +6,7 @@ use crate::autograd::Tape;
 use crate::data::{Split, batches};
 use crate::device::kernels::ResizedCrop;
 use crate::device::{Device, read_f32, upload_f32};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Mode, ResNet};
 use crate::tensor::Tensor;
 
@@ -87,6 +87,10 @@ pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Resu
 /// Computes the batches of `split` that `values` lacks, and appends the result of `compute` for
 /// each of them: `width` numbers per image. The images are normalised, and resized to `resolution`
 /// x `resolution` if their height differs.
+///
+/// # Errors
+/// `Error::NonFinite` that names the first image with a result that is not finite; otherwise as
+/// [`partial::complete`].
 pub(super) fn complete(
     device: &Device,
     (split, resolution): (&Split, usize),
@@ -95,7 +99,8 @@ pub(super) fn complete(
     compute: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    partial::complete(values, (split.len(), BATCH), width, |_, indices| {
+    let total = split.len();
+    partial::complete(values, (total, BATCH), width, |_, indices| {
         let mut images = store.gather(indices)?;
         if resolution != split.height {
             let whole = |image| ResizedCrop {
@@ -109,7 +114,15 @@ pub(super) fn complete(
             let crops: Vec<_> = (0..indices.len() as u32).map(whole).collect();
             images = device.resized_crop(&images, &crops, resolution)?;
         }
-        read_f32(device, &compute(&normalized(device, &images)?)?)
+        let values = read_f32(device, &compute(&normalized(device, &images)?)?)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(place) => Err(Error::NonFinite(format!(
+                "the network gives {} for image {} of {total}, which is no finite number; use other weights",
+                values[place],
+                indices[place / width] + 1
+            ))),
+        }
     })
 }
 

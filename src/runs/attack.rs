@@ -9,6 +9,7 @@ use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
+use crate::console::say;
 use crate::data::{DataKind, Dataset, Split, batches};
 use crate::device::kernels::NoiseKey;
 use crate::device::{Device, read_f32, upload_f32, upload_u32};
@@ -100,6 +101,7 @@ pub fn run(
         command: "attack".to_string(),
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
+        weights: loaded.record.clone(),
         seed: request.seed,
         device: device.name(),
         variants: device.variants(),
@@ -119,6 +121,7 @@ pub fn run(
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(device, &state(encoder, Some(head)));
     let place = (folder.path(), UNFINISHED);
     let Measured {
@@ -239,7 +242,7 @@ fn measure(
                  predictions; the attack sees another network or other images than the evaluation"
             )));
         }
-        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
+        say!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
         curve.push(AttackPoint {
             eps: shortest(eps),
             top1,

@@ -8,7 +8,7 @@ use super::result::{ClassificationSummary, Start, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
 use super::training::{CHECKPOINT, Plan, train};
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Loaded, Origin, pack};
+use super::weights_file::{Loaded, Origin, WeightsRecord, pack};
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
@@ -113,15 +113,22 @@ pub fn run(
     settings.micro_batch = settings
         .micro_batch
         .map(|images| images.min(labelled_images));
-    let (encoder, network, start) = match beginning {
+    let (encoder, network, start, weights) = match beginning {
         Beginning::FromScratch(network) => {
-            (ResNet::new(device, &network, settings.seed)?, network, None)
+            let encoder = ResNet::new(device, &network, settings.seed)?;
+            (encoder, network, None, WeightsRecord::default())
         }
         Beginning::Pretrained(loaded) => {
             let start = Start::new(&loaded);
-            (loaded.encoder, loaded.origin.encoder, Some(start))
+            (
+                loaded.encoder,
+                loaded.origin.encoder,
+                Some(start),
+                loaded.record,
+            )
         }
     };
+    let kept_random = weights.kept_random.clone();
     let objective = Classifier::new(
         device,
         settings.clone(),
@@ -143,6 +150,7 @@ pub fn run(
         init: start
             .as_ref()
             .map_or("random".to_string(), |start| start.file.clone()),
+        weights,
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),
@@ -215,6 +223,7 @@ pub fn run(
         arch: network.arch.to_string(),
         width: network.width,
         seed: settings.seed,
+        kept_random,
         start,
         label_fraction: labels,
         labelled_images,

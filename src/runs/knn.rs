@@ -1,6 +1,5 @@
 //! A nearest-neighbour evaluation as a run, from its request to its summary.
 
-use std::path::Path;
 use std::time::Instant;
 
 use super::folder::RunFolder;
@@ -16,10 +15,8 @@ use crate::nn::state::digest;
 use crate::objectives::Protocol;
 
 /// Settings of a run.
-pub struct KnnRequest<'a> {
-    /// The file of the encoder.
-    pub path: &'a Path,
-    /// The contents of this file.
+pub struct KnnRequest {
+    /// The encoder.
     pub loaded: Loaded,
     pub seed: u64,
     pub data: DataKind,
@@ -31,7 +28,7 @@ pub struct KnnRequest<'a> {
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested; otherwise those of the evaluation and of the files.
-pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Result<KnnSummary> {
+pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<KnnSummary> {
     let started = Instant::now();
     let KnnRequest {
         loaded, dataset, ..
@@ -39,7 +36,8 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     let config = RunConfig {
         command: "knn".to_string(),
         protocol: Protocol::Sound.to_string(),
-        init: request.path.display().to_string(),
+        init: loaded.source.clone(),
+        weights: loaded.record.clone(),
         seed: request.seed,
         device: device.name(),
         variants: device.variants(),
@@ -54,6 +52,7 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(device, &state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
         judge(device, &loaded.encoder, dataset, (partial, "knn"))
@@ -61,6 +60,7 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     let summary = KnnSummary {
         command: config.command,
         encoder: config.init,
+        kept_random: loaded.record.kept_random.clone(),
         data: dataset.name.clone(),
         device: config.device,
         seed: request.seed,

@@ -57,6 +57,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         command: request.command.clone(),
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
+        weights: loaded.record.clone(),
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),
@@ -79,6 +80,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let mut state = encoder.parameters();
     state.extend(encoder.buffers());
     let key = || digest(device, &state);
@@ -104,6 +106,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         width: network.width,
         seed: settings.seed,
         start: Start::new(loaded),
+        kept_random: loaded.record.kept_random.clone(),
         encoder_digest: digest(device, &state)?,
         label_fraction: request.labels,
         labelled_images: members.len(),

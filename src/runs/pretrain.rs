@@ -1,6 +1,5 @@
 //! A pretraining run, SimCLR's or RotNet's, from its request to its summary.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,12 @@ use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
 use super::training::{Plan, Trained, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Origin, initialize, pack};
+use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
+use crate::console::note;
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::evaluate::{features, knn};
@@ -45,7 +45,8 @@ impl Pretext {
         }
     }
 
-    fn encoder(&self) -> &ResNetConfig {
+    /// The network that is trained.
+    pub fn encoder(&self) -> &ResNetConfig {
         match self {
             Pretext::SimClr(settings) => &settings.encoder,
             Pretext::RotNet(settings) => &settings.encoder,
@@ -140,6 +141,21 @@ impl Pretext {
         })
     }
 
+    /// Fails if the batch has too few images for the objective.
+    ///
+    /// # Errors
+    /// `Error::Usage` that gives the smallest batch.
+    pub fn check_batch_size(&self) -> Result<()> {
+        match self {
+            Pretext::SimClr(SimClrSettings { batch_size, .. }) if *batch_size < 2 => {
+                Err(Error::usage(format!(
+                    "the batch size is {batch_size}; SimCLR contrasts images with each other, use --batch-size 2 or more"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
     ///
     /// # Errors
@@ -176,8 +192,8 @@ pub struct PretrainingRequest {
     pub save_every: Option<u64>,
     /// At least so long between two checkpoints.
     pub checkpoint_every: Duration,
-    /// A safetensors file of an encoder to start from.
-    pub init: Option<PathBuf>,
+    /// The weights to start from.
+    pub init: Option<WeightsFile>,
     /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
     /// the end.
     pub knn: bool,
@@ -200,6 +216,12 @@ impl PretrainingRequest {
             (Protocol::Paper, None) => "paper protocol, random start".to_string(),
             (protocol, _) => protocol.to_string(),
         }
+    }
+
+    /// What was made of the weights to start from.
+    fn weights(&self) -> WeightsRecord {
+        let file = self.init.as_ref();
+        file.map(WeightsFile::record).unwrap_or_default()
     }
 
     fn origin(&self, step: u64) -> Origin {
@@ -246,9 +268,10 @@ impl PretrainingRequest {
             command: pretext.command().to_string(),
             protocol: self.protocol_label(),
             init: match &self.init {
-                Some(path) => path.display().to_string(),
+                Some(file) => file.path().display().to_string(),
                 None => "random".to_string(),
             },
+            weights: self.weights(),
             seed: pretext.seed(),
             device: device.name(),
             variants: device.variants(),
@@ -323,8 +346,8 @@ fn pretrain<O: Objective>(
     objective: O,
     folder: &mut RunFolder,
 ) -> Result<(Trained, O)> {
-    if let Some(path) = &request.init {
-        initialize(device, objective.encoder(), path)?;
+    if let Some(file) = &request.init {
+        file.fill(device, objective.encoder(), None)?;
     }
     let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?
         .recomputing(request.recompute)
@@ -361,7 +384,7 @@ fn judge<O: Objective>(
         if !request.knn {
             return Ok((rotation, None, None));
         }
-        println!("evaluating the trained and the untrained encoder by their nearest neighbours");
+        note!("evaluating the trained and the untrained encoder by their nearest neighbours");
         let encoder = objective.encoder();
         let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
         let untrained = judge_untrained(device, request, partial)?;
@@ -375,6 +398,7 @@ fn judge<O: Objective>(
         arch: pretext.encoder().arch.to_string(),
         width: pretext.encoder().width,
         stem: pretext.encoder().stem.to_string(),
+        kept_random: request.weights().kept_random,
         seed: pretext.seed(),
         batch_size: pretext.batch_size(),
         precision: request.precision.to_string(),
@@ -409,8 +433,8 @@ fn judge_untrained(
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
     let untrained = ResNet::new(device, pretext.encoder(), pretext.seed())?;
-    if let Some(path) = &request.init {
-        initialize(device, &untrained, path)?;
+    if let Some(file) = &request.init {
+        file.fill(device, &untrained, None)?;
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }

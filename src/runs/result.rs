@@ -22,6 +22,9 @@ pub struct PretrainingSummary {
     pub arch: String,
     pub width: f64,
     pub stem: String,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     pub seed: u64,
     pub batch_size: usize,
     /// How the network's activations were stored: f32, as before there was a choice, or f16.
@@ -76,6 +79,9 @@ pub struct ClassificationSummary {
     pub arch: String,
     pub width: f64,
     pub seed: u64,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     /// The encoder that was fine-tuned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -148,6 +154,9 @@ pub struct LinearSummary {
     pub width: f64,
     pub seed: u64,
     pub start: Start,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     /// SHA-256 of the encoder's parameters and running statistics, the same before and after.
     pub encoder_digest: String,
     pub label_fraction: f64,
@@ -168,6 +177,9 @@ pub struct KnnSummary {
     pub command: String,
     /// The file of the encoder.
     pub encoder: String,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     pub data: String,
     pub device: String,
     pub seed: u64,

@@ -9,13 +9,14 @@ use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::warn;
+use crate::console::note;
 use crate::device::Device;
 use crate::device::gpu::StreamCounts;
 use crate::device::profile::ProfiledDevice;
 use crate::device::variants::VariantTable;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::nn::state::{Matching, load, metadata, save};
+use crate::nn::state::{load, metadata, save};
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
 /// Steps that may be under way before the oldest one's loss is waited for.
@@ -93,6 +94,12 @@ pub fn train<O: Objective>(
     profiler: Option<&ProfiledDevice>,
 ) -> Result<Trained> {
     let (first_step, peak_before) = restore(device, trainer, folder)?;
+    if first_step == 0 && folder.is_resumed() {
+        note!(
+            "no checkpoint in {}, so the run starts at step 1",
+            folder.path().display()
+        );
+    }
     let mut run = Run {
         device,
         trainer,
@@ -213,6 +220,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
                 break;
             }
             pending.push_back(self.begin(step)?);
+            self.folder.keep();
             let done = step + 1;
             self.next = done;
             let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
@@ -315,7 +323,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
             .take()
             .map_or(Vec::new(), |(_, counts)| counts);
         if self.next < phases.recorded.end {
-            println!("the training ended before its profile did; there is none");
+            note!("the training ended before its profile did; there is none");
             return Ok(());
         }
         let profile = Profile {
@@ -373,7 +381,15 @@ fn restore<O: Objective>(
     let Some(bytes) = folder.read(CHECKPOINT)? else {
         return Ok((0, 0));
     };
-    let entries = metadata(&bytes, &path)?;
+    // The advice fits a file of weights; a checkpoint has no other copy.
+    let restart = |error| match error {
+        Error::Data { path, message } => {
+            let what = message.split("; ").next().unwrap_or_default();
+            Error::data(path, format!("{what}; remove the file to start over"))
+        }
+        other => other,
+    };
+    let entries = metadata(&bytes, &path).map_err(restart)?;
     let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
     let damaged = |key: &str| {
         let word = entry(key);
@@ -401,13 +417,7 @@ fn restore<O: Objective>(
             path.display()
         ));
     }
-    load(
-        device,
-        &bytes,
-        Path::new(&path),
-        &trainer.state(),
-        Matching::Exact,
-    )?;
+    load(device, &bytes, Path::new(&path), &trainer.state()).map_err(restart)?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
     Ok((step, peak_bytes))
 }

@@ -10,6 +10,7 @@ use super::cache;
 use super::folder::RunFolder;
 use super::spec::variants_of;
 use super::warn;
+use crate::console::{is_quiet, note};
 use crate::device::gpu::{GpuDevice, Problem};
 use crate::device::kernels::{Gemm, Kernels};
 use crate::device::shapes::ConvGeometry;
@@ -110,7 +111,7 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
     tuned.table.source = "tuned on this adapter".to_string();
     if measured > 0 {
         match cache::write_table(&tuned.table) {
-            Ok(path) => println!(
+            Ok(path) => note!(
                 "tuned   {measured} shapes in {:.1} s, kept in {}",
                 started.elapsed().as_secs_f64(),
                 path.display()
@@ -163,7 +164,8 @@ struct Progress(Option<ProgressBar>);
 
 impl Progress {
     fn new() -> Self {
-        Progress(std::io::stderr().is_terminal().then(|| {
+        let has_bar = std::io::stderr().is_terminal() && !is_quiet();
+        Progress(has_bar.then(|| {
             let style = ProgressStyle::with_template("{bar:30} tuning {pos}/{len}  {msg}");
             let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
             bar.set_style(style.expect("the template is a constant"));
@@ -178,7 +180,7 @@ impl Progress {
                 bar.set_position(done as u64);
                 bar.set_message(class.to_string());
             }
-            None if done == 0 => println!(
+            None if done == 0 => note!(
                 "tuning  the kernels for {all} shapes, once for this adapter; --no-tune leaves it out"
             ),
             None => {}

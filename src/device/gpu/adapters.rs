@@ -9,6 +9,8 @@ pub enum AdapterChoice {
     Hardware,
     /// The first adapter whose name or driver contains this text, in any case; a software one too.
     Named(String),
+    /// An adapter by its place in [`adapters`]; a software one too.
+    Numbered(usize),
 }
 
 /// An adapter as `parallax devices` shows it.
@@ -113,6 +115,9 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
                 Error::device("gpu", format!("there is no hardware GPU; {there_are}"))
             })
         }
+        AdapterChoice::Numbered(number) => found.into_iter().nth(*number).ok_or_else(|| {
+            Error::device("gpu", format!("there is no adapter {number}; {there_are}"))
+        }),
         AdapterChoice::Named(part) => {
             let wanted = part.to_lowercase();
             found
