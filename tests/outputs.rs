@@ -633,8 +633,31 @@ fn a_refused_start_leaves_the_disk_as_it_was() {
     }
     good(base, &training("empty", &["--steps", "1", "--no-knn"]));
     assert_eq!(json(&base.join("empty/summary.json"))["steps"], 1);
+    // A grid of which no job has begun.
+    let grid = [
+        "reproduce",
+        "--scale",
+        "smoke",
+        "--device",
+        "99",
+        "--out",
+        "new/grid",
+    ];
+    refused_without_trace(base, &grid, 2, &["unknown device '99'", "0 cpu"]);
     // A run that fails after its first step keeps its folder.
     let words = training("failed", &["--steps", "9", "--temperature", "1e-40"]);
     refused(base, &words, 1, &["step 1"]);
     assert!(base.join("failed/config.toml").exists());
+}
+
+#[test]
+fn shells_get_a_script_that_completes_commands() {
+    let base = TempDir::new().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = good(base.path(), &["completions", shell]);
+        for word in ["simclr", "weights", "temperature", "micro-batch"] {
+            assert!(said.contains(word), "{shell}: {word}");
+        }
+    }
+    refused(base.path(), &["completions", "cmd"], 2, &["cmd", "bash"]);
 }

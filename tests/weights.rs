@@ -726,3 +726,134 @@ fn features_that_are_no_numbers_are_not_written() {
     refused(base, &[&embed[..], &["--force"]].concat(), 1, &words);
     assert_eq!(fs::read(base.join("features")).unwrap(), b"kept");
 }
+
+/// An export has every tensor of torchvision's network, with its counters and its classifier, and
+/// reads back as the same encoder.
+#[test]
+fn weights_go_to_torchvision_and_back() {
+    let base = place();
+    let base = base.path();
+    let mut large = resnet18();
+    large.insert("conv1.weight".to_string(), noise("conv1", &[4, 3, 7, 7]));
+    write(
+        &base.join("theirs"),
+        &prefixed("backbone.", &converted(&large, Dtype::F64)),
+    );
+    let (features, ..) = embedded(base, "theirs");
+    let said = good(base, &["weights", "info", "theirs"]);
+    for word in [
+        "resnet18, width 0.0625, stem imagenet, 32 features",
+        "backbone.",
+        "F64 to F32",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
+
+    good(base, &["weights", "import", "theirs", "--out", "ours"]);
+    let said = good(base, &["weights", "info", "ours"]);
+    assert!(said.contains("written by elsewhere"), "{said}");
+    assert_eq!(embedded(base, "ours").0, features);
+
+    good(base, &["weights", "export", "ours", "--out", "exported"]);
+    let bytes = fs::read(base.join("exported")).unwrap();
+    let exported = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names: Vec<String> = large.keys().cloned().collect();
+    let norms = large
+        .keys()
+        .filter_map(|name| name.strip_suffix("running_var"));
+    names.extend(norms.map(|norm| format!("{norm}num_batches_tracked")));
+    names.extend(["fc.weight", "fc.bias"].map(str::to_string));
+    names.sort();
+    let mut found = exported.names();
+    found.sort_unstable();
+    assert_eq!(found, names);
+    for (name, tensor) in &large {
+        assert_eq!(
+            exported.tensor(name).unwrap().data(),
+            tensor.bytes,
+            "{name}"
+        );
+    }
+    let counter = exported.tensor("bn1.num_batches_tracked").unwrap();
+    assert_eq!((counter.dtype(), counter.shape()), (Dtype::I64, &[][..]));
+    assert_eq!(exported.tensor("fc.weight").unwrap().shape(), [1000, 32]);
+    assert_eq!(embedded(base, "exported").0, features);
+
+    // A classifier is exported as it is.
+    let small = [
+        "supervised",
+        "--width",
+        "0.0625",
+        "--batch-size",
+        "4",
+        "--steps",
+        "1",
+        "--out",
+        "run",
+    ];
+    good(base, &on_images(&small, &[]));
+    good(
+        base,
+        &[
+            "weights",
+            "export",
+            "run/model.safetensors",
+            "--out",
+            "classifier",
+        ],
+    );
+    let [bytes, own] =
+        ["classifier", "run/model.safetensors"].map(|name| fs::read(base.join(name)).unwrap());
+    let [exported, own] = [&bytes, &own].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    for name in own.names() {
+        assert_eq!(
+            exported.tensor(name).unwrap(),
+            own.tensor(name).unwrap(),
+            "{name}"
+        );
+    }
+
+    for action in ["import", "export"] {
+        let same = ["weights", action, "theirs", "--out", "theirs", "--force"];
+        refused(base, &same, 2, &["is the file of weights"]);
+        let exists = ["weights", action, "theirs", "--out", "exported"];
+        refused(base, &exists, 2, &["exists", "--force"]);
+    }
+    let mut headless = resnet18();
+    headless.remove("conv1.weight");
+    write(&base.join("headless"), &headless);
+    let export = ["weights", "export", "headless", "--out", "new"];
+    refused(base, &export, 1, &["headless", "first convolution"]);
+}
+
+#[test]
+fn the_vote_of_neighbours_is_chosen_and_recorded() {
+    let base = place();
+    let base = base.path();
+    write(&base.join("weights"), &resnet18());
+    let vote = ["--k", "5", "--knn-temperature", "0.07", "--out", "run"];
+    let words = on_images(&["knn", "--encoder", "weights"], &vote);
+    let said = good(base, &words);
+    assert!(said.contains("(k = 5)"), "{said}");
+    let summary = json(&base.join("run/summary.json"));
+    assert_eq!(
+        (&summary["knn_k"], &summary["knn_temperature"]),
+        (&5.into(), &0.07.into())
+    );
+    let config = config(base, "run");
+    assert_eq!(config["knn"]["k"].as_integer(), Some(5));
+    assert_eq!(config["knn"]["temperature"].as_float(), Some(0.07));
+    for (option, value, told) in [
+        ("--k", "0", "1 or more"),
+        ("--k", "17", "16 training images"),
+        ("--knn-temperature", "0", "from 0.01"),
+        ("--knn-temperature", "-1", "from 0.01"),
+    ] {
+        let words = on_images(
+            &["knn", "--encoder", "weights", option, value],
+            &["--out", "new"],
+        );
+        refused(base, &words, 2, &[option, told]);
+        assert!(!base.join("new").exists());
+    }
+}

@@ -332,7 +332,8 @@ pub fn not_negative(word: &str) -> std::result::Result<f64, String> {
     number(word, "0 or more", |x| x >= 0.0)
 }
 
-fn number(
+/// Reads a number for which `holds` is true, which messages call `expected`.
+pub fn number(
     word: &str,
     expected: &str,
     holds: impl Fn(f64) -> bool,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use safetensors::SafeTensors;
-use serde_json::json;
 
 use super::arguments::{DataArguments, StopArguments, seed, whole};
 use super::device_choice::{DeviceRequest, open};
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
 use crate::evaluate::partial::Partial;
 use crate::nn::state::digest;
+use crate::runs::safetensors_file::{Stored, packed};
 use crate::runs::unfinished::{is_stored, resumable};
 use crate::runs::weights_file::{Loaded, WeightsFile, state};
 use crate::runs::whole_file::{Place, folder_of, write_file};
@@ -119,14 +119,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     })?;
     let width = encoder.feature_width();
     let mut tensors = vec![Stored {
-        name: FEATURES,
+        name: FEATURES.to_string(),
         dtype: "F32",
         shape: vec![split.len(), width],
         bytes: bytemuck::cast_slice(&values),
     }];
     if let Some(labels) = &split.labels {
         tensors.push(Stored {
-            name: "labels",
+            name: "labels".to_string(),
             dtype: "U32",
             shape: vec![split.len()],
             bytes: bytemuck::cast_slice(labels),
@@ -172,45 +172,6 @@ fn about(loaded: &Loaded, dataset: &Dataset) -> Result<BTreeMap<String, String>>
         about.insert(key.clone(), words.unwrap_or_else(|| value.to_string()));
     }
     Ok(about)
-}
-
-/// A tensor of the file to write.
-struct Stored<'a> {
-    name: &'a str,
-    dtype: &'a str,
-    shape: Vec<usize>,
-    bytes: &'a [u8],
-}
-
-/// Returns the bytes of a safetensors file. The entries of its header are sorted, so that equal features give equal
-/// bytes; the safetensors library writes them in a random order.
-fn packed(tensors: &[Stored<'_>], about: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-    let mut header = BTreeMap::from([("__metadata__", json!(about))]);
-    let mut start = 0;
-    for Stored {
-        name,
-        dtype,
-        shape,
-        bytes,
-    } in tensors
-    {
-        let end = start + bytes.len();
-        header.insert(
-            name,
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]}),
-        );
-        start = end;
-    }
-    let unpacked = |e| Error::usage(format!("features cannot be packed: {e}"));
-    let mut text = serde_json::to_vec(&header).map_err(unpacked)?;
-    text.resize(text.len().next_multiple_of(8), b' ');
-    let length = (text.len() as u64).to_le_bytes();
-    let mut file = [&length[..], &text].concat();
-    file.reserve(start);
-    tensors
-        .iter()
-        .for_each(|tensor| file.extend_from_slice(tensor.bytes));
-    Ok(file)
 }
 
 /// The file of a stopped embed, beside the file to write. `None` if that is no regular file; an early stop then stores

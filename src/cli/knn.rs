@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, check_folder, open_folder, seed};
+use super::arguments::{
+    DataArguments, StopArguments, check_folder, number, open_folder, seed, whole,
+};
 use super::device_choice::{DeviceRequest, open};
 use crate::console::say;
 use crate::error::{Error, Result};
-use crate::evaluate::knn::judge;
+use crate::evaluate::knn::{Vote, judge};
 use crate::evaluate::partial::Partial;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
 use crate::runs::weights_file::WeightsFile;
@@ -22,6 +24,14 @@ pub struct Arguments {
 
     #[command(flatten)]
     data: DataArguments,
+
+    /// Neighbours that vote [default: a tenth of the training images, at most 200]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<usize>(1..=u64::MAX))]
+    k: Option<usize>,
+
+    /// What a similarity is divided by before a neighbour votes with its exponential
+    #[arg(long, value_name = "NUMBER", default_value = "0.5", value_parser = temperature)]
+    knn_temperature: f64,
 
     /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
@@ -51,6 +61,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     arguments.stop.listen()?;
     let file = WeightsFile::read(&arguments.encoder)?;
     let dataset = arguments.data.load(arguments.seed)?;
+    let vote = Vote {
+        k: arguments.k,
+        temperature: arguments.knn_temperature,
+    };
+    vote.neighbours(&dataset)?;
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
     let loaded = file.load(device)?;
@@ -60,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let folder = open_folder(out, arguments.resume, &chosen)?;
             let request = KnnRequest {
                 loaded,
+                vote,
                 seed: arguments.seed,
                 data: arguments.data.data,
                 dataset,
@@ -69,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let partial = &mut Partial::new();
-            let found = judge(device, &loaded.encoder, &dataset, (partial, "knn"));
+            let found = judge(device, &loaded.encoder, &dataset, vote, (partial, "knn"));
             let found = found.map_err(unstored)?;
             (found.k, found.top1)
         }
@@ -79,6 +95,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         100.0 * top1
     );
     Ok(())
+}
+
+/// Reads a temperature. The exponential of a similarity over a smaller one overflows.
+fn temperature(word: &str) -> std::result::Result<f64, String> {
+    number(word, "from 0.01", |x| x >= 0.01)
 }
 
 /// Adds to a stop's message that the state is not stored.

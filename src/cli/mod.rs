@@ -7,6 +7,7 @@
 mod arguments;
 mod attack;
 mod classification;
+mod completions;
 mod data_cache;
 mod device_choice;
 mod devices;
@@ -25,6 +26,7 @@ mod signals;
 mod simclr;
 mod supervised;
 mod transfer;
+mod weights;
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -104,8 +106,10 @@ enum Command {
     Report(report::Arguments),
     Knn(knn::Arguments),
     Embed(embed::Arguments),
+    Weights(weights::Arguments),
     Devices(devices::Arguments),
     Preview(preview::Arguments),
+    Completions(completions::Arguments),
 }
 
 /// Runs the command of the process's arguments, and returns its exit code.
@@ -191,8 +195,10 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Report(arguments) => report::run(&arguments),
         Command::Knn(arguments) => knn::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
+        Command::Weights(arguments) => weights::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
     }
 }
 

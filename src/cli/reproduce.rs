@@ -17,7 +17,7 @@ use crate::paper::grid::{
     Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
 };
 use crate::paper::report;
-use crate::runs::folder::{check_place, is_done};
+use crate::runs::folder::{check_place, is_done, make, remove_folders};
 use crate::runs::lock::FolderLock;
 use crate::runs::state_dict::StateDict;
 
@@ -211,9 +211,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         grid.is_in(&settings.out)?;
         return list(arguments, &settings, &jobs);
     }
-    grid.claim(&settings.out)?;
-    let _lock = FolderLock::acquire(&settings.out)?;
-    run_all(&jobs, &settings, &arguments.device)
+    let made = make(&settings.out)?;
+    let done = FolderLock::acquire(&settings.out).and_then(|_lock| {
+        let is_resumed = grid.is_in(&settings.out)?;
+        grid.claim(&settings.out)?;
+        let done = run_all(&jobs, &settings, &arguments.device);
+        let is_begun = |job: &&Job| settings.folder(&job.id).exists();
+        if done.is_err() && !is_resumed && !jobs.iter().any(is_begun) {
+            grid.withdraw(&settings.out)?;
+        }
+        done
+    });
+    // Those that are not empty stay.
+    if done.is_err() {
+        remove_folders(&made);
+    }
+    done
 }
 
 /// Runs the jobs that are not done, and writes the report after each of them. If a job fails, only

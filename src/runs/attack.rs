@@ -102,6 +102,7 @@ pub fn run(
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
         weights: loaded.record.clone(),
+        knn: None,
         seed: request.seed,
         device: device.name(),
         variants: device.variants(),

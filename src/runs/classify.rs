@@ -151,6 +151,7 @@ pub fn run(
             .as_ref()
             .map_or("random".to_string(), |start| start.file.clone()),
         weights,
+        knn: None,
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),

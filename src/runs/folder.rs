@@ -127,7 +127,10 @@ fn check_content(path: &Path, resume: bool) -> Result<()> {
 }
 
 /// Creates the folder `path` with its parents, and returns those that did not exist, parents first.
-fn make(path: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// `Error::Io` if one cannot be made; none is left then.
+pub fn make(path: &Path) -> Result<Vec<PathBuf>> {
     let missing = path.ancestors().take_while(|part| !part.exists());
     let mut made: Vec<PathBuf> = missing
         .filter(|part| !part.as_os_str().is_empty())
@@ -142,7 +145,7 @@ fn make(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes these folders, parents first in the list, as far as they are empty.
-fn remove_folders(made: &[PathBuf]) {
+pub fn remove_folders(made: &[PathBuf]) {
     for folder in made.iter().rev() {
         drop(fs::remove_dir(folder));
     }

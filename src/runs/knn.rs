@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::result::KnnSummary;
-use super::spec::{DataConfig, RunConfig, Versions};
+use super::spec::{DataConfig, KnnConfig, RunConfig, Versions};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
 use crate::error::Result;
-use crate::evaluate::knn::judge;
+use crate::evaluate::knn::{Vote, judge};
 use crate::nn::state::digest;
 use crate::objectives::Protocol;
 
@@ -18,6 +18,7 @@ use crate::objectives::Protocol;
 pub struct KnnRequest {
     /// The encoder.
     pub loaded: Loaded,
+    pub vote: Vote,
     pub seed: u64,
     pub data: DataKind,
     pub dataset: Dataset,
@@ -38,6 +39,10 @@ pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<
         protocol: Protocol::Sound.to_string(),
         init: loaded.source.clone(),
         weights: loaded.record.clone(),
+        knn: (request.vote != Vote::default()).then_some(KnnConfig {
+            k: request.vote.neighbours(dataset)?,
+            temperature: request.vote.temperature,
+        }),
         seed: request.seed,
         device: device.name(),
         variants: device.variants(),
@@ -55,7 +60,13 @@ pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<
     folder.keep();
     let key = || digest(device, &state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        judge(device, &loaded.encoder, dataset, (partial, "knn"))
+        judge(
+            device,
+            &loaded.encoder,
+            dataset,
+            request.vote,
+            (partial, "knn"),
+        )
     })?;
     let summary = KnnSummary {
         command: config.command,
@@ -65,6 +76,7 @@ pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<
         device: config.device,
         seed: request.seed,
         knn_k: found.k,
+        knn_temperature: request.vote.temperature,
         knn_top1: found.top1,
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),

@@ -58,6 +58,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
         weights: loaded.record.clone(),
+        knn: None,
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),

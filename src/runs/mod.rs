@@ -13,6 +13,7 @@ pub(crate) mod probe;
 pub mod profile;
 pub mod progress;
 pub mod result;
+pub mod safetensors_file;
 pub mod spec;
 pub mod state_dict;
 pub mod training;

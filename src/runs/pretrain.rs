@@ -16,9 +16,10 @@ use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
 use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
+use crate::evaluate::features;
+use crate::evaluate::knn::{self, Vote};
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
-use crate::evaluate::{features, knn};
 use crate::nn::state::digest;
 use crate::nn::{Head, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
@@ -272,6 +273,7 @@ impl PretrainingRequest {
                 None => "random".to_string(),
             },
             weights: self.weights(),
+            knn: None,
             seed: pretext.seed(),
             device: device.name(),
             variants: device.variants(),
@@ -386,7 +388,13 @@ fn judge<O: Objective>(
         }
         note!("evaluating the trained and the untrained encoder by their nearest neighbours");
         let encoder = objective.encoder();
-        let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
+        let trained = knn::judge(
+            device,
+            encoder,
+            dataset,
+            Vote::default(),
+            (partial, "trained"),
+        )?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -438,5 +446,11 @@ fn judge_untrained(
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::judge(device, &untrained, dataset, (partial, "untrained"))
+    knn::judge(
+        device,
+        &untrained,
+        dataset,
+        Vote::default(),
+        (partial, "untrained"),
+    )
 }

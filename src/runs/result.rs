@@ -3,11 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::weights_file::Loaded;
+use crate::evaluate::knn;
 use crate::evaluate::metrics::Metrics;
 use crate::tensor::DType;
 
 fn f32() -> String {
     DType::F32.to_string()
+}
+
+fn knn_temperature() -> f64 {
+    knn::TEMPERATURE
 }
 
 /// The result of a pretraining run.
@@ -185,6 +190,9 @@ pub struct KnnSummary {
     pub seed: u64,
     /// Number of neighbours that vote.
     pub knn_k: usize,
+    /// What a similarity is divided by before a neighbour votes with its exponential.
+    #[serde(default = "knn_temperature")]
+    pub knn_temperature: f64,
     /// Fraction of the held-out images that are classified correctly.
     pub knn_top1: f64,
     pub total_seconds: f64,

@@ -32,6 +32,9 @@ pub struct RunConfig {
     pub training: Option<TrainingConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<AttackConfig>,
+    /// How neighbours vote, where that was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn: Option<KnnConfig>,
     pub data: DataConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<AugmentationConfig>,
@@ -115,6 +118,13 @@ impl TrainingConfig {
             resolution: None,
         }
     }
+}
+
+/// A vote of nearest neighbours.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct KnnConfig {
+    pub k: usize,
+    pub temperature: f64,
 }
 
 /// An attack on a classifier.

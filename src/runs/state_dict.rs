@@ -503,7 +503,7 @@ fn first_name(prefix: &str, name: &str) -> String {
 
 /// Returns the names and shapes of a ResNet's parameters and running statistics, and of a linear layer of `classes`
 /// classes on it.
-fn expected(shape: &ResNetShape, classes: Option<usize>) -> Vec<(String, Vec<usize>)> {
+pub(super) fn expected(shape: &ResNetShape, classes: Option<usize>) -> Vec<(String, Vec<usize>)> {
     let mut all = Vec::new();
     let mut add = |conv: &ConvShape, norm: String| {
         all.push((format!("{}.weight", conv.name), conv.weight().to_vec()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::state_dict::{Found, StateDict, Wanted};
+use super::state_dict::{Found, StateDict, Wanted, expected};
 use crate::console::note;
 use crate::data::Dataset;
 use crate::device::Device;
@@ -245,9 +245,29 @@ impl WeightsFile {
         &self.path
     }
 
+    /// What the file says of its weights.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether this program wrote the file.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
     /// The network.
     pub fn config(&self) -> ResNetConfig {
         self.origin.encoder
+    }
+
+    /// The network's tensors by torchvision's names, with their shapes. Those that keep random values are not there.
+    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>, &[f32])>> {
+        let all = expected(&self.config().shape()?, self.origin.classes);
+        let stored = |(name, shape): (String, Vec<usize>)| {
+            let values = self.found.values.get(&name)?;
+            Some((name, shape, &values[..]))
+        };
+        Ok(all.into_iter().filter_map(stored).collect())
     }
 
     /// What was made of the file's tensors.

@@ -182,6 +182,15 @@ impl Grid {
         crate::runs::folder::write_whole(dir, GRID, text.as_bytes())
     }
 
+    /// Removes the grid from the folder `dir`, in which no run has begun.
+    ///
+    /// # Errors
+    /// `Error::Io` if it cannot be removed.
+    pub fn withdraw(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(GRID);
+        std::fs::remove_file(&path).map_err(|e| Error::write(&path, e))
+    }
+
     fn first_difference(&self, theirs: &Grid) -> Option<String> {
         let settings = [
             ("scale", &theirs.scale, &self.scale),
