@@ -149,7 +149,7 @@ fn export(arguments: &ConversionArguments) -> Result<()> {
     let tensors = file.tensors()?;
     let mut stored = Vec::new();
     let counter = file.origin().step.to_le_bytes();
-    for (name, ..) in &tensors {
+    for Stored { name, .. } in &tensors {
         if let Some(norm) = name.strip_suffix("running_var") {
             stored.push(Stored {
                 name: format!("{norm}{COUNTER}"),
@@ -159,16 +159,9 @@ fn export(arguments: &ConversionArguments) -> Result<()> {
             });
         }
     }
+    stored.extend(tensors);
     let features = config.shape()?.feature_width;
     let no_classifier = vec![0.0_f32; (features + 1) * IMAGENET_CLASSES];
-    for (name, shape, values) in &tensors {
-        stored.push(Stored {
-            name: name.clone(),
-            dtype: "F32",
-            shape: shape.clone(),
-            bytes: bytemuck::cast_slice(values),
-        });
-    }
     let classes = file.origin().classes.unwrap_or(IMAGENET_CLASSES);
     if file.origin().classes.is_none() {
         let (weight, bias) = no_classifier.split_at(features * IMAGENET_CLASSES);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::safetensors_file::Stored;
 use super::state_dict::{Found, StateDict, Wanted, expected};
 use crate::console::note;
 use crate::data::Dataset;
@@ -260,12 +261,21 @@ impl WeightsFile {
         self.origin.encoder
     }
 
-    /// The network's tensors by torchvision's names, with their shapes. Those that keep random values are not there.
-    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>, &[f32])>> {
+    /// The network's tensors by torchvision's names. Those that keep random values are not there.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the network cannot be.
+    pub fn tensors(&self) -> Result<Vec<Stored<'_>>> {
         let all = expected(&self.config().shape()?, self.origin.classes);
         let stored = |(name, shape): (String, Vec<usize>)| {
-            let values = self.found.values.get(&name)?;
-            Some((name, shape, &values[..]))
+            let bytes = bytemuck::cast_slice(self.found.values.get(&name)?);
+            let dtype = "F32";
+            Some(Stored {
+                name,
+                dtype,
+                shape,
+                bytes,
+            })
         };
         Ok(all.into_iter().filter_map(stored).collect())
     }
