@@ -119,3 +119,35 @@ impl Error {
         }
     }
 }
+
+/// Entries of a list that a message names.
+const LISTED: usize = 10;
+
+/// Joins the first ten entries of a list, and counts the others.
+pub fn listed<T: AsRef<str>>(entries: &[T], separator: &str) -> String {
+    list_of(entries, LISTED, separator)
+}
+
+/// Joins the first `most` entries of a list, and counts the others.
+pub fn list_of<T: AsRef<str>>(entries: &[T], most: usize, separator: &str) -> String {
+    let named: Vec<&str> = entries.iter().take(most).map(AsRef::as_ref).collect();
+    let named = named.join(separator);
+    match entries.len().saturating_sub(most) {
+        0 => named,
+        more => format!("{named}{separator}and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed;
+
+    #[test]
+    fn a_list_has_ten_entries_and_then_a_count() {
+        let names: Vec<String> = (1..=12).map(|i| i.to_string()).collect();
+        assert_eq!(listed(&names[..2], ", "), "1, 2");
+        assert_eq!(listed(&names[..10], ", "), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10");
+        let all = listed(&names, "; ");
+        assert_eq!(all, "1; 2; 3; 4; 5; 6; 7; 8; 9; 10; and 2 more");
+    }
+}

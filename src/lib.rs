@@ -18,10 +18,15 @@
 //! `examples/custom_op.rs` adds an operation from outside of this crate, with its own WGSL kernel and
 //! gradient.
 
+// A closed stdout must not end a run; see `console`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod augment;
 pub mod autograd;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod console;
 pub mod data;
 pub mod device;
 pub mod error;

@@ -4,13 +4,14 @@ use clap::Args;
 
 use super::arguments::{
     CheckpointArguments, DataArguments, RunArguments, TuningArguments, fraction, not_negative,
-    positive,
+    positive, whole,
 };
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
+use crate::console::say;
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::metrics::Metrics;
 use crate::nn::Linear;
 use crate::objectives::Protocol;
@@ -33,27 +34,28 @@ pub struct ClassificationArguments {
     pub labels: f64,
 
     /// Images a step; all labelled ones where there are fewer
-    #[arg(long, default_value = "64")]
+    #[arg(long, default_value = "64", value_parser = whole::<usize>(1..=u64::MAX))]
     batch_size: usize,
 
-    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory; the
-    /// statistics of batch norm are each chunk's own [default: the batch size]
-    #[arg(long, value_name = "IMAGES")]
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in
+    /// less memory; the statistics of batch norm are each chunk's own [default: the batch size]
+    #[arg(long, value_name = "IMAGES", value_parser = whole::<usize>(0..=u64::MAX))]
     micro_batch: Option<usize>,
 
     /// Passes over the labelled images
-    #[arg(long, conflicts_with = "steps")]
+    #[arg(long, conflicts_with = "steps", value_parser = whole::<u64>(1..=u64::MAX))]
     epochs: Option<u64>,
 
     /// Training steps, in place of --epochs
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>(1..=u64::MAX))]
     steps: Option<u64>,
 
     /// End after any so many steps whose mean loss is not below that of as many before
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = whole::<u64>(1..=u64::MAX))]
     stop_when_flat: Option<u64>,
 
-    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over 256]
+    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over
+    /// 256]
     #[arg(long, value_parser = positive)]
     learning_rate: Option<f64>,
 
@@ -73,25 +75,29 @@ pub struct ClassificationArguments {
 
 impl ClassificationArguments {
     /// How long to train, where `epochs` is the command's default.
-    fn length(&self, epochs: u64) -> Result<Length> {
-        match (self.epochs, self.steps) {
-            (_, Some(0)) => Err(Error::usage("--steps is 0; train for 1 step or more")),
-            (Some(0), _) => Err(Error::usage("--epochs is 0; train for 1 epoch or more")),
-            (_, Some(steps)) => Ok(Length::Steps(steps)),
-            (given, None) => Ok(Length::Epochs(given.unwrap_or(epochs))),
+    fn length(&self, epochs: u64) -> Length {
+        match self.steps {
+            Some(steps) => Length::Steps(steps),
+            None => Length::Epochs(self.epochs.unwrap_or(epochs)),
         }
     }
 
-    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else, and says what came
-    /// out.
+    /// Fails if the run cannot write to --out, before any work.
+    pub fn check_out(&self) -> Result<()> {
+        self.run.check_out()
+    }
+
+    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else,
+    /// and says what came out.
     pub fn train(
         &self,
         epochs: u64,
         beginning: impl FnOnce(&Device) -> Result<Beginning>,
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
+        run.check_out()?;
         run.stop.listen()?;
-        let (length, settings) = (self.length(epochs)?, self.settings()?);
+        let (length, settings) = (self.length(epochs), self.settings());
         if let Length::Steps(steps) = length {
             checkpoints.check_steps(steps)?;
         }
@@ -153,11 +159,8 @@ impl ClassificationArguments {
     }
 
     /// The settings under the run's protocol.
-    fn settings(&self) -> Result<ClassifierSettings> {
-        if self.batch_size == 0 {
-            return Err(Error::usage("--batch-size is 0; use 1 or more"));
-        }
-        Ok(ClassifierSettings {
+    fn settings(&self) -> ClassifierSettings {
+        ClassifierSettings {
             batch_size: self.batch_size,
             micro_batch: self.micro_batch,
             optimization: Optimization {
@@ -170,17 +173,19 @@ impl ClassificationArguments {
             augmentation: PaddedCropAugmentation::default(),
             frozen_after_first_epoch: self.run.protocol == Protocol::Paper,
             seed: self.run.seed,
-        })
+        }
     }
 }
 
 fn print(summary: &ClassificationSummary, dataset: &str) {
-    println!(
+    say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
-        summary.final_loss, summary.first_loss, summary.chance_loss
+        summary.final_loss,
+        summary.first_loss,
+        summary.chance_loss
     );
     print_metrics(&summary.metrics, dataset);
-    println!(
+    say!(
         "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
         summary.images_per_second,
         summary.seconds,
@@ -191,7 +196,7 @@ fn print(summary: &ClassificationSummary, dataset: &str) {
 
 /// Prints the metrics of an evaluation on labels.
 pub fn print_metrics(metrics: &Metrics, dataset: &str) {
-    println!(
+    say!(
         "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, AUC {:.4} (one-vs-one), {:.4} (one-vs-rest), loss {:.4}",
         100.0 * metrics.top1,
         100.0 * metrics.top2,

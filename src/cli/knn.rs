@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, no_out, open_folder, seed};
+use super::arguments::{
+    DataArguments, StopArguments, check_folder, number, open_folder, seed, whole,
+};
 use super::device_choice::{DeviceRequest, open};
+use crate::console::say;
 use crate::error::{Error, Result};
-use crate::evaluate::knn::neighbour_accuracy;
+use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::evaluate::partial::Partial;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
-use crate::runs::weights_file::read;
+use crate::runs::weights_file::WeightsFile;
 
 /// Evaluate an encoder by the nearest neighbours of the test images among the training images
 #[derive(Args)]
@@ -22,11 +25,20 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
+    /// Neighbours that vote [default: a tenth of the training images, at most 200]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<usize>(1..=u64::MAX))]
+    k: Option<usize>,
+
+    /// What a similarity is divided by before a neighbour votes with its exponential
+    #[arg(long, value_name = "NUMBER", default_value = "0.5", value_parser = temperature)]
+    knn_temperature: f64,
+
     /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
-    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    /// Where to compute: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
+    /// devices prints
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
@@ -45,21 +57,25 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.resume && arguments.out.is_none() {
-        return Err(no_out());
-    }
+    check_folder(arguments.out.as_deref(), arguments.resume)?;
     arguments.stop.listen()?;
+    let file = WeightsFile::read(&arguments.encoder)?;
     let dataset = arguments.data.load(arguments.seed)?;
+    let vote = Vote {
+        k: arguments.k,
+        temperature: arguments.knn_temperature,
+    };
+    vote.neighbours(&dataset)?;
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
-    let loaded = read(device, &arguments.encoder)?;
+    let loaded = file.load(device)?;
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
             let folder = open_folder(out, arguments.resume, &chosen)?;
             let request = KnnRequest {
-                path: &arguments.encoder,
                 loaded,
+                vote,
                 seed: arguments.seed,
                 data: arguments.data.data,
                 dataset,
@@ -69,16 +85,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let partial = &mut Partial::new();
-            let found = neighbour_accuracy(device, &loaded.encoder, &dataset, (partial, "knn"));
+            let partial = (partial, "knn");
+            let found = neighbour_accuracy(device, &loaded.encoder, &dataset, vote, partial);
             let found = found.map_err(unstored)?;
             (found.k, found.top1)
         }
     };
-    println!(
+    say!(
         "k-nearest-neighbour accuracy on {name} (k = {k}): {:.1} %",
         100.0 * top1
     );
     Ok(())
+}
+
+/// Reads a temperature. The exponential of a similarity over a smaller one overflows.
+fn temperature(word: &str) -> std::result::Result<f64, String> {
+    number(word, "from 0.01", |x| x >= 0.01)
 }
 
 /// Adds to a stop's message that the state is not stored.

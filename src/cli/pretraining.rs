@@ -1,19 +1,21 @@
 //! Shared parts of the pretraining commands: their arguments, the run, and the printed results.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Args;
 
 use super::arguments::{
-    CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments,
+    CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments, whole,
 };
 use super::device_choice::open;
+use crate::console::say;
 use crate::data::DataKind;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::objectives::Protocol;
 use crate::runs::pretrain::{Pretext, PretrainingRequest, run as run_experiment};
 use crate::runs::result::PretrainingSummary;
+use crate::runs::weights_file::WeightsFile;
 
 /// The flags of every pretraining.
 #[derive(Args)]
@@ -25,7 +27,7 @@ pub struct PretrainingArguments {
     network: NetworkArguments,
 
     /// Training steps [default: 150 on shapes, else 5000]
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>(1..=u64::MAX))]
     steps: Option<u64>,
 
     /// Start from the encoder of this safetensors file (torchvision's names), or none
@@ -36,9 +38,10 @@ pub struct PretrainingArguments {
     #[arg(long)]
     no_knn: bool,
 
-    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory and
-    /// more time; the statistics of batch norm are each chunk's own [default: the batch size]
-    #[arg(long, value_name = "IMAGES")]
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in
+    /// less memory and more time; the statistics of batch norm are each chunk's own [default: the
+    /// batch size]
+    #[arg(long, value_name = "IMAGES", value_parser = whole::<usize>(0..=u64::MAX))]
     pub micro_batch: Option<usize>,
 
     #[command(flatten)]
@@ -66,17 +69,18 @@ impl PretrainingArguments {
         pretext: impl FnOnce(ResNetConfig) -> Pretext,
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
+        run.check_out()?;
         run.stop.listen()?;
         let steps = self
             .steps
             .unwrap_or(if self.on_shapes() { 150 } else { 5000 });
-        if steps == 0 {
-            return Err(Error::usage("--steps is 0; train for 1 step or more"));
-        }
         checkpoints.check_steps(steps)?;
         let init = init(run.protocol, self.init.as_deref())?;
-        // Said before any data is read.
+        // Checked before any data is read.
         let pretext = pretext(self.network.config(self.data.data)?);
+        pretext.check_batch_size()?;
+        let init = init.map(|path| WeightsFile::read_for(path, pretext.encoder()));
+        let init = init.transpose()?;
         let dataset = self.data.load(run.seed)?;
         let images = dataset.pretraining().len();
         if batch_size > images {
@@ -97,6 +101,9 @@ impl PretrainingArguments {
         pretext
             .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
+        if let Some(file) = &init {
+            file.print_notices();
+        }
         let folder = run.start(pretext.command(), (self.data.data, &dataset), &chosen)?;
         self.tuning
             .prepare(&chosen, &folder, || pretext.trained_network(&dataset))?;
@@ -121,24 +128,26 @@ impl PretrainingArguments {
 }
 
 /// The file of `--init`; the paper's protocol wants the start to be named.
-fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<PathBuf>> {
+fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<&Path>> {
     match (protocol, word) {
         (Protocol::Paper, None) => Err(Error::usage(
             "--protocol paper starts from ImageNet weights: give --init FILE.safetensors, or --init none to start \
              from random ones and have every result say so",
         )),
         (_, None | Some("none")) => Ok(None),
-        (_, Some(file)) => Ok(Some(PathBuf::from(file))),
+        (_, Some(file)) => Ok(Some(Path::new(file))),
     }
 }
 
 fn print(summary: &PretrainingSummary) {
-    println!(
+    say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
-        summary.final_loss, summary.first_loss, summary.chance_loss
+        summary.final_loss,
+        summary.first_loss,
+        summary.chance_loss
     );
     if let (Some(accuracy), Some(images)) = (summary.rotation_accuracy, summary.rotation_images) {
-        println!(
+        say!(
             "rotation accuracy on {images} test images: {:.1} %, 25 % by chance",
             100.0 * accuracy
         );
@@ -146,13 +155,13 @@ fn print(summary: &PretrainingSummary) {
     if let (Some(k), Some(trained), Some(untrained)) =
         (summary.knn_k, summary.knn_top1, summary.knn_top1_untrained)
     {
-        println!(
+        say!(
             "k-nearest-neighbour accuracy (k = {k}): {:.1} %, untrained encoder {:.1} %",
             100.0 * trained,
             100.0 * untrained
         );
     }
-    println!(
+    say!(
         "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
         summary.images_per_second,
         summary.seconds,

@@ -9,6 +9,7 @@ use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
+use crate::console::say;
 use crate::data::{DataKind, Dataset, Split, batches};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -100,6 +101,8 @@ pub fn run(
         command: "attack".to_string(),
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
+        weights: loaded.record.clone(),
+        knn: None,
         seed: request.seed,
         device: device.name(),
         variants: device.variants(),
@@ -119,6 +122,7 @@ pub fn run(
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(&state(encoder, Some(head)));
     let place = (folder.path(), UNFINISHED);
     let Measured {
@@ -236,7 +240,7 @@ fn measure(
                  predictions; the attack sees another network or other images than the evaluation"
             )));
         }
-        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
+        say!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
         curve.push(AttackPoint {
             eps: shortest(eps),
             top1,

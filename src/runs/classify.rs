@@ -7,7 +7,7 @@ use super::result::{ClassificationSummary, Start, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
 use super::training::{CHECKPOINT, Plan, train};
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Loaded, Origin, pack};
+use super::weights_file::{Loaded, Origin, WeightsRecord, pack};
 use crate::autograd::PassOptions;
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
@@ -114,15 +114,22 @@ pub fn run(
     settings.micro_batch = settings
         .micro_batch
         .map(|images| images.min(labelled_images));
-    let (encoder, network, start) = match beginning {
+    let (encoder, network, start, weights) = match beginning {
         Beginning::FromScratch(network) => {
-            (ResNet::new(&network, settings.seed, device)?, network, None)
+            let encoder = ResNet::new(&network, settings.seed, device)?;
+            (encoder, network, None, WeightsRecord::default())
         }
         Beginning::Pretrained(loaded) => {
             let start = Start::new(&loaded);
-            (loaded.encoder, loaded.origin.encoder, Some(start))
+            (
+                loaded.encoder,
+                loaded.origin.encoder,
+                Some(start),
+                loaded.record,
+            )
         }
     };
+    let kept_random = weights.kept_random.clone();
     let objective = Classifier::new(
         settings.clone(),
         encoder.shape(),
@@ -145,6 +152,8 @@ pub fn run(
         init: start
             .as_ref()
             .map_or("random".to_string(), |start| start.file.clone()),
+        weights,
+        knn: None,
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),
@@ -215,6 +224,7 @@ pub fn run(
         arch: network.arch.to_string(),
         width: network.width,
         seed: settings.seed,
+        kept_random,
         start,
         label_fraction: labels,
         labelled_images,

@@ -1,4 +1,5 @@
-//! A linear evaluation, on the pretraining's data set or another one, from its request to its summary.
+//! A linear evaluation, on the pretraining's data set or another one, from its request to its
+//! summary.
 
 use std::time::Instant;
 
@@ -33,9 +34,9 @@ pub struct LinearRequest {
     pub dataset: Dataset,
 }
 
-/// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and writes everything into
-/// `folder`. A stopped evaluation is resumed from the values that it stored. If it has ended, its
-/// summary is read instead.
+/// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and
+/// writes everything into `folder`. A stopped evaluation is resumed from the values that it stored.
+/// If it has ended, its summary is read instead.
 ///
 /// # Errors
 /// `Error::Guard` if the encoder changed; `Error::Stopped` if a stop is requested; otherwise those
@@ -58,6 +59,8 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         command: request.command.clone(),
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
+        weights: loaded.record.clone(),
+        knn: None,
         seed: settings.seed,
         device: device.name(),
         variants: device.variants(),
@@ -80,6 +83,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(&encoder.state());
     let (logits, final_loss) = with_frozen(encoder, || {
         resumable((folder.path(), UNFINISHED), &key, |partial| {
@@ -103,6 +107,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         width: network.width,
         seed: settings.seed,
         start: Start::new(loaded),
+        kept_random: loaded.record.kept_random.clone(),
         encoder_digest: digest(&encoder.state())?,
         label_fraction: request.labels,
         labelled_images: members.len(),

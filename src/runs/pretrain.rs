@@ -1,6 +1,5 @@
 //! A pretraining run, SimCLR's or RotNet's, from its request to its summary.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
@@ -10,14 +9,16 @@ use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
 use super::training::{Plan, Trained, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Origin, initialize, pack};
+use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
 use crate::autograd::PassOptions;
+use crate::console::note;
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::evaluate::features;
+use crate::evaluate::knn::{self, Vote};
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
-use crate::evaluate::{features, knn};
 use crate::nn::weights::digest;
 use crate::nn::{Linear, Module, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
@@ -44,7 +45,8 @@ impl Pretext {
         }
     }
 
-    fn encoder(&self) -> &ResNetConfig {
+    /// The network that is trained.
+    pub fn encoder(&self) -> &ResNetConfig {
         match self {
             Pretext::SimClr(settings) => &settings.encoder,
             Pretext::RotNet(settings) => &settings.encoder,
@@ -79,8 +81,8 @@ impl Pretext {
         }
     }
 
-    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so and whose
-    /// network's activations are stored as `activations`.
+    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says
+    /// so and whose network's activations are stored as `activations`.
     ///
     /// # Errors
     /// `Error::Usage` where the network cannot be.
@@ -139,6 +141,21 @@ impl Pretext {
         })
     }
 
+    /// Fails if the batch has too few images for the objective.
+    ///
+    /// # Errors
+    /// `Error::Usage` that gives the smallest batch.
+    pub fn check_batch_size(&self) -> Result<()> {
+        match self {
+            Pretext::SimClr(SimClrSettings { batch_size, .. }) if *batch_size < 2 => {
+                Err(Error::usage(format!(
+                    "the batch size is {batch_size}; SimCLR contrasts images with each other, use --batch-size 2 or more"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
     ///
     /// # Errors
@@ -150,7 +167,8 @@ impl Pretext {
         }
     }
 
-    /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
+    /// Floating-point operations of a training step: three times the encoder's forward pass over
+    /// every view.
     fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
         let step = self.step_size(dataset, false, DType::F32)?;
         let views = (step.views_per_image * step.batch_size) as u64;
@@ -175,8 +193,8 @@ pub struct PretrainingRequest {
     pub save_every: Option<u64>,
     /// At least so long between two checkpoints.
     pub checkpoint_every: Duration,
-    /// A safetensors file of an encoder to start from.
-    pub init: Option<PathBuf>,
+    /// The weights to start from.
+    pub init: Option<WeightsFile>,
     /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
     /// the end.
     pub knn: bool,
@@ -199,6 +217,12 @@ impl PretrainingRequest {
             (Protocol::Paper, None) => "paper protocol, random start".to_string(),
             (protocol, _) => protocol.to_string(),
         }
+    }
+
+    /// What was made of the weights to start from.
+    fn weights(&self) -> WeightsRecord {
+        let file = self.init.as_ref();
+        file.map(WeightsFile::record).unwrap_or_default()
     }
 
     fn origin(&self, step: u64) -> Origin {
@@ -245,9 +269,11 @@ impl PretrainingRequest {
             command: pretext.command().to_string(),
             protocol: self.protocol_label(),
             init: match &self.init {
-                Some(path) => path.display().to_string(),
+                Some(file) => file.path().display().to_string(),
                 None => "random".to_string(),
             },
+            weights: self.weights(),
+            knn: None,
             seed: pretext.seed(),
             device: device.name(),
             variants: device.variants(),
@@ -327,8 +353,8 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
     (network, objective): (Network<H>, O),
     folder: &mut RunFolder,
 ) -> Result<(Trained, Network<H>)> {
-    if let Some(path) = &request.init {
-        initialize(&network.0, path)?;
+    if let Some(file) = &request.init {
+        file.fill(&network.0, None)?;
     }
     let pretext = &request.pretext;
     let mut trainer =
@@ -371,9 +397,10 @@ fn judge<H: Module>(
         if !request.knn {
             return Ok((rotation, None, None));
         }
-        println!("evaluating the trained and the untrained encoder by their nearest neighbours");
-        let encoder = &network.0;
-        let trained = knn::neighbour_accuracy(device, encoder, dataset, (partial, "trained"))?;
+        note!("evaluating the trained and the untrained encoder by their nearest neighbours");
+        let (encoder, vote) = (&network.0, Vote::default());
+        let trained = (&mut *partial, "trained");
+        let trained = knn::neighbour_accuracy(device, encoder, dataset, vote, trained)?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -385,6 +412,7 @@ fn judge<H: Module>(
         arch: pretext.encoder().arch.to_string(),
         width: pretext.encoder().width,
         stem: pretext.encoder().stem.to_string(),
+        kept_random: request.weights().kept_random,
         seed: pretext.seed(),
         batch_size: pretext.batch_size(),
         precision: request.precision.to_string(),
@@ -419,10 +447,11 @@ fn judge_untrained(
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
     let untrained = ResNet::new(pretext.encoder(), pretext.seed(), device)?;
-    if let Some(path) = &request.init {
-        initialize(&untrained, path)?;
+    if let Some(file) = &request.init {
+        file.fill(&untrained, None)?;
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::neighbour_accuracy(device, &untrained, dataset, (partial, "untrained"))
+    let partial = (partial, "untrained");
+    knn::neighbour_accuracy(device, &untrained, dataset, Vote::default(), partial)
 }

@@ -9,13 +9,14 @@ use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::warn;
+use crate::console::note;
 use crate::device::gpu::StreamCounts;
 use crate::device::gpu::variants::VariantTable;
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::Module;
-use crate::nn::weights::{Matching, load, metadata, save};
+use crate::nn::weights::{load, metadata, save};
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
 /// Steps that may be under way before the oldest one's loss is waited for.
@@ -38,7 +39,8 @@ pub struct Plan {
     pub chance_loss: f64,
     /// Steps between two saved networks.
     pub save_every: Option<u64>,
-    /// Where set, training ends after any so many steps whose mean loss is not below that of as many before.
+    /// Where set, training ends after any so many steps whose mean loss is not below that of as
+    /// many before.
     pub stop_when_flat: Option<u64>,
     /// At least so long between two checkpoints; zero makes one after every step.
     pub checkpoint_every: Duration,
@@ -72,10 +74,10 @@ impl Trained {
     }
 }
 
-/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after
-/// each `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`.
-/// If `profile` is set, the first steps are measured: a table is printed and a trace written into the
-/// folder.
+/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one.
+/// `save_network` is called after each `save_every` steps with the number of steps, and returns the
+/// bytes of the file `encoder-stepN.safetensors`. If `profile` is set, the first steps are
+/// measured: a table is printed and a trace written into the folder.
 ///
 /// A run that was interrupted and resumed has bitwise the same losses and weights as one that was
 /// not, because a step depends only on the weights, the optimiser's state, the seed and its number.
@@ -93,6 +95,12 @@ pub fn train<M: Module, O: Objective<M>>(
     profile: bool,
 ) -> Result<Trained> {
     let (first_step, peak_before) = restore(device, trainer, folder)?;
+    if first_step == 0 && folder.is_resumed() {
+        note!(
+            "no checkpoint in {}, so the run starts at step 1",
+            folder.path().display()
+        );
+    }
     let mut run = Run {
         device,
         trainer,
@@ -218,6 +226,7 @@ where
                 break;
             }
             pending.push_back(self.begin(step)?);
+            self.folder.keep();
             let done = step + 1;
             self.next = done;
             let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
@@ -306,8 +315,8 @@ where
         Ok(started.elapsed().as_secs_f64() / (steps.end - steps.start) as f64)
     }
 
-    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the
-    /// steps that the training would have taken in any case.
+    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the
+    /// folder. They are the steps that the training would have taken in any case.
     fn profile(&mut self, phases: Phases) -> Result<()> {
         self.measured = Some(Vec::new());
         self.steps(phases.warm_up.clone())?;
@@ -318,7 +327,7 @@ where
         let recorded_seconds = recorded_seconds?;
         let counts = self.measured.take().unwrap_or_default();
         if self.next < phases.recorded.end {
-            println!("the training ended before its profile did; there is none");
+            note!("the training ended before its profile did; there is none");
             return Ok(());
         }
         let profile = Profile {
@@ -376,7 +385,15 @@ fn restore<M: Module, O: Objective<M>>(
     let Some(bytes) = folder.read(CHECKPOINT)? else {
         return Ok((0, 0));
     };
-    let entries = metadata(&bytes, &path)?;
+    // The advice fits a file of weights; a checkpoint has no other copy.
+    let restart = |error| match error {
+        Error::Data { path, message } => {
+            let what = message.split("; ").next().unwrap_or_default();
+            Error::data(path, format!("{what}; remove the file to start over"))
+        }
+        other => other,
+    };
+    let entries = metadata(&bytes, &path).map_err(restart)?;
     let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
     let damaged = |key: &str| {
         let word = entry(key);
@@ -404,7 +421,7 @@ fn restore<M: Module, O: Objective<M>>(
             path.display()
         ));
     }
-    load(&bytes, Path::new(&path), &trainer.state(), Matching::Exact)?;
+    load(&bytes, Path::new(&path), &trainer.state()).map_err(restart)?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
     Ok((step, peak_bytes))
 }
