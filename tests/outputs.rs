@@ -569,7 +569,7 @@ fn a_refused_start_leaves_the_disk_as_it_was() {
         (
             pretrain("simclr", &["--batch-size", "8", "--micro-batch", "9"]),
             2,
-            "--micro-batch",
+            "the micro-batch",
         ),
         (
             pretrain(
@@ -596,7 +596,7 @@ fn a_refused_start_leaves_the_disk_as_it_was() {
         (
             pretrain("supervised", &["--micro-batch", "99"]),
             2,
-            "--micro-batch",
+            "the micro-batch",
         ),
         (
             pretrain("finetune", &["--encoder", "text.safetensors"]),
