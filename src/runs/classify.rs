@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::folder::RunFolder;
 use super::result::{ClassificationSummary, Start, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
-use super::training::{CHECKPOINT, Plan, train};
+use super::training::{Plan, remove_checkpoints, train};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, Origin, WeightsRecord, pack};
 use crate::autograd::PassOptions;
@@ -244,6 +244,6 @@ pub fn run(
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     folder.write_summary(&summary)?;
-    folder.remove(CHECKPOINT)?;
+    remove_checkpoints(&folder)?;
     Ok(summary)
 }

@@ -348,6 +348,15 @@ impl RunFolder {
         }
     }
 
+    /// Renames a file of the folder, if it is there. A file that has the new name is replaced.
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let path = self.path.join(from);
+        match fs::rename(&path, self.path.join(to)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::write(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the lines of `metrics.jsonl` durable, so that no checkpoint is newer than they are.
     pub fn sync_metrics(&self) -> Result<()> {
         let synced = self.metrics.get_ref().sync_data();

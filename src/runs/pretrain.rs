@@ -6,7 +6,7 @@ use super::folder::RunFolder;
 use super::memory::StepSize;
 use super::result::{PretrainingSummary, chance_loss, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
-use super::training::{Plan, Trained, train};
+use super::training::{Plan, Trained, remove_checkpoints, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
@@ -435,7 +435,7 @@ fn judge<H: Module>(
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     folder.write_summary(&summary)?;
-    folder.remove(super::training::CHECKPOINT)?;
+    remove_checkpoints(folder)?;
     Ok(summary)
 }
 

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+
 use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
@@ -22,8 +24,14 @@ use crate::train::{LossScale, Objective, PendingStep, Trainer};
 /// Steps that may be under way before the oldest one's loss is waited for.
 const STEPS_AHEAD: usize = 2;
 
-/// The file that a run goes on from.
-pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The file from which a run is resumed.
+const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The checkpoint before it, from which a run is resumed if the newest one is damaged.
+const PREVIOUS: &str = "checkpoint-previous.safetensors";
+/// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
+/// the value [`NO_DIGEST`].
+const DIGEST: &str = "digest";
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The checkpoint's entry with the table of variants in use.
 const VARIANTS: &str = "variants";
 /// The checkpoint's entry with the peak number of bytes that the device has held.
@@ -356,6 +364,7 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
     folder: &RunFolder,
 ) -> Result<()> {
     let mut entries = BTreeMap::from([
+        (DIGEST.to_string(), NO_DIGEST.to_string()),
         ("step".to_string(), step.to_string()),
         (PEAK.to_string(), peak_bytes.to_string()),
         (
@@ -371,21 +380,79 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
         let text = table.to_toml().map_err(Error::usage)?;
         entries.insert(VARIANTS.to_string(), text);
     }
-    folder.write(CHECKPOINT, &save(&trainer.state(), &entries)?)
+    let mut bytes = save(&trainer.state(), &entries)?;
+    let digest = sha256(&bytes);
+    replace_digest(&mut bytes, NO_DIGEST, &digest);
+    folder.rename(CHECKPOINT, PREVIOUS)?;
+    folder.write(CHECKPOINT, &bytes)
 }
 
-/// Loads the folder's checkpoint, if it has one. Returns the number of steps that were taken and
-/// the peak number of bytes that the device held.
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Replaces the first `old` in the bytes of a checkpoint, which is the value of its entry
+/// [`DIGEST`], by `new` of the same length.
+fn replace_digest(bytes: &mut [u8], old: &str, new: &str) {
+    let mut windows = bytes.windows(old.len());
+    if let Some(at) = windows.position(|window| window == old.as_bytes()) {
+        bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+    }
+}
+
+/// Removes the checkpoints of a training that has ended.
+pub(super) fn remove_checkpoints(folder: &RunFolder) -> Result<()> {
+    folder.remove(CHECKPOINT)?;
+    folder.remove(PREVIOUS)
+}
+
+/// Loads the newest whole checkpoint of the folder, if there is one. Returns the number of steps
+/// that were taken and the peak number of bytes that the device held.
+///
+/// # Errors
+/// `Error::Data` if there are checkpoints and none of them is whole.
 fn restore<M: Module, O: Objective<M>>(
     device: &Device,
     trainer: &mut Trainer<M, O>,
     folder: &RunFolder,
 ) -> Result<(u64, u64)> {
-    let path = folder.path().join(CHECKPOINT);
-    let Some(bytes) = folder.read(CHECKPOINT)? else {
-        return Ok((0, 0));
+    let newest = restore_from(CHECKPOINT, device, trainer, folder);
+    let damage = match newest {
+        Ok(Some(found)) => return Ok(found),
+        Ok(None) => None,
+        Err(error @ Error::Data { .. }) => Some(error),
+        Err(error) => return Err(error),
     };
-    // The advice fits a file of weights; a checkpoint has no other copy.
+    match (restore_from(PREVIOUS, device, trainer, folder), damage) {
+        (Ok(Some(found)), damage) => {
+            if let Some(damage) = damage {
+                let step = found.0;
+                warn(&format!(
+                    "{damage}; the run is resumed from the checkpoint before it, after step {step}"
+                ));
+            }
+            folder.rename(PREVIOUS, CHECKPOINT)?;
+            Ok(found)
+        }
+        (_, Some(damage)) => Err(damage),
+        (previous, None) => Ok(previous?.unwrap_or((0, 0))),
+    }
+}
+
+/// As [`restore`], from one file. Returns `None` if it does not exist. If there is an error, no
+/// parameter is changed.
+fn restore_from<M: Module, O: Objective<M>>(
+    name: &str,
+    device: &Device,
+    trainer: &mut Trainer<M, O>,
+    folder: &RunFolder,
+) -> Result<Option<(u64, u64)>> {
+    let path = folder.path().join(name);
+    let Some(mut bytes) = folder.read(name)? else {
+        return Ok(None);
+    };
+    // The advice fits a file of weights.
     let restart = |error| match error {
         Error::Data { path, message } => {
             let what = message.split("; ").next().unwrap_or_default();
@@ -394,6 +461,16 @@ fn restore<M: Module, O: Objective<M>>(
         other => other,
     };
     let entries = metadata(&bytes, &path).map_err(restart)?;
+    if let Some(digest) = entries.get(DIGEST) {
+        let is_digest = digest.len() == NO_DIGEST.len();
+        if is_digest {
+            replace_digest(&mut bytes, digest, NO_DIGEST);
+        }
+        if !is_digest || sha256(&bytes) != *digest {
+            let what = "its content does not agree with its digest; remove the file to start over";
+            return Err(Error::data(&path, what));
+        }
+    }
     let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
     let damaged = |key: &str| {
         let word = entry(key);
@@ -423,7 +500,7 @@ fn restore<M: Module, O: Objective<M>>(
     }
     load(&bytes, Path::new(&path), &trainer.state()).map_err(restart)?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
-    Ok((step, peak_bytes))
+    Ok(Some((step, peak_bytes)))
 }
 
 #[cfg(test)]
