@@ -489,7 +489,12 @@ fn a_run_folder_has_one_writer() {
         .collect();
     assert_eq!(
         names,
-        ["checkpoint.safetensors", "config.toml", "metrics.jsonl"]
+        [
+            "checkpoint-previous.safetensors",
+            "checkpoint.safetensors",
+            "config.toml",
+            "metrics.jsonl"
+        ]
     );
 }
 

@@ -357,6 +357,18 @@ impl RunFolder {
         }
     }
 
+    /// Gives a file of the folder a second name, if it is there. A file that has this name is
+    /// replaced.
+    pub fn link(&self, from: &str, to: &str) -> Result<()> {
+        self.remove(to)?;
+        let (from, to) = (self.path.join(from), self.path.join(to));
+        // Some file systems have no links.
+        match fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::write(&to, e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the lines of `metrics.jsonl` durable, so that no checkpoint is newer than they are.
     pub fn sync_metrics(&self) -> Result<()> {
         let synced = self.metrics.get_ref().sync_data();

@@ -383,7 +383,7 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
     let mut bytes = save(&trainer.state(), &entries)?;
     let digest = sha256(&bytes);
     replace_digest(&mut bytes, NO_DIGEST, &digest);
-    folder.rename(CHECKPOINT, PREVIOUS)?;
+    folder.link(CHECKPOINT, PREVIOUS)?;
     folder.write(CHECKPOINT, &bytes)
 }
 
