@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
 
 use super::arguments::{DataArguments, StopArguments, seed};
 use super::device_choice::{DeviceRequest, open};
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
 use crate::nn::state::digest;
 use crate::runs::folder::write_whole;
+use crate::runs::image_size::check_image_size;
 use crate::runs::unfinished::resumable;
 use crate::runs::weights_file::{read, state};
 
@@ -28,15 +30,16 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Which images
-    #[arg(long, value_name = "train|test|unlabelled", default_value = "test", value_parser = ["train", "test", "unlabelled"])]
-    split: String,
+    /// Which images [default: test, or all images if there is no test set]
+    #[arg(long, value_name = "train|test|unlabelled", value_parser = ["train", "test", "unlabelled"])]
+    split: Option<String>,
 
     /// The file to write: features (F32, N x F), and labels (U32, N) where there are any
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Side in pixels to which images are resized [default: the data set's own]
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the centre is cropped
+    /// [default: the images' own size]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(4..=1024))]
     resolution: Option<u64>,
 
@@ -58,16 +61,47 @@ pub struct Arguments {
 }
 
 fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
-    match name {
-        "train" => Ok(&dataset.train),
-        "test" => Ok(&dataset.test),
-        _ => dataset.unlabelled.as_ref().ok_or_else(|| {
-            Error::usage(format!(
-                "{} has no unlabelled images; use --split train or --split test",
-                dataset.name
-            ))
-        }),
+    let found = match name {
+        "train" => Some(&dataset.train),
+        "test" => Some(&dataset.test).filter(|split| !split.is_empty()),
+        _ => {
+            dataset.check_pretraining()?;
+            dataset.unlabelled.as_ref()
+        }
+    };
+    found.ok_or_else(|| {
+        Error::usage(format!(
+            "{} has no {name} images; use another --split",
+            dataset.name
+        ))
+    })
+}
+
+/// What the file tells of the images: the data set, its classes, the image files in the order of the
+/// features, and what was found in reading them.
+fn about(dataset: &Dataset, split: &str) -> HashMap<String, String> {
+    let mut about = HashMap::from([
+        ("data".to_string(), dataset.name.clone()),
+        ("split".to_string(), split.to_string()),
+    ]);
+    let files = dataset.files.as_ref().map(|files| match split {
+        "train" => &files.train,
+        _ => &files.test,
+    });
+    let lists = [("classes", Some(&dataset.classes)), ("files", files)];
+    for (key, names) in lists {
+        if let Some(names) = names.filter(|names| !names.is_empty()) {
+            about.insert(key.to_string(), json!(names).to_string());
+        }
     }
+    if let Value::Object(findings) = json!(dataset.findings) {
+        about.extend(
+            findings
+                .into_iter()
+                .map(|(key, fact)| (key, fact.to_string())),
+        );
+    }
+    about
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -82,13 +116,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .ok_or_else(|| Error::usage(format!("--out {} does not name a file", out.display())))?;
     let name = name.to_string_lossy();
     let folder = out.parent().unwrap_or(Path::new(""));
-    let dataset = arguments.data.load(arguments.seed)?;
-    let split = split(&dataset, &arguments.split)?;
+    let mut dataset = arguments.data.load(arguments.seed)?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
+    let part = match &arguments.split {
+        Some(name) => name,
+        None if dataset.test.is_empty() => "train",
+        None => "test",
+    };
+    let split = split(&dataset, part)?;
     let chosen = open(&arguments.device)?;
     let loaded = read(&chosen.device, &arguments.encoder)?;
     let resolution = arguments
         .resolution
         .map_or(split.height, |pixels| pixels as usize);
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [split.width, split.height],
+    };
+    check_image_size("embed", size, &loaded.origin.encoder, 0)?;
     let (device, encoder) = (&chosen.device, &loaded.encoder);
     // The file of a stopped embed, next to the file to write.
     let unfinished = format!("{name}.unfinished");
@@ -98,10 +145,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let key = || {
         let weights = digest(device, &state(encoder, None))?;
-        let (images, split) = (&dataset.digest, &arguments.split);
+        let images = &dataset.digest;
         let variants = device.variants().map(|table| table.to_toml());
         Ok(format!(
-            "{weights} {images} {split} {resolution} {variants:?}"
+            "{weights} {images} {part} {resolution} {variants:?}"
         ))
     };
     let values = resumable((folder, &unfinished), &key, |partial| {
@@ -125,14 +172,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let view = TensorView::new(Dtype::U32, vec![split.len()], bytes).map_err(packed)?;
         views.push(("labels", view));
     }
-    let about = HashMap::from([("data".to_string(), dataset.name.clone())]);
-    let bytes = serialize(views, Some(about)).map_err(packed)?;
+    let bytes = serialize(views, Some(about(&dataset, part))).map_err(packed)?;
     write_whole(folder, &name, &bytes)?;
     println!(
         "{} features of {} numbers, of the {} images of {}, in {}",
         split.len(),
         width,
-        arguments.split,
+        part,
         dataset.name,
         arguments.out.display()
     );

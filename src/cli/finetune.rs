@@ -36,7 +36,8 @@ fn paper_epochs(labels: f64) -> u64 {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let path = &arguments.encoder;
     let classification = &arguments.classification;
-    classification.train(paper_epochs(classification.labels), |device| {
+    let epochs = paper_epochs(classification.labels);
+    classification.train(epochs, "finetune", |device| {
         Ok(Beginning::Pretrained(Box::new(read(device, path)?)))
     })
 }

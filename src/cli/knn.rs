@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, no_out, open_folder, seed};
+use super::arguments::{
+    DataArguments, StopArguments, check_classes, no_out, notice_absent, open_folder, seed,
+};
 use super::device_choice::{DeviceRequest, open};
 use crate::error::{Error, Result};
 use crate::evaluate::knn::judge;
 use crate::evaluate::partial::Partial;
+use crate::runs::image_size::check_image_size;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
 use crate::runs::weights_file::read;
 
@@ -21,6 +24,11 @@ pub struct Arguments {
 
     #[command(flatten)]
     data: DataArguments,
+
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the centre is cropped
+    /// [default: the images' own size]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(4..=1024))]
+    resolution: Option<u64>,
 
     /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
@@ -49,10 +57,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Err(no_out());
     }
     arguments.stop.listen()?;
-    let dataset = arguments.data.load(arguments.seed)?;
+    let mut dataset = arguments.data.load(arguments.seed)?;
+    check_classes(&dataset, "knn")?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
     let loaded = read(device, &arguments.encoder)?;
+    let resolution = arguments
+        .resolution
+        .map_or(dataset.train.height, |pixels| pixels as usize);
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [dataset.train.width, dataset.train.height],
+    };
+    check_image_size("knn", size, &loaded.origin.encoder, 0)?;
+    notice_absent(&dataset);
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
@@ -60,6 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let request = KnnRequest {
                 path: &arguments.encoder,
                 loaded,
+                resolution: arguments.resolution.map(|pixels| pixels as usize),
                 seed: arguments.seed,
                 data: arguments.data.data,
                 dataset,
@@ -69,7 +91,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let partial = &mut Partial::new();
-            let found = judge(device, &loaded.encoder, &dataset, (partial, "knn"));
+            let found = judge(
+                device,
+                &loaded.encoder,
+                (&dataset, resolution),
+                (partial, "knn"),
+            );
             let found = found.map_err(unstored)?;
             (found.k, found.top1)
         }

@@ -193,13 +193,36 @@ fn usage_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(&line).to_string()
 }
 
+/// Bytes of a message at most.
+const LINE_BYTES: usize = 980;
+
+/// `message` on one line, and without its end if it is too long.
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > LINE_BYTES {
+        let end = (0..=LINE_BYTES)
+            .rev()
+            .find(|&end| line.is_char_boundary(end));
+        line.truncate(end.unwrap_or(0));
+        line.push_str(" ...");
+    }
+    line
 }
 
 #[cfg(test)]
 mod tests {
-    use super::shell_word;
+    use super::{one_line, shell_word};
+
+    #[test]
+    fn a_long_message_is_one_line_of_at_most_1000_bytes() {
+        assert_eq!(one_line("a\n b"), "a b");
+        let line = one_line(&"é".repeat(900));
+        assert!(
+            line.len() < 990 && line.ends_with("é ..."),
+            "{}",
+            line.len()
+        );
+    }
 
     #[test]
     fn words_are_quoted_where_a_shell_would_change_them() {

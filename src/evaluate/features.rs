@@ -52,11 +52,11 @@ pub fn complete_features(
 pub fn unit_features(
     device: &Device,
     encoder: &ResNet,
-    split: &Split,
+    (split, resolution): (&Split, usize),
     values: &mut Vec<f32>,
 ) -> Result<Tensor> {
     let width = encoder.feature_width();
-    complete(device, (split, split.height), width, values, |images| {
+    complete(device, (split, resolution), width, values, |images| {
         let features = encode(device, encoder, images)?;
         Ok(device.l2_normalize(&features, 1e-12)?.y)
     })?;

@@ -99,7 +99,8 @@ pub struct NeighbourAccuracy {
     pub top1: f64,
 }
 
-/// Classifies the test images of `dataset` by the votes of their nearest labelled training images.
+/// Classifies the test images of `dataset` by the votes of their nearest labelled training images. The encoder sees
+/// them with `resolution` x `resolution` pixels, if that is not their height.
 /// `partial` holds the values computed so far, under names that start with `name`.
 ///
 /// # Errors
@@ -108,7 +109,7 @@ pub struct NeighbourAccuracy {
 pub fn judge(
     device: &Device,
     encoder: &ResNet,
-    dataset: &Dataset,
+    (dataset, resolution): (&Dataset, usize),
     (partial, name): (&mut Partial, &str),
 ) -> Result<NeighbourAccuracy> {
     let bank_labels = dataset.labels_of(&dataset.train, "training")?;
@@ -119,7 +120,7 @@ pub fn judge(
         None => {
             let mut features = |part: &str, split| {
                 let values = partial.entry(format!("{name} {part}")).or_default();
-                unit_features(device, encoder, split, values)
+                unit_features(device, encoder, (split, resolution), values)
             };
             let bank = features("bank", &dataset.train)?;
             let queries = features("queries", &dataset.test)?;

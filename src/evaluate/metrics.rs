@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -17,21 +17,36 @@ pub struct Metrics {
     pub top3: f64,
     /// ROC AUC, macro average one-vs-one (Hand and Till 2001): the mean over pairs of classes, of the images of these
     /// two.
+    ///
+    /// Classes without images are left out of both. Not a number if only one class has any; JSON has null for it.
+    #[serde(deserialize_with = "or_not_a_number")]
     pub auc_ovo: f64,
     /// ROC AUC, macro average one-vs-rest: the mean over classes.
+    #[serde(deserialize_with = "or_not_a_number")]
     pub auc_ovr: f64,
     /// The mean cross-entropy.
     pub loss: f64,
     /// Images by true class, then by predicted class.
     pub confusion: Vec<Vec<u64>>,
+    /// The names of the classes, in the order of `confusion`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Those of them that no measured image belongs to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
+}
+
+fn or_not_a_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Metrics {
     /// Measures `logits`, row-major `[N, classes]`, against `labels`, each below `classes`.
     ///
     /// # Errors
-    /// `Error::Shape` where sizes or labels do not fit; `Error::NonFinite` for a logit that is not finite;
-    /// `Error::Usage` naming a class of which there is no image, since its AUC is not defined then.
+    /// `Error::Shape` where sizes or labels do not fit; `Error::NonFinite` for a logit that is not finite.
     pub fn from_logits(logits: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
         let operation = "metrics";
         if classes < 2
@@ -80,10 +95,21 @@ impl Metrics {
             top2,
             top3,
             auc_ovo: one_vs_one(&scores, &members),
-            auc_ovr: one_vs_rest(&scores, labels, classes),
+            auc_ovr: one_vs_rest(&scores, labels, &members),
             loss: loss / count,
             confusion,
+            classes: Vec::new(),
+            absent_classes: Vec::new(),
         })
+    }
+
+    /// The same metrics with the names of the classes.
+    pub fn named(mut self, classes: &[String]) -> Self {
+        let rows = classes.iter().zip(&self.confusion);
+        let absent = rows.filter(|(_, row)| row.iter().all(|&images| images == 0));
+        self.absent_classes = absent.map(|(class, _)| class.clone()).collect();
+        self.classes = classes.to_vec();
+        self
     }
 }
 
@@ -103,7 +129,7 @@ pub fn accuracy(predictions: &[u32], labels: &[u32]) -> f64 {
 /// Fails where nothing could be measured on images of these labels, so that it can be said before a training.
 ///
 /// # Errors
-/// `Error::Shape` for a label that is not below `classes`; `Error::Usage` naming a class of which there is no image.
+/// `Error::Shape` for a label that is not below `classes`.
 pub fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
     members(labels, classes).map(|_| ())
 }
@@ -122,14 +148,7 @@ fn members(labels: &[u32], classes: usize) -> Result<Vec<Vec<usize>>> {
             }
         }
     }
-    match members.iter().position(Vec::is_empty) {
-        None => Ok(members),
-        Some(class) => Err(Error::usage(format!(
-            "there is no image of class {class} among the {} that are measured, so its AUC is not defined; \
-             take more images, or the same number of each class",
-            labels.len()
-        ))),
-    }
+    Ok(members)
 }
 
 /// How many classes come before `label`: those with a higher score, and higher classes with the same.
@@ -168,6 +187,7 @@ fn auc(scored: &mut [(f32, bool)]) -> f64 {
 fn one_vs_one(scores: &[f32], members: &[Vec<usize>]) -> f64 {
     let classes = members.len();
     let mut sum = 0.0;
+    let mut pairs = 0;
     // The chance that an image of `a` scores higher as `a` than an image of `b` does.
     let separated = |a: usize, b: usize| {
         let of = |class: usize| {
@@ -180,13 +200,17 @@ fn one_vs_one(scores: &[f32], members: &[Vec<usize>]) -> f64 {
     };
     for a in 0..classes {
         for b in a + 1..classes {
-            sum += (separated(a, b) + separated(b, a)) / 2.0;
+            if !members[a].is_empty() && !members[b].is_empty() {
+                sum += (separated(a, b) + separated(b, a)) / 2.0;
+                pairs += 1;
+            }
         }
     }
-    sum / (classes * (classes - 1) / 2) as f64
+    sum / f64::from(pairs)
 }
 
-fn one_vs_rest(scores: &[f32], labels: &[u32], classes: usize) -> f64 {
+fn one_vs_rest(scores: &[f32], labels: &[u32], members: &[Vec<usize>]) -> f64 {
+    let classes = members.len();
     let of_class = |class: usize| {
         let mut scored: Vec<_> = labels
             .iter()
@@ -195,7 +219,9 @@ fn one_vs_rest(scores: &[f32], labels: &[u32], classes: usize) -> f64 {
             .collect();
         auc(&mut scored)
     };
-    (0..classes).map(of_class).sum::<f64>() / classes as f64
+    let present: Vec<usize> = (0..classes).filter(|&c| !members[c].is_empty()).collect();
+    let count = present.len();
+    present.into_iter().map(of_class).sum::<f64>() / count as f64
 }
 
 #[cfg(test)]
@@ -227,12 +253,38 @@ mod tests {
             [1.0 / 3.0, 2.0 / 3.0, 1.0]
         );
         assert_eq!(found.confusion, [[1, 0, 0], [1, 0, 0], [0, 1, 0]]);
-        let equal = Metrics::from_logits(&[0.0; 6], &[0, 1], 3).unwrap_err();
-        assert!(equal.to_string().contains("class 2"), "{equal}");
         let equal = Metrics::from_logits(&[0.0; 4], &[0, 1], 2).unwrap();
         assert_eq!((equal.top1, equal.top2, equal.top3), (0.5, 1.0, 1.0));
         assert_eq!((equal.auc_ovo, equal.auc_ovr), (0.5, 0.5));
         assert!((equal.loss - 2f64.ln()).abs() < 1e-12);
+    }
+
+    /// Classes b and d have no image. The three images of a and c are measured as if there were no other class.
+    #[test]
+    fn classes_without_images_are_left_out_of_the_area() {
+        let names = ["a", "b", "c", "d"].map(String::from);
+        let logits = [
+            2.0, 9.0, 1.0, -9.0, //
+            1.0, 9.0, 3.0, -9.0, //
+            3.0, -9.0, 0.0, -9.0,
+        ];
+        let found = Metrics::from_logits(&logits, &[0, 2, 2], 4)
+            .unwrap()
+            .named(&names);
+        assert_eq!(found.absent_classes, ["b", "d"]);
+        assert_eq!(found.classes, names);
+        assert_eq!((found.top1, found.top2), (0.0, 2.0 / 3.0));
+        // Softmax scores of class a: 0.0009, 0.0003, 0.95; of class c: 0.0003, 0.0025, 0.05. The only
+        // image of a scores above one of the two others, and both images of c score above it.
+        assert_eq!(found.auc_ovr, (0.5 + 1.0) / 2.0);
+        assert_eq!(found.auc_ovo, (0.5 + 1.0) / 2.0);
+
+        let one = Metrics::from_logits(&logits[..4], &[0], 4).unwrap();
+        assert!(one.auc_ovo.is_nan() && one.auc_ovr.is_nan());
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains("\"auc_ovo\":null"), "{text}");
+        let read: Metrics = serde_json::from_str(&text).unwrap();
+        assert!(read.auc_ovo.is_nan() && read.top1 == 0.0);
     }
 
     #[test]

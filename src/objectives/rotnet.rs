@@ -97,12 +97,7 @@ impl RotNet {
     /// `Error::Usage` for a batch that is empty or larger than the split or cannot be cut into its chunks, or images
     /// that are not square.
     pub fn new(device: &Device, settings: RotNetSettings, split: &Split) -> Result<Self> {
-        if split.height != split.width {
-            return Err(Error::usage(format!(
-                "the images have {} x {} pixels; RotNet turns images by 90 degrees and needs square ones",
-                split.height, split.width
-            )));
-        }
+        check_square(split)?;
         settings.check_micro_batch(split.height)?;
         let sampler = EpochSampler::new(split.len(), settings.batch_size, settings.seed)?;
         let encoder = ResNet::new(device, &settings.encoder, settings.seed)?;
@@ -185,6 +180,21 @@ impl Objective for RotNet {
         all.extend(self.head.parameters());
         all
     }
+}
+
+/// Fails unless the images of `split` are square.
+///
+/// # Errors
+/// `Error::Usage` with their size.
+pub fn check_square(split: &Split) -> Result<()> {
+    if split.height == split.width {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the images have {} x {} pixels; RotNet turns images by 90 degrees and needs square ones: --size N makes them \
+         N x N",
+        split.width, split.height
+    )))
 }
 
 /// The quarter turns of a batch of `images` images under all rotations, in the order of [`rotations`].

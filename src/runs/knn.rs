@@ -21,6 +21,8 @@ pub struct KnnRequest<'a> {
     pub path: &'a Path,
     /// The contents of this file.
     pub loaded: Loaded,
+    /// Side in pixels of the images that the encoder sees; `None` means their own size.
+    pub resolution: Option<usize>,
     pub seed: u64,
     pub data: DataKind,
     pub dataset: Dataset,
@@ -42,9 +44,11 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
         init: request.path.display().to_string(),
         seed: request.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
         variants: device.variants(),
         encoder: loaded.origin.encoder.into(),
         training: None,
+        resolution: request.resolution,
         attack: None,
         data: DataConfig::new(request.data, dataset),
         augmentation: None,
@@ -56,7 +60,13 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     }
     let key = || digest(device, &state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        judge(device, &loaded.encoder, dataset, (partial, "knn"))
+        let resolution = request.resolution.unwrap_or(dataset.train.height);
+        judge(
+            device,
+            &loaded.encoder,
+            (dataset, resolution),
+            (partial, "knn"),
+        )
     })?;
     let summary = KnnSummary {
         command: config.command,
@@ -64,6 +74,9 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
         data: dataset.name.clone(),
         device: config.device,
         seed: request.seed,
+        resolution: request.resolution,
+        classes: dataset.classes.clone(),
+        absent_classes: dataset.absent_classes(),
         knn_k: found.k,
         knn_top1: found.top1,
         total_seconds: started.elapsed().as_secs_f64(),

@@ -59,6 +59,8 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         init: loaded.source.clone(),
         seed: settings.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
@@ -110,7 +112,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         resolution: settings.resolution,
         epochs: settings.epochs,
         final_loss,
-        metrics: Metrics::from_logits(&logits, test_labels, classes)?,
+        metrics: Metrics::from_logits(&logits, test_labels, classes)?.named(&dataset.classes),
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };

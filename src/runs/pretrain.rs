@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
+use super::image_size::check_image_size;
 use super::memory::StepSize;
 use super::result::{PretrainingSummary, chance_loss, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
@@ -22,7 +23,7 @@ use crate::evaluate::{features, knn};
 use crate::nn::state::digest;
 use crate::nn::{Head, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
-use crate::objectives::rotnet::{ROTATIONS, RotNet, RotNetSettings};
+use crate::objectives::rotnet::{ROTATIONS, RotNet, RotNetSettings, check_square};
 use crate::objectives::simclr::{SimClr, SimClrSettings};
 use crate::optim::Optimization;
 use crate::tensor::DType;
@@ -45,7 +46,7 @@ impl Pretext {
         }
     }
 
-    fn encoder(&self) -> &ResNetConfig {
+    pub fn encoder(&self) -> &ResNetConfig {
         match self {
             Pretext::SimClr(settings) => &settings.encoder,
             Pretext::RotNet(settings) => &settings.encoder,
@@ -140,6 +141,24 @@ impl Pretext {
         })
     }
 
+    /// Fails if the images of `dataset`, or the views of them, do not fit the task.
+    ///
+    /// # Errors
+    /// `Error::Usage` for RotNet on images that are not square; `Error::Data` for images that are too
+    /// small.
+    pub fn check_images(&self, dataset: &Dataset) -> Result<()> {
+        let split = dataset.pretraining();
+        let (size, padding) = match self {
+            Pretext::SimClr(settings) => ([settings.augmentation.size; 2], 0),
+            Pretext::RotNet(settings) => {
+                check_square(split)?;
+                let padding = settings.augmentation.padding as usize;
+                ([split.width, split.height], padding)
+            }
+        };
+        check_image_size(self.command(), size, self.encoder(), padding)
+    }
+
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
     ///
     /// # Errors
@@ -181,6 +200,8 @@ pub struct PretrainingRequest {
     /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
     /// the end.
     pub knn: bool,
+    /// Measurements that the data does not allow.
+    pub left_out: Vec<String>,
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
     /// Whether blocks are computed again on the way back.
@@ -212,6 +233,7 @@ impl PretrainingRequest {
             step,
             batch_size: self.pretext.batch_size(),
             classes: None,
+            class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
         }
@@ -236,7 +258,10 @@ impl PretrainingRequest {
             Pretext::RotNet(settings) => {
                 let rotated = self.rotation_test.as_ref();
                 let training = TrainingConfig {
-                    rotation_images: Some(rotated.unwrap_or(&self.dataset.test).len()),
+                    rotation_images: match rotated.unwrap_or(&self.dataset.test).len() {
+                        0 => None,
+                        images => Some(images),
+                    },
                     ..training
                 };
                 (training, (&settings.augmentation).into())
@@ -251,11 +276,16 @@ impl PretrainingRequest {
             },
             seed: pretext.seed(),
             device: device.name(),
+            classes: self.dataset.classes.clone(),
+            resolution: None,
             variants: device.variants(),
             encoder: (*pretext.encoder()).into(),
             training: Some(training),
             attack: None,
-            data: DataConfig::new(self.data, &self.dataset),
+            data: DataConfig {
+                left_out: self.left_out.clone(),
+                ..DataConfig::new(self.data, &self.dataset)
+            },
             augmentation: Some(augmentation),
             versions: Versions::current(),
         }
@@ -297,6 +327,9 @@ pub fn run(
                 |network, partial| {
                     let told = request.rotation_test.as_ref();
                     let told = told.unwrap_or(&request.dataset.test);
+                    if told.is_empty() {
+                        return Ok(None);
+                    }
                     let found = partial.entry("rotations".to_string()).or_default();
                     let accuracy = rotation_accuracy(device, network, told, found)?;
                     Ok(Some((accuracy, told.len())))
@@ -363,7 +396,8 @@ fn judge<O: Objective>(
         }
         println!("evaluating the trained and the untrained encoder by their nearest neighbours");
         let encoder = objective.encoder();
-        let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
+        let data = (dataset, dataset.train.height);
+        let trained = knn::judge(device, encoder, data, (partial, "trained"))?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -389,6 +423,10 @@ fn judge<O: Objective>(
         knn_k: neighbours.as_ref().map(|n| n.k),
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,
+        absent_classes: match request.knn {
+            true => dataset.absent_classes(),
+            false => Vec::new(),
+        },
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan(request)),
@@ -414,5 +452,6 @@ fn judge_untrained(
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::judge(device, &untrained, dataset, (partial, "untrained"))
+    let data = (dataset, dataset.train.height);
+    knn::judge(device, &untrained, data, (partial, "untrained"))
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::folder::{CONFIG, RunFolder};
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
-use crate::data::{DataKind, Dataset};
+use crate::data::{DataKind, Dataset, Findings};
 use crate::device::variants::VariantTable;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
@@ -20,6 +20,12 @@ pub struct RunConfig {
     pub init: String,
     pub seed: u64,
     pub device: String,
+    /// Side in pixels of the images that an evaluation without a training resizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+    /// The names of the classes, in the order of their labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Which variants of its kernels a GPU runs; a run that goes on takes them from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variants: Option<VariantTable>,
@@ -141,6 +147,14 @@ pub struct DataConfig {
     pub pretraining_images: usize,
     pub train_images: usize,
     pub test_images: usize,
+    /// Classes of which the test set has no image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
+    /// Measurements that the command would make on other data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 impl DataConfig {
@@ -152,6 +166,9 @@ impl DataConfig {
             pretraining_images: dataset.pretraining().len(),
             train_images: dataset.train.len(),
             test_images: dataset.test.len(),
+            absent_classes: dataset.absent_classes(),
+            left_out: Vec::new(),
+            findings: dataset.findings.clone(),
         }
     }
 }
@@ -248,16 +265,34 @@ pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
     Ok(table.and_then(|table| table.try_into().ok()))
 }
 
+/// Keys of the table `data` that are compared. The digest of pixels and labels stands for all others.
+const COMPARED: [&str; 6] = [
+    "kind",
+    "name",
+    "digest",
+    "pretraining_images",
+    "train_images",
+    "test_images",
+];
+
 /// What differs between two configuration files, as `key: theirs, ours`; versions are left out, and the variants of a
-/// GPU's kernels, which a run that goes on takes from its configuration. `None` where nothing does.
+/// GPU's kernels, which a run that goes on takes from its configuration. A configuration without class names, as
+/// earlier versions wrote it, fits any. `None` where nothing differs.
 pub fn difference(theirs: &str, ours: &str) -> Option<String> {
     let read = |text: &str| -> toml::Table {
         let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
         table.remove("versions");
         table.remove("variants");
+        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            data.retain(|key, _| COMPARED.contains(&key));
+        }
         table
     };
-    let (theirs, ours) = (flatten(&read(theirs)), flatten(&read(ours)));
+    let (theirs, mut ours) = (read(theirs), read(ours));
+    if !theirs.contains_key("classes") {
+        ours.remove("classes");
+    }
+    let (theirs, ours) = (flatten(&theirs), flatten(&ours));
     let mut keys: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -299,6 +334,21 @@ mod tests {
     fn a_float_is_written_as_it_was_given() {
         assert_eq!(shortest(0.1), 0.1);
         assert_eq!(shortest(1e-6), 1e-6);
+    }
+
+    #[test]
+    fn a_configuration_of_an_earlier_version_fits() {
+        let before = "seed = 1\n[data]\ndigest = \"d\"\n";
+        let now = "seed = 1\nclasses = [\"cat\"]\n[data]\ndigest = \"d\"\nskipped_images = 1\n\
+                   [data.unread_files]\n\".gif\" = 4\n";
+        assert_eq!(difference(before, now), None);
+        let renamed = now.replace("cat", "dog");
+        assert_eq!(
+            difference(now, &renamed).as_deref(),
+            Some("classes: [\"cat\"], now [\"dog\"]")
+        );
+        let other = now.replace("\"d\"", "\"e\"");
+        assert!(difference(now, &other).unwrap().starts_with("data.digest"));
     }
 
     #[test]

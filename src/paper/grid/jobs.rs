@@ -170,6 +170,7 @@ impl<'a> List<'a> {
         if let Some(dir) = &source.dir {
             words.extend(["--data-dir".to_string(), dir.display().to_string()]);
         }
+        words.extend(source.options.iter().cloned());
         words
     }
 
@@ -578,6 +579,7 @@ mod tests {
         let source = |name: &str, train, test, side| Source {
             kind: DataKind::Folder,
             dir: Some(name.into()),
+            options: Vec::new(),
             name: name.to_string(),
             classes: 10,
             train,

@@ -1,0 +1,375 @@
+//! One image file: which kind it is, how large the image is, and its pixels. The content decides the
+//! format, not the name.
+
+use std::fs;
+use std::io::{Cursor, ErrorKind};
+use std::path::Path;
+
+use image::error::ImageError;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+use super::files::thousands;
+
+/// Suffixes of the files that are read: those of torchvision's `ImageFolder`, and two more names of
+/// JPEG.
+const READ: [&str; 11] = [
+    "jpg", "jpeg", "jpe", "jfif", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp",
+];
+/// Suffixes of image files that are not read.
+const UNREAD: [&str; 10] = [
+    "gif", "heic", "heif", "avif", "jp2", "jxl", "svg", "ico", "psd", "dng",
+];
+
+/// Pixels of the largest image that is read: the limit of Pillow.
+const MOST_PIXELS: u64 = 178_956_970;
+/// Bytes that a decoder may allocate: 16-bit pixels with transparency, twice.
+const MOST_BYTES: u64 = 16 * MOST_PIXELS;
+
+/// What the name of a file tells about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suffix {
+    Read,
+    /// An image that is not read.
+    Unread(&'static str),
+    Other,
+}
+
+/// Tells from its name whether the file at `path` is read. The letter case does not matter.
+pub fn suffix(path: &Path) -> Suffix {
+    let Some(word) = path.extension().and_then(|word| word.to_str()) else {
+        return Suffix::Other;
+    };
+    let word = word.to_ascii_lowercase();
+    if READ.contains(&word.as_str()) {
+        return Suffix::Read;
+    }
+    let unread = UNREAD.into_iter().find(|&known| known == word);
+    unread.map_or(Suffix::Other, Suffix::Unread)
+}
+
+/// A decoded image, upright and without transparency.
+pub struct Picture {
+    pub image: RgbImage,
+    /// Whether its EXIF orientation turned or mirrored it.
+    pub is_turned: bool,
+    /// Whether it had a pixel that was not opaque.
+    pub was_transparent: bool,
+}
+
+/// Decodes the whole file at `path`. Grey becomes RGB, transparency is dropped as by torchvision's
+/// loader, and the orientation of the metadata is applied.
+///
+/// # Errors
+/// The reason, in a few words, if the file holds no whole image of a format that is read.
+pub fn read(path: &Path) -> Result<Picture, String> {
+    let bytes = content(path)?;
+    let opened = open(&bytes)?;
+    let (image, orientation) = match opened.format() {
+        Some(ImageFormat::Jpeg) => jpeg(&bytes)?,
+        _ => decoded(opened, &bytes)?,
+    };
+    let was_transparent =
+        image.color().has_alpha() && image.to_rgba8().pixels().any(|pixel| pixel.0[3] < u8::MAX);
+    let mut image = DynamicImage::ImageRgb8(image.into_rgb8());
+    image.apply_orientation(orientation);
+    Ok(Picture {
+        image: image.into_rgb8(),
+        is_turned: orientation != Orientation::NoTransforms,
+        was_transparent,
+    })
+}
+
+/// Width and height of the image at `path` after its orientation is applied. The pixels are not
+/// decoded.
+///
+/// # Errors
+/// As [`read`].
+pub fn size(path: &Path) -> Result<[u32; 2], String> {
+    let bytes = content(path)?;
+    let mut decoder = decoder(open(&bytes)?, &bytes)?;
+    let (width, height) = decoder.dimensions();
+    Ok(match swaps_sides(orientation(&mut decoder)) {
+        true => [height, width],
+        false => [width, height],
+    })
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => "a link to a file that does not exist".to_string(),
+        _ => error.to_string(),
+    };
+    // Reading a named pipe would wait for its writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err("not a regular file".to_string());
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    match bytes.is_empty() {
+        true => Err("empty".to_string()),
+        false => Ok(bytes),
+    }
+}
+
+fn open(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| error.to_string())?;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MOST_BYTES);
+    reader.limits(limits);
+    use ImageFormat::{Bmp, Jpeg, Png, Pnm, Tiff, WebP};
+    match reader.format() {
+        Some(Bmp | Jpeg | Png | Pnm | Tiff | WebP) => Ok(reader),
+        _ => Err(kind(bytes)),
+    }
+}
+
+/// Names what `bytes` are, which are no image of a format that is read.
+fn kind(bytes: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]);
+    let text = start.trim_start_matches('\u{feff}').trim_start();
+    let text = text.to_ascii_lowercase();
+    let box_of = |brands: &[&[u8]]| {
+        bytes.get(4..8) == Some(b"ftyp")
+            && bytes
+                .get(8..12)
+                .is_some_and(|brand| brands.contains(&brand))
+    };
+    let is_pickle = bytes[0] == 0x80 && matches!(bytes.get(1), Some(2..=5));
+    let image = if bytes.starts_with(b"GIF8") {
+        "GIF"
+    } else if box_of(&[b"avif", b"avis"]) {
+        "AVIF"
+    } else if bytes.get(4..8) == Some(b"ftyp") {
+        "HEIC"
+    } else if bytes.starts_with(b"\0\0\0\x0cjP  ") || bytes.starts_with(b"\xff\x4f\xff\x51") {
+        "JPEG 2000"
+    } else if bytes.starts_with(b"\xff\x0a") || bytes.starts_with(b"\0\0\0\x0cJXL ") {
+        "JPEG XL"
+    } else if text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg")) {
+        "SVG"
+    } else if bytes.starts_with(b"\0\0\x01\0") {
+        "ICO"
+    } else if bytes.starts_with(b"8BPS") {
+        "PSD"
+    } else {
+        return match () {
+            () if text.starts_with("version https://git-lfs") => {
+                "a Git LFS pointer, not an image; git lfs pull fetches it"
+            }
+            () if text.starts_with("<!doctype html") || text.contains("<html") => {
+                "an HTML page, not an image"
+            }
+            () if bytes.starts_with(b"PK\x03\x04") && text.contains(".pkl") => {
+                "a PyTorch file, not an image"
+            }
+            () if bytes.starts_with(b"PK\x03\x04") => "a zip archive, not an image",
+            () if is_pickle => "a PyTorch or pickle file, not an image",
+            () if bytes.len() < 12 => return ends_early(bytes),
+            () => "not an image",
+        }
+        .to_string();
+    };
+    format!("a {image} image, which is not read")
+}
+
+fn ends_early(bytes: &[u8]) -> String {
+    format!("ends early, after {} bytes", thousands(bytes.len() as u64))
+}
+
+/// Checks what the header tells, before a decoder allocates: the size of a PNG or BMP image, and the
+/// length of a WebP file, whose decoder passes over missing metadata.
+fn check_header(format: Option<ImageFormat>, bytes: &[u8]) -> Result<(), String> {
+    let number = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
+    match format {
+        Some(ImageFormat::Png) => {
+            if let (Some(width), Some(height)) = (number(16), number(20)) {
+                check_size(u32::from_be_bytes(width), u32::from_be_bytes(height))?;
+            }
+        }
+        Some(ImageFormat::Bmp) => {
+            // The height is negative if the rows start at the top. Headers of 12 bytes have no such
+            // numbers.
+            let long = number(14).is_some_and(|length| u32::from_le_bytes(length) >= 40);
+            if let (true, Some(width), Some(height)) = (long, number(18), number(22)) {
+                let height = i32::from_le_bytes(height).unsigned_abs();
+                check_size(u32::from_le_bytes(width), height)?;
+            }
+        }
+        Some(ImageFormat::WebP) => {
+            let length = number(4).map_or(0, |length| u64::from(u32::from_le_bytes(length)) + 8);
+            if length > bytes.len() as u64 {
+                return Err(format!("{} of {}", ends_early(bytes), thousands(length)));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Opens the decoder, which reads the header, and checks the size of the image before any pixel is
+/// allocated.
+fn decoder<'a>(
+    reader: ImageReader<Cursor<&'a [u8]>>,
+    bytes: &[u8],
+) -> Result<impl ImageDecoder + use<'a>, String> {
+    check_header(reader.format(), bytes)?;
+    let decoder = reader.into_decoder().map_err(|e| reason(&e, bytes))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    Ok(decoder)
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), String> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err(format!("{width} x {height}, without pixels"));
+    }
+    if pixels > MOST_PIXELS {
+        return Err(format!(
+            "{width} x {height} pixels, more than the {} that are read",
+            thousands(MOST_PIXELS)
+        ));
+    }
+    Ok(())
+}
+
+fn decoded(
+    reader: ImageReader<Cursor<&[u8]>>,
+    bytes: &[u8],
+) -> Result<(DynamicImage, Orientation), String> {
+    let mut decoder = decoder(reader, bytes)?;
+    let orientation = orientation(&mut decoder);
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| reason(&e, bytes))?;
+    Ok((image, orientation))
+}
+
+/// The orientation of the metadata. Damaged metadata turns nothing.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    match decoder.orientation() {
+        Ok(Orientation::NoTransforms) | Err(_) => {
+            let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
+            from_exif(&exif)
+        }
+        Ok(orientation) => orientation,
+    }
+}
+
+/// The orientation of an EXIF block, with or without the prefix that it has in JPEG files.
+fn from_exif(exif: &[u8]) -> Orientation {
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
+}
+
+fn swaps_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(
+        orientation,
+        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH
+    )
+}
+
+/// Why an image cannot be decoded, in one short line.
+fn reason(error: &ImageError, bytes: &[u8]) -> String {
+    let text = match error {
+        ImageError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => return ends_early(bytes),
+        // The inner error has no word on the format, which the file's name tells.
+        ImageError::Decoding(e) => match std::error::Error::source(e) {
+            Some(source) => source.to_string(),
+            None => e.to_string(),
+        },
+        other => other.to_string(),
+    };
+    shortened(&text, bytes)
+}
+
+fn shortened(text: &str, bytes: &[u8]) -> String {
+    const ENDS: [&str; 6] = [
+        "unexpected end",
+        "unexpectedeof",
+        "failed to fill whole buffer",
+        "eof",
+        "premature",
+        "exhausted",
+    ];
+    let lower = text.to_lowercase();
+    if ENDS.iter().any(|words| lower.contains(words)) {
+        return ends_early(bytes);
+    }
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().take(100).collect();
+    format!("cannot be decoded: {line}")
+}
+
+/// Decodes a JPEG file. zune-jpeg fills what is missing with grey, unless it is strict. It then also
+/// refuses bytes between the headers, which are harmless.
+fn jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
+    if !has_end(bytes) {
+        return Err(ends_early(bytes));
+    }
+    jpeg_with(bytes, true).or_else(
+        |error| match error.contains("Extra bytes between headers") {
+            true => jpeg_with(bytes, false),
+            false => Err(shortened(&error, bytes)),
+        },
+    )
+}
+
+fn jpeg_with(bytes: &[u8], is_strict: bool) -> Result<(DynamicImage, Orientation), String> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(is_strict)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    let (width, height) = (width as u32, height as u32);
+    check_size(width, height)?;
+    let is_grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let colors = if is_grey {
+        ColorSpace::Luma
+    } else {
+        ColorSpace::RGB
+    };
+    decoder.set_options(decoder.options().jpeg_set_out_colorspace(colors));
+    let pixels = decoder.decode().map_err(|e| e.to_string())?;
+    let image = match is_grey {
+        true => ImageBuffer::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+        false => ImageBuffer::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+    };
+    let image = image.ok_or("cannot be decoded: the pixels do not fit the size")?;
+    let exif = decoder.exif().cloned().unwrap_or_default();
+    Ok((image, from_exif(&exif)))
+}
+
+/// Whether the segments and scans of a JPEG file end with an end marker. Without it the file was
+/// truncated, and Pillow refuses it.
+fn has_end(bytes: &[u8]) -> bool {
+    const END: u8 = 0xd9;
+    const SCAN: u8 = 0xda;
+    let mut at = 2;
+    let mut in_scan = false;
+    while let Some(&[first, marker]) = bytes.get(at..at + 2) {
+        let is_marker = first == 0xff && !matches!(marker, 0 | 0xff);
+        let is_bare = matches!(marker, 0x01 | 0xd0..=0xd8);
+        if !is_marker || (in_scan && is_bare) {
+            at += 1;
+        } else if is_bare {
+            at += 2;
+        } else if marker == END {
+            return true;
+        } else {
+            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
+                return false;
+            };
+            in_scan = marker == SCAN;
+            at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
+        }
+    }
+    false
+}
