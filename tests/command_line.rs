@@ -454,7 +454,7 @@ fn wrong_data_files_end_with_1_and_are_named() {
     let cifar = base.path().join("cifar");
     simclr(&[
         "cifar",
-        "no such folder",
+        "does not exist",
         "https://www.cs.toronto.edu",
         "data_batch_1.bin",
     ]);

@@ -80,7 +80,7 @@ fn images_that_are_not_square_are_refused() {
         width: 4,
     };
     let refused = RotNet::new(&cpu(), settings(Protocol::Sound, 1), &split);
-    assert!(matches!(refused.err(), Some(Error::Usage(m)) if m.contains("2 x 4")));
+    assert!(matches!(refused.err(), Some(Error::Usage(m)) if m.contains("4 x 2")));
 }
 
 #[test]

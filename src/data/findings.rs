@@ -52,6 +52,20 @@ pub struct ShortFile {
 }
 
 impl Findings {
+    /// Counts the image files of kinds that are not read, if there are any.
+    pub fn unread_notice(&self) -> Option<String> {
+        if self.unread_files.is_empty() {
+            return None;
+        }
+        let total: usize = self.unread_files.values().sum();
+        let kinds = self.unread_files.iter();
+        let kinds = kinds.map(|(suffix, count)| format!("{count} {suffix}"));
+        Some(format!(
+            "{total} image files of kinds that are not read are passed over: {}",
+            listed(kinds)
+        ))
+    }
+
     /// One line for each fact, without those that the user asked for.
     pub fn notices(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -64,15 +78,7 @@ impl Findings {
                 listed(files)
             ));
         }
-        if !self.unread_files.is_empty() {
-            let total: usize = self.unread_files.values().sum();
-            let kinds = self.unread_files.iter();
-            let kinds = kinds.map(|(suffix, count)| format!("{count} {suffix}"));
-            lines.push(format!(
-                "{total} image files of kinds that are not read are passed over: {}",
-                listed(kinds)
-            ));
-        }
+        lines.extend(self.unread_notice());
         if !self.unused_files.is_empty() {
             lines.push(format!(
                 "{} image files lie outside the classes and splits that are read, and are passed over: {}",

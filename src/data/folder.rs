@@ -61,6 +61,15 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
         Some(folder) => ImageSet::find(folder, &mut findings)?,
         None => ImageSet::default(),
     };
+    let empty: Vec<&PathBuf> = train.empty.iter().chain(&test.empty).collect();
+    if !empty.is_empty() {
+        let message = format!(
+            "class folders without an image: {}; remove or fill them{}",
+            listed(empty.iter().map(|folder| folder.display().to_string())),
+            findings.unread_advice()
+        );
+        return Err(Error::data(dir, message));
+    }
     if train_folder.is_some() {
         // Whatever else lies in `dir` is not read, and named.
         for name in subfolders(dir)? {
@@ -130,6 +139,14 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
 }
 
 impl Findings {
+    /// Names the kinds of images that are not read, if there are such files.
+    fn unread_advice(&self) -> String {
+        match self.unread_notice() {
+            None => String::new(),
+            Some(notice) => format!("; {notice}"),
+        }
+    }
+
     fn add_unused(&mut self, dir: &Path, images: Vec<PathBuf>) {
         let names = images.iter().map(|path| shown(dir, path));
         self.unused_files.extend(names);
@@ -155,6 +172,8 @@ struct Class {
 struct ImageSet {
     classes: Vec<Class>,
     loose: Vec<PathBuf>,
+    /// Class folders without an image.
+    empty: Vec<PathBuf>,
     /// Images beside the class folders, which are not read.
     unused: Vec<PathBuf>,
 }
@@ -186,24 +205,19 @@ impl ImageSet {
             };
             return Err(Error::data(
                 dir,
-                format!("no image{folders}{}; {LAYOUT}", unpack_advice(dir)?),
+                format!(
+                    "no image{folders}{}{}; {LAYOUT}",
+                    unpack_advice(dir)?,
+                    findings.unread_advice()
+                ),
             ));
         }
         let is_empty = |class: &&Class| class.images.is_empty();
-        let empty: Vec<&str> = classes
-            .iter()
-            .filter(is_empty)
-            .map(|c| c.name.as_str())
-            .collect();
-        if !empty.is_empty() {
-            let message = format!(
-                "class folders without an image: {}; remove them, or fill them",
-                listed(empty)
-            );
-            return Err(Error::data(dir, message));
-        }
+        let empty = classes.iter().filter(is_empty);
+        let empty = empty.map(|class| dir.join(&class.name)).collect();
         Ok(ImageSet {
             classes,
+            empty,
             unused: loose,
             loose: Vec::new(),
         })

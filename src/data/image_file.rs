@@ -170,7 +170,7 @@ fn kind(bytes: &[u8]) -> String {
             }
             () if bytes.starts_with(b"PK\x03\x04") => "a zip archive, not an image",
             () if is_pickle => "a PyTorch or pickle file, not an image",
-            () if bytes.len() < 12 => return ends_early(bytes),
+            () if starts_a_signature(bytes) => return ends_early(bytes),
             () => "not an image",
         }
         .to_string();
@@ -178,12 +178,57 @@ fn kind(bytes: &[u8]) -> String {
     format!("a {image} image, which is not read")
 }
 
+/// Whether a file is shorter than the signature of its format.
+fn starts_a_signature(bytes: &[u8]) -> bool {
+    let signatures: [&[u8]; 7] = [
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"II*\0",
+        b"MM\0*",
+        b"BM",
+        b"P6",
+        b"RIFF",
+    ];
+    let is_webp = bytes.starts_with(b"RIFF") && bytes.len() < 12;
+    is_webp
+        || signatures
+            .iter()
+            .any(|signature| signature.starts_with(bytes))
+}
+
 fn ends_early(bytes: &[u8]) -> String {
     format!("ends early, after {} bytes", thousands(bytes.len() as u64))
 }
 
-/// Checks what the header tells, before a decoder allocates: the size of a PNG or BMP image, and the
-/// length of a WebP file, whose decoder passes over missing metadata.
+/// Width and height in the first directory of a TIFF file, if they are there.
+fn tiff_size(bytes: &[u8]) -> Option<[u32; 2]> {
+    const WIDTH: u32 = 256;
+    const HEIGHT: u32 = 257;
+    const SHORT: u32 = 3;
+    let is_little = bytes.starts_with(b"II");
+    let number = |at: usize, width: usize| -> Option<u32> {
+        let digits = bytes.get(at..at.checked_add(width)?)?;
+        let add = |sum: u32, &digit: &u8| sum << 8 | u32::from(digit);
+        Some(match is_little {
+            true => digits.iter().rev().fold(0, add),
+            false => digits.iter().fold(0, add),
+        })
+    };
+    let directory = number(4, 4)? as usize;
+    let entries = number(directory, 2)? as usize;
+    let value = |tag: u32| {
+        let mut places = (0..entries).map(|i| directory + 2 + 12 * i);
+        let entry = places.find(|&at| number(at, 2) == Some(tag))?;
+        match number(entry + 2, 2)? {
+            SHORT => number(entry + 8, 2),
+            _ => number(entry + 8, 4),
+        }
+    };
+    Some([value(WIDTH)?, value(HEIGHT)?])
+}
+
+/// Checks what the header tells, before a decoder allocates: the size of a PNG, BMP or TIFF image, and
+/// the length of a WebP file, whose decoder passes over missing metadata.
 fn check_header(format: Option<ImageFormat>, bytes: &[u8]) -> Result<(), String> {
     let number = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
     match format {
@@ -199,6 +244,11 @@ fn check_header(format: Option<ImageFormat>, bytes: &[u8]) -> Result<(), String>
             if let (true, Some(width), Some(height)) = (long, number(18), number(22)) {
                 let height = i32::from_le_bytes(height).unsigned_abs();
                 check_size(u32::from_le_bytes(width), height)?;
+            }
+        }
+        Some(ImageFormat::Tiff) => {
+            if let Some([width, height]) = tiff_size(bytes) {
+                check_size(width, height)?;
             }
         }
         Some(ImageFormat::WebP) => {
@@ -306,18 +356,36 @@ fn shortened(text: &str, bytes: &[u8]) -> String {
     format!("cannot be decoded: {line}")
 }
 
-/// Decodes a JPEG file. zune-jpeg fills what is missing with grey, unless it is strict. It then also
-/// refuses bytes between the headers, which are harmless.
-fn jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
-    if !has_end(bytes) {
-        return Err(ends_early(bytes));
+/// Bits that no Huffman code of a JPEG file starts with, since a code of ones alone is not allowed.
+const NO_CODE: [u8; 64] = {
+    let mut bytes = [0xff; 64];
+    let mut i = 1;
+    while i < bytes.len() {
+        // Marks the byte before it as data.
+        bytes[i] = 0;
+        i += 2;
     }
-    jpeg_with(bytes, true).or_else(
-        |error| match error.contains("Extra bytes between headers") {
-            true => jpeg_with(bytes, false),
-            false => Err(shortened(&error, bytes)),
-        },
-    )
+    bytes
+};
+
+/// Decodes a JPEG file. zune-jpeg takes zeros for what is missing before the end marker, so that data
+/// which it must refuse is put there. No decoder reads it if the last scan is whole.
+fn jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
+    let end = end_marker(bytes).ok_or_else(|| ends_early(bytes))?;
+    let guarded = [&bytes[..end], &NO_CODE, &bytes[end..end + 2]].concat();
+    strict_jpeg(&guarded).map_err(|error| match strict_jpeg(bytes) {
+        Ok(_) => ends_early(bytes),
+        Err(_) => shortened(&error, bytes),
+    })
+}
+
+/// Decodes a JPEG file without filling gaps with grey. A strict decoder also refuses bytes between the
+/// headers, which are harmless.
+fn strict_jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
+    jpeg_with(bytes, true).or_else(|error| match error.contains("Extra bytes between headers") {
+        true => jpeg_with(bytes, false),
+        false => Err(error),
+    })
 }
 
 fn jpeg_with(bytes: &[u8], is_strict: bool) -> Result<(DynamicImage, Orientation), String> {
@@ -347,9 +415,9 @@ fn jpeg_with(bytes: &[u8], is_strict: bool) -> Result<(DynamicImage, Orientation
     Ok((image, from_exif(&exif)))
 }
 
-/// Whether the segments and scans of a JPEG file end with an end marker. Without it the file was
+/// The place of the marker that ends the segments and scans of a JPEG file. Without it the file was
 /// truncated, and Pillow refuses it.
-fn has_end(bytes: &[u8]) -> bool {
+fn end_marker(bytes: &[u8]) -> Option<usize> {
     const END: u8 = 0xd9;
     const SCAN: u8 = 0xda;
     let mut at = 2;
@@ -362,14 +430,12 @@ fn has_end(bytes: &[u8]) -> bool {
         } else if is_bare {
             at += 2;
         } else if marker == END {
-            return true;
+            return Some(at);
         } else {
-            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-                return false;
-            };
+            let length = bytes.get(at + 2..at + 4)?.try_into().ok()?;
             in_scan = marker == SCAN;
-            at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
+            at += 2 + usize::from(u16::from_be_bytes(length)).max(2);
         }
     }
-    false
+    None
 }
