@@ -1,6 +1,6 @@
 //! `parallax embed`: features of a split as a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +75,20 @@ fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
             dataset.name
         ))
     })
+}
+
+/// The same safetensors file with the entries of its header in the order of their names: a hash map
+/// has another order in each process, and the same features must give the same bytes.
+fn with_sorted_header(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (header, data) = rest.split_at_checked(length)?;
+    let header: BTreeMap<String, BTreeMap<String, Value>> = serde_json::from_slice(header).ok()?;
+    let mut header = serde_json::to_vec(&header).ok()?;
+    // Tensors start at a multiple of eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    Some([&length[..], &header, data].concat())
 }
 
 /// What the file tells of the images: the data set, its classes, the image files in the order of the
@@ -173,6 +187,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         views.push(("labels", view));
     }
     let bytes = serialize(views, Some(about(&dataset, part))).map_err(packed)?;
+    let bytes = with_sorted_header(&bytes)
+        .ok_or_else(|| Error::usage("features cannot be packed: their header cannot be read"))?;
     write_whole(folder, &name, &bytes)?;
     println!(
         "{} features of {} numbers, of the {} images of {}, in {}",

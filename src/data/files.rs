@@ -101,7 +101,7 @@ impl Source {
     /// # Errors
     /// As [`Source::records`].
     pub fn whole_records(&self, path: &Path, bytes: u64, record: usize) -> Result<usize> {
-        if bytes > 0 && bytes % record as u64 == 0 {
+        if bytes > 0 && bytes.is_multiple_of(record as u64) {
             return usize::try_from(bytes / record as u64)
                 .map_err(|_| Error::data(path, format!("{bytes} bytes do not fit into memory")));
         }

@@ -382,10 +382,12 @@ fn jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
 /// Decodes a JPEG file without filling gaps with grey. A strict decoder also refuses bytes between the
 /// headers, which are harmless.
 fn strict_jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
-    jpeg_with(bytes, true).or_else(|error| match error.contains("Extra bytes between headers") {
-        true => jpeg_with(bytes, false),
-        false => Err(error),
-    })
+    jpeg_with(bytes, true).or_else(
+        |error| match error.contains("Extra bytes between headers") {
+            true => jpeg_with(bytes, false),
+            false => Err(error),
+        },
+    )
 }
 
 fn jpeg_with(bytes: &[u8], is_strict: bool) -> Result<(DynamicImage, Orientation), String> {
