@@ -433,7 +433,7 @@ fn the_file_of_embed_holds_classes_and_files() {
         "val/dog/1.png",
     ];
     assert_eq!(list("files"), serde_json::json!(files));
-    assert_eq!(list("test_folder"), "val");
+    assert_eq!(entries["test_folder"], "val");
 }
 
 #[test]
