@@ -31,6 +31,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod file_kind;
 pub mod interrupt;
 pub mod nn;
 pub mod objectives;
@@ -47,6 +48,7 @@ pub mod train;
 #[cfg(test)]
 extern crate self as parallax;
 #[cfg(test)]
+#[allow(clippy::print_stderr, reason = "tests print what they leave out")]
 mod testing;
 
 pub use device::Device;

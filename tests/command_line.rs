@@ -475,7 +475,7 @@ fn wrong_data_files_end_with_1_and_are_named() {
     let cifar = base.path().join("cifar");
     simclr(&[
         "cifar",
-        "no such folder",
+        "does not exist",
         "https://www.cs.toronto.edu",
         "data_batch_1.bin",
     ]);
@@ -508,10 +508,10 @@ fn wrong_data_files_end_with_1_and_are_named() {
         "run",
         &[],
         1,
-        &["5.png", "replace or remove it"],
+        &["5.png", "replace or remove them"],
     );
-    fs::remove_dir_all(base.path().join("images/test")).unwrap();
-    refused_small(base.path(), "run", &[], 1, &["images", "no folder test"]);
+    fs::remove_dir_all(base.path().join("images/train")).unwrap();
+    refused_small(base.path(), "run", &[], 1, &["images", "no folder train"]);
 }
 
 #[test]

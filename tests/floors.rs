@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A module uses modules of its own floor and of lower floors.
 const FLOORS: [&[&str]; 13] = [
-    &["console", "error", "interrupt", "philox"],
+    &["console", "error", "file_kind", "interrupt", "philox"],
     &["tensor", "device"],
     &["autograd", "ops"],
     &["nn"],

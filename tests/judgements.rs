@@ -331,7 +331,7 @@ fn a_classifier_is_attacked_and_pictured() {
         folder,
         &[&model[..], &["--device", "cpu", "--out", "x"]].concat(),
         2,
-        &["no classifier of the 10 classes"],
+        &["squares, stripes"],
     );
 }
 
@@ -382,7 +382,10 @@ fn encoders_that_cannot_be_judged_are_named() {
             &["supervised", "--batch-size", "0"],
             &["'0'", "--batch-size", "1 or more"],
         ),
-        (&["supervised", "--labels", "0.01"], &["0.01", "class 0"]),
+        (
+            &["supervised", "--labels", "0.01"],
+            &["0.01", "leaves no image of squares"],
+        ),
         (
             &["rotnet", "--batch-size", "100"],
             &["--batch-size 100", "16 images"],

@@ -714,7 +714,7 @@ fn features_that_are_no_numbers_are_not_written() {
         tensors.insert(name.to_string(), tensor(&[4], &[f32::MAX; 4]));
     }
     write(&base.join("weights"), &tensors);
-    let words = ["image 1 of 16", "no finite number"];
+    let words = ["image 1 of 16 (", "squares/0.png)", "no finite number"];
     let embed = on_images(&["embed", "--encoder", "weights"], &["--out", "features"]);
     refused(base, &embed, 1, &words);
     assert!(!base.join("features").exists());

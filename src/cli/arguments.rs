@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
-use super::signals;
+use super::{one_line, signals};
 use crate::console::note;
-use crate::data::{DataKind, Dataset};
+use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, listed};
 use crate::interrupt;
 use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::objectives::Protocol;
@@ -24,15 +24,26 @@ use crate::tensor::{DType, Tensor};
 /// Which images.
 #[derive(Args)]
 pub struct DataArguments {
-    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10 or
-    /// STL-10 (their binary files), or folder, which is DIR/train/CLASS/*.png and
-    /// DIR/test/CLASS/*.png
-    #[arg(long, value_name = "shapes|shapes-inverted|cifar10|stl10|folder", default_value = "shapes", value_parser = data_kind)]
+    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10,
+    /// CIFAR-100 or STL-10, or a folder of image files: DIR/train/CLASS/... and DIR/test/CLASS/...,
+    /// DIR/CLASS/..., or images without class folders
+    #[arg(long, value_name = "shapes|shapes-inverted|cifar10|cifar100|stl10|folder", default_value = "shapes", value_parser = data_kind)]
     pub data: DataKind,
 
     /// The folder of the data's files [default: the environment variable PARALLAX_DATA]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// Resize the shorter side of each image to this many pixels, with antialiasing, and crop the
+    /// centre. SimCLR's views then have this size too [default: the images' own size, which must be
+    /// one]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(1..=2048))]
+    pub size: Option<u64>,
+
+    /// What to do if an image file cannot be decoded whole: error, or skip, which leaves it out and
+    /// records it
+    #[arg(long, value_name = "error|skip", default_value = "error", value_parser = on_bad_image)]
+    pub on_bad_image: OnBadImage,
 }
 
 impl DataArguments {
@@ -46,9 +57,58 @@ impl DataArguments {
         }
     }
 
-    /// The data set. `seed` matters to shapes alone.
+    /// How the files are read.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            size: self.size(),
+            on_bad_image: self.on_bad_image,
+        }
+    }
+
+    pub fn size(&self) -> Option<usize> {
+        self.size.map(|pixels| pixels as usize)
+    }
+
+    /// The data set, after notices of what its files are. `seed` matters to shapes alone.
     pub fn load(&self, seed: u64) -> Result<Dataset> {
-        data_cache::load(self.data, self.dir().as_deref(), seed)
+        let dataset = data_cache::load(self.data, self.dir().as_deref(), seed, &self.options())?;
+        for line in dataset.findings.notices() {
+            notice(&line);
+        }
+        Ok(dataset)
+    }
+}
+
+/// Prints a fact that the user should know, on one line.
+pub fn notice(line: &str) {
+    note!("{}", one_line("notice ", line));
+}
+
+/// Prints the classes of which the test images have none, if there are such classes.
+pub fn notice_absent(dataset: &Dataset) {
+    let absent = dataset.absent_classes();
+    if !absent.is_empty() {
+        notice(&format!(
+            "the test set has no image of these classes: {}; the accuracy is that of the images there are, and the \
+             AUC is the mean over the other classes",
+            listed(&absent, ", ")
+        ));
+    }
+}
+
+/// Fails unless training and test images have labels of two classes or more.
+///
+/// # Errors
+/// `Error::Usage` naming what is missing, or the only class.
+pub fn check_classes(dataset: &Dataset, command: &str) -> Result<()> {
+    dataset.labels_of(&dataset.train, "training")?;
+    dataset.labels_of(&dataset.test, "test")?;
+    match dataset.classes.as_slice() {
+        [class] => Err(Error::usage(format!(
+            "{} has one class, {class}; {command} tells classes apart and needs two or more",
+            dataset.name
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -288,6 +348,10 @@ impl TuningArguments {
 /// Parses the name of a network.
 pub fn arch(word: &str) -> std::result::Result<Arch, String> {
     word.parse::<Arch>().map_err(|e| e.to_string())
+}
+
+fn on_bad_image(word: &str) -> std::result::Result<OnBadImage, String> {
+    word.parse::<OnBadImage>().map_err(|e| e.to_string())
 }
 
 fn precision(word: &str) -> std::result::Result<DType, String> {

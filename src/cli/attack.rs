@@ -9,7 +9,9 @@ use clap::Args;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::arguments::{DataArguments, RunArguments, fraction, whole};
+use super::arguments::{
+    DataArguments, RunArguments, check_classes, fraction, notice, notice_absent, whole,
+};
 use super::device_choice::open;
 use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
@@ -19,7 +21,10 @@ use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, Units};
 use crate::objectives::Protocol;
 use crate::ops::copy::Slice;
-use crate::runs::attack::{Adversarial, AttackRequest, PICTURED, head, run as run_experiment};
+use crate::runs::attack::{
+    Adversarial, AttackRequest, MatchClasses, PICTURED, run as run_experiment,
+};
+use crate::runs::image_size::check_image_size;
 use crate::runs::result::AttackSummary;
 use crate::runs::weights_file::WeightsFile;
 use crate::tensor::Tensor;
@@ -54,6 +59,11 @@ pub struct Arguments {
     /// The part of the test images to attack, the same of each class
     #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     images: f64,
+
+    /// How the data set's classes are matched with the classifier's: name, or order, which ignores
+    /// their names
+    #[arg(long, value_name = "name|order", default_value = "name", value_parser = ["name", "order"])]
+    match_classes_by: String,
 
     /// Write the adversarial images of the last eps, with the labels, to adversarial.safetensors in
     /// the run folder
@@ -139,10 +149,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let file = WeightsFile::read(&arguments.model)?;
     let dataset = data.load(run.seed)?;
+    check_classes(&dataset, "attack")?;
     let chosen = open(&run.device)?;
     let device = &chosen.device;
     let loaded = file.load(device)?;
-    head(&loaded, &dataset)?;
+    let by = match arguments.match_classes_by.as_str() {
+        "order" => MatchClasses::Order,
+        _ => MatchClasses::Name,
+    };
+    let dataset = by.apply(&loaded, dataset)?;
+    if by == MatchClasses::Name && loaded.origin.class_names.is_empty() {
+        notice(&format!(
+            "{} holds no class names, so the classes are matched by their order",
+            loaded.source
+        ));
+    }
+    let part = arguments.images;
+    dataset
+        .test_members(part, run.seed)
+        .map_err(|error| Error::usage(format!("--images {part}: {error}")))?;
+    let size = [dataset.test.width, dataset.test.height];
+    check_image_size("attack", size, &loaded.origin.encoder, 0)?;
+    notice_absent(&dataset);
     let folder = run.start("attack", (data.data, &dataset), &chosen)?;
     let strongest = eps.last().copied().unwrap_or_default();
     let request = AttackRequest {

@@ -3,21 +3,22 @@
 use clap::Args;
 
 use super::arguments::{
-    CheckpointArguments, DataArguments, RunArguments, TuningArguments, fraction, not_negative,
-    positive, whole,
+    CheckpointArguments, DataArguments, RunArguments, TuningArguments, check_classes, fraction,
+    not_negative, notice_absent, positive, whole,
 };
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
 use crate::console::say;
-use crate::data::Dataset;
+use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
 use crate::nn::Linear;
 use crate::objectives::Protocol;
 use crate::objectives::classifier::ClassifierSettings;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::runs::classify::{Beginning, ClassificationRequest, Length, run as run_experiment};
+use crate::runs::image_size::check_image_size;
 use crate::runs::memory::StepSize;
 use crate::runs::result::ClassificationSummary;
 use crate::runs::tuning::TrainedNetwork;
@@ -88,10 +89,11 @@ impl ClassificationArguments {
     }
 
     /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else,
-    /// and says what came out.
+    /// and says what came out. `command` is the name of the command.
     pub fn train(
         &self,
         epochs: u64,
+        command: &str,
         beginning: impl FnOnce(&Device) -> Result<Beginning>,
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
@@ -102,7 +104,9 @@ impl ClassificationArguments {
             checkpoints.check_steps(steps)?;
         }
         let dataset = self.data.load(run.seed)?;
-        labelled(&dataset)?;
+        check_classes(&dataset, command)?;
+        let labels = dataset.labels_of(&dataset.train, "training")?;
+        labelled_part(labels, &dataset, self.labels, run.seed)?;
         let chosen = open(&run.device)?;
         checkpoints.check_precision(&chosen.device)?;
         let beginning = beginning(&chosen.device)?;
@@ -114,6 +118,10 @@ impl ClassificationArguments {
             1,
         )?;
         let encoder = beginning.encoder();
+        let size = [dataset.train.width, dataset.train.height];
+        let padding = settings.augmentation.padding as usize;
+        check_image_size(command, size, &encoder, padding)?;
+        notice_absent(&dataset);
         let width = encoder.shape()?.feature_width;
         let step = StepSize {
             encoder,
@@ -196,20 +204,29 @@ fn print(summary: &ClassificationSummary, dataset: &str) {
 
 /// Prints the metrics of an evaluation on labels.
 pub fn print_metrics(metrics: &Metrics, dataset: &str) {
+    let auc = match metrics.auc_ovo.is_nan() {
+        true => "AUC not defined for one class".to_string(),
+        false => format!(
+            "AUC {:.4} (one-vs-one), {:.4} (one-vs-rest)",
+            metrics.auc_ovo, metrics.auc_ovr
+        ),
+    };
     say!(
-        "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, AUC {:.4} (one-vs-one), {:.4} (one-vs-rest), loss {:.4}",
+        "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, {auc}, loss {:.4}",
         100.0 * metrics.top1,
         100.0 * metrics.top2,
         100.0 * metrics.top3,
-        metrics.auc_ovo,
-        metrics.auc_ovr,
         metrics.loss
     );
 }
 
-/// Fails where a set has nothing to learn from.
-pub fn labelled(dataset: &Dataset) -> Result<()> {
-    dataset.labels_of(&dataset.train, "training")?;
-    dataset.labels_of(&dataset.test, "test")?;
-    Ok(())
+/// The images of the part `fraction` of the labels, the value of `--labels`.
+pub fn labelled_part(
+    labels: &[u32],
+    dataset: &Dataset,
+    fraction: f64,
+    seed: u64,
+) -> Result<Vec<u32>> {
+    label_fraction(labels, &dataset.classes, fraction, seed)
+        .map_err(|error| Error::usage(format!("--labels {fraction}: {error}")))
 }

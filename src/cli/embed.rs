@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use safetensors::SafeTensors;
+use serde_json::{Value, json};
 
 use super::arguments::{DataArguments, StopArguments, seed, whole};
 use super::device_choice::{DeviceRequest, open};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
 use crate::evaluate::partial::Partial;
 use crate::nn::weights::digest;
+use crate::runs::image_size::check_image_size;
 use crate::runs::safetensors_file::{Stored, packed};
 use crate::runs::unfinished::{is_stored, resumable};
 use crate::runs::weights_file::{Loaded, WeightsFile, state};
@@ -34,15 +36,16 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Which images
-    #[arg(long, value_name = "train|test|unlabelled", default_value = "test", value_parser = ["train", "test", "unlabelled"])]
-    split: String,
+    /// Which images [default: test, or all images if there is no test set]
+    #[arg(long, value_name = "train|test|unlabelled", value_parser = ["train", "test", "unlabelled"])]
+    split: Option<String>,
 
     /// The file to write: features (F32, N x F), and labels (U32, N) where there are any
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Side in pixels to which images are resized [default: the data set's own]
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
+    /// centre is cropped [default: the images' own size]
     #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(4..=1024))]
     resolution: Option<u64>,
 
@@ -68,16 +71,20 @@ pub struct Arguments {
 }
 
 fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
-    match name {
-        "train" => Ok(&dataset.train),
-        "test" => Ok(&dataset.test),
-        _ => dataset.unlabelled.as_ref().ok_or_else(|| {
-            Error::usage(format!(
-                "{} has no unlabelled images; use --split train or --split test",
-                dataset.name
-            ))
-        }),
-    }
+    let found = match name {
+        "train" => Some(&dataset.train),
+        "test" => Some(&dataset.test).filter(|split| !split.is_empty()),
+        _ => {
+            dataset.check_pretraining()?;
+            dataset.unlabelled.as_ref()
+        }
+    };
+    found.ok_or_else(|| {
+        Error::usage(format!(
+            "{} has no {name} images; use another --split",
+            dataset.name
+        ))
+    })
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -95,8 +102,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let stored = Unfinished::of(out, *resume)?;
     arguments.stop.listen()?;
     let file = WeightsFile::read(&arguments.encoder)?;
-    let dataset = arguments.data.load(arguments.seed)?;
-    let split = split(&dataset, &arguments.split)?;
+    let mut dataset = arguments.data.load(arguments.seed)?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
+    let part = match &arguments.split {
+        Some(name) => name,
+        None if dataset.test.is_empty() => "train",
+        None => "test",
+    };
+    let split = split(&dataset, part)?;
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
     let loaded = file.load(device)?;
@@ -104,12 +119,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let resolution = arguments
         .resolution
         .map_or(split.height, |pixels| pixels as usize);
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [split.width, split.height],
+    };
+    check_image_size("embed", size, &loaded.origin.encoder, 0)?;
     let key = || {
         let weights = digest(&state(encoder, None))?;
-        let (images, split) = (&dataset.digest, &arguments.split);
+        let images = &dataset.digest;
         let variants = device.variants().map(|table| table.to_toml());
         Ok(format!(
-            "{weights} {images} {split} {resolution} {variants:?}"
+            "{weights} {images} {part} {resolution} {variants:?}"
         ))
     };
     let values = stored.resumable(&key, |partial| {
@@ -132,12 +152,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             bytes: bytemuck::cast_slice(labels),
         });
     }
-    write_file(out, &packed(&tensors, &about(&loaded, &dataset)?)?)?;
+    let about = about(&loaded, &dataset, (part, split))?;
+    write_file(out, &packed(&tensors, &about)?)?;
     say!(
         "{} features of {} numbers, of the {} images of {}, in {}",
         split.len(),
         width,
-        arguments.split,
+        part,
         dataset.name,
         out.display()
     );
@@ -152,13 +173,19 @@ fn holds_features(path: &Path) -> bool {
     path.is_file() && fs::read(path).is_ok_and(names)
 }
 
-/// Returns the entries that the file holds beside the features: the data set and the network. Lists
-/// are JSON.
-fn about(loaded: &Loaded, dataset: &Dataset) -> Result<BTreeMap<String, String>> {
+/// Returns the entries that the file holds beside the features: the data set, its classes, the
+/// image files in the order of the features, the findings of the reader, and the network. Lists are
+/// JSON.
+fn about(
+    loaded: &Loaded,
+    dataset: &Dataset,
+    (part, split): (&str, &Split),
+) -> Result<BTreeMap<String, String>> {
     let network = loaded.origin.encoder;
     let mut about = BTreeMap::from(
         [
             ("data", dataset.name.clone()),
+            ("split", part.to_string()),
             ("encoder", loaded.source.clone()),
             ("arch", network.arch.to_string()),
             ("width", network.width.to_string()),
@@ -166,9 +193,19 @@ fn about(loaded: &Loaded, dataset: &Dataset) -> Result<BTreeMap<String, String>>
         ]
         .map(|(key, value)| (key.to_string(), value)),
     );
+    for (key, names) in [("classes", &dataset.classes), ("files", &split.files)] {
+        if !names.is_empty() {
+            about.insert(key.to_string(), json!(names).to_string());
+        }
+    }
     let unpacked = |e| Error::usage(format!("metadata cannot be packed: {e}"));
+    let findings = serde_json::to_value(&dataset.findings).map_err(unpacked)?;
     let record = serde_json::to_value(&loaded.record).map_err(unpacked)?;
-    for (key, value) in record.as_object().into_iter().flatten() {
+    for (key, value) in [findings, record]
+        .iter()
+        .filter_map(Value::as_object)
+        .flatten()
+    {
         let words = value.as_str().map(str::to_string);
         about.insert(key.clone(), words.unwrap_or_else(|| value.to_string()));
     }

@@ -38,7 +38,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let classification = &arguments.classification;
     classification.check_out()?;
     let file = WeightsFile::read(&arguments.encoder)?;
-    classification.train(paper_epochs(classification.labels), |device| {
+    let epochs = paper_epochs(classification.labels);
+    classification.train(epochs, "finetune", |device| {
         Ok(Beginning::Pretrained(Box::new(file.load(device)?)))
     })
 }

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::arguments::{
-    DataArguments, StopArguments, check_folder, number, open_folder, seed, whole,
+    DataArguments, StopArguments, check_classes, check_folder, notice_absent, number, open_folder,
+    seed, whole,
 };
 use super::device_choice::{DeviceRequest, open};
 use crate::console::say;
 use crate::error::{Error, Result};
 use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::evaluate::partial::Partial;
+use crate::runs::image_size::check_image_size;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
 use crate::runs::weights_file::WeightsFile;
 
@@ -32,6 +34,10 @@ pub struct Arguments {
     /// What a similarity is divided by before a neighbour votes with its exponential
     #[arg(long, value_name = "NUMBER", default_value = "0.5", value_parser = temperature)]
     knn_temperature: f64,
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
+    /// centre is cropped [default: the images' own size]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(4..=1024))]
+    resolution: Option<u64>,
 
     /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
@@ -60,7 +66,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     check_folder(arguments.out.as_deref(), arguments.resume)?;
     arguments.stop.listen()?;
     let file = WeightsFile::read(&arguments.encoder)?;
-    let dataset = arguments.data.load(arguments.seed)?;
+    let mut dataset = arguments.data.load(arguments.seed)?;
+    check_classes(&dataset, "knn")?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
     let vote = Vote {
         k: arguments.k,
         temperature: arguments.knn_temperature,
@@ -69,6 +79,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
     let loaded = file.load(device)?;
+    let resolution = arguments
+        .resolution
+        .map_or(dataset.train.height, |pixels| pixels as usize);
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [dataset.train.width, dataset.train.height],
+    };
+    check_image_size("knn", size, &loaded.origin.encoder, 0)?;
+    notice_absent(&dataset);
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
@@ -76,6 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let request = KnnRequest {
                 loaded,
                 vote,
+                resolution: arguments.resolution.map(|pixels| pixels as usize),
                 seed: arguments.seed,
                 data: arguments.data.data,
                 dataset,
@@ -85,8 +105,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let partial = &mut Partial::new();
-            let partial = (partial, "knn");
-            let found = neighbour_accuracy(device, &loaded.encoder, &dataset, vote, partial);
+            let (data, partial) = ((&dataset, resolution), (partial, "knn"));
+            let found = neighbour_accuracy(device, &loaded.encoder, data, vote, partial);
             let found = found.map_err(unstored)?;
             (found.k, found.top1)
         }

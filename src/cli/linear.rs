@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::arguments::{
-    DataArguments, NetworkArguments, RunArguments, arch, fraction, positive, whole,
+    DataArguments, NetworkArguments, RunArguments, arch, check_classes, fraction, notice_absent,
+    positive, whole,
 };
-use super::classification::{labelled, print_metrics};
+use super::classification::{labelled_part, print_metrics};
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
 use crate::console::say;
-use crate::data::label_fraction;
 use crate::error::{Error, Result};
 use crate::evaluate::linear::LinearSettings;
 use crate::nn::{Arch, ResNetConfig};
 use crate::optim::{Optimization, OptimizerOptions, Schedule};
+use crate::runs::image_size::check_image_size;
 use crate::runs::linear::{LinearRequest, run as run_experiment};
 use crate::runs::weights_file::{WeightsFile, untrained};
 
@@ -79,7 +80,8 @@ pub struct LinearArguments {
     #[arg(long)]
     augment: bool,
 
-    /// Side in pixels to which images are resized [default: the data set's own]
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
+    /// centre is cropped [default: the images' own size]
     #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(4..=1024))]
     resolution: Option<u64>,
 
@@ -111,10 +113,13 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
         Encoder::File(path) => Some(WeightsFile::read(path)?),
         Encoder::Untrained(_) => None,
     };
-    let dataset = data.load(run.seed)?;
-    labelled(&dataset)?;
+    let mut dataset = data.load(run.seed)?;
+    check_classes(&dataset, command)?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
     let labels = dataset.labels_of(&dataset.train, "training")?;
-    let members = label_fraction(labels, dataset.classes.len(), arguments.labels, run.seed)?;
+    let members = labelled_part(labels, &dataset, arguments.labels, run.seed)?;
     let own = dataset.train.height;
     if let Some(pixels) = arguments
         .resolution
@@ -140,6 +145,14 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
             loaded.source, dataset.name
         )));
     }
+    let augmentation = arguments.augment.then(PaddedCropAugmentation::default);
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [dataset.test.width, dataset.test.height],
+    };
+    let padding = augmentation.map_or(0, |crops| crops.padding as usize);
+    check_image_size(command, size, &loaded.origin.encoder, padding)?;
+    notice_absent(&dataset);
     let folder = run.start(command, (data.data, &dataset), &chosen)?;
     let is_adam = arguments.optimizer == "adam";
     let epochs = arguments.epochs.unwrap_or(if is_adam { 10 } else { 100 });
@@ -160,7 +173,7 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
         epochs,
         batch_size: arguments.batch_size,
         optimization,
-        augmentation: arguments.augment.then(PaddedCropAugmentation::default),
+        augmentation,
         resolution: match arguments.resolution {
             Some(pixels) => pixels as usize,
             None => dataset.test.height,

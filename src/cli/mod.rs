@@ -140,7 +140,10 @@ pub fn run() -> ExitCode {
                 }
                 _ => String::new(),
             };
-            console::error(format_args!("{}{advice}", message_of(&error.to_string())));
+            console::error(format_args!(
+                "{}{advice}",
+                one_line("parallax:", &error.to_string())
+            ));
             match error {
                 Error::Usage(_) => ExitCode::from(2),
                 Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(cause)),
@@ -222,7 +225,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.to_string(),
-        _ => message_of(&format!("{}; see --help", usage_line(&error.to_string()))),
+        _ => one_line(
+            "parallax:",
+            &format!("{}; see --help", usage_line(&error.to_string())),
+        ),
     };
     console::error(format_args!("{}", shown.trim_end()));
     ExitCode::from(2)
@@ -243,10 +249,10 @@ fn usage_line(message: &str) -> String {
 /// Bytes of a message, at most.
 const MESSAGE_BYTES: usize = 1000;
 
-/// Returns a message as one line under the program's name, cut where it is too long.
-fn message_of(message: &str) -> String {
+/// Returns `start` and the words of `message` as one line, cut where it is too long.
+fn one_line(start: &str, message: &str) -> String {
     const CUT: &str = " [...]";
-    let mut line = "parallax:".to_string();
+    let mut line = start.to_string();
     for word in message.split_whitespace() {
         line.push(' ');
         line.push_str(word);
@@ -265,7 +271,7 @@ fn message_of(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, MESSAGE_BYTES, message_of, shell_word};
+    use super::{Arguments, MESSAGE_BYTES, one_line, shell_word};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -275,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_limited_length() {
-        assert_eq!(message_of("two\n  lines"), "parallax: two lines");
-        let long = message_of(&"\u{e4}b ".repeat(1000));
+        assert_eq!(one_line("parallax:", "two\n  lines"), "parallax: two lines");
+        let long = one_line("parallax:", &"\u{e4}b ".repeat(1000));
         assert!(
             long.len() <= MESSAGE_BYTES && long.ends_with("[...]"),
             "{}",

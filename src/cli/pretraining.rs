@@ -5,17 +5,22 @@ use std::path::Path;
 use clap::Args;
 
 use super::arguments::{
-    CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments, whole,
+    CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments, notice,
+    notice_absent, whole,
 };
 use super::device_choice::open;
 use crate::console::say;
-use crate::data::DataKind;
+use crate::data::{DataKind, Dataset};
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::objectives::Protocol;
+use crate::runs::image_size::check_image_size;
 use crate::runs::pretrain::{Pretext, PretrainingRequest, run as run_experiment};
 use crate::runs::result::PretrainingSummary;
 use crate::runs::weights_file::WeightsFile;
+
+/// Side in pixels of SimCLR's views without `--size`.
+pub const VIEW_SIZE: usize = 32;
 
 /// The flags of every pretraining.
 #[derive(Args)]
@@ -55,6 +60,11 @@ pub struct PretrainingArguments {
 }
 
 impl PretrainingArguments {
+    /// Side in pixels of SimCLR's views.
+    pub fn view_size(&self) -> usize {
+        self.data.size().unwrap_or(VIEW_SIZE)
+    }
+
     pub fn on_shapes(&self) -> bool {
         self.data.data == DataKind::Shapes
     }
@@ -82,6 +92,7 @@ impl PretrainingArguments {
         let init = init.map(|path| WeightsFile::read_for(path, pretext.encoder()));
         let init = init.transpose()?;
         let dataset = self.data.load(run.seed)?;
+        dataset.check_pretraining()?;
         let images = dataset.pretraining().len();
         if batch_size > images {
             return Err(Error::usage(format!(
@@ -89,9 +100,11 @@ impl PretrainingArguments {
                 dataset.name
             )));
         }
+        pretext.check_images(&dataset)?;
         pretext.check_micro_batch(&dataset)?;
         let rotation_test = match rotation_images {
             1.0 => None,
+            _ if dataset.test.is_empty() => None,
             part => Some(dataset.test_part(part, run.seed).map_err(|error| {
                 Error::usage(format!("--rotation-images {part} cannot be drawn: {error}"))
             })?),
@@ -101,6 +114,29 @@ impl PretrainingArguments {
         pretext
             .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
             .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
+        let knn = self.nearest_neighbours(&pretext, &dataset)?;
+        let mut left_out = Vec::new();
+        if let Err(reason) = &knn {
+            notice(&format!("no nearest-neighbour evaluation: {reason}"));
+            left_out.push("nearest-neighbour accuracy".to_string());
+        }
+        if matches!(pretext, Pretext::RotNet(_)) && dataset.test.is_empty() {
+            notice(&format!(
+                "no rotation accuracy: {} has no test images",
+                dataset.name
+            ));
+            left_out.push("rotation accuracy".to_string());
+        }
+        if let Pretext::SimClr(settings) = &pretext {
+            let size = settings.augmentation.size;
+            let split = dataset.pretraining();
+            if [split.width, split.height] != [size; 2] {
+                notice(&format!(
+                    "views have {size} x {size} pixels and images {} x {}; --size sets both",
+                    split.width, split.height
+                ));
+            }
+        }
         if let Some(file) = &init {
             file.print_notices();
         }
@@ -117,13 +153,51 @@ impl PretrainingArguments {
             precision: checkpoints.precision,
             profile: checkpoints.profile,
             init,
-            knn: !self.no_knn,
+            knn: matches!(knn, Ok(true)),
+            left_out,
             rotation_test,
             data: self.data.data,
             dataset,
         };
         print(&run_experiment(&chosen.device, &request, folder)?);
         Ok(())
+    }
+}
+
+impl PretrainingArguments {
+    /// Whether the encoder is evaluated by its nearest neighbours, or the reason why it cannot be.
+    ///
+    /// # Errors
+    /// As `check_image_size`.
+    fn nearest_neighbours(
+        &self,
+        pretext: &Pretext,
+        dataset: &Dataset,
+    ) -> Result<std::result::Result<bool, String>> {
+        if self.no_knn {
+            return Ok(Ok(false));
+        }
+        let name = &dataset.name;
+        let missing = if dataset.train.labels.is_none() {
+            format!("the images of {name} have no labels")
+        } else if dataset.test.is_empty() {
+            format!("{name} has no test images")
+        } else if dataset.test.labels.is_none() {
+            format!("the test images of {name} have no labels")
+        } else if let [class] = dataset.classes.as_slice() {
+            format!("{name} has one class, {class}")
+        } else {
+            let size = [dataset.test.width, dataset.test.height];
+            check_image_size(
+                "the nearest-neighbour evaluation",
+                size,
+                pretext.encoder(),
+                0,
+            )?;
+            notice_absent(dataset);
+            return Ok(Ok(true));
+        };
+        Ok(Err(missing))
     }
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::arguments::{DataArguments, protocol, seed, whole};
 use super::output::{self, ForceArguments, Inputs};
+use super::pretraining::VIEW_SIZE;
 use super::sheet::Sheet;
 use crate::augment::{ImageStore, SimClrAugmentation, ViewKey};
 use crate::console::say;
@@ -60,11 +61,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let stride = split.len() as u32 / count;
     let samples: Vec<u32> = (0..count).map(|i| i * stride + i % stride).collect();
     let images = store.gather(&samples)?;
+    let size = arguments.data.size().unwrap_or(VIEW_SIZE);
     let augmentation = SimClrAugmentation {
         normalize: None,
         ..match arguments.protocol {
-            Protocol::Sound => SimClrAugmentation::sound(32),
-            Protocol::Paper => SimClrAugmentation::paper(32),
+            Protocol::Sound => SimClrAugmentation::sound(size),
+            Protocol::Paper => SimClrAugmentation::paper(size),
         }
     };
     let mut sheet = Sheet::new(arguments.views + 1, count);

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, data_kind, positive, protocol, seed, whole};
+use super::arguments::{
+    DataArguments, StopArguments, check_classes, data_kind, positive, protocol, seed, whole,
+};
 use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
 use crate::console::{note, say};
-use crate::data::DataKind;
+use crate::data::{DataKind, OnBadImage};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::objectives::Protocol;
@@ -156,10 +158,19 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
         StateDict::read(Path::new(file))?.check_values()?;
     }
     let read = |kind: DataKind, dir: Option<&Path>| -> Result<Source> {
-        let dataset = data_cache::load(kind, dir, arguments.seed)?;
-        dataset.labels_of(&dataset.train, "training")?;
-        dataset.labels_of(&dataset.test, "test")?;
-        Ok(Source::new(kind, dir.map(Path::to_path_buf), &dataset))
+        let dataset = data_cache::load(kind, dir, arguments.seed, &data.options())?;
+        check_classes(&dataset, "reproduce")?;
+        let mut options = Vec::new();
+        if let Some(size) = data.size {
+            options.extend(["--size".to_string(), size.to_string()]);
+        }
+        if data.on_bad_image == OnBadImage::Skip {
+            options.extend(["--on-bad-image", "skip"].map(String::from));
+        }
+        Ok(Source {
+            options,
+            ..Source::new(kind, dir.map(Path::to_path_buf), &dataset)
+        })
     };
     let first = read(data.data, data.dir().as_deref())?;
     for (flag, images) in [

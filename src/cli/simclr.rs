@@ -41,7 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mut settings = SimClrSettings::of_protocol(
             pretraining.run.protocol,
             encoder,
-            32,
+            pretraining.view_size(),
             batch_size,
             arguments.weight_decay as f32,
             pretraining.run.seed,

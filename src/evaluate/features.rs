@@ -57,11 +57,11 @@ pub fn complete_features(
 pub fn unit_features(
     device: &Device,
     encoder: &ResNet,
-    split: &Split,
+    (split, resolution): (&Split, usize),
     values: &mut Vec<f32>,
 ) -> Result<Tensor> {
     let width = encoder.feature_width();
-    complete(device, (split, split.height), width, values, |images| {
+    complete(device, (split, resolution), width, values, |images| {
         let (x, eps) = (&evaluate(device, encoder, images)?, 1e-12);
         Ok(device.run(L2Normalize { x, eps })?.y)
     })?;
@@ -149,11 +149,16 @@ pub(super) fn complete(
         let values = compute(&normalized(device, &images)?)?.to_vec::<f32>()?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(place) => Err(Error::NonFinite(format!(
-                "the network gives {} for image {} of {total}, which is no finite number; use other weights",
-                values[place],
-                indices[place / width] + 1
-            ))),
+            Some(place) => {
+                let image = indices[place / width] as usize;
+                let file = split.files.get(image);
+                let file = file.map_or(String::new(), |file| format!(" ({file})"));
+                Err(Error::NonFinite(format!(
+                    "the network gives {} for image {} of {total}{file}, which is no finite number; use other weights",
+                    values[place],
+                    image + 1
+                )))
+            }
         }
     })
 }

@@ -136,8 +136,8 @@ pub struct NeighbourAccuracy {
 }
 
 /// Evaluates `encoder`: classifies the test images of `dataset` by the votes of the nearest
-/// labelled training images. `partial` holds the values computed so far, under names that start
-/// with `name`.
+/// labelled training images. They are resized to `resolution` x `resolution` pixels if their height
+/// differs. `partial` holds the values computed so far, under names that start with `name`.
 ///
 /// # Errors
 /// `Error::Usage` if training or test images have no labels; `Error::Stopped` as
@@ -145,7 +145,7 @@ pub struct NeighbourAccuracy {
 pub fn neighbour_accuracy(
     device: &Device,
     encoder: &ResNet,
-    dataset: &Dataset,
+    (dataset, resolution): (&Dataset, usize),
     vote: Vote,
     (partial, name): (&mut Partial, &str),
 ) -> Result<NeighbourAccuracy> {
@@ -157,7 +157,7 @@ pub fn neighbour_accuracy(
         None => {
             let mut features = |part: &str, split| {
                 let values = partial.entry(format!("{name} {part}")).or_default();
-                unit_features(device, encoder, split, values)
+                unit_features(device, encoder, (split, resolution), values)
             };
             let bank = features("bank", &dataset.train)?;
             let queries = features("queries", &dataset.test)?;

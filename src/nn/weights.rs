@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Parameter;
 use crate::error::{Error, Result, list_of};
+use crate::file_kind::FileKind;
 
 /// End of the names of counters that torch's files hold and no network here needs.
 pub const COUNTER: &str = "num_batches_tracked";
@@ -24,8 +25,6 @@ const METADATA_KEY: &str = "parallax";
 const LENGTH_BYTES: usize = 8;
 /// Longest header that is read, as the safetensors library has it.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// Bytes at the start of a file by which other kinds of files are recognised.
-pub const SNIFFED_BYTES: usize = 4096;
 /// Examples of each kind of tensor that does not fit, in a message.
 const EXAMPLES: usize = 3;
 
@@ -222,8 +221,8 @@ fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>> {
 /// Reads the header of a safetensors file of `len` bytes, of which `bytes` are the first. Returns
 /// where the values start, and what is stored.
 ///
-/// Of the file, [`SNIFFED_BYTES`] suffice to recognise another kind of file, and [`header_bytes`]
-/// to read the header.
+/// Of the file, [`SNIFFED_BYTES`](crate::file_kind::SNIFFED_BYTES) suffice to recognise another
+/// kind of file, and [`header_bytes`] to read the header.
 ///
 /// # Errors
 /// `Error::Data` if it is another kind of file, which the message names, if it ends early, with the
@@ -233,8 +232,8 @@ pub fn header(bytes: &[u8], len: u64, path: &Path) -> Result<(usize, Metadata)> 
     if len == 0 {
         return refuse("the file is empty; expected a safetensors file".to_string());
     }
-    if let Some(kind) = OtherKind::of(bytes) {
-        let advice = kind.advice(path);
+    if let Some(kind) = FileKind::of(bytes) {
+        let advice = advice(kind, path);
         return refuse(format!(
             "this is {}, not a safetensors file; {advice}",
             kind.name()
@@ -280,97 +279,25 @@ pub fn header_bytes(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*length).saturating_add(LENGTH_BYTES as u64))
 }
 
-/// Kinds of files that are found under the names of weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OtherKind {
-    LfsPointer,
-    Html,
-    Xml,
-    PyTorch,
-    Other(&'static str),
-}
-
-impl OtherKind {
-    /// Recognises a file by its first bytes.
-    fn of(bytes: &[u8]) -> Option<Self> {
-        let bytes = &bytes[..bytes.len().min(SNIFFED_BYTES)];
-        let has = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-        let words: String = String::from_utf8_lossy(&bytes[..bytes.len().min(256)])
-            .trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
-            .to_ascii_lowercase();
-        let opens = |word: &str| words.starts_with(word);
-        Some(if opens("version https://git-lfs") {
-            OtherKind::LfsPointer
-        } else if opens("<!doctype html") || opens("<html") || opens("<head") || opens("<body") {
-            OtherKind::Html
-        } else if opens("<?xml") || opens("<!--") || opens("<!doctype") {
-            OtherKind::Xml
-        } else if bytes.starts_with(b"PK\x03\x04") {
-            match [
-                &b"data.pkl"[..],
-                b"constants.pkl",
-                b".data/serialization_id",
-            ]
-            .into_iter()
-            .any(has)
-            {
-                true => OtherKind::PyTorch,
-                false => OtherKind::Other("a ZIP archive"),
-            }
-        } else if matches!(bytes, [0x80, 2..=5, third, ..] if *third != 0) {
-            OtherKind::PyTorch
-        } else {
-            let kinds: [(&[u8], &str); 11] = [
-                (b"\x1f\x8b", "a gzip archive"),
-                (b"\xfd7zXZ", "an xz archive"),
-                (b"\x28\xb5\x2f\xfd", "a zstd archive"),
-                (b"\x89HDF\r\n", "an HDF5 file"),
-                (b"\x93NUMPY", "a NumPy file"),
-                (b"GGUF", "a GGUF file"),
-                (b"\x89PNG\r\n", "a PNG image"),
-                (b"\xff\xd8\xff", "a JPEG image"),
-                (b"\x7fELF", "a program"),
-                (b"%PDF-", "a PDF file"),
-                (b"{\"", "a JSON file"),
-            ];
-            let kind = kinds.iter().find(|(start, _)| bytes.starts_with(start));
-            OtherKind::Other(kind?.1)
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            OtherKind::LfsPointer => "a Git LFS pointer",
-            OtherKind::Html => "an HTML page",
-            OtherKind::Xml => "an XML page",
-            OtherKind::PyTorch => "a PyTorch file (pickle)",
-            OtherKind::Other(name) => name,
+/// What to do to get a safetensors file.
+fn advice(kind: FileKind, path: &Path) -> String {
+    match kind {
+        FileKind::LfsPointer => "fetch the file that it stands for with: git lfs pull".to_string(),
+        FileKind::Html | FileKind::Xml => {
+            "a server answered with it in place of the file; download the file itself".to_string()
         }
-    }
-
-    /// What to do to get a safetensors file.
-    fn advice(self, path: &Path) -> String {
-        match self {
-            OtherKind::LfsPointer => {
-                "fetch the file that it stands for with: git lfs pull".to_string()
-            }
-            OtherKind::Html | OtherKind::Xml => {
-                "a server answered with it in place of the file; download the file itself"
-                    .to_string()
-            }
-            OtherKind::PyTorch => {
-                let quoted =
-                    |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "\\'"));
-                format!(
-                    "convert it with: python3 -c \"import torch, safetensors.torch as s; d = torch.load({}, \
-                     map_location='cpu'); d = d.get('state_dict', d); s.save_file({{k: v.contiguous() for k, v in \
-                     d.items()}}, {})\"",
-                    quoted(path),
-                    quoted(&path.with_extension("safetensors"))
-                )
-            }
-            OtherKind::Other(_) => "name a file of weights".to_string(),
+        FileKind::PyTorch => {
+            let quoted =
+                |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "\\'"));
+            format!(
+                "convert it with: python3 -c \"import torch, safetensors.torch as s; d = torch.load({}, \
+                 map_location='cpu'); d = d.get('state_dict', d); s.save_file({{k: v.contiguous() for k, v in \
+                 d.items()}}, {})\"",
+                quoted(path),
+                quoted(&path.with_extension("safetensors"))
+            )
         }
+        FileKind::Other(_) => "name a file of weights".to_string(),
     }
 }
 

@@ -54,6 +54,35 @@ pub struct Adversarial {
     pub labels: Vec<u32>,
 }
 
+/// How the classes of a data set are matched with those of a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchClasses {
+    /// By their names. The data set may lack classes of the classifier.
+    Name,
+    /// By the order of their names. There must be as many.
+    Order,
+}
+
+impl MatchClasses {
+    /// The data set with the labels of the classifier. Earlier versions stored no names in a file;
+    /// its classes are matched by order.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a file without a classifier, or for classes that do not match.
+    pub fn apply(self, loaded: &Loaded, dataset: Dataset) -> Result<Dataset> {
+        let names = &loaded.origin.class_names;
+        if self == MatchClasses::Name && loaded.head.is_some() && !names.is_empty() {
+            return dataset.relabelled(names, &loaded.source).map_err(|error| {
+                Error::usage(format!(
+                    "{error}; --match-classes-by order takes the classes in their order"
+                ))
+            });
+        }
+        head(loaded, &dataset)?;
+        Ok(dataset)
+    }
+}
+
 /// The head of a classifier of `dataset`'s classes.
 ///
 /// # Errors
@@ -105,6 +134,8 @@ pub fn run(
         knn: None,
         seed: request.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: loaded.origin.encoder.into(),
         training: None,
@@ -158,6 +189,8 @@ pub fn run(
             Protocol::Paper => "normalised pixels".to_string(),
         },
         images: labels.len(),
+        classes: dataset.classes.clone(),
+        absent_classes: dataset.absent_classes(),
         clean_top1,
         curve,
         pictured,

@@ -108,7 +108,7 @@ pub fn run(
     let train_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
     check_labels(test_labels, classes)?;
-    let members = label_fraction(train_labels, classes, labels, settings.seed)?;
+    let members = label_fraction(train_labels, &dataset.classes, labels, settings.seed)?;
     let labelled_images = members.len();
     settings.batch_size = settings.batch_size.min(labelled_images);
     settings.micro_batch = settings
@@ -156,6 +156,8 @@ pub fn run(
         knn: None,
         seed: settings.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
@@ -192,6 +194,7 @@ pub fn run(
         step,
         batch_size: settings.batch_size,
         classes: Some(classes),
+        class_names: dataset.classes.clone(),
         label_fraction: Some(labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
     };
@@ -236,7 +239,7 @@ pub fn run(
         first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
         final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
         final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
-        metrics: Metrics::from_logits(&scores, test_labels, classes)?,
+        metrics: Metrics::from_logits(&scores, test_labels, classes)?.named(&dataset.classes),
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan),

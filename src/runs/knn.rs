@@ -19,6 +19,8 @@ pub struct KnnRequest {
     /// The encoder.
     pub loaded: Loaded,
     pub vote: Vote,
+    /// Side in pixels of the images that the encoder sees; `None` means their own size.
+    pub resolution: Option<usize>,
     pub seed: u64,
     pub data: DataKind,
     pub dataset: Dataset,
@@ -45,9 +47,11 @@ pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<
         }),
         seed: request.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
         variants: device.variants(),
         encoder: loaded.origin.encoder.into(),
         training: None,
+        resolution: request.resolution,
         attack: None,
         data: DataConfig::new(request.data, dataset),
         augmentation: None,
@@ -60,8 +64,9 @@ pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<
     folder.keep();
     let key = || digest(&state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        let partial = (partial, "knn");
-        neighbour_accuracy(device, &loaded.encoder, dataset, request.vote, partial)
+        let resolution = request.resolution.unwrap_or(dataset.train.height);
+        let (data, partial) = ((dataset, resolution), (partial, "knn"));
+        neighbour_accuracy(device, &loaded.encoder, data, request.vote, partial)
     })?;
     let summary = KnnSummary {
         command: config.command,
@@ -70,6 +75,9 @@ pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<
         data: dataset.name.clone(),
         device: config.device,
         seed: request.seed,
+        resolution: request.resolution,
+        classes: dataset.classes.clone(),
+        absent_classes: dataset.absent_classes(),
         knn_k: found.k,
         knn_temperature: request.vote.temperature,
         knn_top1: found.top1,

@@ -63,6 +63,8 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         knn: None,
         seed: settings.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
@@ -114,7 +116,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         resolution: settings.resolution,
         epochs: settings.epochs,
         final_loss,
-        metrics: Metrics::from_logits(&logits, test_labels, classes)?,
+        metrics: Metrics::from_logits(&logits, test_labels, classes)?.named(&dataset.classes),
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };

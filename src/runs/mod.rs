@@ -4,6 +4,7 @@ pub mod attack;
 pub mod cache;
 pub mod classify;
 pub mod folder;
+pub mod image_size;
 pub mod knn;
 pub mod linear;
 pub mod lock;

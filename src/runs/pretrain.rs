@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
+use super::image_size::check_image_size;
 use super::memory::StepSize;
 use super::result::{PretrainingSummary, chance_loss, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
@@ -22,7 +23,7 @@ use crate::evaluate::rotation::rotation_accuracy;
 use crate::nn::weights::digest;
 use crate::nn::{Linear, Module, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
-use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings};
+use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings, check_square};
 use crate::objectives::simclr::{self, SimClr, SimClrSettings};
 use crate::optim::Optimization;
 use crate::tensor::DType;
@@ -156,6 +157,24 @@ impl Pretext {
         }
     }
 
+    /// Fails if the images of `dataset`, or the views of them, do not fit the task.
+    ///
+    /// # Errors
+    /// `Error::Usage` for RotNet on images that are not square; `Error::Data` for images that are
+    /// too small.
+    pub fn check_images(&self, dataset: &Dataset) -> Result<()> {
+        let split = dataset.pretraining();
+        let (size, padding) = match self {
+            Pretext::SimClr(settings) => ([settings.augmentation.size; 2], 0),
+            Pretext::RotNet(settings) => {
+                check_square(split)?;
+                let padding = settings.augmentation.padding as usize;
+                ([split.width, split.height], padding)
+            }
+        };
+        check_image_size(self.command(), size, self.encoder(), padding)
+    }
+
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
     ///
     /// # Errors
@@ -198,6 +217,8 @@ pub struct PretrainingRequest {
     /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
     /// the end.
     pub knn: bool,
+    /// Measurements that the data does not allow.
+    pub left_out: Vec<String>,
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
     /// Whether blocks are computed again on the way back.
@@ -235,6 +256,7 @@ impl PretrainingRequest {
             step,
             batch_size: self.pretext.batch_size(),
             classes: None,
+            class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
         }
@@ -259,7 +281,10 @@ impl PretrainingRequest {
             Pretext::RotNet(settings) => {
                 let rotated = self.rotation_test.as_ref();
                 let training = TrainingConfig {
-                    rotation_images: Some(rotated.unwrap_or(&self.dataset.test).len()),
+                    rotation_images: match rotated.unwrap_or(&self.dataset.test).len() {
+                        0 => None,
+                        images => Some(images),
+                    },
                     ..training
                 };
                 (training, (&settings.augmentation).into())
@@ -276,11 +301,16 @@ impl PretrainingRequest {
             knn: None,
             seed: pretext.seed(),
             device: device.name(),
+            classes: self.dataset.classes.clone(),
+            resolution: None,
             variants: device.variants(),
             encoder: (*pretext.encoder()).into(),
             training: Some(training),
             attack: None,
-            data: DataConfig::new(self.data, &self.dataset),
+            data: DataConfig {
+                left_out: self.left_out.clone(),
+                ..DataConfig::new(self.data, &self.dataset)
+            },
             augmentation: Some(augmentation),
             versions: Versions::current(),
         }
@@ -324,6 +354,9 @@ pub fn run(
                 |network, partial| {
                     let told = request.rotation_test.as_ref();
                     let told = told.unwrap_or(&request.dataset.test);
+                    if told.is_empty() {
+                        return Ok(None);
+                    }
                     let found = partial.entry("rotations".to_string()).or_default();
                     let accuracy = rotation_accuracy(device, network, told, found)?;
                     Ok(Some((accuracy, told.len())))
@@ -399,8 +432,9 @@ fn judge<H: Module>(
         }
         note!("evaluating the trained and the untrained encoder by their nearest neighbours");
         let (encoder, vote) = (&network.0, Vote::default());
+        let data = (dataset, dataset.train.height);
         let trained = (&mut *partial, "trained");
-        let trained = knn::neighbour_accuracy(device, encoder, dataset, vote, trained)?;
+        let trained = knn::neighbour_accuracy(device, encoder, data, vote, trained)?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -427,6 +461,10 @@ fn judge<H: Module>(
         knn_k: neighbours.as_ref().map(|n| n.k),
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,
+        absent_classes: match request.knn {
+            true => dataset.absent_classes(),
+            false => Vec::new(),
+        },
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan(request)),
@@ -452,6 +490,6 @@ fn judge_untrained(
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    let partial = (partial, "untrained");
-    knn::neighbour_accuracy(device, &untrained, dataset, Vote::default(), partial)
+    let (data, partial) = ((dataset, dataset.train.height), (partial, "untrained"));
+    knn::neighbour_accuracy(device, &untrained, data, Vote::default(), partial)
 }

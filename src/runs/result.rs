@@ -61,6 +61,9 @@ pub struct PretrainingSummary {
     /// The same for the encoder before training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1_untrained: Option<f64>,
+    /// Classes of which the held-out images have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
     /// Seconds of training alone, from the first step to the last loss.
     pub seconds: f64,
     /// Seconds of the whole run: loading, training and both evaluations.
@@ -189,6 +192,15 @@ pub struct KnnSummary {
     pub data: String,
     pub device: String,
     pub seed: u64,
+    /// Side in pixels of the images that the encoder saw, if they were resized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+    /// The names of the classes, in the order of their labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Classes of which the held-out images have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
     /// Number of neighbours that vote.
     pub knn_k: usize,
     /// What a similarity is divided by before a neighbour votes with its exponential.
@@ -220,6 +232,12 @@ pub struct AttackSummary {
     /// In what eps counts.
     pub units: String,
     pub images: usize,
+    /// The names of the classes, in the order of their labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Classes of which the held-out images have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
     pub clean_top1: f64,
     pub curve: Vec<AttackPoint>,
     /// The images of `attack.svg`, a row each, under the last eps.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::folder::{CONFIG, RunFolder};
 use super::weights_file::WeightsRecord;
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
-use crate::data::{DataKind, Dataset};
+use crate::data::{DataKind, Dataset, Findings};
 use crate::device::gpu::variants::VariantTable;
 use crate::error::{Error, Result, listed};
 use crate::nn::ResNetConfig;
@@ -24,6 +24,12 @@ pub struct RunConfig {
     pub weights: WeightsRecord,
     pub seed: u64,
     pub device: String,
+    /// Side in pixels of the images that an evaluation without a training resizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+    /// The names of the classes, in the order of their labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Which variants of its kernels a GPU runs; a run that goes on takes them from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variants: Option<VariantTable>,
@@ -155,6 +161,14 @@ pub struct DataConfig {
     pub pretraining_images: usize,
     pub train_images: usize,
     pub test_images: usize,
+    /// Classes of which the test set has no image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
+    /// Measurements that the command would make on other data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 impl DataConfig {
@@ -166,6 +180,9 @@ impl DataConfig {
             pretraining_images: dataset.pretraining().len(),
             train_images: dataset.train.len(),
             test_images: dataset.test.len(),
+            absent_classes: dataset.absent_classes(),
+            left_out: Vec::new(),
+            findings: dataset.findings.clone(),
         }
     }
 }
@@ -263,9 +280,21 @@ pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
     Ok(table.and_then(|table| table.try_into().ok()))
 }
 
+/// Keys of the table `data` that are compared. The digest of pixels and labels stands for all
+/// others.
+const COMPARED: [&str; 6] = [
+    "kind",
+    "name",
+    "digest",
+    "pretraining_images",
+    "train_images",
+    "test_images",
+];
+
 /// Keys that earlier versions of the program did not write. A configuration without them does not
 /// differ for that reason.
-const NEW_KEYS: [&str; 6] = [
+const NEW_KEYS: [&str; 7] = [
+    "classes",
     "init_prefix",
     "init_names",
     "init_types",
@@ -282,7 +311,10 @@ const NEW_KEYS: [&str; 6] = [
 /// The parser's message if a file is not TOML.
 pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
     let read = |text: &str| -> std::result::Result<toml::Table, String> {
-        let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            data.retain(|key, _| COMPARED.contains(&key));
+        }
         let mut table = flatten(&table);
         table.retain(|key, _| !["versions", "variants"].contains(&first_word(key)));
         Ok(table)
@@ -337,6 +369,22 @@ mod tests {
     fn a_float_is_written_as_it_was_given() {
         assert_eq!(shortest(0.1), 0.1);
         assert_eq!(shortest(1e-6), 1e-6);
+    }
+
+    #[test]
+    fn a_configuration_of_an_earlier_version_fits() {
+        let before = "seed = 1\n[data]\ndigest = \"d\"\n";
+        let now = "seed = 1\nclasses = [\"cat\"]\n[data]\ndigest = \"d\"\nskipped_images = 1\n\
+                   [data.unread_files]\n\".gif\" = 4\n";
+        let differs = |theirs, ours| difference(theirs, ours).unwrap();
+        assert_eq!(differs(before, now), None);
+        let renamed = now.replace("cat", "dog");
+        assert_eq!(
+            differs(now, &renamed).as_deref(),
+            Some("classes: [\"cat\"], now [\"dog\"]")
+        );
+        let other = now.replace("\"d\"", "\"e\"");
+        assert!(differs(now, &other).unwrap().starts_with("data.digest"));
     }
 
     #[test]

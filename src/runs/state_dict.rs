@@ -14,9 +14,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::error::{Error, Result, listed};
-use crate::nn::weights::{
-    COUNTER, Mismatch, SNIFFED_BYTES, check_values, header, header_bytes, metadata_of,
-};
+use crate::file_kind::SNIFFED_BYTES;
+use crate::nn::weights::{COUNTER, Mismatch, check_values, header, header_bytes, metadata_of};
 use crate::nn::{Arch, BlockKind, ConvShape, ResNetConfig, ResNetShape, Stem};
 
 /// The first convolution, which may differ from the network's and then keeps its random values.

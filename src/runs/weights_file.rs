@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::safetensors_file::Stored;
 use super::state_dict::{Found, StateDict, Wanted, expected};
@@ -41,6 +42,8 @@ pub struct Origin {
     pub batch_size: usize,
     /// Classes of the head, where there is one.
     pub classes: Option<usize>,
+    /// Their names in the order of labels. Earlier versions stored none.
+    pub class_names: Vec<String>,
     /// The part of the labels that it learned from, of a classifier.
     pub label_fraction: Option<f64>,
     /// The command that pretrained the encoder, of a fine-tuned one.
@@ -67,6 +70,10 @@ impl Origin {
             ("classes", self.classes.map(|n| n.to_string())),
             ("label_fraction", self.label_fraction.map(|x| x.to_string())),
             ("pretrained_by", self.pretrained_by.clone()),
+            (
+                "class_names",
+                (!self.class_names.is_empty()).then(|| json!(self.class_names).to_string()),
+            ),
         ];
         for (key, value) in optional {
             map.extend(value.map(|value| (key.to_string(), value)));
@@ -105,6 +112,12 @@ impl Origin {
                 .get("classes")
                 .map(|word| number("classes", word, path))
                 .transpose()?,
+            class_names: match map.get("class_names") {
+                None => Vec::new(),
+                Some(names) => serde_json::from_str(names).map_err(|e| {
+                    Error::data(path, format!("its metadata has wrong class_names: {e}"))
+                })?,
+            },
             label_fraction: map
                 .get("label_fraction")
                 .map(|word| number("label_fraction", word, path))
@@ -224,6 +237,7 @@ impl WeightsFile {
             step: 0,
             batch_size: 0,
             classes: None,
+            class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
         };
@@ -403,6 +417,7 @@ pub fn untrained(
             step: 0,
             batch_size: 0,
             classes: None,
+            class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
         },

@@ -47,6 +47,8 @@ pub struct Job {
 pub struct Source {
     pub kind: DataKind,
     pub dir: Option<PathBuf>,
+    /// Further words of the command line that read it.
+    pub options: Vec<String>,
     pub name: String,
     pub classes: usize,
     pub train: usize,
@@ -60,6 +62,7 @@ impl Source {
         Source {
             kind,
             dir,
+            options: Vec::new(),
             name: dataset.name.clone(),
             classes: dataset.classes.len(),
             train: dataset.train.len(),
