@@ -1,5 +1,6 @@
-//! Expands the shaders' imports and variants, has naga parse and validate every one, reflects their bindings, and
-//! writes the table that `src/device/gpu/shaders.rs` includes. An error in a shader is an error of the build.
+//! Expands the imports and variants of the shaders, validates them with naga, reflects their
+//! bindings, and writes the table that `src/device/gpu/kernels.rs` includes. A shader error fails
+//! the build.
 
 #[path = "build/preprocess.rs"]
 mod preprocess;
@@ -14,12 +15,12 @@ fn main() {
     println!("cargo::rerun-if-changed=shaders");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=Cargo.lock");
-    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets this variable"));
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets this variable"));
     let wgpu = locked_version(&root.join("Cargo.lock"), "wgpu");
     println!("cargo::rustc-env=PARALLAX_WGPU_VERSION={wgpu}");
     if let Err(message) = generate(&root.join("shaders"), &out.join("shaders.rs")) {
-        // `cargo::error` prints the message as the build's error, without a panic's noise.
+        // `cargo::error` reports an error without the output of a panic.
         for line in message.lines() {
             println!("cargo::error={line}");
         }
@@ -27,7 +28,7 @@ fn main() {
     }
 }
 
-/// The version of `package` in a lock file; "unlocked" where there is no such file, as where this is a dependency.
+/// The version of `package` in a lock file, or "unlocked" if there is none, as in a dependency.
 fn locked_version(lock: &Path, package: &str) -> String {
     let text = fs::read_to_string(lock).unwrap_or_default();
     let mut lines = text.lines();
@@ -51,7 +52,7 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
     for file in files {
         let name = file
             .file_stem()
-            .expect("has one")
+            .expect("the file has an extension")
             .to_string_lossy()
             .to_string();
         let text = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -64,17 +65,15 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
             };
             let shader = reflect::reflect(&source).map_err(|e| {
                 let expanded = target.with_file_name(format!("{module}.wgsl"));
-                // Where the expanded text cannot be kept, the message alone must do.
-                let kept = fs::write(&expanded, &source).is_ok();
-                let place = if kept {
-                    format!(" (expanded: {})", expanded.display())
-                } else {
-                    String::new()
+                // If the expanded text cannot be written, the message alone is reported.
+                let place = match fs::write(&expanded, &source) {
+                    Ok(()) => format!(" (expanded: {})", expanded.display()),
+                    Err(_) => String::new(),
                 };
                 format!("{} variant '{variant}': {e}{place}", file.display())
             })?;
-            // Tensors of one kernel may lie in one buffer, read ones and written ones, and a buffer has one use in a
-            // dispatch (`src/device/gpu/buffers.rs`).
+            // Tensors share buffers, and a buffer has one usage per dispatch: see
+            // `src/device/gpu/buffers.rs`.
             let source = source.replace("var<storage, read>", "var<storage, read_write>");
             expanded.push((module, source, shader));
         }
@@ -91,11 +90,11 @@ fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
             table,
             "    Shader {{ name: {module:?}, source: {source:?}, entry_points: &{entry_points:?} }},"
         )
-        .expect("a string takes it");
-        let twin = format!("{module}_f16");
-        let twin = expanded.iter().find(|(module, ..)| *module == twin);
-        let twin = twin.map(|(module, _, shader)| (module.as_str(), shader));
-        modules += &shader.rust_module(module, index, twin);
+        .expect("writing to a string succeeds");
+        let f16 = format!("{module}_f16");
+        let f16 = expanded.iter().find(|(module, ..)| *module == f16);
+        let f16 = f16.map(|(module, _, shader)| (module.as_str(), shader));
+        modules += &shader.rust_module(module, index, f16);
     }
     table += "];\n";
     fs::write(target, table + &modules).map_err(|e| format!("{}: {e}", target.display()))

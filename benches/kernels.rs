@@ -1,26 +1,30 @@
-//! Kernels at ResNet shapes, with throughput in FLOP/s (a multiply-add is two) or bytes/s. `PARALLAX_BENCH_DEVICE`
-//! names the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
-//! `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain, staged, ...).
+//! Kernels at ResNet shapes, with throughput in FLOP/s (a multiply-add is two) or bytes/s.
+//!
+//! `PARALLAX_BENCH_DEVICE` is cpu (the default), cpu-without-winograd, or a part of an adapter's name. On
+//! an adapter, `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain or
+//! staged).
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::kernels::{Activation, AdamStep, ChannelNorm, Gemm};
-use parallax::device::philox::Philox;
-use parallax::device::shapes::{self, Conv2d};
-use parallax::device::variants::Variant;
-use parallax::device::{read_f32, upload_f32};
-use parallax::nn::{Arch, ResNet, ResNetConfig, Stem};
-use parallax::{DType, Device, Tensor};
+use parallax::device::Cpu;
+use parallax::device::gpu::variants::Variant;
+use parallax::device::gpu::{AdapterChoice, GpuOptions};
+use parallax::nn::{Arch, Module, ResNet, ResNetConfig, Stem};
+use parallax::ops::conv2d::ConvGeometry;
+use parallax::ops::{
+    Activation, AdamStep, AdamUpdate, BatchNorm, BatchNormStatistics, ChannelNorm, Conv2d,
+    Conv2dDw, Conv2dDx, Conv2dOptions, Gemm, L2Normalize, NtXent, NtXentBackward, Slice,
+    transposed,
+};
+use parallax::philox::Philox;
+use parallax::{DType, Device, Result, Tensor};
 
 mod textbook;
 
-/// The one variant of products and convolutions to run, where one is named.
+/// The one variant of products and convolutions to run, if one is named.
 fn variant() -> Option<Variant> {
     let name = std::env::var("PARALLAX_BENCH_VARIANT").ok()?;
     Some(
@@ -31,16 +35,14 @@ fn variant() -> Option<Variant> {
 
 fn device() -> Device {
     match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
-        Err(_) | Ok("cpu") => Arc::new(CpuDevice::new()),
-        Ok("cpu-without-winograd") => Arc::new(CpuDevice::without_winograd()),
-        Ok(name) => Arc::new(
-            GpuDevice::open(GpuOptions {
-                adapter: AdapterChoice::Named(name.to_string()),
-                variant: variant(),
-                ..GpuOptions::default()
-            })
-            .expect("PARALLAX_BENCH_DEVICE names an adapter that runs PARALLAX_BENCH_VARIANT"),
-        ),
+        Err(_) | Ok("cpu") => Device::cpu(),
+        Ok("cpu-without-winograd") => Cpu::without_winograd().into(),
+        Ok(name) => Device::open_gpu(GpuOptions {
+            adapter: AdapterChoice::Named(name.to_string()),
+            variant: variant(),
+            ..GpuOptions::default()
+        })
+        .expect("PARALLAX_BENCH_DEVICE names an adapter that runs PARALLAX_BENCH_VARIANT"),
     }
 }
 
@@ -49,13 +51,17 @@ fn random(device: &Device, shape: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product())
         .map(|_| rng.uniform(-1.0, 1.0))
         .collect();
-    upload_f32(device, &values, shape).expect("the shape fits its values")
+    Tensor::from_slice(&values, shape, device).expect("the shape fits its values")
 }
 
-/// Waits until the device has made `y`, by its first number.
-fn wait(device: &Device, y: &Tensor) {
-    let first = y.reshape(&[y.len()]).and_then(|y| device.slice(&y, 0, 1));
-    black_box(read_f32(device, &first.expect("y has an element")).expect("the kernel ran"));
+/// Waits for the first number of `y`.
+fn wait(y: Result<Tensor>) {
+    let first = || {
+        let y = y?;
+        let (x, start, count) = (&y.reshape(&[y.len()])?, 0, 1);
+        y.device().run(Slice { x, start, count })?.to_vec::<f32>()
+    };
+    black_box(first().expect("the arguments fit and the kernel ran"));
 }
 
 fn gemm(c: &mut Criterion) {
@@ -65,19 +71,14 @@ fn gemm(c: &mut Criterion) {
         let (a, b) = (random(&device, &[n, n]), random(&device, &[n, n]));
         group.throughput(Throughput::Elements(2 * (n * n * n) as u64));
         group.bench_function(n.to_string(), |bench| {
-            bench.iter(|| {
-                wait(
-                    &device,
-                    &device.gemm(Gemm::default(), &a, &b).expect("it fits"),
-                )
-            });
+            bench.iter(|| wait(device.run(Gemm::new(&a, &b))));
         });
     }
 }
 
-/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter, in turn, so that what else the
-/// machine does meets both; prints the medians and their ratio, of single runs, each of which finds the other's code
-/// and numbers in the caches, and of several runs on end.
+/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter. The two take turns,
+/// so that other work of the machine affects both. Prints the medians and their ratio: of single runs,
+/// before which the caches hold the other's code and numbers, and of several runs in a row.
 fn gemm_beside_a_textbook(_: &mut Criterion) {
     let Ok(name) = std::env::var("PARALLAX_BENCH_DEVICE") else {
         return;
@@ -90,15 +91,15 @@ fn gemm_beside_a_textbook(_: &mut Criterion) {
     let n = 512;
     let (a, b) = (random(&device, &[n, n]), random(&device, &[n, n]));
     let own = || {
-        let product = device.gemm(Gemm::default(), &a, &b).expect("it fits");
-        wait(&device, &product);
+        let product = device.run(Gemm::new(&a, &b)).expect("it fits");
+        wait(Ok(product.clone()));
         product
     };
-    let [left, right] = [&a, &b].map(|x| read_f32(&device, x).expect("it was uploaded"));
+    let [left, right] = [&a, &b].map(|x| x.to_vec::<f32>().expect("it was uploaded"));
     let textbook = textbook::Textbook::new(&name, n, &left, &right);
     // The first run compiles.
     textbook.run();
-    let product = read_f32(&device, &own()).expect("the kernel ran");
+    let product = own().to_vec::<f32>().expect("the kernel ran");
     for (x, y) in product.iter().zip(textbook.first_row()) {
         assert!(
             (x - y).abs() < 1e-3,
@@ -138,33 +139,37 @@ fn conv2d(c: &mut Criterion) {
         [512, 512, 4, 3, 1],
         [256, 64, 32, 1, 1],
     ] {
-        let conv = Conv2d {
+        let options = Conv2dOptions {
             stride,
             padding: kernel / 2,
         };
         let (x_shape, w_shape) = ([16, i, size, size], [o, i, kernel, kernel]);
-        let geometry = shapes::conv2d("conv2d", x_shape, w_shape, conv).expect("it fits");
-        let (x, w) = (random(&device, &x_shape), random(&device, &w_shape));
-        let dy = random(&device, &geometry.y_shape());
+        let geometry = ConvGeometry::new(x_shape, w_shape, options).expect("it fits");
+        let (x, w) = (&random(&device, &x_shape), &random(&device, &w_shape));
+        let dy = &random(&device, &geometry.y_shape());
         let name = format!("{i}-{o} {size}x{size} {kernel}x{kernel}/{stride}");
         group.throughput(Throughput::Elements(geometry.flops()));
         group.bench_function(format!("forward {name}"), |bench| {
-            bench.iter(|| wait(&device, &device.conv2d(&x, &w, conv).expect("it fits")));
+            bench.iter(|| wait(device.run(Conv2d { x, w, options })));
         });
         group.bench_function(format!("dx {name}"), |bench| {
             bench.iter(|| {
-                wait(
-                    &device,
-                    &device.conv2d_dx(&dy, &w, x_shape, conv).expect("it fits"),
-                )
+                wait(device.run(Conv2dDx {
+                    dy,
+                    w,
+                    x_shape,
+                    options,
+                }))
             });
         });
         group.bench_function(format!("dw {name}"), |bench| {
             bench.iter(|| {
-                wait(
-                    &device,
-                    &device.conv2d_dw(&dy, &x, w_shape, conv).expect("it fits"),
-                )
+                wait(device.run(Conv2dDw {
+                    dy,
+                    x,
+                    w_shape,
+                    options,
+                }))
             });
         });
     }
@@ -172,49 +177,60 @@ fn conv2d(c: &mut Criterion) {
 
 fn batch_norm(c: &mut Criterion) {
     let device = device();
-    let x = random(&device, &[64, 64, 32, 32]);
+    let x = &random(&device, &[64, 64, 32, 32]);
     let (gamma, beta) = (random(&device, &[64]), random(&device, &[64]));
     let mut group = c.benchmark_group("batch_norm");
-    // Read for the mean, for the variance and for the result, which is written.
+    // x is read for the mean, for the variance and for the result, and the result is written.
     group.throughput(Throughput::Bytes(4 * 4 * x.len() as u64));
     group.bench_function("training forward 64x64x32x32", |bench| {
         bench.iter(|| {
             let norm = ChannelNorm {
-                statistics: device.batch_norm_statistics(&x).expect("it fits"),
+                statistics: device.run(BatchNormStatistics { x }).expect("it fits"),
                 gamma: gamma.clone(),
                 beta: beta.clone(),
                 eps: 1e-5,
             };
-            let y = device.batch_norm(&x, &norm, Activation::Relu);
-            wait(&device, &y.expect("it fits"));
+            wait(device.run(BatchNorm {
+                x,
+                norm: &norm,
+                activation: Activation::Relu,
+            }));
         });
     });
+}
+
+/// Random rows `[n, d]` of length 1.
+fn unit_rows(device: &Device, n: usize, d: usize) -> Tensor {
+    let (x, eps) = (&random(device, &[n, d]), 1e-12);
+    device.run(L2Normalize { x, eps }).expect("it fits").y
+}
+
+/// The gradient of the loss of `z`, after its forward pass.
+fn nt_xent_gradient(dloss: &Tensor, z: &Tensor) -> Result<Tensor> {
+    let (device, temperature) = (z.device(), 0.5);
+    let forward = device.run(NtXent { z, temperature })?;
+    device.run(NtXentBackward {
+        dloss,
+        z,
+        temperature,
+        log_sum_exp: &forward.log_sum_exp,
+    })
 }
 
 fn nt_xent(c: &mut Criterion) {
     let device = device();
     let (n, d) = (1024, 128);
-    let z = device
-        .l2_normalize(&random(&device, &[n, d]), 1e-12)
-        .expect("it fits")
-        .y;
-    let dloss = upload_f32(&device, &[1.0], &[1]).expect("one number");
+    let z = &unit_rows(&device, n, d);
+    let dloss = &Tensor::from_slice(&[1.0f32], &[1], &device).expect("one number");
     let mut group = c.benchmark_group("nt_xent");
     group.throughput(Throughput::Elements(3 * 2 * (n * n * d) as u64));
     group.bench_function("forward and backward 1024x128", |bench| {
-        bench.iter(|| {
-            let forward = device.nt_xent(&z, 0.5).expect("it fits");
-            wait(
-                &device,
-                &device
-                    .nt_xent_backward(&dloss, &z, 0.5, &forward)
-                    .expect("it fits"),
-            );
-        });
+        bench.iter(|| wait(nt_xent_gradient(dloss, z)));
     });
 }
 
-/// Benches `run` under `name` and returns the median of its seconds; nothing where a filter leaves it out.
+/// Benches `run` under `name` and returns the median of its seconds, or `None` if a filter leaves it
+/// out.
 fn median(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -234,36 +250,29 @@ fn median(
     seconds.get(seconds.len() / 2).copied()
 }
 
-/// The largest batch of the literature, 2N = 16,384, beside the three products that it contains (similarities forward,
-/// the same again backward, probabilities times embeddings), in slices of rows so that neither holds a 2N x 2N matrix;
-/// prints the ratio of their medians.
+/// The largest batch of the literature, 2N = 16,384, beside the three products that the loss contains:
+/// the similarities in the forward pass, the same in the backward pass, and probabilities times
+/// embeddings. The products are computed in slices of rows, so that neither side stores a 2N x 2N
+/// matrix. Prints the ratio of the medians.
 fn nt_xent_large(c: &mut Criterion) {
     let device = device();
     let (n, d, rows) = (16_384, 128, 2_048);
-    let z = device
-        .l2_normalize(&random(&device, &[n, d]), 1e-12)
-        .expect("it fits")
-        .y;
-    let dloss = upload_f32(&device, &[1.0], &[1]).expect("one number");
+    let z = &unit_rows(&device, n, d);
+    let dloss = &Tensor::from_slice(&[1.0f32], &[1], &device).expect("one number");
     let mut group = c.benchmark_group("nt_xent_large");
     group.sample_size(10);
     group.throughput(Throughput::Elements(3 * 2 * (n * n * d) as u64));
     let loss = median(&mut group, "forward and backward 16384x128", || {
-        let forward = device.nt_xent(&z, 0.5).expect("it fits");
-        let dz = device.nt_xent_backward(&dloss, &z, 0.5, &forward);
-        wait(&device, &dz.expect("it fits"));
+        wait(nt_xent_gradient(dloss, z));
     });
-    let transposed = Gemm {
-        transpose_b: true,
-        ..Gemm::default()
-    };
     let products = median(&mut group, "its three products", || {
         for first in (0..n).step_by(rows) {
-            let part = device.slice(&z, first, rows).expect("rows of z");
-            device.gemm(transposed, &part, &z).expect("it fits");
-            let similarities = device.gemm(transposed, &part, &z).expect("it fits");
-            let product = device.gemm(Gemm::default(), &similarities, &z);
-            wait(&device, &product.expect("it fits"));
+            let (x, start, count) = (z, first, rows);
+            let part = device.run(Slice { x, start, count }).expect("rows of z");
+            let similarities = || device.run(Gemm::new(&part, transposed(z)));
+            similarities().expect("it fits");
+            let similarities = similarities().expect("it fits");
+            wait(device.run(Gemm::new(&similarities, z)));
         }
     });
     if let (Some(loss), Some(products)) = (loss, products) {
@@ -274,9 +283,9 @@ fn nt_xent_large(c: &mut Criterion) {
     }
 }
 
-/// Adam over the parameters of a ResNet-50, one after the other as a step does it, and over one tensor of as
-/// many elements: what one dispatch over all parameters would save. Prints the difference, and the host's part of the
-/// first.
+/// Adam over the parameters of a ResNet-50, one call per parameter as in a training step, and over one
+/// tensor of as many elements: the saving of a single dispatch. Prints both times, and the host's
+/// share of the first.
 fn adam(c: &mut Criterion) {
     let device = device();
     let config = ResNetConfig {
@@ -285,18 +294,18 @@ fn adam(c: &mut Criterion) {
         width: 1.0,
     };
     let lengths: Vec<usize> = {
-        let network = ResNet::new(&device, &config, 0).expect("it fits");
+        let network = ResNet::new(&config, 0, &device).expect("it fits");
         network.parameters().iter().map(|p| p.value.len()).collect()
     };
     let all: usize = lengths.iter().sum();
-    let zeros = |len: usize| device.zeros(&[len], DType::F32).expect("it fits");
+    let zeros = |len: usize| Tensor::zeros(&[len], DType::F32, &device).expect("it fits");
     let tensors = |lengths: &[usize]| -> Vec<[Tensor; 4]> {
         lengths
             .iter()
             .map(|&len| [(); 4].map(|()| zeros(len)))
             .collect()
     };
-    let gate = device.zeros(&[1], DType::U32).expect("one number");
+    let gate = Tensor::zeros(&[1], DType::U32, &device).expect("one number");
     let options = AdamStep {
         learning_rate: 1e-3,
         beta1: 0.9,
@@ -310,12 +319,18 @@ fn adam(c: &mut Criterion) {
     let mut step = |tensors: &[[Tensor; 4]]| {
         let start = Instant::now();
         for [parameter, gradient, first, second] in tensors {
-            device
-                .adam_step(options, parameter, gradient, first, second, Some(&gate))
-                .expect("the shapes are alike");
+            let updated = device.run(AdamUpdate {
+                step: options,
+                parameter,
+                gradient,
+                first_moment: first,
+                second_moment: second,
+                gate: Some(&gate),
+            });
+            updated.expect("the shapes are alike");
         }
         called = start.elapsed().as_secs_f64();
-        wait(&device, &tensors[0][0]);
+        wait(Ok(tensors[0][0].clone()));
     };
     let mut group = c.benchmark_group("adam");
     group.throughput(Throughput::Bytes(7 * 4 * all as u64));

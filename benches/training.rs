@@ -1,24 +1,24 @@
-//! A SimCLR view and one training step, in images/s: a step's images each give two views. `PARALLAX_BENCH_DEVICE` names
-//! the device: cpu where it is not set, cpu-without-winograd, else a part of an adapter's name; on one,
-//! `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain, staged, ...).
+//! A SimCLR view and one training step, in images/s. Each image of a step gives two views.
+//!
+//! `PARALLAX_BENCH_DEVICE` is cpu (the default), cpu-without-winograd, or a part of an adapter's name. On
+//! an adapter, `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain or
+//! staged).
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use parallax::augment::{ImageStore, SimClrAugmentation, ViewKey};
 use parallax::data::{self, DataKind, Dataset};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::read_f32;
-use parallax::device::variants::Variant;
+use parallax::device::Cpu;
+use parallax::device::gpu::variants::Variant;
+use parallax::device::gpu::{AdapterChoice, GpuOptions};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Result};
 
-/// The one variant of products and convolutions to run, where one is named.
+/// The one variant of products and convolutions to run, if one is named.
 fn variant() -> Option<Variant> {
     let name = std::env::var("PARALLAX_BENCH_VARIANT").ok()?;
     Some(
@@ -29,16 +29,14 @@ fn variant() -> Option<Variant> {
 
 fn device() -> Device {
     match std::env::var("PARALLAX_BENCH_DEVICE").as_deref() {
-        Err(_) | Ok("cpu") => Arc::new(CpuDevice::new()),
-        Ok("cpu-without-winograd") => Arc::new(CpuDevice::without_winograd()),
-        Ok(name) => Arc::new(
-            GpuDevice::open(GpuOptions {
-                adapter: AdapterChoice::Named(name.to_string()),
-                variant: variant(),
-                ..GpuOptions::default()
-            })
-            .expect("PARALLAX_BENCH_DEVICE names an adapter that runs PARALLAX_BENCH_VARIANT"),
-        ),
+        Err(_) | Ok("cpu") => Device::cpu(),
+        Ok("cpu-without-winograd") => Cpu::without_winograd().into(),
+        Ok(name) => Device::open_gpu(GpuOptions {
+            adapter: AdapterChoice::Named(name.to_string()),
+            variant: variant(),
+            ..GpuOptions::default()
+        })
+        .expect("PARALLAX_BENCH_DEVICE names an adapter that runs PARALLAX_BENCH_VARIANT"),
     }
 }
 
@@ -65,8 +63,7 @@ fn view(c: &mut Criterion) {
         };
         step += 1;
         let parameters = augmentation.draw(key, &samples, split.height, split.width);
-        let views = augmentation.apply(&device, &images, &parameters)?;
-        read_f32(&device, &views)
+        augmentation.apply(&device, &images, &parameters)?.to_vec()
     };
     let mut group = c.benchmark_group("view");
     group.throughput(Throughput::Elements(128));
@@ -90,9 +87,10 @@ fn step(c: &mut Criterion) {
         let settings =
             SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
         let optimization = settings.optimization;
+        let network = simclr::network(&settings, &device).expect("memory suffices");
         let objective =
-            SimClr::new(&device, settings, dataset.pretraining()).expect("the settings fit");
-        let mut training = Trainer::new(&device, objective, optimization).expect("memory suffices");
+            SimClr::new(settings, dataset.pretraining(), &device).expect("the settings fit");
+        let mut training = Trainer::new(network, optimization, objective).expect("memory suffices");
         let mut number = 0;
         group.throughput(Throughput::Elements(batch_size as u64));
         group.bench_function(format!("{arch:?}, {batch_size} images"), |bench| {

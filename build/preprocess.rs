@@ -1,13 +1,14 @@
-//! The shaders' small preprocessor. Directives stand alone on a line:
+//! The preprocessor of the shaders. Each directive is a line of its own:
 //!
-//! - `#import NAME` puts `shaders/shared/NAME.wgsl` here, once.
-//! - `#variant NAME KEY=NUMBER ...` makes one expansion of the file for each such line, with these constants; a file
-//!   without one has a single expansion.
-//! - `#f16` gives every expansion a twin, `NAME_f16`, in which the constant `F16` is 1 and not 0.
+//! - `#import NAME` inserts `shaders/shared/NAME.wgsl`, unless it is already inserted.
+//! - `#variant NAME KEY=NUMBER ...` adds an expansion of the file with these constants. A file
+//!   without this directive has a single expansion.
+//! - `#f16` adds an expansion `NAME_f16` to each. The constant `F16` is 1 there, and 0 elsewhere.
 //! - `#for i in FIRST..END` ... `#end` repeats its lines.
-//! - `#if EXPRESSION` ... `#else` ... `#end` keeps its lines where the expression is not 0.
-//! - `${EXPRESSION}` anywhere is replaced by its value: whole numbers, constants, loop variables, `+ - * / %`,
-//!   comparisons `== != < >`, and parentheses.
+//! - `#if EXPRESSION` ... `#else` ... `#end` keeps the first lines if the value is not 0.
+//!
+//! `${EXPRESSION}` is replaced by its value. Expressions consist of integers, constants, loop
+//! variables, `+ - * / %`, comparisons `== != < >`, and parentheses.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -15,31 +16,31 @@ use std::path::Path;
 
 type Constants = BTreeMap<String, i64>;
 
-/// Every variant's name ("" where the file has none) and expanded text.
+/// The name (empty in a file without variants) and the expanded text of each variant.
 pub fn expand(text: &str, shared: &Path) -> Result<Vec<(String, String)>, String> {
     let text = import(text, shared, &mut HashSet::new())?;
     let mut variants = Vec::new();
     let mut lines = Vec::new();
-    let mut has_twins = false;
+    let mut has_f16 = false;
     for line in text.lines() {
         match line.trim().strip_prefix("#variant ") {
             Some(words) => variants.push(variant(words)?),
-            None if line.trim() == "#f16" => has_twins = true,
+            None if line.trim() == "#f16" => has_f16 = true,
             None => lines.push(line),
         }
     }
     if variants.is_empty() {
         variants.push((String::new(), Constants::new()));
     }
-    if has_twins {
+    if has_f16 {
         let with = |(name, constants): &(String, Constants), suffix: &str, f16| {
             let name = format!("{name}{suffix}");
             let mut constants = constants.clone();
             constants.insert("F16".to_string(), f16);
             (name.trim_start_matches('_').to_string(), constants)
         };
-        let twins = |variant| [with(variant, "", 0), with(variant, "_f16", 1)];
-        variants = variants.iter().flat_map(twins).collect();
+        let both = |variant| [with(variant, "", 0), with(variant, "_f16", 1)];
+        variants = variants.iter().flat_map(both).collect();
     }
     variants
         .into_iter()
@@ -89,7 +90,7 @@ fn variant(words: &str) -> Result<(String, Constants), String> {
     Ok((name.to_string(), constants))
 }
 
-/// Expands lines that hold whole blocks.
+/// Expands complete blocks of lines.
 fn block(lines: &[&str], constants: &mut Constants, out: &mut String) -> Result<(), String> {
     let mut at = 0;
     while at < lines.len() {
@@ -105,7 +106,7 @@ fn block(lines: &[&str], constants: &mut Constants, out: &mut String) -> Result<
             let (first, end) = (evaluate(first, constants)?, evaluate(end, constants)?);
             let name = name.trim().to_string();
             if constants.contains_key(&name) {
-                return Err(format!("'{line}': {name} is taken"));
+                return Err(format!("'{line}': the name {name} is in use; use another"));
             }
             for i in first..end {
                 constants.insert(name.clone(), i);
@@ -115,15 +116,13 @@ fn block(lines: &[&str], constants: &mut Constants, out: &mut String) -> Result<
             at = next;
         } else if let Some(condition) = line.strip_prefix("#if ") {
             let (yes, no, next) = body(lines, at)?;
-            let chosen = if evaluate(condition, constants)? != 0 {
-                yes
-            } else {
-                no
-            };
-            block(chosen, constants, out)?;
+            let holds = evaluate(condition, constants)? != 0;
+            block(if holds { yes } else { no }, constants, out)?;
             at = next;
         } else if line.starts_with('#') {
-            return Err(format!("'{line}' is not a directive, or stands alone"));
+            return Err(format!(
+                "'{line}' is not a directive, or has no matching #for or #if"
+            ));
         } else {
             *out += &substitute(lines[at], constants)?;
             out.push('\n');
@@ -133,7 +132,8 @@ fn block(lines: &[&str], constants: &mut Constants, out: &mut String) -> Result<
     Ok(())
 }
 
-/// The lines of the block opened at `open`: before `#else`, after it, and the index behind `#end`.
+/// The lines before and after `#else` in the block that starts at line `open`, and the index of the
+/// line after `#end`.
 fn body<'a, 'b>(
     lines: &'a [&'b str],
     open: usize,
@@ -148,13 +148,9 @@ fn body<'a, 'b>(
             middle = Some(i);
         } else if line == "#end" {
             if depth == 0 {
-                let end_of_first = middle.unwrap_or(i);
-                let start_of_second = middle.map_or(i, |m| m + 1);
-                return Ok((
-                    &lines[open + 1..end_of_first],
-                    &lines[start_of_second..i],
-                    i + 1,
-                ));
+                let first = &lines[open + 1..middle.unwrap_or(i)];
+                let second = &lines[middle.map_or(i, |m| m + 1)..i];
+                return Ok((first, second, i + 1));
             }
             depth -= 1;
         }
@@ -177,7 +173,7 @@ fn substitute(line: &str, constants: &Constants) -> Result<String, String> {
     Ok(out + rest)
 }
 
-/// The value of an expression over whole numbers.
+/// The value of an expression.
 fn evaluate(expression: &str, constants: &Constants) -> Result<i64, String> {
     let mut parser = Parser {
         rest: expression.trim(),
@@ -186,7 +182,7 @@ fn evaluate(expression: &str, constants: &Constants) -> Result<i64, String> {
     let value = parser.comparison()?;
     match parser.rest {
         "" => Ok(value),
-        rest => Err(format!("'{expression}': '{rest}' was not expected")),
+        rest => Err(format!("'{expression}': unexpected '{rest}'")),
     }
 }
 
@@ -268,7 +264,7 @@ impl Parser<'_> {
             return Ok(number);
         }
         self.constants.get(word).copied().ok_or(format!(
-            "'{word}' is not a number, a constant of the variant or a loop variable"
+            "'{word}' is not an integer, a constant of the variant or a loop variable"
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! What Rust must know of a shader: its entry points, the bindings that each uses, and its uniform struct.
+//! Reflection of a shader: its entry points, the bindings that each of them uses, and its uniform.
 
 use std::fmt::Write as _;
 
@@ -7,16 +7,42 @@ use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
 
 pub struct Reflected {
     pub entry_points: Vec<EntryPoint>,
-    /// Fields of the uniform struct `Params` at binding 0, with their Rust types; empty where there is none.
+    /// The fields of the uniform at binding 0 and their types. Empty if there is no uniform.
     params: Vec<(String, &'static str)>,
 }
 
 pub struct EntryPoint {
     pub name: String,
     workgroup_size: [u32; 3],
-    /// Binding number and whether the shader writes it, in the order of the numbers; the uniform is left out.
-    storage: Vec<(u32, bool)>,
+    /// Storage bindings in the order of their numbers.
+    storage: Vec<Binding>,
     uses_params: bool,
+}
+
+/// A storage binding.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Binding {
+    number: u32,
+    name: String,
+    /// Whether the entry point writes it.
+    writes: bool,
+    /// A variant of `ElementType`.
+    element: &'static str,
+}
+
+/// The element type of a binding, as a variant of `ElementType`.
+fn element_type(module: &naga::Module, ty: naga::Handle<naga::Type>) -> &'static str {
+    match &module.types[ty].inner {
+        TypeInner::Array { base, .. } => element_type(module, *base),
+        TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => {
+            match (scalar.kind, scalar.width) {
+                (ScalarKind::Float, 2) => "F16",
+                (ScalarKind::Float, 4) => "F32",
+                _ => "Words",
+            }
+        }
+        _ => "Words",
+    }
 }
 
 /// Parses and validates `source`.
@@ -45,13 +71,19 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
                 }
                 match (variable.space, &variable.binding) {
                     (AddressSpace::Storage { access }, Some(binding)) => {
-                        storage.push((binding.binding, access.contains(StorageAccess::STORE)));
+                        storage.push(Binding {
+                            number: binding.binding,
+                            name: variable.name.clone().unwrap_or_default(),
+                            writes: access.contains(StorageAccess::STORE)
+                                && usage[handle].contains(GlobalUse::WRITE),
+                            element: element_type(&module, variable.ty),
+                        });
                     }
                     (AddressSpace::Uniform, Some(_)) => uses_params = true,
                     _ => {}
                 }
             }
-            storage.sort_unstable();
+            storage.sort();
             Ok(EntryPoint {
                 name: entry.name.clone(),
                 workgroup_size: entry.workgroup_size,
@@ -74,11 +106,12 @@ fn uniform_fields(
         .binding
         .is_none_or(|b| b.group != 0 || b.binding != 0)
     {
-        return Err("the uniform must stand at @group(0) @binding(0)".to_string());
+        return Err("the uniform must be at @group(0) @binding(0)".to_string());
     }
     let TypeInner::Struct { members, .. } = &module.types[variable.ty].inner else {
         return Err("the uniform must be a struct".to_string());
     };
+    let unsupported = |name: &str| format!("uniform field {name}: expected u32, i32 or f32");
     members
         .iter()
         .map(|member| {
@@ -91,9 +124,9 @@ fn uniform_fields(
                     ScalarKind::Uint => "u32",
                     ScalarKind::Sint => "i32",
                     ScalarKind::Float => "f32",
-                    _ => return Err(format!("uniform field {name}: only u32, i32 and f32")),
+                    _ => return Err(unsupported(&name)),
                 },
-                _ => return Err(format!("uniform field {name}: only u32, i32 and f32")),
+                _ => return Err(unsupported(&name)),
             };
             Ok((name, kind))
         })
@@ -101,44 +134,69 @@ fn uniform_fields(
 }
 
 impl Reflected {
-    /// A Rust module with the uniform's struct and a static for each entry point. `twin` is the same shader for f16
-    /// activations, where there is one, with its module's name.
-    pub fn rust_module(
-        &self,
-        name: &str,
-        index: usize,
-        twin: Option<(&str, &Reflected)>,
-    ) -> String {
+    /// A Rust module with the struct of the uniform and one static per entry point. `f16` is the
+    /// variant of the shader for f16 activations, if there is one, and the name of its module.
+    pub fn rust_module(&self, name: &str, index: usize, f16: Option<(&str, &Reflected)>) -> String {
         let mut out = format!("pub mod {name} {{\n");
         if !self.params.is_empty() {
-            out += "    #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]\n    #[repr(C)]\n";
-            out += "    pub struct Params {\n";
-            for (field, kind) in &self.params {
-                writeln!(out, "        pub {field}: {kind},").expect("a string takes it");
-            }
-            out += "    }\n";
+            out += &self.params_struct();
         }
         for entry in &self.entry_points {
             let constant = entry.name.to_uppercase();
             let has_it =
                 |shader: &Reflected| shader.entry_points.iter().any(|e| e.name == entry.name);
-            let twin = match twin {
-                Some((twin, shader)) if has_it(shader) => {
-                    format!("Some(&super::{twin}::{constant})")
+            let f16 = match f16 {
+                Some((module, shader)) if has_it(shader) => {
+                    format!("Some(&super::{module}::{constant})")
                 }
                 _ => "None".to_string(),
             };
+            let storage: Vec<String> = entry.storage.iter().map(Binding::rust).collect();
+            let params = match entry.uses_params {
+                true => 4 * self.params.len(),
+                false => 0,
+            };
             writeln!(
                 out,
-                "    pub static {constant}: super::EntryPoint = super::EntryPoint {{ shader: {index}, name: {:?}, \
-                 workgroup_size: {:?}, uses_params: {}, storage: &{:?}, f16: {twin} }};",
+                "    pub static {constant}: super::Kernel = super::Kernel {{ shader: {index}, name: {:?}, \
+                 workgroup_size: {:?}, params: {params}, storage: &[{}], f16: {f16} }};",
                 entry.name,
                 entry.workgroup_size,
-                entry.uses_params,
-                entry.storage,
+                storage.join(", "),
             )
-            .expect("a string takes it");
+            .expect("writing to a string succeeds");
         }
         out + "}\n"
+    }
+
+    /// The struct of the uniform. Sizes are `usize`; the conversion to the shader's `u32` is
+    /// checked.
+    fn params_struct(&self) -> String {
+        let mut out =
+            String::from("    #[derive(Clone, Copy, Debug, Default)]\n    pub struct Params {\n");
+        for (field, kind) in &self.params {
+            let kind = if *kind == "u32" { "usize" } else { kind };
+            writeln!(out, "        pub {field}: {kind},").expect("writing to a string succeeds");
+        }
+        out += "    }\n    impl super::Uniform for Params {\n";
+        out += "        fn words(&self, out: &mut Vec<u32>) -> Option<()> {\n";
+        for (field, kind) in &self.params {
+            let word = match *kind {
+                "u32" => format!("self.{field}.try_into().ok()?"),
+                "i32" => format!("self.{field} as u32"),
+                _ => format!("self.{field}.to_bits()"),
+            };
+            writeln!(out, "            out.push({word});").expect("writing to a string succeeds");
+        }
+        out + "            Some(())\n        }\n    }\n"
+    }
+}
+
+impl Binding {
+    fn rust(&self) -> String {
+        format!(
+            "super::Binding {{ number: {}, name: {:?}, writes: {}, element: super::ElementType::{} }}",
+            self.number, self.name, self.writes, self.element
+        )
     }
 }

@@ -1,78 +1,69 @@
-//! Times one operation on a device, ready for a comparison with another program: a product of 512 x 512 x 512, a 3x3
-//! convolution of 64 channels of 32x32, or a residual block of two of them, forward and backward. Prints the seconds of
-//! each repetition after the first, one a line.
+//! Times one operation on a device, for a comparison with another program: a product of 512 x 512 x
+//! 512, a 3x3 convolution of 64 channels of 32x32, or a residual block of two of them, forward and
+//! backward. Prints the seconds of each repetition after the first, one per line.
 //!
-//! `cargo run --release --example operations -- product|convolution|block BATCH REPETITIONS [cpu|ADAPTER]`; ADAPTER is a
-//! part of an adapter's name.
+//! `cargo run --release --example operations -- WORK BATCH REPETITIONS [cpu|ADAPTER]`
+//!
+//! WORK is product, convolution or block, ADAPTER a part of an adapter's name.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use parallax::autograd::{self, Affine, Tape, Var};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::kernels::{Activation, Gemm};
-use parallax::device::philox::Philox;
-use parallax::device::shapes::Conv2d;
-use parallax::device::{read_f32, upload_f32};
-use parallax::tensor::Tensor;
-use parallax::{Device, Error, Result};
+use parallax::autograd::{Tape, Var};
+use parallax::ops::batch_norm::Affine;
+use parallax::ops::{Activation, Conv2d, Conv2dOptions, Gemm, Slice};
+use parallax::philox::Philox;
+use parallax::{Device, Error, Result, Tensor};
 
-/// As the names of the work say: 3x3, and as many pixels out as in.
-const CONV: Conv2d = Conv2d {
+/// A 3x3 convolution whose result has as many pixels as its input.
+const CONV: Conv2dOptions = Conv2dOptions {
     stride: 1,
     padding: 1,
 };
 
-fn open(name: &str) -> Result<Device> {
-    if name == "cpu" {
-        return Ok(Arc::new(CpuDevice::new()));
-    }
-    Ok(Arc::new(GpuDevice::open(GpuOptions {
-        adapter: AdapterChoice::Named(name.to_string()),
-        ..GpuOptions::default()
-    })?))
-}
-
-/// What is timed, over and over; its result is ready when one of its elements can be read.
+/// The timed work. Its result is complete when one of its elements can be read.
 type Work = Box<dyn Fn() -> Result<Tensor>>;
 
 fn work(device: Device, name: &str, batch: usize) -> Result<Work> {
     let mut rng = Philox::new(0, [0; 3]);
     let mut random = |shape: &[usize]| {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
-        upload_f32(&device, &values, shape)
+        Tensor::from_slice(&values, shape, &device)
     };
     Ok(match name {
         "product" => {
             let (a, b) = (random(&[512, 512])?, random(&[512, 512])?);
-            Box::new(move || device.gemm(Gemm::default(), &a, &b))
+            Box::new(move || device.run(Gemm::new(&a, &b)))
         }
         "convolution" => {
             let (x, w) = (random(&[batch, 64, 32, 32])?, random(&[64, 64, 3, 3])?);
-            Box::new(move || device.conv2d(&x, &w, CONV))
+            Box::new(move || {
+                device.run(Conv2d {
+                    x: &x,
+                    w: &w,
+                    options: CONV,
+                })
+            })
         }
         "block" => {
             let x = random(&[batch, 64, 32, 32])?;
             let weights = [random(&[64, 64, 3, 3])?, random(&[64, 64, 3, 3])?];
-            let [gamma, beta] = [1.0, 0.0].map(|value| upload_f32(&device, &[value; 64], &[64]));
-            let (gamma, beta) = (gamma?, beta?);
+            let gamma = Tensor::from_slice(&[1.0f32; 64], &[64], &device)?;
+            let beta = Tensor::from_slice(&[0.0f32; 64], &[64], &device)?;
             Box::new(move || {
                 let tape = Tape::new(&device);
                 let input = tape.input(&x);
                 let layer = |x: &Var, w: &Tensor, activation: Activation<&Var>| -> Result<Var> {
-                    let x = autograd::conv2d(&tape, x, &tape.leaf(w), CONV)?;
                     let affine = Affine {
                         gamma: &tape.leaf(&gamma),
                         beta: &tape.leaf(&beta),
                         eps: 1e-5,
                     };
-                    Ok(autograd::batch_norm_training(&tape, &x, affine, activation)?.0)
+                    let x = x.conv2d(&tape.leaf(w), CONV)?;
+                    Ok(x.batch_norm(affine, activation)?.0)
                 };
                 let y = layer(&input, &weights[0], Activation::Relu)?;
                 let y = layer(&y, &weights[1], Activation::AddRelu(&input))?;
-                let loss = autograd::sum(&tape, &y)?;
-                let gradients = tape.backward(&loss)?;
+                let gradients = y.sum()?.backward()?;
                 let dx = gradients.of(&x).cloned();
                 dx.ok_or_else(|| Error::usage("the block's input has no gradient"))
             })
@@ -93,16 +84,15 @@ fn main() -> Result<()> {
     };
     let batch: usize = batch.parse().map_err(|_| usage())?;
     let repetitions: usize = repetitions.parse().map_err(|_| usage())?;
-    let device = open(rest.first().map_or("cpu", String::as_str))?;
+    let device = Device::open(rest.first().map_or("cpu", String::as_str))?;
     let work = work(device.clone(), name, batch)?;
     for repetition in 0..=repetitions {
         let started = Instant::now();
         let result = work()?;
-        // One element, of which the transfer takes no time.
-        let row: usize = result.shape()[1..].iter().product();
-        let first = device.slice(&result, 0, 1)?.reshape(&[row])?;
-        read_f32(&device, &device.slice(&first, 0, 1)?)?;
-        // The first one also makes buffers and pipelines.
+        // The transfer of one element takes no time.
+        let (x, start, count) = (&result.reshape(&[result.len()])?, 0, 1);
+        device.run(Slice { x, start, count })?.to_vec::<f32>()?;
+        // The first repetition also allocates memory and compiles pipelines.
         if repetition > 0 {
             println!("{}", started.elapsed().as_secs_f64());
         }

@@ -1,36 +1,24 @@
-//! Times supervised training steps on made-up images: forward, backward and Adam, ready for a comparison with another
-//! program. Prints the seconds of each step after the first, one a line.
+//! Times supervised training steps on random images, for a comparison with another program: forward
+//! pass, backward pass and Adam. Prints the seconds of each step after the first, one per line. At the
+//! end, prints the peak of the tensors' memory and, on Linux, of the process's resident set to stderr.
 //!
-//! `cargo run --release --example supervised_step -- resnet18|resnet34|resnet50 BATCH STEPS [cpu|ADAPTER] [recompute]
-//! [f16] [profile]`; ADAPTER is a part of an adapter's name; with `recompute` blocks are computed again on the way back,
-//! with `f16` activations are stored so, with `profile` the last step is recorded and a table of its kernels printed.
-//! Ends with the peak of the tensors' memory and, on Linux, of the process's resident set, on stderr.
+//! `cargo run --release --example supervised_step -- ARCH BATCH STEPS [DEVICE [OPTION]...]`
+//!
+//! - ARCH is resnet18, resnet34 or resnet50; DEVICE is cpu or a part of an adapter's name
+//! - `recompute`: the backward pass computes the blocks again
+//! - `f16`: activations are f16
+//! - `profile`: the last step is recorded, and a table of its kernels is printed
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use parallax::autograd::{self, Tape};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::philox::Philox;
-use parallax::device::profile::ProfiledDevice;
-use parallax::device::{read_f32, upload_f32, upload_u32};
-use parallax::nn::{Arch, Head, Mode, ResNet, ResNetConfig, Stem};
+use parallax::autograd::{PassOptions, Tape};
+use parallax::device::Gpu;
+use parallax::nn::{Arch, Linear, Module, ResNet, ResNetConfig, Stem};
 use parallax::optim::{Optimizer, OptimizerOptions};
+use parallax::philox::Philox;
 use parallax::runs::profile::{Phases, Profile, rows};
-use parallax::tensor::DType;
-use parallax::{Device, Error, Result};
-
-fn open(name: &str) -> Result<Arc<ProfiledDevice>> {
-    if name == "cpu" {
-        return Ok(Arc::new(ProfiledDevice::cpu(CpuDevice::new())));
-    }
-    let device = GpuDevice::open(GpuOptions {
-        adapter: AdapterChoice::Named(name.to_string()),
-        ..GpuOptions::default()
-    })?;
-    Ok(Arc::new(ProfiledDevice::gpu(Arc::new(device))))
-}
+use parallax::train::{StepGradients, whole_batch};
+use parallax::{DType, Device, Error, Result, Tensor};
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -47,18 +35,16 @@ fn main() -> Result<()> {
     let batch: usize = batch.parse().map_err(|_| usage())?;
     let steps: usize = steps.parse().map_err(|_| usage())?;
     let name = rest.first().map_or("cpu", String::as_str);
-    let (mut recompute, mut profile) = (false, false);
-    let (mut activations, mut loss_scale) = (DType::F32, 1.0);
+    let (mut options, mut profile) = (PassOptions::default(), false);
     for word in rest.iter().skip(1) {
         match word.as_str() {
-            "recompute" => recompute = true,
-            "f16" => (activations, loss_scale) = (DType::F16, 1024.0),
+            "recompute" => options.recompute = true,
+            "f16" => (options.activations, options.loss_scale) = (DType::F16, 1024.0),
             "profile" if steps >= 2 => profile = true,
             _ => return Err(usage()),
         }
     }
-    let profiler = open(name)?;
-    let device: Device = profiler.clone();
+    let device = Device::open(name)?;
     let before = resident();
 
     let config = ResNetConfig {
@@ -66,49 +52,49 @@ fn main() -> Result<()> {
         stem: Stem::Cifar { padding: 1 },
         width: 1.0,
     };
-    let encoder = ResNet::new(&device, &config, 0)?;
-    let head = Head::new(&device, encoder.feature_width(), 10, 0)?;
-    let mut parameters = encoder.parameters();
-    parameters.extend(head.parameters());
-    let mut optimizer = Optimizer::new(&device, &parameters, OptimizerOptions::adam(0.0))?;
+    let encoder = ResNet::new(&config, 0, &device)?;
+    let head = Linear::new("fc", encoder.feature_width(), 10, 0, &device)?;
+    let network = (encoder, head);
+    let mut optimizer = Optimizer::new(&network.parameters(), OptimizerOptions::adam(0.0))?;
     let mut rng = Philox::new(0, [0; 3]);
     let pixels: Vec<f32> = (0..batch * 3 * 32 * 32).map(|_| rng.normal()).collect();
-    let images = upload_f32(&device, &pixels, &[batch, 3, 32, 32])?;
+    let images = Tensor::from_slice(&pixels, &[batch, 3, 32, 32], &device)?;
     let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
-    let labels = upload_u32(&device, &labels, &[batch])?;
+    let labels = Tensor::from_slice(&labels, &[batch], &device)?;
+    let mut objective = |network: &(ResNet, Linear), tape: &Tape, _| {
+        network
+            .forward(&tape.constant(&images))?
+            .cross_entropy(&labels)
+    };
+    let counted = || device.as_gpu().map(Gpu::counts);
     let mut times = Vec::new();
     let mut counts = Vec::new();
     for step in 0..=steps {
         if profile && step == steps {
-            profiler.start();
+            device.start_recording();
         }
-        let before = profiler.counts();
+        let before = counted();
         let started = Instant::now();
-        let tape = Tape::new(&device)
-            .recomputing(recompute)
-            .with_activations(activations)
-            .scaling_loss(loss_scale);
-        let features = encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
-        let logits = head.forward(&tape, &features)?;
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &labels)?;
-        let gradients = tape.backward(&loss)?;
+        let StepGradients {
+            loss,
+            gradients,
+            updates,
+        } = whole_batch(&mut objective, &network, (&device, options), step as u64)?;
         optimizer.step(1e-3, &gradients, None)?;
-        encoder.commit_running_statistics(None)?;
-        read_f32(&device, loss.tensor())?;
+        for update in updates {
+            update(&device, None)?;
+        }
+        loss.to_vec::<f32>()?;
         times.push(started.elapsed().as_secs_f64());
-        counts.extend(
-            profiler
-                .counts()
-                .zip(before)
-                .map(|(now, before)| now.since(before)),
-        );
-        // The first one also makes buffers and pipelines.
+        let now = counted();
+        counts.extend(now.zip(before).map(|(now, before)| now.since(before)));
+        // The first step also allocates memory and compiles pipelines.
         if step > 0 {
             println!("{}", times[step]);
         }
     }
     if profile {
-        let recording = profiler.stop()?;
+        let recording = device.stop_recording()?;
         let steps = steps as u64;
         let (plain, last) = (&times[1..times.len() - 1], times[times.len() - 1]);
         let profile = Profile {
@@ -133,7 +119,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// KiB of the process's memory that is resident now, and that was at most, where Linux tells.
+/// Current and peak KiB of the process's resident set, on Linux.
 fn resident() -> Option<[u64; 2]> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = |name: &str| -> Option<u64> {

@@ -1,30 +1,20 @@
-//! One SimCLR training step of an encoder at full width, as a program that uses the crate would take it: the loss, the
-//! time and the peak of the device's memory. Images are drawn, so nothing is downloaded.
+//! One SimCLR training step of an encoder at full width, as a program that uses the crate would take
+//! it. Prints the loss, the time and the peak of the device's memory. Images are drawn, so nothing is
+//! downloaded.
 //!
-//! `cargo run --release --example training_step -- [resnet18|resnet34|resnet50] [IMAGES] [cpu|ADAPTER]...`; IMAGES a step,
-//! ADAPTER a part of an adapter's name.
+//! `cargo run --release --example training_step -- [ARCH] [IMAGES] [cpu|ADAPTER]...`
+//!
+//! ARCH is resnet18, resnet34 or resnet50; IMAGES is the number per step; ADAPTER is a part of an
+//! adapter's name.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use parallax::data::{self, DataKind};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrSettings};
 use parallax::train::Trainer;
 use parallax::{Device, Error, Result};
-
-fn open(name: &str) -> Result<Device> {
-    if name == "cpu" {
-        return Ok(Arc::new(CpuDevice::new()));
-    }
-    Ok(Arc::new(GpuDevice::open(GpuOptions {
-        adapter: AdapterChoice::Named(name.to_string()),
-        ..GpuOptions::default()
-    })?))
-}
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -55,12 +45,13 @@ fn main() -> Result<()> {
         width: 1.0,
     };
     for name in devices {
-        let device = open(&name)?;
+        let device = Device::open(&name)?;
         let settings =
             SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
         let optimization = settings.optimization;
-        let objective = SimClr::new(&device, settings, dataset.pretraining())?;
-        let mut training = Trainer::new(&device, objective, optimization)?;
+        let network = simclr::network(&settings, &device)?;
+        let objective = SimClr::new(settings, dataset.pretraining(), &device)?;
+        let mut training = Trainer::new(network, optimization, objective)?;
         let before = Instant::now();
         let step = training.step(0)?;
         let loss = training.finish(step)?;

@@ -10,8 +10,8 @@ Makes sure that a Vulkan adapter is there (scripts/vulkan.sh), then runs
 cargo test with the arguments that are left. Without any, that is every test.
 
   --swiftshader  run on SwiftShader, a second, independent software Vulkan;
-                 without further arguments only the GPU tests run:
-                 --test kernels_agree --test gradients
+                 without further arguments only the tests of the
+                 operations run: --lib ops::
   --long         run the long form of the tests (PARALLAX_LONG_TESTS=1)
   --help         print this text
 
@@ -48,7 +48,7 @@ if [[ "$swiftshader" == yes ]]; then
   export VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json
   export PARALLAX_TEST_ADAPTER=SwiftShader
   if ((${#arguments[@]} == 0)) || [[ "${arguments[0]}" == -- ]]; then
-    arguments=(--test kernels_agree --test gradients ${arguments[@]+"${arguments[@]}"})
+    arguments=(--lib ops:: ${arguments[@]+"${arguments[@]}"})
   fi
 else
   export PARALLAX_TEST_ADAPTER="${PARALLAX_TEST_ADAPTER:-llvmpipe}"

@@ -1,15 +1,14 @@
-// One step of a gradient attack on images (Madry et al. 2018, section 2.1), over tensors of any shape:
+// One step of a gradient attack on images (Madry et al. 2018, section 2.1), with sign(0) = 0:
 //
 //   attack_step   y = clamp(clamp(x + alpha sign(dx), clean - eps, clean + eps), low, high)
 //
-// with sign(0) = 0. Four elements an invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may
-// hold padding, which nobody reads. Workgroups of 256 invocations along one dimension. Five floats are moved for five
-// operations, so that the bandwidth decides.
+// Each invocation computes one vec4, in workgroups of 256 along one dimension. The last vec4 may
+// contain padding, which no kernel reads.
 
 #import grid
 
 struct Params {
-    // vec4s to compute
+    // The number of vec4s.
     count: u32,
     alpha: f32,
     eps: f32,

@@ -1,30 +1,31 @@
 // Batch norm of images x [N, C, H, W] over N, H, W of each channel c; m = N H W.
 //
 //   statistics         mean_c = sum x / m, variance_c = sum (x - mean_c)^2 / m
-//   normalize          y = (x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c, then max(y, 0) if `rectified`
-//   normalize_add_relu y = max((x - mean_c) / sqrt(variance_c + eps) gamma_c + beta_c + shortcut, 0)
-//   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat, with xhat = (x - mean_c) / sqrt(variance_c + eps);
-//                      where `rectified` is 1, dy is 0 wherever xhat gamma_c + beta_c is not above 0
-//   input_gradient     dx = gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m)
-//                      where the statistics are the batch's; where they are constants, the first term alone;
-//                      `rectified` as above
-//   input_gradient_in_place  the same, where y holds x before
-//   evaluation_dx      the first term from dy alone; where `rectified` is 1, 0 wherever the result y was not above 0
+//   normalize          y = xhat gamma_c + beta_c with xhat = (x - mean_c) / sqrt(variance_c + eps);
+//                      if `rectified`, max(y, 0)
+//   normalize_add_relu y = max(xhat gamma_c + beta_c + shortcut, 0)
+//   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat; if `rectified`, dy counts as 0
+//                      unless xhat gamma_c + beta_c > 0
+//   input_gradient     gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m);
+//                      if the statistics are constants, the first term only; `rectified` as above
+//   input_gradient_in_place  the same; y contains x before
+//   evaluation_dx      the first term, from dy only; if `rectified`, 0 unless the result y > 0
 //   update_running     running = (1 - momentum) running + momentum batch
 //
-// Sums are taken in two steps. A workgroup sums one channel over images_per_split images (statistics_of_split,
-// gradient_sums_of_split) into a row of `partials`; then an invocation a channel adds the rows up in order
-// (merge_statistics, merge_gradient_sums). A split's variance is taken about the mean of the numbers that its lanes
-// read first, and what that misses of the split's own mean is then corrected (Chan, Golub and LeVeque 1983), so that a
-// mean far from zero costs no digits and the split is read once.
+// Sums have two steps. A workgroup sums one channel over images_per_split images, a split, into a
+// row of `partials` (statistics_of_split, gradient_sums_of_split). Then one invocation per channel
+// adds the rows in order (merge_statistics, merge_gradient_sums). The variance of a split is
+// computed relative to the mean of the numbers that its lanes read first, and then corrected to the
+// mean of the split (Chan, Golub and LeVeque 1983). So a split is read once, and a mean far from 0
+// costs no digits.
 //
-// Every kernel walks the same way: a workgroup has one channel of some images, whose numbers are loaded once. Its 256
-// lanes stand on 256 >> lanes_log2 planes at once, 1 << lanes_log2 lanes on each, so that small planes keep all of them
-// busy and no element costs a division. Buffers hold whole images, or some channels of one image where an image is
-// larger than a binding; their first plane stands `offset` behind their start.
+// In all large kernels, a workgroup processes one channel of some images: 256 >> lanes_log2 planes
+// at a time, with 1 << lanes_log2 lanes each. So small planes occupy all lanes, and no element
+// needs a division. Bindings contain whole images, or some channels of one image that is larger
+// than a binding. The first plane starts at `offset`.
 //
-// The variant `vectors` takes four pixels of a plane at a time, if planes are whole vec4s; `elements` takes any
-// planes. Their twins for f16 have f16 x, dy, y and shortcut; what belongs to a channel is f32 there too.
+// The variant vectors loads four pixels at a time and requires planes of whole vec4s. The f16
+// variants have f16 x, dy, y and shortcut; all values per channel are f32 there too.
 #variant elements WIDTH=1
 #variant vectors WIDTH=4
 
@@ -37,7 +38,7 @@ enable f16;
 #import grid
 #import real
 
-// WIDTH neighbouring pixels: as they are stored, as they are computed with, and a test of each.
+// WIDTH neighbouring pixels as they are stored and as they are computed, and a condition for each.
 #if WIDTH == 1
 alias Stored = real;
 alias Pixels = f32;
@@ -56,51 +57,51 @@ fn total(x: Pixels) -> f32 {
 }
 #end
 
-// max(x, 0) that keeps NaN: x < 0 is false for it.
+// max(x, 0), but NaN if x is NaN.
 fn rectify(x: Pixels) -> Pixels {
     return select(x, Pixels(0.0), x < Pixels(0.0));
 }
 
 struct Params {
-    // Of the planes bound: channels, and the number of the first.
+    // The number of bound channels, and the index of the first one.
     channels: u32,
     first_channel: u32,
     images: u32,
-    // Height times width, and what stands before the first plane: both in units of WIDTH pixels.
+    // H W, and the start of the first plane, both in units of WIDTH pixels.
     plane_len: u32,
     offset: u32,
     lanes_log2: u32,
-    // Channels of the whole batch: the length of a row of `partials`.
+    // The number of all channels, which is the length of a row of `partials`.
     all_channels: u32,
-    // Splits: images in each, the number of the first one here, and how many there are in the whole batch.
+    // Images per split, the index of the first bound split, and the number of all splits.
     images_per_split: u32,
     first_split: u32,
     splits: u32,
-    // m, and 1 where the statistics are the batch's.
+    // m, and 1 if the statistics are those of the batch.
     count: f32,
     training: u32,
     eps: f32,
     // update_running; `unbiased` is m / (m - 1).
     momentum: f32,
     unbiased: f32,
-    // 1 where the result is rectified.
+    // 1 if the result is rectified.
     rectified: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
-// One of the two is bound.
+// A kernel uses one of these two.
 @group(0) @binding(2) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read> shortcut: array<Stored>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> gamma: array<f32>;
 @group(0) @binding(6) var<storage, read> beta: array<f32>;
-// x, y, z of a channel: its mean, sum of squares about it and count; or its sums of dy and of dy xhat.
+// Per channel: mean, sum of squared deviations and count; or the sums of dy and of dy xhat.
 @group(0) @binding(7) var<storage, read_write> partials: array<vec4f>;
 @group(0) @binding(8) var<storage, read_write> new_mean: array<f32>;
 @group(0) @binding(9) var<storage, read_write> new_variance: array<f32>;
-// Of a channel: mean, gamma / deviation, dbeta / m, and dgamma / m / deviation.
+// Per channel: mean, gamma / deviation, dbeta / m, and dgamma / m / deviation.
 @group(0) @binding(10) var<storage, read_write> coefficients: array<vec4f>;
 @group(0) @binding(11) var<storage, read_write> y: array<Stored>;
 @group(0) @binding(12) var<storage, read> gate: array<u32>;
@@ -108,7 +109,7 @@ struct Params {
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
-// The rectified result of the forward pass, bound in the place of x.
+// The rectified result of the forward pass. It replaces x.
 @group(0) @binding(1) var<storage, read> result: array<Stored>;
 
 const WORKGROUP: u32 = 256u;
@@ -116,8 +117,8 @@ const WORKGROUP: u32 = 256u;
 var<workgroup> scratch: array<vec2f, 256>;
 var<workgroup> columns: array<vec2f, 16>;
 
-// The sum of `value` over the workgroup, in a fixed order: sixteen lanes add sixteen numbers each, then one lane
-// theirs.
+// The sum of `value` over the workgroup, in a fixed order: 16 lanes add 16 numbers each, and then
+// one lane adds their sums.
 fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
     scratch[lane] = value;
     workgroupBarrier();
@@ -140,8 +141,8 @@ fn workgroup_sum(lane: u32, value: vec2f) -> vec2f {
     return columns[0];
 }
 
-// What one lane takes of a split: every image_step'th image from lane_image on, and of each plane every pixel_step'th
-// unit from `pixel` on.
+// The part of a split that one lane processes: every image_step'th image from lane_image on, and
+// every pixel_step'th unit of each plane from `pixel` on.
 struct Walk {
     channel: u32,
     split: u32,
@@ -167,12 +168,12 @@ fn walk(at: Invocation) -> Walk {
     return own;
 }
 
-// Where the plane of an image of the split begins.
+// The start of the plane in an image of the split.
 fn plane_start(own: Walk, image: u32) -> u32 {
     return params.offset + (image * params.channels + own.channel) * params.plane_len;
 }
 
-// Workgroups: splits x channels, where the grid may be longer.
+// One workgroup per split and channel; surplus workgroups have no images.
 @compute @workgroup_size(WORKGROUP)
 fn statistics_of_split(at: Invocation) {
     let own = walk(at);
@@ -222,7 +223,7 @@ fn merge_statistics(at: Invocation) {
 }
 #end
 
-// A channel's y = (x - center) factor + shift.
+// y = (x - center) factor + shift for one channel.
 struct Line {
     center: f32,
     factor: f32,
@@ -307,7 +308,7 @@ fn merge_gradient_sums(at: Invocation) {
 }
 #end
 
-// dx of some pixels of a channel that has these coefficients and shift.
+// dx of some pixels of a channel.
 fn gradient_of(of_channel: vec4f, shift: f32, value: Pixels, back: Pixels) -> Pixels {
     let centered = value - of_channel.x;
     let passes = Tests(params.rectified == 0u) | (centered * of_channel.y + shift > Pixels(0.0));

@@ -1,17 +1,17 @@
-// Between the types in which activations are stored: f32 and f16.
+// Conversions between the types of stored activations, f32 and f16.
 //
-//   narrow  y = x rounded to f16, to the nearest; an infinity beyond f16's largest number
+//   narrow  y = x rounded to nearest f16; beyond the largest f16 number, infinity
 //   widen   y = x, exactly
 //
-// Four elements an invocation, as one vec4; workgroups of 256 along one dimension. The last vec4 may hold padding,
-// which nobody reads.
+// Each invocation computes one vec4, in workgroups of 256 along one dimension. The last vec4 may
+// contain padding, which no kernel reads.
 
 enable f16;
 
 #import grid
 
 struct Params {
-    // vec4s to compute
+    // The number of vec4s.
     count: u32,
 }
 

@@ -1,8 +1,8 @@
-// Colour changes of images N, 3, H, W, as torchvision's functions of these names on float images: up to five steps an
-// image, in the image's own order, each clamped to [0, 1].
+// Colour changes of images [N, 3, H, W], with the definitions of torchvision for float images: up
+// to five steps per image, in an order of its own. Each result is clamped to [0, 1].
 //
-// One workgroup of 256 an image: an invocation keeps to its own pixels, so that only the mean of the contrast needs the
-// others. Workgroups along one dimension.
+// One workgroup of 256 per image, along one dimension. Each invocation changes its own pixels; only
+// the mean for the contrast depends on other pixels.
 
 #import grid
 
@@ -16,16 +16,16 @@ const STEPS: u32 = 5u;
 
 struct Params {
     images: u32,
-    // Pixels of an image.
+    // Pixels per image.
     pixels: u32,
-    // Elements between the start of a binding and its first image.
+    // Elements of a binding before its first image.
     x_offset: u32,
     y_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-// Five steps, then their factors as bits, of each image.
+// Per image: five steps, then the bits of their five factors.
 @group(0) @binding(2) var<storage, read> transforms: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
@@ -50,14 +50,14 @@ fn luma(pixel: vec3f) -> f32 {
     return 0.2989 * pixel.x + 0.587 * pixel.y + 0.114 * pixel.z;
 }
 
-// Hue in turns, saturation and value. The hue of a grey is 0.
+// Hue in turns, saturation and value. The hue of grey is 0.
 fn rgb_to_hsv(pixel: vec3f) -> vec3f {
     let value = max(max(pixel.x, pixel.y), pixel.z);
     let range = value - min(min(pixel.x, pixel.y), pixel.z);
     if range == 0.0 {
         return vec3f(0.0, 0.0, value);
     }
-    // Sixths of a turn from red, from green or from blue, whichever is the largest.
+    // The hue in sixths of a turn, computed from the largest component.
     var sixths = 4.0 + (pixel.x - pixel.y) / range;
     if value == pixel.x {
         sixths = (pixel.y - pixel.z) / range;
@@ -77,7 +77,7 @@ fn hsv_to_rgb(color: vec3f) -> vec3f {
     let falling = value * (1.0 - saturation * within);
     let rising = value * (1.0 - saturation * (1.0 - within));
     var pixel: vec3f;
-    // A hue that was rounded up to 1 is in sector 6, which is sector 0.
+    // If the hue was rounded up to 1, the sector is 6, which is equal to 0.
     switch u32(sector) % 6u {
         case 0u: { pixel = vec3f(value, rising, low); }
         case 1u: { pixel = vec3f(falling, value, low); }
@@ -89,7 +89,7 @@ fn hsv_to_rgb(color: vec3f) -> vec3f {
     return unit(pixel);
 }
 
-// `gray` is the mean luma of the image, which only the contrast uses.
+// `gray` is the mean luma of the image. Only the contrast uses it.
 fn change(step: u32, factor: f32, gray: f32, pixel: vec3f) -> vec3f {
     switch step {
         case BRIGHTNESS: { return unit(factor * pixel); }
@@ -108,8 +108,8 @@ fn change(step: u32, factor: f32, gray: f32, pixel: vec3f) -> vec3f {
 @compute @workgroup_size(256)
 fn color_transform(at: Invocation) {
     let image = workgroup_index(at);
-    // A folded grid has workgroups beyond the last image. They go along, since everybody must meet at the barriers,
-    // over no pixels.
+    // Workgroups beyond the last image have no pixels. They do not return, because control flow at
+    // the barriers must be uniform.
     let inside = image < params.images;
     let pixels = select(0u, params.pixels, inside);
     let x_start = params.x_offset + 3u * image * params.pixels;

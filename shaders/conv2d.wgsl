@@ -1,37 +1,36 @@
-// Convolution as implicit GEMM: the forward pass, and the gradient of its input, which is the same sum with other
-// numbers.
+// Convolution as implicit GEMM: the forward pass and the gradient of the input, which is the same
+// sum with other parameters.
 //
 //   output[n, q, out_step i + out_row, out_step j + out_column]
 //     = sum over channels p, taps u < taps_h, v < taps_w of
 //       input[n, p, step i + row + direction u, step j + column + direction v] w[q, p, tap(u, v)]
 //
-// for i < grid_h, j < grid_w; input is 0 outside its planes.
+// for i < grid_h, j < grid_w. The input is 0 outside its planes.
 //
-//   input  [N, P, input_h, input_w]   x, or dy for dx
-//   w       [KH KW, P, Q]               vec4s along q, packed and padded to whole tiles (pack.wgsl):
+//   input   [N, P, input_h, input_w]    x, or dy for dx
+//   w       [KH KW, P, Q]               vec4s along q, padded to whole tiles (gemm_pack.wgsl):
 //                                       w[tap w_tap + p w_term + q / 4]
 //   output  [N, Q, output_h, output_w]  y, or dx
 //
 //   forward: step = stride, direction = 1, row = column = -padding, out_step = 1; all taps.
-//   dx: an input pixel meets only those taps that land on the stride's grid, the same ones for all pixels with the
-//       same remainder by the stride. So dx is one launch for each pair of remainders (r, s): out_step = stride,
-//       out_row = r, out_column = s, step = 1, direction = -1, taps (r + padding) mod stride + u stride,
-//       row = (r + padding) div stride. Nothing is computed that is thrown away, and each pixel is written once.
+//   dx: an input pixel meets only the taps on the grid of the stride, which are the same for all
+//       pixels with the same remainders by the stride. So there is one launch per pair (r, s) of
+//       remainders: out_step = stride, out_row = r, out_column = s, step = 1, direction = -1, taps
+//       (r + padding) mod stride + u stride, row = (r + padding) div stride.
 //
-// Tile: an invocation holds ROWS output channels x 4 VECTORS pixels in registers, a workgroup ROWS channels x
-// 4 VECTORS WORKGROUP pixels, which run through rows, planes and images, so that small planes fill it too. A pixel is
-// taken apart into image, row and column once. For each tap and channel an invocation loads its pixels (neighbours load
-// neighbours); the ROWS weights are the same for the whole workgroup. The sum runs over blocks of channels, then taps,
-// then the channels of a block, so that a block's pixels stay in the cache from tap to tap. Invocations behind the last
-// pixel repeat it and store nothing, so that control flow stays uniform.
+// Tile: an invocation holds ROWS output channels x 4 VECTORS pixels in registers, and a workgroup
+// ROWS channels x 4 VECTORS WORKGROUP pixels. Pixels are counted across rows, planes and images, so
+// small planes fill a tile too. For each tap and channel, an invocation loads its pixels, and
+// neighbours load neighbouring pixels. The ROWS weights are uniform in the workgroup. The sum runs
+// over blocks of channels, then taps, then channels of the block, so the pixels of a block stay in
+// the cache. Invocations beyond the last pixel repeat it without storing: control flow is uniform.
 //
-// The variant narrow is for up to four output channels, which the dx of a stem has.
-// conv2d_staged.wgsl computes the same with tiles in workgroup memory. Each has a twin for f16
-// input, w and output, whose sums are f32 too.
+// The variant narrow is for up to four output channels, as in dx of a stem. The f16 variants have
+// f16 input, w and output, and f32 sums. conv2d_staged.wgsl computes the same with workgroup
+// memory. One workgroup per tile, channel tiles fastest: concurrent workgroups share pixels.
 //
-// One workgroup per tile, channel tiles fastest: the workgroups that run together share pixels.
-//
-// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth.
+// Lower bounds of the time: 2 N Q OH OW P KH KW FLOPs at the peak rate; 4 (f16: 2) (input + w +
+// output) bytes at the memory bandwidth.
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64
 #variant narrow ROWS=4 VECTORS=2 WORKGROUP=64
 
@@ -50,7 +49,7 @@ enable f16;
 @group(0) @binding(2) var<storage, read> w: array<real4>;
 @group(0) @binding(3) var<storage, read_write> output: array<real>;
 
-// Channels between two changes of the tap.
+// Channels per block.
 const BLOCK: u32 = 16u;
 
 @compute @workgroup_size(${WORKGROUP})
@@ -89,11 +88,11 @@ fn conv2d(at: Invocation) {
             for (var v = 0u; v < params.taps_w; v++) {
                 let right = params.direction * i32(v);
 #for v in 0..VECTORS
-                // A negative index is a large unsigned one.
+                // A negative index wraps around to a large number.
                 let input_row${v} = vec4u(row${v} + down);
                 let input_column${v} = vec4u(column${v} + right);
                 let inside${v} = (input_row${v} < size_h) & (input_column${v} < size_w);
-                // A pixel outside reads the first element of its channel instead.
+                // For a pixel outside, the first element of its channel is loaded instead.
                 var read_at${v} = base${v} + block * plane
                     + select(vec4u(0u), input_row${v} * params.input_w + input_column${v}, inside${v});
 #end

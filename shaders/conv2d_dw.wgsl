@@ -1,26 +1,26 @@
-// The gradient of a convolution's weight, in two kernels.
+// The gradient of the weight of a convolution, in two kernels.
 //
-//   dw[o, c, u, v] = sum over n, i, j of dy[n, o, i, j] x[n, c, stride i + u - padding, stride j + v - padding]
+//   dw[o, c, u, v] = sum over n, i, j of
+//     dy[n, o, i, j] x[n, c, stride i + u - padding, stride j + v - padding]
 //
-//   x         [N H W, 4 channel_vectors]   channels last, padded to vec4s (pack.wgsl)
-//   dy        [N OH OW, 4 dy_stride]       channels last, padded to a whole tile (pack.wgsl)
+//   x         [N H W, 4 channel_vectors]   channels last, padded to vec4s (gemm_pack.wgsl)
+//   dy        [N OH OW, 4 dy_stride]       channels last, padded to a whole tile (gemm_pack.wgsl)
 //   partials  [splits, O padded, columns]  vec4s; a column is a tap and four channels
 //   dw        [O, C, KH, KW]
-// There is a twin for f16 x and dy, whose sums and dw are f32 too.
+// The f16 variant has f16 x and dy, and f32 sums and dw.
 //
-// partial: the rows (n, i) of dy are cut into `splits` runs of `rows_per_split`. An invocation
-//   holds ROWS output channels x VECTORS columns in registers, a workgroup WORKGROUP times as many
-//   columns, of one split; partials are the sums over the split's rows. For each pixel an
-//   invocation loads its elements of x; the ROWS elements of dy are the same for the whole
-//   workgroup. Invocations behind the last column repeat it and store nothing. One workgroup per
-//   tile, channel tiles fastest, splits slowest.
-// reduce: one invocation per vec4 of the result adds the splits in their order, to dw if an earlier
+// partial: the rows (n, i) of dy are cut into splits of rows_per_split rows. An invocation holds
+//   ROWS output channels x VECTORS columns of one split in registers, and a workgroup WORKGROUP
+//   times as many columns. For each pixel, an invocation loads its elements of x. The ROWS elements
+//   of dy are uniform in the workgroup. Invocations beyond the last column repeat it and store
+//   nothing. One workgroup per tile, channel tiles fastest, splits slowest.
+// reduce: one invocation per vec4 of the result adds the splits in order, and adds dw if an earlier
 //   slice of the batch has written it. Workgroups of 256.
 //
-// Both orders are fixed, so the same call gives the same bits; there are no atomics.
+// The order of both sums is fixed, so the same call gives the same bits.
 //
-// Floors: 2 N O OH OW C KH KW FLOPs over the peak; 12 (x + dy) bytes over the bandwidth (f16:
-// half), since both are packed first, and 8 splits dw.
+// Lower bounds of the time: 2 N O OH OW C KH KW FLOPs at the peak rate; 12 (f16: 6) (x + dy) bytes,
+// including packing, and 8 splits dw at the memory bandwidth.
 
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64
 
@@ -45,7 +45,7 @@ struct Params {
     c: u32,
     channel_vectors: u32,
     o: u32,
-    // vec4s of a row of dy
+    // vec4s per row of dy
     dy_stride: u32,
     kernel_h: u32,
     kernel_w: u32,
@@ -73,7 +73,7 @@ fn partial(at: Invocation) {
     let tile = workgroup_index(at);
     let first_channel = tile % channel_tiles * ${ROWS}u;
     let column = tile / channel_tiles % column_tiles * width + at.lane;
-    // Folding may launch workgroups behind the last split: they have no rows and store nothing.
+    // Surplus workgroups beyond the last split have no rows and store nothing.
     let split = tile / channel_tiles / column_tiles;
     let first_row = min(split * params.rows_per_split, params.rows);
     let end_row = min(first_row + params.rows_per_split, params.rows);
@@ -93,7 +93,7 @@ fn partial(at: Invocation) {
         let image = row / params.oh;
         let i = row - image * params.oh;
 #for v in 0..VECTORS
-        // A negative index is a large unsigned one.
+        // A negative index wraps around to a large number.
         let x_row${v} = tap_row${v} + i * params.stride - params.padding;
         var x_column${v} = tap_column${v} - params.padding;
         let row_inside${v} = x_row${v} < params.h;

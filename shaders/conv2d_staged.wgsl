@@ -1,28 +1,20 @@
-// Convolution as implicit GEMM for graphics processors, forward and for the input's gradient: tiles of the weight and
-// of the input staged in workgroup memory. Maths, tensors and parameters are conv2d.wgsl's.
+// Convolution as implicit GEMM, with tiles of the weight and the input in workgroup memory.
+// Formulas, tensors and parameters are those of conv2d.wgsl.
 //
-//   output[n, q, out_step i + out_row, out_step j + out_column]
-//     = sum over channels p, taps u < taps_h, v < taps_w of
-//       input[n, p, step i + row + direction u, step j + column + direction v] w[q, p, tap(u, v)]
-//
-//   input  [N, P, input_h, input_w]     x, or dy for dx
-//   w       [KH KW, P, Q]                 w[tap w_tap + p w_term + q / 4]
-//   output  [N, Q, output_h, output_w]   y, or dx
-//
-// Tile: a workgroup of 128 holds 64 output channels x 128 pixels, an invocation 8 x 8 of them in registers, as in
-// gemm_staged.wgsl. For each tap and 16 channels of the input the workgroup copies 16 x 64 weights and 16 x 128 pixels
-// to workgroup memory. A vec4 of the staged input is of four pixels 32 apart, so that neighbours load neighbouring
-// pixels; an invocation finds the addresses of its four once a tap. Rows of the staged tiles are padded by one vec4.
+// Tile: a workgroup of 128 holds 64 output channels x 128 pixels, and an invocation 8 x 8 of them
+// in registers, as in gemm_staged.wgsl. For each tap and 16 channels of the input, the workgroup
+// copies 16 x 64 weights and 16 x 128 pixels to workgroup memory. A vec4 of the staged input has
+// four pixels 32 apart, so neighbours load neighbouring pixels. An invocation computes the
+// addresses of its four pixels once per tap. Rows of the staged tiles are padded by one vec4.
 // 12,800 bytes of workgroup memory.
 //
-// The sum runs over blocks of 16 channels, then taps, then the channels of a block: conv2d.wgsl's order. A block behind
-// the last channel is filled up with zeros, so that few channels (a stem's three) waste most of it: other variants are
-// for these. Pixels behind the last repeat it and are not stored. One workgroup a tile, channel tiles fastest.
+// The sum runs over blocks of 16 channels, then taps, then channels of the block, as in
+// conv2d.wgsl. The last block is padded with zeros, so this variant is inefficient for few
+// channels, such as the three of a stem. Pixels beyond the last one repeat it and are not stored.
+// One workgroup per tile, channel tiles fastest. The f16 variant has f16 input, w and output;
+// staged values and sums are f32.
 //
-// The twin for f16 has f16 input, w and output; what is staged and summed is f32 there too.
-//
-// Floors: 2 N Q OH OW P KH KW FLOPs over the peak; 4 (f16: 2) (input + w + output) bytes over the bandwidth. Its speed
-// on a graphics processor is not measured.
+// For lower bounds of the time, see conv2d.wgsl. The speed on a hardware GPU is not measured.
 
 #f16
 
@@ -39,7 +31,8 @@ enable f16;
 @group(0) @binding(2) var<storage, read> w: array<real4>;
 @group(0) @binding(3) var<storage, read_write> output: array<real>;
 
-// In vec4s: 16 channels of 16 (64 output channels) and of 32 (128 pixels), each padded by one.
+// 16 channels with 16 vec4s (64 output channels) and 32 vec4s (128 pixels), each padded by one
+// vec4.
 var<workgroup> w_tile: array<vec4f, 272>;
 var<workgroup> input_tile: array<vec4f, 528>;
 
@@ -52,7 +45,8 @@ fn conv2d(at: Invocation) {
     let grid = params.grid_h * params.grid_w;
     let plane = params.input_h * params.input_w;
 
-    // What this invocation copies: of w a vec4 of every eighth channel, of the input its four pixels of every fourth.
+    // This invocation copies one vec4 of every eighth channel of w, and four pixels of every fourth
+    // channel of the input.
     let w_vector = at.lane % 16u;
     let w_channel = at.lane / 16u;
     let w_from = first_channel / 4u + w_vector;
@@ -67,7 +61,7 @@ fn conv2d(at: Invocation) {
     let row = vec4i(i * params.step) + params.row;
     let column = vec4i(j * params.step) + params.column;
 
-    // What it adds up: eight output channels, and the pixels of vec4s `vector` and `vector + 16`.
+    // It computes eight output channels of the pixels in vec4s `vector` and `vector + 16`.
     let channels = at.lane / 16u * 2u;
     let vector = at.lane % 16u;
 #for r in 0..8
@@ -77,13 +71,13 @@ fn conv2d(at: Invocation) {
 #end
     for (var block = 0u; block < params.input_channels; block += 16u) {
         for (var u = 0u; u < params.taps_h; u++) {
-            // A negative index is a large unsigned one.
+            // A negative index wraps around to a large number.
             let input_row = vec4u(row + params.direction * i32(u));
             let tap_row = (params.tap_row + u * params.tap_step) * params.kernel_w + params.tap_column;
             for (var v = 0u; v < params.taps_w; v++) {
                 let input_column = vec4u(column + params.direction * i32(v));
                 let inside = (input_row < vec4u(params.input_h)) & (input_column < vec4u(params.input_w));
-                // A pixel outside reads the first element of its channel instead.
+                // For a pixel outside, the first element of its channel is loaded instead.
                 let read_at = base + select(vec4u(0u), input_row * params.input_w + input_column, inside);
                 let w_at = w_from + (tap_row + v * params.tap_step) * params.w_tap;
 #for i in 0..2
@@ -104,7 +98,7 @@ fn conv2d(at: Invocation) {
                     value${i} = select(vec4f(0.0), loaded, inside);
                 }
 #end
-                // The tiles before are in use until all have added them up.
+                // Until here, other invocations may read the previous tiles.
                 workgroupBarrier();
 #for i in 0..2
                 w_tile[(w_channel + ${8 * i}u) * 17u + w_vector] = w_value${i};

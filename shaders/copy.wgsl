@@ -1,9 +1,9 @@
-// Copies of words of four bytes, of any type: y[y_start + i] = x[x_start + i] for i < count.
+// Copies of 32-bit words of any type: y[y_start + i] = x[x_start + i] for i < count.
 //
-// A copy of the command encoder cannot be used, since both tensors may lie in one buffer; and it would end the pass.
+// A copy command of the encoder cannot be used, because both tensors may be in one buffer.
 //
-// One unit of WIDTH words an invocation, workgroups of 256; vectors where both places and the count are whole vec4s,
-// which `x_start`, `y_start` and `count` then count. Floor: 8 bytes a word over the bandwidth.
+// Each invocation copies one unit of WIDTH words, in workgroups of 256. `count`, `x_start` and
+// `y_start` count units. The variant vectors requires that all three are whole vec4s.
 #variant words WIDTH=1
 #variant vectors WIDTH=4
 

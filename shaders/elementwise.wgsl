@@ -1,17 +1,17 @@
-// Element-wise kernels over tensors of any shape.
+// Element-wise operations on tensors of any shape.
 //
-//   add            y = a + b
-//   relu           y = max(a, 0)
-//   relu_backward  y = a where b > 0, else 0         (a = dy, b = the forward pass's result, y = dx)
-//   relu_backward_in_place  y = y where b > 0, else 0
-//   scale          y = factor a
-//   axpy           y += factor a
-//   broadcast      y = s                             (a[0].x = s)
+//   add                     y = a + b
+//   relu                    y = max(a, 0)
+//   relu_backward           y = a if b > 0, else 0   (a = dy, b = the forward result, y = dx)
+//   relu_backward_in_place  y = y if b > 0, else 0
+//   accumulate              y = y + a
+//   scale                   y = factor a
+//   broadcast               y = a[0].x
 //
-// add, relu, both relu_backward and axpy have a twin for f16 tensors.
+// All but scale and broadcast have a variant for f16 tensors.
 //
-// Four elements per invocation, as one vec4: tensors are padded to 256 bytes, so the last vec4 may hold
-// padding, which nobody reads. Workgroups of 256 invocations along one dimension.
+// Each invocation computes one vec4, in workgroups of 256 along one dimension. Tensors are padded
+// to 256 bytes: the last vec4 may contain padding, which no kernel reads.
 
 #f16
 
@@ -23,7 +23,7 @@ enable f16;
 #import real
 
 struct Params {
-    // vec4s to compute
+    // The number of vec4s.
     count: u32,
     factor: f32,
 }
@@ -46,7 +46,7 @@ fn relu(at: Invocation) {
     let i = index256(at);
     if i < params.count {
         let x = vec4f(a[i]);
-        // max(x, 0) that keeps NaN: x < 0 is false for it.
+        // max(x, 0), but NaN if x is NaN.
         y[i] = real4(select(x, vec4f(0.0), x < vec4f(0.0)));
     }
 }
@@ -68,10 +68,10 @@ fn relu_backward_in_place(at: Invocation) {
 }
 
 @compute @workgroup_size(256)
-fn axpy(at: Invocation) {
+fn accumulate(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(vec4f(y[i]) + params.factor * vec4f(a[i]));
+        y[i] = real4(vec4f(y[i]) + vec4f(a[i]));
     }
 }
 

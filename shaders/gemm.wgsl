@@ -1,24 +1,24 @@
-// C = A B (+ bias), all four transpositions.
+// C = A B (+ bias), for all four transpositions.
 //
 //   a     [K, M]   vec4s along m: a[a_offset + k a_term + m / 4]
 //   b     [K, N]   vec4s along n: b[b_offset + k b_term + n / 4]
 //   bias  [N]      added to every row (variant bias)
 //   c     [M, N]   some rows of C; columns `column .. column + n` are written
 //
-// a and b are packed by pack.wgsl, or read in place if they are stored in this order: rows of A are padded to whole
-// tiles, columns of B to whole vec4s. Offsets and terms count vec4s. gemm_staged.wgsl computes the same with tiles in
-// workgroup memory.
+// a and b are packed by gemm_pack.wgsl, or read in place if they are stored in this order. Rows of
+// A are padded to whole tiles, columns of B to whole vec4s. Offsets and terms count vec4s.
+// gemm_staged.wgsl computes the same with tiles in workgroup memory.
 //
-// An invocation holds ROWS rows x 4 VECTORS columns of C in registers, a workgroup ROWS rows x 4 VECTORS WORKGROUP
-// columns. No workgroup memory and no barrier. Neighbours load neighbouring vec4s of B, each of them once per
-// workgroup. The ROWS elements of A have a uniform address: one scalar load or one broadcast. Invocations beyond the
-// last column repeat it and store nothing, so that control flow stays uniform.
+// An invocation holds ROWS rows x 4 VECTORS columns of C in registers, and a workgroup ROWS rows x
+// 4 VECTORS WORKGROUP columns. There are no barriers. Neighbours load neighbouring vec4s of B, each
+// of them once per workgroup. The address of the ROWS elements of A is uniform in the workgroup.
+// Invocations beyond the last column repeat it and store nothing, so control flow is uniform.
 //
-// One workgroup per tile, row tiles fastest: the workgroups that run together share columns of B. If K is sliced,
-// `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element.
+// One workgroup per tile, row tiles fastest, so workgroups that run together share columns of B. If
+// K is sliced, `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element.
 //
-// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two if they
-// are packed.
+// Lower bounds of the time: 2 M N K FLOPs at the peak rate; 4 (M K + K N + M N) bytes at the memory
+// bandwidth. Packing triples the first two terms.
 #variant plain ROWS=8 VECTORS=2 WORKGROUP=64 BIAS=0
 #variant bias ROWS=8 VECTORS=2 WORKGROUP=64 BIAS=1
 
@@ -38,7 +38,7 @@ fn gemm(at: Invocation) {
     let row_tiles = (params.m + ${ROWS - 1}u) / ${ROWS}u;
     let tile = workgroup_index(at);
     let first_row = tile % row_tiles * ${ROWS}u;
-    // Folding may launch workgroups behind the last tile: they repeat its columns and store nothing.
+    // Surplus workgroups beyond the last tile repeat its columns and store nothing.
     let vector = tile / row_tiles * ${WORKGROUP * VECTORS}u + at.lane;
 #for v in 0..VECTORS
     let n${v} = (vector + ${v * WORKGROUP}u) * 4u;

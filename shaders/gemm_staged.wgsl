@@ -1,25 +1,19 @@
-// C = A B (+ bias), all four transpositions, for graphics processors: tiles of both factors staged in workgroup memory.
+// C = A B (+ bias), for all four transpositions, with tiles of both factors in workgroup memory.
+// Tensors and parameters are those of gemm.wgsl.
 //
-//   a     [K, M]   vec4s along m: a[a_offset + k a_term + m / 4]
-//   b     [K, N]   vec4s along n: b[b_offset + k b_term + n / 4]
-//   bias  [N]      added to every row (variant bias)
-//   c     [M, N]   some rows of C; columns `column .. column + n` are written
+// Tile: a workgroup of 128 holds 64 rows x 128 columns of C, and an invocation 8 x 8 of them in
+// registers. The sum advances by 16 terms at a time: the workgroup copies 16 x 64 elements of A and
+// 16 x 128 of B to workgroup memory, two and four vec4s per invocation, and neighbours load
+// neighbouring vec4s. Then each term costs an invocation four loads of a vec4 for 64 multiply-adds.
+// The columns of an invocation are vec4s 16 apart, so neighbours read neighbouring vec4s of B. Rows
+// of the staged tiles are padded by one vec4 (to 17 and 33), so consecutive terms start in
+// different banks. 12,800 bytes of workgroup memory.
 //
-// The parameters and the layout of the factors are those of gemm.wgsl.
+// One workgroup per tile, row tiles fastest, so workgroups that run together share columns of B. If
+// K is sliced, `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element.
+// Beyond the last term, both tiles are 0.
 //
-// Tile: a workgroup of 128 holds 64 rows x 128 columns of C, an invocation 8 x 8 of them in registers. The sum goes on
-// 16 terms at a time: the workgroup copies 16 x 64 elements of A and 16 x 128 of B to workgroup memory, two and four
-// vec4s an invocation, neighbours loading neighbours; then each term costs an invocation four loads of a vec4 for 64
-// multiply-adds. An invocation's columns are vec4s 16 apart, so that neighbours read neighbouring vec4s of B. Rows of
-// the staged tiles are one vec4 longer than a tile (17 and 33), so that a term does not begin in the bank in which the
-// one before began. 12,800 bytes of workgroup memory.
-//
-// One workgroup a tile, row tiles fastest: the workgroups that run together share columns of B. Where K is sliced,
-// `accumulate` adds to C. The order of the sum is k = 0, 1, ... for each element; behind the last term both tiles are
-// zero.
-//
-// Floors: 2 M N K FLOPs over the peak; 4 (M K + K N + M N) bytes over the bandwidth, three times the first two if they
-// are packed. Its speed on a graphics processor is not measured.
+// For lower bounds of the time, see gemm.wgsl. The speed on a hardware GPU is not measured.
 #variant plain BIAS=0
 #variant bias BIAS=1
 
@@ -34,7 +28,7 @@
 #end
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
-// In vec4s: 16 terms of 16 (64 rows) and of 32 (128 columns), each padded by one.
+// 16 terms with 16 vec4s (64 rows) and 32 vec4s (128 columns), each padded by one vec4.
 var<workgroup> a_tile: array<vec4f, 272>;
 var<workgroup> b_tile: array<vec4f, 528>;
 
@@ -43,17 +37,17 @@ fn gemm(at: Invocation) {
     let row_tiles = (params.m + 63u) / 64u;
     let tile = workgroup_index(at);
     let first_row = tile % row_tiles * 64u;
-    // Folding may launch workgroups behind the last tile: they repeat its columns and store nothing.
+    // Surplus workgroups beyond the last tile repeat its columns and store nothing.
     let first_vector = tile / row_tiles * 32u;
     let last_vector = (params.n - 1u) / 4u;
-    // What this invocation copies: of A a vec4 of every eighth term, of B one of every fourth.
+    // This invocation copies one vec4 of every eighth term of A, and of every fourth term of B.
     let a_vector = at.lane % 16u;
     let a_term = at.lane / 16u;
     let b_vector = at.lane % 32u;
     let b_term = at.lane / 32u;
     let a_from = params.a_offset + first_row / 4u + a_vector;
     let b_from = params.b_offset + min(first_vector + b_vector, last_vector);
-    // What it adds up: eight rows, and the columns of vec4s `vector` and `vector + 16`.
+    // It computes eight rows of the columns in vec4s `vector` and `vector + 16`.
     let rows = at.lane / 16u * 2u;
     let vector = at.lane % 16u;
 #for r in 0..8
@@ -76,7 +70,7 @@ fn gemm(at: Invocation) {
             b_value${i} = b[b_from + b_k${i} * params.b_term];
         }
 #end
-        // The tiles before are in use until all have added them up.
+        // Until here, other invocations may read the previous tiles.
         workgroupBarrier();
 #for i in 0..2
         a_tile[(a_term + ${8 * i}u) * 17u + a_vector] = a_value${i};

@@ -1,24 +1,24 @@
-// Bytes to float images, normalisation, padded crops and quarter turns of images N, C, H, W.
+// Conversion from bytes, normalisation, padded crops and quarter turns of images [N, C, H, W].
 //
-//   gather       y[b] = image indices[b] - first of the bytes / 255, where that is stored here
-//   normalize    y = (x - mean) / std of each channel
-//   padded_crop  y = x moved and mirrored, 0 where the crop shows padding   (indices: top, left, flip of each image)
-//   rotate90     y = x turned counter-clockwise                             (indices: quarter turns of each image)
+//   gather       y[b] = bytes of image indices[b] / 255, if it is one of the stored images
+//   normalize    y = (x - mean) / std per channel
+//   padded_crop  y = x, moved and flipped; padding is 0   (indices: top, left, flip per image)
+//   rotate90     y = x, turned counter-clockwise          (indices: quarter turns per image)
 //
-// One element of y an invocation; workgroups of 256 along one dimension. A binding begins at a multiple of 256 bytes,
-// so the first image stands x_offset and y_offset elements behind it.
+// One element of y per invocation, workgroups of 256 along one dimension. The bindings start
+// x_offset and y_offset elements before the first image.
 
 #import grid
 
 struct Params {
-    // Elements of y to compute.
+    // The number of elements of y.
     count: u32,
     x_offset: u32,
     y_offset: u32,
     channels: u32,
     height: u32,
     width: u32,
-    // gather: number of the first stored image, and how many are stored.
+    // gather: the number of the first stored image, and the number of stored images.
     first: u32,
     stored: u32,
     // padded_crop.
@@ -33,7 +33,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// Four bytes a word, the first in the lowest bits.
+// Four bytes per word, the first in the lowest bits.
 @group(0) @binding(1) var<storage, read> bytes: array<u32>;
 @group(0) @binding(2) var<storage, read> indices: array<u32>;
 @group(0) @binding(3) var<storage, read> x: array<f32>;
@@ -46,7 +46,7 @@ fn gather(at: Invocation) {
         return;
     }
     let image_len = params.channels * params.height * params.width;
-    // Wraps around where the image lies before the first one stored, and is then not below `stored`.
+    // Wraps around to a large number if the image is before the first stored image.
     let image = indices[i / image_len] - params.first;
     if image < params.stored {
         let byte = params.x_offset + image * image_len + i % image_len;
@@ -90,7 +90,7 @@ fn padded_crop(at: Invocation) {
     if indices[crop + 2u] != 0u {
         column = params.width - 1u - column;
     }
-    // Wraps around above and left of the image, and is then not below its size.
+    // Both wrap around to a large number above and left of the image.
     let from_row = i % plane_len / params.width + top - params.padding;
     let from_column = column + left - params.padding;
     var value = 0.0;

@@ -1,11 +1,11 @@
-// Rows x [N, D] brought to length 1.
+// Rows of x [N, D], scaled to length 1.
 //
 //   l2_normalize           norm_i = max(|x_i|, eps), y_i = x_i / norm_i
-//   l2_normalize_backward  dx_i = (dy_i - y_i (y_i . dy_i)) / norm_i; where norm_i is eps, dx_i = dy_i / norm_i
+//   l2_normalize_backward  dx_i = (dy_i - y_i (y_i . dy_i)) / norm_i; dy_i / norm_i if norm_i = eps
 //
-// A workgroup of 64 a row. Squares are taken of x over the row's largest magnitude, so that no square overflows or
-// vanishes. Buffers hold some of the rows, the first one row_offset (norm) and offset (x, y) elements behind their
-// start.
+// One workgroup of 64 per row. Before x is squared, it is divided by its largest magnitude in the
+// row, so that no square overflows or underflows. Bindings contain some of the rows, after
+// row_offset (norm) or offset (x, y) elements.
 
 #import grid
 #import reduce64
@@ -29,7 +29,7 @@ struct Params {
 
 @compute @workgroup_size(64)
 fn l2_normalize(at: Invocation) {
-    // Workgroups behind the last row repeat it and store nothing.
+    // Workgroups beyond the last row repeat it and store nothing.
     let row = min(workgroup_index(at), params.rows - 1u);
     let start = params.offset + row * params.columns;
     var largest = 0.0;

@@ -1,18 +1,18 @@
-// NT-Xent (Chen et al. 2020, equation 1) over rows z [n, d]: s_ij = z_i . z_j / temperature, row i's positive pos(i)
-// being row (i + n / 2) mod n.
+// NT-Xent (Chen et al. 2020, equation 1) of rows z [n, d]: s_ij = z_i . z_j / temperature. The
+// positive of row i is pos(i) = (i + n / 2) mod n.
 //
 //   row_losses  log_sum_exp_i = log sum_{j != i} exp(s_ij), losses_i = log_sum_exp_i - s_i,pos(i)
-//   weigh       products_ij = dloss / (n temperature) w_ij, in place of z_i . z_j,
-//               w_ij = [j != i] (exp(s_ij - log_sum_exp_i) + exp(s_ij - log_sum_exp_j)) - 2 [j = pos(i)]
+//   weigh       replaces the products z_i . z_j by dloss / (n temperature) w_ij, where w_ij =
+//               [j != i] (exp(s_ij - log_sum_exp_i) + exp(s_ij - log_sum_exp_j)) - 2 [j = pos(i)]
 //
-// The products z_i . z_j of some rows i come from gemm.wgsl, which also makes dz_i = sum_j w_ij z_j of the weights: the
-// n x n matrix is never stored whole. A row of products is a workgroup's; a lane keeps a maximum and a sum for each of
-// its WIDTH columns of a vector, takes UNROLL vectors at a turn, loaded before the arithmetic, and the lanes are merged at
-// the end. Both orders are fixed.
+// gemm.wgsl computes the products for some rows i, and dz_i = sum_j w_ij z_j from the weights, so
+// the n x n matrix is never stored as a whole. One workgroup per row of products. A lane holds a
+// maximum and a sum for each of the WIDTH columns of a vector. It loads UNROLL vectors before it
+// computes. The order of a lane's sum and of the final sum over lanes is fixed. n is even, so rows
+// consist of whole vec2s, or of vec4s if n is a multiple of 4.
 //
-// n is even, so rows are whole vec2s; if it is a multiple of four they are read as vec4s.
-//
-// Floors: 4 n bytes a row for row_losses, 8 n for weigh, over the bandwidth, beside the 2 n d FLOPs of each product.
+// Lower bounds of the time per row, besides the products: 4 n (weigh: 8 n) bytes at the memory
+// bandwidth.
 #variant vec2 WIDTH=2 UNROLL=4
 #variant vec4 WIDTH=4 UNROLL=4
 
@@ -20,9 +20,9 @@
 #import reduce64
 
 struct Params {
-    // All rows.
+    // The number of all rows.
     n: u32,
-    // The rows whose products are bound: number of the first, and how many.
+    // The first row whose products are bound, and the number of such rows.
     first_row: u32,
     rows: u32,
     temperature: f32,
@@ -46,17 +46,17 @@ const NUMBERS = Numbers(0u, 1u);
 @group(0) @binding(5) var<storage, read_write> new_log_sum_exp: array<f32>;
 @group(0) @binding(6) var<storage, read_write> losses: array<f32>;
 
-// Below every similarity, and so far from the end of f32 that its product with log2 e is finite.
+// Less than every similarity, but its product with log2 e is still a finite f32 number.
 const LOWEST = -1.0e38;
 
-// The row of a similarity's positive.
+// The row that is the positive of `row`.
 fn positive_of(row: u32) -> u32 {
     return (row + params.n / 2u) % params.n;
 }
 
 @compute @workgroup_size(64)
 fn row_losses(at: Invocation) {
-    // Workgroups behind the last row repeat it and store nothing.
+    // Workgroups beyond the last row repeat it and store nothing.
     let local = min(workgroup_index(at), params.rows - 1u);
     let row = params.first_row + local;
     let row_vectors = params.n / ${WIDTH}u;
@@ -83,7 +83,7 @@ fn row_losses(at: Invocation) {
 #end
         top = now;
     }
-    // What a lane has counted of LOWEST weighs nothing beside any similarity.
+    // exp(LOWEST - s) is 0 for every similarity s, so terms of LOWEST do not change the sum.
     var own_top = top[0];
 #for i in 1..WIDTH
     own_top = max(own_top, top[${i}]);

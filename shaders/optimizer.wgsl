@@ -1,19 +1,19 @@
-// Optimisers, one pass over a parameter p, its gradient g and its state, in place. A gate that is set keeps everything
-// as it is.
+// Optimisers: one pass over a parameter p, its gradient g and its state, in place. A set gate keeps
+// all of them unchanged.
 //
 //   sgd    g = g / gradient_scale + weight_decay p; m = momentum m + g, at first m = g;
 //          p -= learning_rate (nesterov ? g + momentum m : m)
-//   adam   g = g / gradient_scale + weight_decay p; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
-//          p -= step_size m / (sqrt(v) / root + eps), where step_size = learning_rate / (1 - beta1^t) and
-//          root = sqrt(1 - beta2^t)
+//   adam   g = g / gradient_scale + weight_decay p; m = beta1 m + (1 - beta1) g;
+//          v = beta2 v + (1 - beta2) g^2; p -= step_size m / (sqrt(v) / root + eps),
+//          where step_size = learning_rate / (1 - beta1^t) and root = sqrt(1 - beta2^t)
 //
-// Four elements an invocation, workgroups of 256 along one dimension. Padding behind the last element is changed too;
-// nobody reads it.
+// Each invocation computes one vec4, in workgroups of 256 along one dimension. The last vec4 may
+// contain padding, which no kernel reads.
 
 #import grid
 
 struct Params {
-    // vec4s
+    // The number of vec4s.
     count: u32,
     // sgd
     learning_rate: f32,

@@ -1,16 +1,15 @@
-// Pooling of planes H x W, of which x holds N C.
+// Pooling of N C planes of size H x W.
 //
-//   max_pool2d            y = the largest of a window, argmax its place in the plane; the first of equal ones, a NaN
-//                         wins
-//   max_pool2d_backward   dx = the sum of dy over the windows whose argmax is this place
+//   max_pool2d            y = the largest element of a window, argmax = its index in the plane; of
+//                         equal elements the first; NaN is larger than all numbers
+//   max_pool2d_backward   dx = the sum of dy over the windows whose argmax is this index
 //   global_average_pool   y = the mean of a plane
 //   global_average_pool_backward   dx = dy / (H W)
 //
-// One element of the result an invocation, workgroups of 256 along one dimension. The backward pass of max-pool
-// gathers, so that no two invocations write one place; it visits windows in row-major order. Planes are contiguous and
-// independent, so a large batch is cut between planes; the first one stands in_offset and out_offset elements behind
-// the bindings' starts. The twin for f16 has f16 x, y, dy and dx; the mean of a plane and its gradient are f32 there
-// too.
+// One element of the result per invocation, workgroups of 256 along one dimension. The backward
+// pass of max pooling gathers in row-major order of the windows, so that no two invocations write
+// to one element. Bindings contain some of the planes, after in_offset and out_offset elements. The
+// f16 variant has f16 x, y, dy and dx; the mean of a plane and its gradient are f32 there too.
 
 #f16
 
@@ -22,7 +21,7 @@ enable f16;
 #import real
 
 struct Params {
-    // Elements of the result.
+    // The number of elements of the result.
     count: u32,
     in_offset: u32,
     out_offset: u32,
@@ -40,12 +39,12 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<real>;
 @group(0) @binding(2) var<storage, read> places: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<real>;
-// The means of planes and their gradient, in the places of y and x.
+// The means of the planes and their gradient. They replace y and x.
 @group(0) @binding(3) var<storage, read_write> features: array<f32>;
 @group(0) @binding(1) var<storage, read> dfeatures: array<f32>;
 @group(0) @binding(4) var<storage, read_write> argmax: array<u32>;
 
-// Looks at the bits, since a compiler may take it that no number is NaN.
+// Tests the bits, since a compiler may assume that no number is NaN.
 fn is_nan(value: f32) -> bool {
     return (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;
 }
@@ -79,7 +78,7 @@ fn max_pool2d(at: Invocation) {
     argmax[params.places_offset + i] = place;
 }
 
-// x is dy here and y is dx.
+// Here, x is dy and y is dx.
 @compute @workgroup_size(256)
 fn max_pool2d_backward(at: Invocation) {
     let i = index256(at);
@@ -91,7 +90,7 @@ fn max_pool2d_backward(at: Invocation) {
     let row = place / params.w + params.padding;
     let column = place % params.w + params.padding;
     let start = i / plane_len * params.oh * params.ow;
-    // The windows that reach this place: those that begin up to kernel - 1 before it.
+    // A window contains this element if it starts at most kernel - 1 before it.
     let first_row = (max(row + 1u, params.kernel) - params.kernel + params.stride - 1u) / params.stride;
     let first_column = (max(column + 1u, params.kernel) - params.kernel + params.stride - 1u) / params.stride;
     let end_row = min(row / params.stride + 1u, params.oh);
@@ -108,7 +107,7 @@ fn max_pool2d_backward(at: Invocation) {
     y[params.out_offset + i] = real(sum);
 }
 
-// Four sums an invocation, so that rounding errors stay those of short sums.
+// Four partial sums per invocation reduce rounding errors.
 @compute @workgroup_size(256)
 fn global_average_pool(at: Invocation) {
     let i = index256(at);
@@ -130,7 +129,7 @@ fn global_average_pool(at: Invocation) {
     features[params.out_offset + i] = sum / f32(plane_len);
 }
 
-// y is dx here.
+// Here, y is dx.
 @compute @workgroup_size(256)
 fn global_average_pool_backward(at: Invocation) {
     let i = index256(at);

@@ -1,18 +1,18 @@
-// Sums, and a test for numbers that are not finite.
+// Sums, and a check for numbers that are not finite.
 //
-//   sum           y[g] = the sum of elements 4096 g .. 4096 (g + 1) of x, a workgroup each
-//   sum_rows      y[g, c] = the sum of x[r, c] over rows 64 g .. 64 (g + 1), an invocation each
-//   check_finite  flag = 1 where an element is infinite or not a number; check_finite_f16 the same of f16
+//   sum           y[g] = the sum of x[4096 g .. 4096 (g + 1)], one workgroup each
+//   sum_rows      y[g, c] = the sum of x[r, c] over rows 64 g .. 64 (g + 1), one invocation each
+//   check_finite  flag = 1 if an element is infinite or NaN; check_finite_f16 does the same for f16
 //
-// A sum is repeated on its own result until one number (or one row) is left: a tree, so that rounding errors grow with
-// the logarithm of the length. A large x comes in parts; the results of a part stand y_offset behind those before it.
+// A sum is repeated on its result until one number or row is left, so rounding errors grow with the
+// logarithm of the length. A large x has several parts: y_offset is the index of a part's results.
 
 #import grid
 
 struct Params {
-    // Elements of x (check_finite, sum), or rows.
+    // The number of elements of x, or of rows (sum_rows).
     count: u32,
-    // sum_rows: elements of a row.
+    // sum_rows: elements per row.
     columns: u32,
     x_offset: u32,
     y_offset: u32,
@@ -63,7 +63,7 @@ fn sum_rows(at: Invocation) {
     y[params.y_offset + i] = own;
 }
 
-// As check_finite, of f16 numbers, two in a word. Behind the last one may stand anything.
+// check_finite for f16 numbers, two per word. The padding after the last number is undefined.
 @compute @workgroup_size(256)
 fn check_finite_f16(at: Invocation) {
     let group = workgroup_index(at);
@@ -79,7 +79,7 @@ fn check_finite_f16(at: Invocation) {
     }
 }
 
-// Looks at the bits: an exponent of ones. A compiler may take it that every number is finite.
+// Tests the bits of the exponent, since a compiler may assume that all numbers are finite.
 @compute @workgroup_size(256)
 fn check_finite(at: Invocation) {
     let group = workgroup_index(at);

@@ -1,23 +1,22 @@
-// Resized crops: bilinear, antialiased, half-pixel centres.
-//
-// The weights are the whole numbers of src/device/cpu/resized_crop.rs, exact in 32 bits for sides up to 16,384: result
-// pixel i of `to` takes source pixel j of `from` with 2 max(from, to) - |(2j + 1) to - (2i + 1) from|, where that is
-// above 0. One element of y an invocation; workgroups of 256 along one dimension.
+// Resized crops: bilinear, antialiased, half-pixel centres. The weights are the integers of
+// src/ops/resized_crop/cpu.rs, exact in 32 bits for sides up to 16,384: result pixel i of `to` uses
+// source pixel j of `from` with weight 2 max(from, to) - |(2j + 1) to - (2i + 1) from|, if that is
+// positive. One element of y per invocation, workgroups of 256 along one dimension.
 
 #import grid
 
 struct Params {
-    // Elements of y to compute.
+    // The number of elements of y.
     count: u32,
-    // Elements between the start of a binding and its first image.
+    // Elements of a binding before its first image.
     x_offset: u32,
     y_offset: u32,
     channels: u32,
     height: u32,
     width: u32,
-    // Side of a result.
+    // Height and width of a result.
     size: u32,
-    // Number of the first image of x.
+    // The number of the first image in x.
     first_image: u32,
 }
 
@@ -35,7 +34,7 @@ struct Crop {
 @group(0) @binding(2) var<storage, read> crops: array<Crop>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// The first source pixel with a weight above 0: the first j with (2j + 1) to > center - radius.
+// The first source pixel with a positive weight: the first j with (2j + 1) to > center - radius.
 fn first_tap(center: i32, radius: i32, to: i32) -> i32 {
     let before = center - radius;
     if before < 0 {

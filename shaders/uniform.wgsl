@@ -1,14 +1,14 @@
-// Numbers uniform in [low, high): element i is low + (high - low) (word i >> 8) 2^-24, where word i is word i mod 4 of
-// Philox's block i / 4. One block of four an invocation; workgroups of 256 along one dimension.
+// Numbers uniform in [low, high): element i is low + (high - low) (w >> 8) 2^-24, where w is word
+// i mod 4 of Philox's block i / 4. One block per invocation, workgroups of 256 along one dimension.
 
 #import grid
 #import philox
 
 struct Params {
-    // Blocks to compute, and the number of the first.
+    // The number of blocks, and the index of the first block.
     count: u32,
     first: u32,
-    // Low and high halves of the key's two numbers.
+    // The low and high halves of the seed and of the stream.
     seed_low: u32,
     seed_high: u32,
     stream_low: u32,

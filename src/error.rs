@@ -1,22 +1,22 @@
-//! The one error type. Each message names the thing, its value, what was expected and what to do.
+//! The error type. A message says what failed, the value, what was expected, and what to do.
 
 use std::path::{Path, PathBuf};
 
 use crate::interrupt::Cause;
 
-/// What can go wrong, sorted by who can mend it.
+/// An error, by kind of cause.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument that cannot be used. The command line exits with 2.
+    /// An argument or setting that cannot be used. The command line exits with 2.
     #[error("{0}")]
     Usage(String),
-    /// Tensors whose shapes or element types do not fit an operation.
+    /// Tensors whose shapes or element types are not valid for an operation.
     #[error("{operation}: {message}")]
     Shape {
         operation: &'static str,
         message: String,
     },
-    /// A data set or weight file whose content is missing or wrong.
+    /// A data set or file of weights with missing or wrong content.
     #[error("{path}: {message}", path = path.display())]
     Data { path: PathBuf, message: String },
     /// A file or folder that cannot be read or written.
@@ -32,7 +32,7 @@ pub enum Error {
     /// A loss or gradient that is not a finite number.
     #[error("{0}")]
     NonFinite(String),
-    /// A promise that an evaluation checks of itself, and that was broken: its result would mean nothing.
+    /// A failed self-check of an evaluation, whose result would not be valid.
     #[error("{0}")]
     Guard(String),
     /// A computation that was stopped early on request (see [`crate::interrupt`]). The exit code of
@@ -47,7 +47,7 @@ pub enum Error {
     },
 }
 
-/// The result of everything in this crate that can fail.
+/// The result of fallible functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -59,7 +59,18 @@ impl Error {
         }
     }
 
-    /// An unusable argument.
+    /// Sets the operation of a shape error, if it has none.
+    pub(crate) fn of_operation(self, operation: &'static str) -> Self {
+        match self {
+            Error::Shape {
+                operation: "",
+                message,
+            } => Error::Shape { operation, message },
+            other => other,
+        }
+    }
+
+    /// An argument or setting that cannot be used.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage(message.into())
     }
@@ -98,7 +109,7 @@ impl Error {
         }
     }
 
-    /// The error of a job of a grid, which says its name where it does not name a file or device.
+    /// Adds the name of a job of a grid to the message, unless the error names a file or device.
     pub fn of_job(self, job: &str) -> Self {
         match self {
             Error::Usage(message) => Error::Usage(format!("job {job}: {message}")),

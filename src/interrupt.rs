@@ -1,7 +1,7 @@
 //! The request to stop early, by a signal or at a time limit.
 //!
-//! Long computations call [`check`] or [`requested`] after a step, never within one. They always
-//! take at least one step, so that a run which is repeatedly stopped and resumed comes to an end.
+//! Long computations call [`check`] or [`requested`] between steps. They always take at least one
+//! step, so that a run that is repeatedly stopped and resumed ends.
 //!
 //! The request is global because signals are sent to a process. The library installs no signal
 //! handler; the command line does. A program with its own handlers stores the signal's number in
@@ -53,7 +53,7 @@ pub fn signal() -> Arc<AtomicUsize> {
     SIGNAL.clone()
 }
 
-/// Requests a stop once `limit` has passed from now. `None` removes an earlier limit.
+/// Requests a stop after `limit` from now. `None` removes an earlier limit.
 pub fn stop_after(limit: Option<Duration>) {
     // A deadline that the clock cannot represent is never reached.
     let deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));

@@ -1,11 +1,26 @@
-//! Parallax trains and evaluates self-supervised vision encoders on hand-written compute kernels.
+//! A training engine for vision encoders on hand-written compute kernels, and the program that
+//! reproduces a paper on self-supervised learning with it.
 //!
-//! Three things, one on the other: [`device`] has the kernels, on the CPU and in WGSL; [`autograd`], [`nn`] and
-//! [`optim`] are a tape over them, layers and optimisers; [`data`], [`augment`], [`objectives`] and
-//! [`evaluate`] are what is done with an encoder; [`runs`] keep its records, and [`paper`] repeats the paper's experiments.
+//! A [`Device`] is the CPU or a GPU, and holds [`Tensor`]s. [`ops`] has the operations, each with one
+//! kernel in Rust and one in WGSL. On a [`Tape`](autograd::Tape) they are methods of
+//! [`Var`](autograd::Var), and have gradients. [`nn`] has layers and ResNets, [`optim`] the optimiser,
+//! and [`train`] a [`Trainer`](train::Trainer) for any [`Module`](nn::Module). This program trains a
+//! network of its own on its own tensors (`examples/own_network.rs`):
+//!
+//! ```
+#![doc = include_str!("../examples/own_network.rs")]
+//! ```
+//!
+//! [`data`] reads images, [`augment`] draws random views of them, [`objectives`] has SimCLR, RotNet and
+//! classification, and [`evaluate`] measures encoders. With the feature `cli`, [`runs`] keeps the
+//! records of trainings, [`paper`] runs the experiments of the paper, and [`cli`] is the command line.
+//!
+//! `examples/custom_op.rs` adds an operation from outside of this crate, with its own WGSL kernel and
+//! gradient.
 
 pub mod augment;
 pub mod autograd;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
 pub mod device;
@@ -14,11 +29,20 @@ pub mod evaluate;
 pub mod interrupt;
 pub mod nn;
 pub mod objectives;
+pub mod ops;
 pub mod optim;
+#[cfg(feature = "cli")]
 pub mod paper;
+pub mod philox;
+#[cfg(feature = "cli")]
 pub mod runs;
 pub mod tensor;
 pub mod train;
+
+#[cfg(test)]
+extern crate self as parallax;
+#[cfg(test)]
+mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};

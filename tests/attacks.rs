@@ -1,21 +1,21 @@
 //! Attacks: against PyTorch, against a float64 loop, and what they never do.
 
+#[allow(dead_code)]
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
 use std::path::Path;
 
 use parallax::augment::CIFAR10_STATISTICS;
-use parallax::autograd::{self, Tape, Var};
-use parallax::device::kernels::NoiseKey;
-use parallax::device::philox::Philox;
-use parallax::device::shapes::Conv2d;
-use parallax::device::{read_f32, upload_f32, upload_u32};
+use parallax::autograd::{Tape, Var};
 use parallax::evaluate::attack::{
     AttackSettings, Method, Units, climb, in_units, input_gradient, network_input, perturb,
 };
+use parallax::nn::Parameter;
 use parallax::objectives::Protocol;
-use parallax::tensor::Tensor;
-use parallax::{Device, Error, Result};
+use parallax::ops::{Conv2dOptions, NoiseKey, Uniform};
+use parallax::philox::Philox;
+use parallax::{Device, Error, Result, Tensor};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -40,13 +40,13 @@ impl Linear {
         }
     }
 
-    fn classifier(&self, device: &Device, units: Units) -> impl Fn(&Tape, &Var) -> Result<Var> {
-        let w = upload_f32(device, &self.w, &[CLASSES, PIXELS]).expect("it fits");
-        let bias = upload_f32(device, &self.bias, &[CLASSES]).expect("it fits");
-        move |tape, images| {
-            let x = network_input(tape, units, images)?;
-            let x = autograd::reshape(tape, &x, &[x.shape()[0], PIXELS])?;
-            autograd::linear(tape, &x, &tape.leaf(&w), &tape.leaf(&bias))
+    fn classifier(&self, device: &Device, units: Units) -> impl Fn(&Var) -> Result<Var> {
+        let w = Parameter::new("w", &self.w, &[CLASSES, PIXELS], device).expect("it fits");
+        let bias = Parameter::new("bias", &self.bias, &[CLASSES], device).expect("it fits");
+        move |images| {
+            let x = network_input(units, images)?;
+            let x = x.reshape(&[x.shape()[0], PIXELS])?;
+            x.linear(&x.parameter(&w), &x.parameter(&bias))
         }
     }
 
@@ -109,17 +109,18 @@ fn attacks_follow_a_float64_loop() {
             for method in [Method::Fgsm, PGD] {
                 let case = format!("{method:?}, {protocol}, on {name}");
                 let settings = AttackSettings::of_protocol(protocol, method, 0.05).expect("fits");
-                let images =
-                    upload_f32(&device, &pixels, &[labels.len(), 3, 4, 4]).expect("it fits");
+                let images = Tensor::from_slice(&pixels, &[labels.len(), 3, 4, 4], &device)
+                    .expect("it fits");
                 let clean = in_units(&device, settings.units, &images).expect("they fit");
-                let targets = upload_u32(&device, &labels, &[labels.len()]).expect("they fit");
+                let targets =
+                    Tensor::from_slice(&labels, &[labels.len()], &device).expect("they fit");
                 let classifier = model.classifier(&device, settings.units);
                 let found = perturb(&device, &classifier, &clean, &targets, &settings, KEY)
                     .expect("they fit");
-                let found = read_f32(&device, &found).expect("floats");
+                let found = found.to_vec::<f32>().expect("floats");
 
                 let wide = |x: &Tensor| -> Vec<f64> {
-                    let values = read_f32(&device, x).expect("floats");
+                    let values = x.to_vec::<f32>().expect("floats");
                     values.into_iter().map(f64::from).collect()
                 };
                 let clean_values = wide(&clean);
@@ -128,10 +129,13 @@ fn attacks_follow_a_float64_loop() {
                 let (mut x, steps) = match method {
                     Method::Fgsm => (clean_values.clone(), 1),
                     Method::Pgd { iterations } => {
-                        let noise = device
-                            .uniform(KEY, -settings.eps, settings.eps, clean.shape())
-                            .expect("it fits");
-                        let noise = wide(&noise);
+                        let noise = device.run(Uniform {
+                            key: KEY,
+                            low: -settings.eps,
+                            high: settings.eps,
+                            shape: clean.shape(),
+                        });
+                        let noise = wide(&noise.expect("it fits"));
                         let start = clean_values.iter().zip(noise);
                         let start = start.map(|(c, n)| (c + n).clamp(low, high));
                         (start.collect(), iterations)
@@ -182,22 +186,25 @@ fn attacks_equal_pytorchs() {
     for (name, device) in devices::all() {
         let put = |name: &str| {
             let (values, shape) = floats(name);
-            upload_f32(&device, &values, &shape).expect("it fits")
+            Tensor::from_slice(&values, &shape, &device).expect("it fits")
         };
-        let (conv, fc, bias) = (put("conv"), put("fc"), put("bias"));
-        let classifier = |tape: &Tape, images: &Var| {
-            let x = network_input(tape, Units::Pixels, images)?;
-            let options = Conv2d {
+        let [conv, fc, bias] = ["conv", "fc", "bias"].map(|name| Parameter {
+            name: name.to_string(),
+            value: put(name),
+        });
+        let classifier = |images: &Var| {
+            let x = network_input(Units::Pixels, images)?;
+            let options = Conv2dOptions {
                 stride: 1,
                 padding: 1,
             };
-            let x = autograd::conv2d(tape, &x, &tape.leaf(&conv), options)?;
-            let x = autograd::global_average_pool(tape, &autograd::relu(tape, &x)?)?;
-            autograd::linear(tape, &x, &tape.leaf(&fc), &tape.leaf(&bias))
+            let x = x.conv2d(&x.parameter(&conv), options)?;
+            let x = x.relu()?.global_average_pool()?;
+            x.linear(&x.parameter(&fc), &x.parameter(&bias))
         };
         let (images, start) = (put("images"), put("start"));
-        let targets = upload_u32(&device, &labels, &[labels.len()]).expect("they fit");
-        let read = |x: &Tensor| read_f32(&device, x).expect("floats");
+        let targets = Tensor::from_slice(&labels, &[labels.len()], &device).expect("they fit");
+        let read = |x: &Tensor| x.to_vec::<f32>().expect("floats");
 
         let gradient = read(&input_gradient(&device, classifier, &images, &targets).expect("fits"));
         let expected = floats("gradient").0;
@@ -229,14 +236,15 @@ fn an_attack_raises_the_loss_and_pgd_more_than_fgsm() {
     let device = devices::cpu();
     let labels: Vec<u32> = (0..20).map(|i| i % 4).collect();
     let model = Linear::new(8);
-    let clean = upload_f32(&device, &pixels(5, 20 * PIXELS), &[20, 3, 4, 4]).expect("it fits");
-    let targets = upload_u32(&device, &labels, &[20]).expect("they fit");
+    let clean =
+        Tensor::from_slice(&pixels(5, 20 * PIXELS), &[20, 3, 4, 4], &device).expect("it fits");
+    let targets = Tensor::from_slice(&labels, &[20], &device).expect("they fit");
     let classifier = model.classifier(&device, Units::Pixels);
     let loss = |x: &Tensor| {
         let tape = Tape::inference(&device);
-        let logits = classifier(&tape, &tape.constant(x)).expect("they fit");
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &targets).expect("they fit");
-        read_f32(&device, loss.tensor()).expect("one number")[0]
+        let logits = classifier(&tape.constant(x)).expect("they fit");
+        let loss = logits.cross_entropy(&targets).expect("they fit");
+        loss.tensor().to_scalar::<f32>().expect("one number")
     };
     let attacked = |method| {
         let settings = AttackSettings::of_protocol(Protocol::Sound, method, 0.03).expect("fits");
@@ -290,16 +298,16 @@ proptest! {
         for channel in 0..3 {
             (values[16 * channel], values[16 * channel + 1]) = (0.0, 1.0);
         }
-        let images = upload_f32(&device, &values, &[2, 3, 4, 4]).expect("it fits");
+        let images = Tensor::from_slice(&values, &[2, 3, 4, 4], &device).expect("it fits");
         let clean = in_units(&device, settings.units, &images).expect("they fit");
-        let targets = upload_u32(&device, &[1, 3], &[2]).expect("they fit");
+        let targets = Tensor::from_slice(&[1u32, 3], &[2], &device).expect("they fit");
         let model = Linear::new(seed);
         let classifier = model.classifier(&device, settings.units);
         let attack = || {
             let x = perturb(&device, &classifier, &clean, &targets, &settings, KEY).expect("they fit");
-            read_f32(&device, &x).expect("floats")
+            x.to_vec::<f32>().expect("floats")
         };
-        let (found, clean) = (attack(), read_f32(&device, &clean).expect("floats"));
+        let (found, clean) = (attack(), clean.to_vec::<f32>().expect("floats"));
         prop_assert_eq!(&found, &attack());
         if eps == 0.0 {
             prop_assert_eq!(&found, &clean);

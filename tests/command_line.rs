@@ -365,18 +365,18 @@ fn arguments_that_cannot_be_used_end_with_2() {
     refused(&["--temperature", "-1"], &["-1"]);
     refused(
         &["--micro-batch", "0"],
-        &["--micro-batch is 0", "use 1 to 8"],
+        &["the micro-batch is 0 images", "use 1 to 8"],
     );
     refused(
         &["--micro-batch", "9"],
-        &["--micro-batch 9 is larger", "use 8 or less"],
+        &["micro-batch of 9 images is larger", "use 8 or less"],
     );
     refused(&["--micro-batch", "-2"], &["-2"]);
     refused(&["--micro-batch", "half"], &["--micro-batch", "half"]);
     for command in ["rotnet", "supervised"] {
         full(
             &[command, "--batch-size", "8", "--micro-batch", "9"],
-            &["--micro-batch 9 is larger"],
+            &["micro-batch of 9 images is larger"],
         );
     }
     refused(&["--temperature", "0"], &["--temperature", "above 0"]);
@@ -547,7 +547,7 @@ fn devices_that_are_not_there_are_told() {
         let arguments = small("run", &[]);
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         arguments.extend(["--device", device]);
-        refused(base.path(), &arguments, 1, &["adapter", "--device cpu"]);
+        refused(base.path(), &arguments, 1, &["adapter", "use the CPU"]);
     }
     // With the machine's own drivers: scripts/test.sh makes sure of an adapter.
     let mut arguments = small("run", &[]);

@@ -1,25 +1,23 @@
-//! Whole networks, the contrastive loss and the optimisers against PyTorch, on every device. The files are made by
-//! `tests/golden/generate.py` and described in `tests/golden/README.md`.
+//! Whole networks, the contrastive loss and the optimisers against PyTorch, on every device.
+//! `tests/golden/generate.py` writes the files, which `tests/golden/README.md` describes.
 
+// This test uses some of the devices.
+#[allow(dead_code)]
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
 use std::path::PathBuf;
 
-use parallax::autograd::{self, Gradients, Tape, Var};
-use parallax::device::kernels::HostSlice;
-use parallax::device::{read_f32, read_scalar, upload_f32, upload_u32};
-use parallax::nn::{Arch, Head, Mode, Parameter, ResNet, ResNetConfig, Stem};
-use parallax::optim::{Adam, AdamOptions, Sgd, SgdOptions};
+use parallax::autograd::{Gradients, Tape};
+use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::optim::{AdamOptions, Optimizer, OptimizerOptions, SgdOptions};
 use parallax::{Device, Result, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
-/// Of logits, absolute.
+/// The largest difference of a logit.
 const LOGITS: f64 = 1e-4;
-/// Of gradients and running statistics, by relative norm.
+/// The largest relative norm of the difference of gradients and of running statistics.
 const RELATIVE_NORM: f64 = 1e-3;
-
-/// One step of an optimiser.
-type Update = Box<dyn FnMut(&Gradients) -> Result<()>>;
 
 /// One golden file.
 struct Golden {
@@ -39,7 +37,7 @@ impl Golden {
         SafeTensors::deserialize(&self.bytes).expect(self.name)
     }
 
-    /// Elements and shape, whatever the precision.
+    /// The elements of any type, and the shape.
     fn numbers(&self, tensor: &str) -> (Vec<f64>, Vec<usize>) {
         let file = self.file();
         let view = file
@@ -73,13 +71,13 @@ impl Golden {
     fn upload(&self, device: &Device, tensor: &str) -> Result<Tensor> {
         let (values, shape) = self.numbers(tensor);
         let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-        upload_f32(device, &values, &shape)
+        Tensor::from_slice(&values, &shape, device)
     }
 
     fn upload_labels(&self, device: &Device) -> Result<Tensor> {
         let (values, shape) = self.numbers("labels");
         let values: Vec<u32> = values.into_iter().map(|v| v as u32).collect();
-        upload_u32(device, &values, &shape)
+        Tensor::from_slice(&values, &shape, device)
     }
 
     /// A number of the metadata, which is JSON.
@@ -119,11 +117,11 @@ fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// An encoder with a ten-way head, holding the file's parameters, and the file's batch.
+/// A network with the parameters of a file, and the batch of the file.
 struct Classifier {
     device: Device,
-    encoder: ResNet,
-    head: Head,
+    /// An encoder and a linear layer with ten classes.
+    network: (ResNet, Linear),
     images: Tensor,
     labels: Tensor,
 }
@@ -135,16 +133,15 @@ impl Classifier {
             stem: Stem::Cifar { padding: 1 },
             width: golden.number("width"),
         };
-        let encoder = ResNet::new(device, &config, 1)?;
-        let head = Head::new(device, encoder.feature_width(), 10, 1)?;
+        let encoder = ResNet::new(&config, 1, device)?;
+        let head = Linear::new("fc", encoder.feature_width(), 10, 1, device)?;
         let classifier = Classifier {
             device: device.clone(),
-            encoder,
-            head,
+            network: (encoder, head),
             images: golden.upload(device, "input")?,
             labels: golden.upload_labels(device)?,
         };
-        let parameters = classifier.parameters();
+        let parameters = classifier.network.parameters();
         let file = golden.file();
         let stored = file
             .names()
@@ -156,59 +153,49 @@ impl Classifier {
             let (values, shape) = golden.numbers(&format!("param.{}", parameter.name));
             assert_eq!(parameter.value.shape(), shape, "{}", parameter.name);
             let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-            device.overwrite(&parameter.value, HostSlice::F32(&values))?;
+            parameter.value.overwrite(&values)?;
         }
         Ok(classifier)
     }
 
-    fn parameters(&self) -> Vec<&Parameter> {
-        let mut parameters = self.encoder.parameters();
-        parameters.extend(self.head.parameters());
-        parameters
+    fn update_buffers(&self, tape: &Tape) -> Result<()> {
+        let mut updates = tape.take_buffer_updates().into_iter();
+        updates.try_for_each(|update| update(&self.device, None))
     }
 
-    fn logits(&self, tape: &Tape, images: &Var, mode: Mode) -> Result<Var> {
-        let features = self.encoder.forward(tape, images, mode)?;
-        self.head.forward(tape, &features)
-    }
-
-    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
-        read_f32(&self.device, x)
-    }
-
-    /// One step's loss and gradients.
+    /// The loss of one step and its gradients.
     fn step(&self) -> Result<(f32, Gradients)> {
         let tape = Tape::new(&self.device);
-        let images = tape.constant(&self.images);
-        let logits = self.logits(&tape, &images, Mode::Training)?;
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &self.labels)?;
-        let gradients = tape.backward(&loss)?;
-        self.encoder.commit_running_statistics(None)?;
-        Ok((read_scalar(&self.device, loss.tensor())?, gradients))
+        let logits = self.network.forward(&tape.constant(&self.images))?;
+        let loss = logits.cross_entropy(&self.labels)?;
+        let value = loss.tensor().clone();
+        let gradients = loss.backward()?;
+        self.update_buffers(&tape)?;
+        Ok((value.to_scalar()?, gradients))
     }
 }
 
-/// Forward, backward, running statistics and evaluation of one batch.
+/// Forward pass, backward pass, running statistics and evaluation of one batch.
 fn first_step(file: &'static str, arch: Arch) -> Result<()> {
     let golden = Golden::open(file);
     for (name, device) in devices::unsliced() {
         let classifier = Classifier::new(&device, &golden, arch)?;
         let tape = Tape::new(&device);
         let images = tape.leaf(&classifier.images);
-        let logits = classifier.logits(&tape, &images, Mode::Training)?;
-        let apart =
-            largest_difference(&classifier.read(logits.tensor())?, &golden.values("logits"));
+        let logits = classifier.network.forward(&images)?;
+        let found = logits.tensor().to_vec::<f32>()?;
+        let apart = largest_difference(&found, &golden.values("logits"));
         assert!(apart < LOGITS, "{name}: logits are {apart:.1e} apart");
 
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &classifier.labels)?;
-        let apart = f64::from(read_scalar(&device, loss.tensor())?) - golden.scalar("loss");
+        let loss = logits.cross_entropy(&classifier.labels)?;
+        let apart = f64::from(loss.tensor().to_scalar::<f32>()?) - golden.scalar("loss");
         assert!(
             apart.abs() < LOGITS,
             "{name}: the loss is {apart:.1e} apart"
         );
 
-        let gradients = tape.backward(&loss)?;
-        let gradient = |of: &Tensor| classifier.read(gradients.of(of).expect("in the graph"));
+        let gradients = loss.backward()?;
+        let gradient = |of: &Tensor| gradients.of(of).expect("in the graph").to_vec::<f32>();
         let mut worst = (0.0, String::new());
         let mut compare = |what: String, found: Vec<f32>| {
             let apart = relative_norm(&found, &golden.values(&what));
@@ -218,24 +205,23 @@ fn first_step(file: &'static str, arch: Arch) -> Result<()> {
             }
         };
         compare("grad_input".to_string(), gradient(&classifier.images)?);
-        for parameter in classifier.parameters() {
+        for parameter in classifier.network.parameters() {
             let what = format!("grad.{}", parameter.name);
             compare(what, gradient(&parameter.value)?);
         }
-        classifier.encoder.commit_running_statistics(None)?;
-        for buffer in classifier.encoder.buffers() {
+        classifier.update_buffers(&tape)?;
+        for buffer in classifier.network.buffers() {
             let what = format!("running.{}", buffer.name);
-            compare(what, classifier.read(&buffer.value)?);
+            compare(what, buffer.value.to_vec()?);
         }
         println!(
             "{name}: farthest by relative norm: {} {:.1e}",
             worst.1, worst.0
         );
 
-        let tape = Tape::inference(&device);
-        let images = tape.constant(&classifier.images);
-        let logits = classifier.logits(&tape, &images, Mode::Evaluation)?;
-        let found = classifier.read(logits.tensor())?;
+        let images = Tape::inference(&device).constant(&classifier.images);
+        let logits = classifier.network.forward(&images)?;
+        let found = logits.tensor().to_vec::<f32>()?;
         let apart = largest_difference(&found, &golden.values("logits_eval"));
         assert!(
             apart < LOGITS,
@@ -245,30 +231,33 @@ fn first_step(file: &'static str, arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// The losses of ten steps against `OPTIMIZER_losses_f64`, each within the larger of 1e-3 of it, 1e-4, and four times
-/// what torch's own f32 is away from it.
+/// Compares the losses of ten steps with `OPTIMIZER_losses_f64`. Each may differ by the largest of
+/// 1e-3 of the loss, 1e-4, and four times the difference of torch's own f32.
 fn ten_losses(
     file: &'static str,
     arch: Arch,
     optimizer: &str,
-    make_step: impl Fn(&Golden, &Classifier) -> Result<Update>,
+    options: fn(&Golden) -> OptimizerOptions,
 ) -> Result<()> {
     let golden = Golden::open(file);
     let exact = golden.values(&format!("{optimizer}_losses_f64"));
     let single = golden.values(&format!("{optimizer}_losses_f32"));
+    let learning_rate = golden.number(&format!("{optimizer}_lr")) as f32;
     assert_eq!((exact.len(), single.len()), (10, 10));
     for (name, device) in devices::unsliced() {
         let classifier = Classifier::new(&device, &golden, arch)?;
-        let mut update = make_step(&golden, &classifier)?;
+        let parameters = classifier.network.parameters();
+        let mut update = Optimizer::new(&parameters, options(&golden))?;
         let mut largest = 0f64;
         for (step, (exact, single)) in exact.iter().zip(&single).enumerate() {
             let (loss, gradients) = classifier.step()?;
-            update(&gradients)?;
+            update.step(learning_rate, &gradients, None)?;
             let apart = (f64::from(loss) - exact).abs();
             let allowed = (1e-3 * exact).max(1e-4).max(4.0 * (single - exact).abs());
             assert!(
                 apart < allowed,
-                "{name}: step {step} of {optimizer}: loss {loss}, torch {exact}; {apart:.1e} apart, {allowed:.1e} allowed"
+                "{name}: step {step} of {optimizer}: loss {loss}, torch {exact}; {apart:.1e} apart, \
+                 {allowed:.1e} allowed"
             );
             largest = largest.max(apart / exact);
         }
@@ -277,46 +266,26 @@ fn ten_losses(
     Ok(())
 }
 
-fn adam(golden: &Golden, classifier: &Classifier) -> Result<Update> {
-    let mut adam = Adam::new(
-        &classifier.device,
-        &classifier.parameters(),
-        adam_options(golden),
-    )?;
-    let learning_rate = golden.number("adam_lr") as f32;
-    Ok(Box::new(move |gradients| {
-        adam.step(learning_rate, gradients, None)
-    }))
-}
-
-fn adam_options(golden: &Golden) -> AdamOptions {
+fn adam(golden: &Golden) -> OptimizerOptions {
     let betas = golden.setting("adam_betas");
-    AdamOptions {
+    OptimizerOptions::Adam(AdamOptions {
         beta1: betas[0].as_f64().expect("a number") as f32,
         beta2: betas[1].as_f64().expect("a number") as f32,
         eps: golden.number("adam_eps") as f32,
         weight_decay: golden.number("adam_weight_decay") as f32,
-    }
+    })
 }
 
-fn sgd(golden: &Golden, classifier: &Classifier) -> Result<Update> {
-    let mut sgd = Sgd::new(
-        &classifier.device,
-        &classifier.parameters(),
-        sgd_options(golden, true),
-    )?;
-    let learning_rate = golden.number("sgd_lr") as f32;
-    Ok(Box::new(move |gradients| {
-        sgd.step(learning_rate, gradients, None)
-    }))
-}
-
-fn sgd_options(golden: &Golden, nesterov: bool) -> SgdOptions {
-    SgdOptions {
+fn sgd(golden: &Golden, nesterov: bool) -> OptimizerOptions {
+    OptimizerOptions::Sgd(SgdOptions {
         momentum: golden.number("sgd_momentum") as f32,
         nesterov,
         weight_decay: golden.number("sgd_weight_decay") as f32,
-    }
+    })
+}
+
+fn nesterov(golden: &Golden) -> OptimizerOptions {
+    sgd(golden, true)
 }
 
 #[test]
@@ -336,7 +305,7 @@ fn resnet18_ten_adam_losses() -> Result<()> {
 
 #[test]
 fn resnet18_ten_sgd_losses() -> Result<()> {
-    ten_losses("resnet18.safetensors", Arch::ResNet18, "sgd", sgd)
+    ten_losses("resnet18.safetensors", Arch::ResNet18, "sgd", nesterov)
 }
 
 #[test]
@@ -346,7 +315,7 @@ fn resnet50_ten_adam_losses() -> Result<()> {
 
 #[test]
 fn resnet50_ten_sgd_losses() -> Result<()> {
-    ten_losses("resnet50.safetensors", Arch::ResNet50, "sgd", sgd)
+    ten_losses("resnet50.safetensors", Arch::ResNet50, "sgd", nesterov)
 }
 
 #[test]
@@ -356,18 +325,19 @@ fn nt_xent_and_its_gradient() -> Result<()> {
         for case in ["case0", "case1"] {
             let embeddings = golden.upload(&device, &format!("{case}.z"))?;
             let temperature = golden.number(&format!("{case}.temperature")) as f32;
-            let tape = Tape::new(&device);
-            let z = autograd::l2_normalize(&tape, &tape.leaf(&embeddings), 1e-12)?;
-            let loss = autograd::nt_xent(&tape, &z, temperature)?;
-            let gradients = tape.backward(&loss)?;
+            let z = Tape::new(&device).leaf(&embeddings).l2_normalize(1e-12)?;
+            let loss = z.nt_xent(temperature)?;
+            let value = loss.tensor().to_scalar::<f32>()?;
+            let gradients = loss.backward()?;
             let exact = golden.scalar(&format!("{case}.loss"));
-            let apart = (f64::from(read_scalar(&device, loss.tensor())?) - exact).abs();
+            let apart = (f64::from(value) - exact).abs();
             assert!(
                 apart < 1e-5 * exact,
                 "{name}, {case}: the loss is {apart:.1e} apart"
             );
-            let gradient = read_f32(&device, gradients.of(&embeddings).expect("in the graph"))?;
-            let apart = relative_norm(&gradient, &golden.values(&format!("{case}.grad")));
+            let gradient = gradients.of(&embeddings).expect("in the graph");
+            let exact = golden.values(&format!("{case}.grad"));
+            let apart = relative_norm(&gradient.to_vec::<f32>()?, &exact);
             assert!(
                 apart < 1e-5,
                 "{name}, {case}: the gradient is {apart:.1e} apart"
@@ -377,32 +347,35 @@ fn nt_xent_and_its_gradient() -> Result<()> {
     Ok(())
 }
 
-/// A gradient that is exactly `values` for a parameter of that shape.
-fn gradients_equal_to(device: &Device, parameter: &Parameter, values: &[f32]) -> Result<Gradients> {
-    let tape = Tape::new(device);
-    let x = tape.leaf(&parameter.value);
-    let dy = upload_f32(device, values, parameter.value.shape())?;
-    tape.backward_from(&x, &dy)
+/// The gradients of a loss whose gradient for `parameter` is exactly `values`.
+fn gradients_equal_to(parameter: &Parameter, values: &[f32]) -> Result<Gradients> {
+    let device = parameter.value.device();
+    let dy = Tensor::from_slice(values, parameter.value.shape(), &device)?;
+    Tape::new(&device).leaf(&parameter.value).backward_from(dy)
 }
 
-/// Runs five updates with the file's gradients and compares the parameters after each with torch's in f64.
+/// Runs five updates with the gradients of the file, and compares the parameters after each update
+/// with those of torch in f64.
 fn optimizer_path(
     optimizer: &str,
-    make_step: impl Fn(&Golden, &Device, &Parameter) -> Result<Update>,
+    learning_rate: &str,
+    options: fn(&Golden) -> OptimizerOptions,
 ) -> Result<()> {
     let golden = Golden::open("optimizers.safetensors");
     let start: Vec<f32> = golden.values("initial").iter().map(|&v| v as f32).collect();
     let gradients = golden.values("gradients");
     let expected = golden.values(&format!("{optimizer}.params_f64"));
+    let learning_rate = golden.number(learning_rate) as f32;
     let length = start.len();
     assert_eq!(gradients.len(), expected.len());
     for (name, device) in devices::unsliced() {
-        let parameter = Parameter::new(&device, "p".to_string(), &start, &[length])?;
-        let mut update = make_step(&golden, &device, &parameter)?;
+        let parameter = Parameter::new("p", &start, &[length], &device)?;
+        let mut update = Optimizer::new(&[&parameter], options(&golden))?;
         for (step, gradient) in gradients.chunks(length).enumerate() {
             let gradient: Vec<f32> = gradient.iter().map(|&v| v as f32).collect();
-            update(&gradients_equal_to(&device, &parameter, &gradient)?)?;
-            let found = read_f32(&device, &parameter.value)?;
+            let gradients = gradients_equal_to(&parameter, &gradient)?;
+            update.step(learning_rate, &gradients, None)?;
+            let found = parameter.value.to_vec::<f32>()?;
             let expected = &expected[step * length..(step + 1) * length];
             for (found, expected) in found.iter().zip(expected) {
                 let apart = (f64::from(*found) - expected).abs();
@@ -418,25 +391,11 @@ fn optimizer_path(
 
 #[test]
 fn adam_follows_torch() -> Result<()> {
-    optimizer_path("adam", |golden, device, parameter| {
-        let mut adam = Adam::new(device, &[parameter], adam_options(golden))?;
-        let learning_rate = golden.number("adam_lr") as f32;
-        Ok(Box::new(move |gradients| {
-            adam.step(learning_rate, gradients, None)
-        }))
-    })
+    optimizer_path("adam", "adam_lr", adam)
 }
 
 #[test]
 fn sgd_follows_torch_with_and_without_nesterov() -> Result<()> {
-    for (optimizer, nesterov) in [("sgd_nesterov", true), ("sgd_momentum", false)] {
-        optimizer_path(optimizer, |golden, device, parameter| {
-            let mut sgd = Sgd::new(device, &[parameter], sgd_options(golden, nesterov))?;
-            let learning_rate = golden.number("sgd_lr") as f32;
-            Ok(Box::new(move |gradients| {
-                sgd.step(learning_rate, gradients, None)
-            }))
-        })?;
-    }
-    Ok(())
+    optimizer_path("sgd_nesterov", "sgd_lr", nesterov)?;
+    optimizer_path("sgd_momentum", "sgd_lr", |golden| sgd(golden, false))
 }

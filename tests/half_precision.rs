@@ -1,26 +1,27 @@
-//! Training with f16 activations: its gradients and losses are those of f32 but for rounding, an overflow is taken back
-//! and nothing is lost, and half the memory is held.
+//! Training with f16 activations: gradients and losses equal those of f32 up to rounding, steps
+//! whose gradient overflows are repeated and none is lost, and activations take half the memory.
 
+// This test uses some of the devices.
+#[allow(dead_code)]
+#[path = "../src/testing/devices.rs"]
 mod devices;
 
-use std::sync::Arc;
-
-use parallax::autograd::{self, Affine, Tape, Var};
+use parallax::autograd::{PassOptions, Tape, Var};
 use parallax::data::{self, DataKind};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::gpu::{AdapterChoice, GpuDevice, GpuOptions};
-use parallax::device::kernels::Activation;
-use parallax::device::philox::Philox;
-use parallax::device::shapes::{Conv2d, Pool2d};
-use parallax::device::{read_f32, upload_f32};
+use parallax::device::gpu::{AdapterChoice, GpuOptions};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
-use parallax::tensor::{DType, Tensor};
+use parallax::objectives::simclr::{self, SimClr, SimClrNetwork, SimClrSettings};
+use parallax::ops::batch_norm::{Activation, Affine};
+use parallax::ops::conv2d::Conv2dOptions;
+use parallax::ops::pool::Pool2dOptions;
+use parallax::philox::Philox;
 use parallax::train::{LossScale, Trainer};
-use parallax::{Device, Result};
+use parallax::{DType, Device, Result, Tensor};
 
-fn trainer(device: &Device, width: f64, batch_size: usize, dtype: DType) -> Trainer<SimClr> {
+type SimClrTrainer = Trainer<SimClrNetwork, SimClr>;
+
+fn trainer(device: &Device, width: f64, batch_size: usize, activations: DType) -> SimClrTrainer {
     let encoder = ResNetConfig {
         arch: Arch::ResNet18,
         stem: Stem::Cifar { padding: 1 },
@@ -29,18 +30,19 @@ fn trainer(device: &Device, width: f64, batch_size: usize, dtype: DType) -> Trai
     let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0);
     let optimization = settings.optimization;
     let dataset = data::load(DataKind::Shapes, None, 0).expect("they are drawn");
-    let objective = SimClr::new(device, settings, dataset.pretraining()).expect("it fits");
-    let trainer = Trainer::new(device, objective, optimization).expect("it fits");
-    trainer.with_activations(dtype).expect("the device has f16")
+    let network = simclr::network(&settings, device).expect("it fits");
+    let objective = SimClr::new(settings, dataset.pretraining(), device).expect("it fits");
+    let trainer = Trainer::new(network, optimization, objective).expect("it fits");
+    let options = PassOptions {
+        activations,
+        ..PassOptions::default()
+    };
+    trainer.with_options(options).expect("the device has f16")
 }
 
-/// The losses of six steps with `ahead` of them under way, how often a step was taken again, and the state after them,
-/// as bits.
-fn six_steps(
-    device: &Device,
-    trainer: &mut Trainer<SimClr>,
-    ahead: usize,
-) -> Result<(Vec<f32>, u32, Vec<u32>)> {
+/// The losses of six steps, `ahead` of which are recorded before the oldest is finished, the number
+/// of repeated steps, and the bits of the state after them.
+fn six_steps(trainer: &mut SimClrTrainer, ahead: usize) -> Result<(Vec<f32>, u32, Vec<u32>)> {
     let (mut losses, mut overflows) = (Vec::new(), 0);
     let mut pending = std::collections::VecDeque::new();
     for step in 0..6 {
@@ -55,7 +57,7 @@ fn six_steps(
     }
     let mut bits = Vec::new();
     for parameter in trainer.state() {
-        let values = read_f32(device, &parameter.value)?;
+        let values = parameter.value.to_vec::<f32>()?;
         bits.extend(values.iter().map(|x| x.to_bits()));
     }
     Ok((losses, overflows, bits))
@@ -66,7 +68,7 @@ fn losses_follow_those_of_f32() {
     for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {
         let [f32, f16] = [DType::F32, DType::F16].map(|dtype| {
             let mut trainer = trainer(&device, 0.125, 8, dtype);
-            six_steps(&device, &mut trainer, 2).expect(name).0
+            six_steps(&mut trainer, 2).expect(name).0
         });
         assert_ne!(f32, f16, "{name}");
         for (step, (a, b)) in f32.iter().zip(&f16).enumerate() {
@@ -78,11 +80,11 @@ fn losses_follow_those_of_f32() {
     }
 }
 
-/// A scale at which gradients overflow is halved until none does. No step is lost: the same bits come out whether
-/// others were under way behind the one that overflowed or none, and the losses are those of a scale that never
-/// overflowed.
+/// A scale at which gradients overflow is halved until none overflows. No step is lost: the result
+/// has the same bits whether other steps were recorded after the one that overflowed or not, and
+/// the losses are those of a scale that never overflows.
 #[test]
-fn an_overflow_is_taken_back_and_nothing_is_lost() {
+fn a_step_that_overflows_is_repeated_and_none_is_lost() {
     for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {
         let run = |scale: f32, ahead: usize| {
             let mut trainer = trainer(&device, 0.0625, 4, DType::F16);
@@ -90,7 +92,7 @@ fn an_overflow_is_taken_back_and_nothing_is_lost() {
                 scale,
                 good_steps: 7,
             });
-            let taken = six_steps(&device, &mut trainer, ahead).expect(name);
+            let taken = six_steps(&mut trainer, ahead).expect(name);
             assert_eq!(trainer.optimizer_steps(), 6, "{name}");
             (taken, trainer.loss_scale().expect("it is f16"))
         };
@@ -124,7 +126,7 @@ fn gradients(device: &Device, dtype: DType) -> Result<Vec<Vec<f32>>> {
     let mut leaf = |shape: &[usize], scale: f32, shift: f32| -> Result<Tensor> {
         let count = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|_| shift + scale * rng.normal()).collect();
-        upload_f32(device, &values, shape)
+        Tensor::from_slice(&values, shape, device)
     };
     let leaves = [
         leaf(&[4, 3, 9, 9], 1.0, 0.0)?,
@@ -145,34 +147,36 @@ fn gradients(device: &Device, dtype: DType) -> Result<Vec<Vec<f32>>> {
             beta,
             eps: 1e-5,
         };
-        autograd::batch_norm_training(&tape, x, affine, activation).map(|(y, _)| y)
+        x.batch_norm(affine, activation).map(|(y, _)| y)
     };
-    let conv = |x: &Var, w, padding| {
-        let conv = Conv2d { stride: 1, padding };
-        autograd::conv2d(&tape, x, w, conv)
-    };
-    let x = autograd::cast(&tape, &x, dtype)?;
+    let conv = |x: &Var, w, padding| x.conv2d(w, Conv2dOptions { stride: 1, padding });
+    let x = x.cast(dtype)?;
     let y = norm(&conv(&x, &w1, 1)?, &gamma1, &beta1, Activation::Identity)?;
-    let pool = Pool2d {
+    let y = y.max_pool2d(Pool2dOptions {
         kernel: 3,
         stride: 2,
         padding: 1,
-    };
-    let y = autograd::max_pool2d(&tape, &y, pool)?;
-    // Far from the kink of the last rectifier, so that both types pass the same elements.
+    })?;
+    // Far from the kink of the last ReLU, so that both types pass the same elements.
     let z = norm(&conv(&y, &w2, 0)?, &gamma2, &beta2, Activation::AddRelu(&y))?;
-    let z = autograd::add(&tape, &z, &y)?;
-    let features = autograd::global_average_pool(&tape, &z)?;
+    let z = z.add(&y)?;
+    let features = z.global_average_pool()?;
     assert_eq!(z.tensor().dtype(), dtype);
     assert_eq!(features.tensor().dtype(), DType::F32);
-    let gradients = tape.backward_from(&features, &dy[0])?;
-    let of = |leaf| read_f32(device, gradients.of(leaf).expect("it depends on it"));
+    let gradients = features.backward_from(dy[0].clone())?;
+    let of = |leaf| {
+        gradients
+            .of(leaf)
+            .expect("it depends on it")
+            .to_vec::<f32>()
+    };
     leaves.iter().map(of).collect()
 }
 
-/// `tests/gradients.rs` holds those of f32 against central differences, whose steps f16 would round away.
+/// The tests of the operations compare the gradients of f32 with central differences, whose steps
+/// f16 would round away.
 #[test]
-fn gradients_are_those_of_f32_but_for_rounding() {
+fn gradients_are_those_of_f32_up_to_rounding() {
     for (name, device) in devices::with_f16(devices::all()) {
         let [f32, f16] = [DType::F32, DType::F16].map(|dtype| gradients(&device, dtype));
         for (leaf, (a, b)) in f32.expect(name).iter().zip(f16.expect(name)).enumerate() {
@@ -189,7 +193,7 @@ fn gradients_are_those_of_f32_but_for_rounding() {
 #[test]
 fn f16_holds_less() {
     let peak = |dtype| {
-        let device: Device = Arc::new(CpuDevice::new());
+        let device = Device::cpu();
         let mut trainer = trainer(&device, 0.25, 32, dtype);
         let before = device.memory().current;
         let pending = trainer.step(0).expect("it runs");
@@ -203,18 +207,16 @@ fn f16_holds_less() {
 #[test]
 fn an_adapter_without_f16_is_named() {
     let adapter = std::env::var("PARALLAX_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".to_string());
-    let device: Device = Arc::new(
-        GpuDevice::open(GpuOptions {
-            adapter: AdapterChoice::Named(adapter),
-            f16: false,
-            ..GpuOptions::default()
-        })
-        .expect("the tests' adapter"),
-    );
-    let error = device.zeros(&[1], DType::F16).expect_err("it has none");
+    let device = Device::open_gpu(GpuOptions {
+        adapter: AdapterChoice::Named(adapter),
+        f16: false,
+        ..GpuOptions::default()
+    });
+    let device = device.expect("the adapter of the tests");
+    let error = Tensor::zeros(&[1], DType::F16, &device).expect_err("it has no f16");
     let text = error.to_string();
     assert!(
-        text.contains("SHADER_F16") && text.contains("--precision f32"),
+        text.contains("SHADER_F16") && text.contains("use f32"),
         "{text}"
     );
 }

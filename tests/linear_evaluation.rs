@@ -1,24 +1,16 @@
 //! Linear evaluation and supervised training: what stays frozen, what moves, and under which protocol.
 
-use std::sync::Arc;
-
 use parallax::augment::PaddedCropAugmentation;
-use parallax::autograd::Tape;
+use parallax::autograd::{Mode, Tape};
 use parallax::data::{self, DataKind, Dataset};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::read_f32;
-use parallax::evaluate::classifier::{Classifier, ClassifierSettings};
 use parallax::evaluate::features::{features, set_running_statistics};
 use parallax::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use parallax::evaluate::partial::Partial;
-use parallax::nn::{Arch, Mode, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
-use parallax::train::{Objective, Trainer};
-use parallax::{Device, Error};
-
-fn cpu() -> Device {
-    Arc::new(CpuDevice::new())
-}
+use parallax::train::Trainer;
+use parallax::{Device, Error, Tensor};
 
 fn shapes() -> Dataset {
     data::load(DataKind::Shapes, None, 0).expect("shapes are drawn")
@@ -30,7 +22,7 @@ fn encoder(device: &Device) -> ResNet {
         stem: Stem::Cifar { padding: 1 },
         width: 0.0625,
     };
-    ResNet::new(device, &config, 5).expect("it fits")
+    ResNet::new(&config, 5, device).expect("it fits")
 }
 
 fn settings(augmentation: Option<PaddedCropAugmentation>) -> LinearSettings {
@@ -48,9 +40,9 @@ fn settings(augmentation: Option<PaddedCropAugmentation>) -> LinearSettings {
     }
 }
 
-fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
+fn bits(parameters: &[&Parameter]) -> Vec<Vec<u32>> {
     let of = |p: &&Parameter| {
-        let values = read_f32(device, &p.value).expect("floats");
+        let values = p.value.to_vec::<f32>().expect("floats");
         values.iter().map(|x| x.to_bits()).collect()
     };
     parameters.iter().map(of).collect()
@@ -58,7 +50,7 @@ fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
 
 #[test]
 fn an_evaluation_that_unfreezes_batch_norm_fails_loudly() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = shapes();
     let encoder = encoder(&device);
     let members: Vec<u32> = (0..100).collect();
@@ -73,10 +65,10 @@ fn an_evaluation_that_unfreezes_batch_norm_fails_loudly() {
             &mut Partial::new(),
         )
     };
-    with_frozen(&device, &encoder, || train(&settings(None))).expect("nothing changes");
+    with_frozen(&encoder, || train(&settings(None))).expect("nothing changes");
     let crops = Some(PaddedCropAugmentation::default());
-    with_frozen(&device, &encoder, || train(&settings(crops))).expect("nothing changes");
-    let touched = with_frozen(&device, &encoder, || {
+    with_frozen(&encoder, || train(&settings(crops))).expect("nothing changes");
+    let touched = with_frozen(&encoder, || {
         set_running_statistics(&device, &encoder, &dataset.train)
     });
     match touched {
@@ -87,7 +79,7 @@ fn an_evaluation_that_unfreezes_batch_norm_fails_loudly() {
 
 #[test]
 fn cached_features_are_those_of_each_step() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = shapes();
     let encoder = encoder(&device);
     set_running_statistics(&device, &encoder, &dataset.train).expect("images fit");
@@ -104,7 +96,7 @@ fn cached_features_are_those_of_each_step() {
             &mut Partial::new(),
         )
         .expect("fits");
-        (bits(&device, &head.parameters()), loss)
+        (bits(&head.parameters()), loss)
     };
     let unmoved = PaddedCropAugmentation {
         padding: 0,
@@ -126,7 +118,7 @@ fn cached_features_are_those_of_each_step() {
 
 #[test]
 fn images_are_resized_to_the_resolution() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = shapes();
     let encoder = encoder(&device);
     let few = dataset.test.subset(&[0, 1, 2]);
@@ -155,7 +147,11 @@ fn images_are_resized_to_the_resolution() {
     assert!(matches!(refused, Err(Error::Usage(_))));
 }
 
-fn classifier(device: &Device, dataset: &Dataset, frozen: bool) -> Trainer<Classifier> {
+fn classifier(
+    device: &Device,
+    dataset: &Dataset,
+    frozen: bool,
+) -> Trainer<(ResNet, Linear), Classifier> {
     let settings = ClassifierSettings {
         micro_batch: None,
         batch_size: 8,
@@ -168,41 +164,36 @@ fn classifier(device: &Device, dataset: &Dataset, frozen: bool) -> Trainer<Class
         frozen_after_first_epoch: frozen,
         seed: 4,
     };
-    let optimization = settings.optimization;
+    let (optimization, seed) = (settings.optimization, settings.seed);
+    let encoder = encoder(device);
+    let head = Linear::new("fc", encoder.feature_width(), 10, seed, device).expect("it fits");
     let members = (0..20).collect();
-    let objective = Classifier::new(
-        device,
-        settings,
-        encoder(device),
-        10,
-        &dataset.train,
-        members,
-    )
-    .expect("the settings fit");
+    let objective = Classifier::new(settings, encoder.shape(), &dataset.train, members, device)
+        .expect("the settings fit");
     assert_eq!(objective.steps_per_epoch(), 2);
-    Trainer::new(device, objective, optimization).expect("memory suffices")
+    Trainer::new((encoder, head), optimization, objective).expect("memory suffices")
 }
 
 /// The paper's code leaves batch norm in evaluation mode after the first epoch's validation.
 #[test]
 fn running_statistics_follow_each_step_or_those_of_the_first_epoch() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = shapes();
     for frozen in [false, true] {
         let mut training = classifier(&device, &dataset, frozen);
-        let mut before = bits(&device, &training.objective.encoder().buffers());
-        let mut parameters = bits(&device, &training.objective.parameters());
+        let mut before = bits(&training.module.buffers());
+        let mut parameters = bits(&training.module.parameters());
         for step in 0..4 {
             let pending = training.step(step).expect("it is recorded");
             training.finish(pending).expect("it is finite");
-            let after = bits(&device, &training.objective.encoder().buffers());
+            let after = bits(&training.module.buffers());
             assert_eq!(
                 before != after,
                 !frozen || step < 2,
                 "step {step}, {frozen}"
             );
             before = after;
-            let moved = bits(&device, &training.objective.parameters());
+            let moved = bits(&training.module.parameters());
             let unmoved = parameters
                 .iter()
                 .zip(&moved)
@@ -216,7 +207,7 @@ fn running_statistics_follow_each_step_or_those_of_the_first_epoch() {
 
 #[test]
 fn a_classifier_learns_its_images_by_heart() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = shapes();
     let mut training = classifier(&device, &dataset, false);
     let mut losses = Vec::new();
@@ -231,7 +222,7 @@ fn a_classifier_learns_its_images_by_heart() {
 
 #[test]
 fn a_head_sees_evaluation_mode_features() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = shapes();
     let encoder = encoder(&device);
     let few = dataset.test.subset(&[0, 1]);
@@ -243,13 +234,11 @@ fn a_head_sees_evaluation_mode_features() {
     // In training mode an image's features would depend on its batch.
     assert_eq!(both[..encoder.feature_width()], alone);
     let tape = Tape::inference(&device);
-    let x =
-        parallax::device::upload_f32(&device, &[0.5; 3 * 32 * 32], &[1, 3, 32, 32]).expect("fits");
+    let x = Tensor::from_slice(&[0.5f32; 3 * 32 * 32], &[1, 3, 32, 32], &device).expect("fits");
     let y = |mode| {
-        let y = encoder
-            .forward(&tape, &tape.constant(&x), mode)
-            .expect("fits");
-        read_f32(&device, y.tensor()).expect("floats")
+        let y = encoder.forward(&tape.in_mode(mode).constant(&x));
+        let y = y.expect("fits");
+        y.tensor().to_vec::<f32>().expect("floats")
     };
     assert_ne!(y(Mode::Training), y(Mode::Evaluation));
 }

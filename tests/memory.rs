@@ -1,27 +1,22 @@
-//! What a training step will take of the memory is told beforehand, within a sixth, and what does not fit is refused.
+//! The memory of a training step is estimated before the step, within a sixth, and a step that does
+//! not fit is refused.
 
-use std::sync::Arc;
-
-use parallax::Device;
+use parallax::autograd::PassOptions;
 use parallax::data::{self, DataKind};
-use parallax::device::cpu::CpuDevice;
-use parallax::nn::{Arch, Head, Projector, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Projector, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::rotnet::{RotNet, RotNetSettings};
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrSettings};
+use parallax::optim::OptimizerOptions;
 use parallax::runs::memory::StepSize;
-use parallax::tensor::DType;
 use parallax::train::{Objective, Trainer};
+use parallax::{DType, Device, Result};
 
 fn simclr(encoder: ResNetConfig, batch_size: usize, micro_batch: Option<usize>) -> SimClrSettings {
     SimClrSettings {
         micro_batch,
         ..SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, batch_size, 1e-6, 0)
     }
-}
-
-fn device() -> Device {
-    Arc::new(CpuDevice::new())
 }
 
 fn encoder(arch: Arch, width: f64) -> ResNetConfig {
@@ -32,15 +27,8 @@ fn encoder(arch: Arch, width: f64) -> ResNetConfig {
     }
 }
 
-/// The peak of two steps of `objective`.
-fn peak<O: Objective>(
-    device: &Device,
-    objective: O,
-    optimization: parallax::optim::Optimization,
-    activations: DType,
-) -> f64 {
-    let trainer = Trainer::new(device, objective, optimization).unwrap();
-    let mut trainer = trainer.with_activations(activations).unwrap();
+/// The peak memory of `device` after two steps of a training on it.
+fn peak<M: Module, O: Objective<M>>(device: &Device, mut trainer: Trainer<M, O>) -> f64 {
     for step in 0..2 {
         let pending = trainer.step(step).unwrap();
         trainer.finish(pending).unwrap();
@@ -52,18 +40,18 @@ fn width_of(encoder: ResNetConfig) -> usize {
     encoder.shape().unwrap().feature_width
 }
 
-fn near(name: &str, told: f64, held: f64) {
-    let ratio = told / held;
+fn near(name: &str, estimated: f64, held: f64) {
+    let ratio = estimated / held;
     eprintln!(
-        "{name}: told {:.0} MiB, held {:.0} MiB",
-        told / 1048576.0,
+        "{name}: estimated {:.0} MiB, held {:.0} MiB",
+        estimated / 1048576.0,
         held / 1048576.0
     );
     assert!((5.0 / 6.0..7.0 / 6.0).contains(&ratio), "{name}: {ratio}");
 }
 
 #[test]
-fn what_is_told_is_what_a_step_takes() {
+fn the_estimate_is_the_memory_of_a_step() {
     let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
     for (arch, width, batch_size, micro_batch, activations) in [
         (Arch::ResNet18, 0.5, 48, None, DType::F32),
@@ -90,15 +78,23 @@ fn what_is_told_is_what_a_step_takes() {
             head_parameters: Projector::parameter_count(width_of(encoder)),
             image_bytes: dataset.pretraining().images.len(),
         };
-        let memory = size.measure(&|| Ok(device())).unwrap();
-        let training = device();
-        let objective = SimClr::new(&training, settings, dataset.pretraining()).unwrap();
-        let held = peak(&training, objective, optimization, activations);
-        let told = size.needed(memory).unwrap();
+        let memory = size.measure(&|| Ok(Device::cpu())).unwrap();
+        let device = Device::cpu();
+        let network = simclr::network(&settings, &device).unwrap();
+        let objective = SimClr::new(settings, dataset.pretraining(), &device).unwrap();
+        let options = PassOptions {
+            activations,
+            ..PassOptions::default()
+        };
+        let trainer = Trainer::new(network, optimization, objective).unwrap();
+        let mut trainer = trainer.with_options(options).unwrap();
+        if let Some(images) = micro_batch {
+            trainer = trainer.with_micro_batch(images);
+        }
         near(
             &format!("SimCLR {arch} {width}, {batch_size} in {micro_batch:?}, {activations}"),
-            told,
-            held,
+            size.needed(memory).unwrap(),
+            peak(&device, trainer),
         );
     }
     let encoder = encoder(Arch::ResNet18, 0.25);
@@ -113,19 +109,21 @@ fn what_is_told_is_what_a_step_takes() {
         recompute: false,
         activations: DType::F32,
         optimizer: optimization.optimizer,
-        head_parameters: Head::parameter_count(width_of(encoder), 4),
+        head_parameters: Linear::parameter_count(width_of(encoder), 4),
         image_bytes: dataset.pretraining().images.len(),
     };
-    let memory = size.measure(&|| Ok(device())).unwrap();
-    let training = device();
-    let objective = RotNet::new(&training, settings, dataset.pretraining()).unwrap();
-    let held = peak(&training, objective, optimization, DType::F32);
+    let memory = size.measure(&|| Ok(Device::cpu())).unwrap();
+    let device = Device::cpu();
+    let network = rotnet::network(&settings, &device).unwrap();
+    let objective = RotNet::new(settings, dataset.pretraining(), &device).unwrap();
+    let trainer = Trainer::new(network, optimization, objective).unwrap();
+    let held = peak(&device, trainer);
     near("RotNet", size.needed(memory).unwrap(), held);
 }
 
 #[test]
 fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
-    let open: &dyn Fn() -> parallax::Result<Device> = &|| Ok(device());
+    let open: &dyn Fn() -> Result<Device> = &|| Ok(Device::cpu());
     let cut = |batch_size, micro_batch| StepSize {
         encoder: encoder(Arch::ResNet18, 0.25),
         side: 32,
@@ -134,7 +132,7 @@ fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
         micro_batch,
         recompute: false,
         activations: DType::F32,
-        optimizer: parallax::optim::OptimizerOptions::adam(0.0),
+        optimizer: OptimizerOptions::adam(0.0),
         head_parameters: 0,
         image_bytes: 0,
     };
@@ -150,9 +148,9 @@ fn a_step_that_does_not_fit_is_refused_with_the_largest_that_does() {
         "{refused}"
     );
     assert!(refused.contains("256 MiB are free"), "{refused}");
-    // The number that follows a flag where it is named last.
-    let named = |said: &str, flag: &str| -> Option<usize> {
-        let words: Vec<&str> = said.split_whitespace().collect();
+    // The number after the last mention of a flag.
+    let named = |message: &str, flag: &str| -> Option<usize> {
+        let words: Vec<&str> = message.split_whitespace().collect();
         let at = words.iter().rposition(|&word| word == flag)?;
         words[at + 1].trim_end_matches(',').parse().ok()
     };

@@ -1,7 +1,7 @@
-//! Metrics against scikit-learn's (tests/golden/generate_metrics.py).
+//! Metrics against those of scikit-learn (tests/golden/generate_metrics.py).
 
-use parallax::device::philox::Philox;
 use parallax::evaluate::metrics::Metrics;
+use parallax::philox::Philox;
 use serde_json::Value;
 
 #[test]
@@ -40,7 +40,8 @@ fn metrics_equal_scikit_learns() {
     }
 }
 
-/// The chance that a positive scores higher than a negative, by looking at every pair; an equal score counts half.
+/// The probability that a positive has a higher score than a negative, over all pairs. Equal scores
+/// count half.
 fn area(positives: &[f32], negatives: &[f32]) -> f64 {
     let pairs = positives
         .iter()
@@ -50,12 +51,12 @@ fn area(positives: &[f32], negatives: &[f32]) -> f64 {
 }
 
 #[test]
-fn areas_count_pairs_where_many_scores_are_equal() {
+fn areas_count_pairs_if_many_scores_are_equal() {
     let classes = 4;
     let labels: Vec<u32> = (0..120).map(|i| i % 4).collect();
     for levels in [1, 2, 5] {
         let mut rng = Philox::new(5, [levels, 0, 0]);
-        // The same numbers in each row, so that their softmax orders and ties as they do.
+        // The same numbers in each row, so that their softmax has the same order and the same ties.
         let logits: Vec<f32> = labels
             .iter()
             .flat_map(|_| {
@@ -91,7 +92,7 @@ fn areas_count_pairs_where_many_scores_are_equal() {
 
 #[test]
 fn areas_of_three_classes_worked_out_by_hand() {
-    // Softmax of the logarithms of rows that add up to 10.
+    // The softmax of the logarithms of rows whose sum is 10.
     let rows = [
         [5.0, 3.0, 2.0],
         [2.0, 2.0, 6.0],
@@ -100,8 +101,12 @@ fn areas_of_three_classes_worked_out_by_hand() {
     ];
     let logits: Vec<f32> = rows.concat().into_iter().map(f32::ln).collect();
     let found = Metrics::from_logits(&logits, &[0, 0, 1, 2], 3).expect("all classes are there");
-    // 0 and 1: score 0 orders 1 of 2 pairs, score 1 both. 0 and 2: score 0 both, score 2 one, and a tie. 1 and 2: all.
+    // Classes 0 and 1: score 0 orders 1 of 2 pairs, score 1 both.
+    // Classes 0 and 2: score 0 orders both pairs, score 2 one, and the other is a tie.
+    // Classes 1 and 2: both scores order all pairs.
     assert!((found.auc_ovo - (0.75 + 0.875 + 1.0) / 3.0).abs() < 1e-12);
-    // 0: 5 beats two, 2 beats one of two. 1: 4 beats all three. 2: 6 beats two of three and ties with one.
+    // Class 0: 5 is above two scores, 2 is above one of two.
+    // Class 1: 4 is above all three.
+    // Class 2: 6 is above two of three and equal to one.
     assert!((found.auc_ovr - (0.75 + 1.0 + 2.5 / 3.0) / 3.0).abs() < 1e-12);
 }

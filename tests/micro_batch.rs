@@ -1,34 +1,46 @@
-//! A batch in chunks: the gradients of the whole batch where an image passes the network on its own, the same views in
-//! both passes, running statistics once a step, and the memory of a chunk.
+//! A batch in chunks: the gradients are those of the whole batch if the network treats each image
+//! on its own, both passes use the same views, running statistics are updated once per step, and
+//! the memory is that of a chunk.
 //!
-//! That such a run resumes to the bit is told in `resume.rs`, what its memory is estimated as in `memory.rs`.
-
-use std::sync::Arc;
+//! `resume.rs` tests that such a run resumes to the same bits, and `memory.rs` the estimate of its
+//! memory.
 
 use parallax::augment::PaddedCropAugmentation;
-use parallax::autograd::{self, Gradients, Tape};
+use parallax::autograd::{Mode, PassOptions, Tape, Var};
 use parallax::data::{self, DataKind, Dataset, EpochSampler};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::kernels::HostSlice;
-use parallax::device::{read_f32, upload_f32};
-use parallax::evaluate::classifier::{Classifier, ClassifierSettings};
-use parallax::nn::{Arch, Mode, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::rotnet::{RotNet, RotNetSettings};
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::classifier::{Classifier, ClassifierSettings};
+use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrNetwork, SimClrSettings};
+use parallax::ops::{Concat, Slice};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
-use parallax::train::{Objective, Tapes, Trainer, micro_batch, whole_batch};
-use parallax::{Device, Error, Tensor};
+use parallax::train::{
+    Objective, PartialObjective, StepGradients, Trainer, micro_batch, whole_batch,
+};
+use parallax::{Device, Error, Result, Tensor};
 use proptest::prelude::*;
 
-mod devices;
-// The float64 loops of every kernel, of which three are needed here.
+// This test uses some of the devices.
 #[allow(dead_code)]
-mod reference;
+#[path = "../src/testing/devices.rs"]
+mod devices;
 
 const BATCH: usize = 8;
-/// What the order of f32 sums may change of a gradient, relative to its norm.
+/// The largest change of a gradient, relative to its norm, that the order of f32 sums explains.
 const ROUNDING: f64 = 1e-5;
+const EVALUATION: PassOptions = PassOptions {
+    mode: Mode::Evaluation,
+    ..TRAINING
+};
+const TRAINING: PassOptions = PassOptions {
+    mode: Mode::Training,
+    activations: parallax::DType::F32,
+    recompute: false,
+    loss_scale: 1.0,
+    momentum: 0.1,
+    check: false,
+};
 
 fn shapes() -> Dataset {
     data::load(DataKind::Shapes, None, 0).expect("shapes are drawn")
@@ -49,48 +61,52 @@ fn settings(protocol: Protocol, micro_batch: Option<usize>) -> SimClrSettings {
     }
 }
 
-fn simclr(device: &Device, settings: SimClrSettings) -> Trainer<SimClr> {
-    let optimization = settings.optimization;
-    let objective =
-        SimClr::new(device, settings, shapes().pretraining()).expect("the settings fit");
-    Trainer::new(device, objective, optimization).expect("memory suffices")
+fn objective(device: &Device, settings: SimClrSettings) -> SimClr {
+    SimClr::new(settings, shapes().pretraining(), device).expect("the settings fit")
 }
 
-fn take_step<O: Objective>(trainer: &mut Trainer<O>, step: u64) -> f32 {
+fn trainer(device: &Device, settings: SimClrSettings) -> Trainer<SimClrNetwork, SimClr> {
+    let (optimization, micro_batch) = (settings.optimization, settings.micro_batch);
+    let network = simclr::network(&settings, device).expect("memory suffices");
+    let objective = objective(device, settings);
+    let trainer = Trainer::new(network, optimization, objective).expect("memory suffices");
+    match micro_batch {
+        Some(images) => trainer.with_micro_batch(images),
+        None => trainer,
+    }
+}
+
+fn take_step<M: Module, O: Objective<M>>(trainer: &mut Trainer<M, O>, step: u64) -> f32 {
     let pending = trainer.step(step).expect("it is recorded");
     trainer.finish(pending).expect("it is finite")
 }
 
-fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
-    parameters
-        .iter()
-        .map(|p| bits_of(device, &p.value))
-        .collect()
+fn bits(parameters: &[&Parameter]) -> Vec<Vec<u32>> {
+    parameters.iter().map(|p| bits_of(&p.value)).collect()
 }
 
-fn bits_of(device: &Device, x: &Tensor) -> Vec<u32> {
-    let values = read_f32(device, x).expect("it is a float tensor");
-    values.iter().map(|x| x.to_bits()).collect()
+fn bits_of(x: &Tensor) -> Vec<u32> {
+    floats(x).iter().map(|x| x.to_bits()).collect()
+}
+
+fn floats(x: &Tensor) -> Vec<f32> {
+    x.to_vec().expect("it is a float tensor")
 }
 
 /// The loss, and the gradient of each parameter with its name.
 type Found = (f64, Vec<(String, Vec<f32>)>);
 
-fn read(
-    device: &Device,
-    parameters: &[&Parameter],
-    (loss, gradients): (Tensor, Gradients),
-) -> Found {
-    let values = parameters
-        .iter()
-        .map(|p| {
-            let gradient = gradients.of(&p.value).expect("every parameter has one");
-            let values = read_f32(device, gradient).expect("floats");
-            (p.name.clone(), values)
-        })
-        .collect();
-    let loss = read_f32(device, &loss).expect("one number")[0];
-    (f64::from(loss), values)
+fn read(module: &impl Module, step: Result<StepGradients>) -> Found {
+    let step = step.expect("it is computed");
+    let named = |p: &&Parameter| {
+        let gradient = step.gradients.of(&p.value);
+        (
+            p.name.clone(),
+            floats(gradient.expect("every parameter has one")),
+        )
+    };
+    let values = module.parameters().iter().map(named).collect();
+    (f64::from(floats(&step.loss)[0]), values)
 }
 
 /// The largest distance of a gradient from that of the whole batch, relative to its norm.
@@ -126,27 +142,38 @@ fn near(what: &str, whole: &Found, parts: &Found) {
 fn gradients_are_those_of_the_whole_batch_in_evaluation_mode() {
     for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {
         for protocol in [Protocol::Sound, Protocol::Paper] {
-            let mut trainer = simclr(&device, settings(protocol, None));
-            // Running statistics of a network that is under way.
+            let mut trainer = trainer(&device, settings(protocol, None));
+            // The running statistics of a network in training.
             for step in 0..3 {
                 take_step(&mut trainer, step);
             }
-            let tapes = Tapes::new(&device);
-            let objective = &mut trainer.objective;
-            objective.mode = Mode::Evaluation;
-            let found = objective.gradients(&tapes, 7).expect("it is computed");
-            let whole = read(&device, &objective.parameters(), found);
+            let network = &trainer.module;
+            let objective = &mut objective(&device, settings(protocol, None));
+            let pass = (&device, EVALUATION);
+            let whole = read(network, whole_batch(objective, network, pass, 7));
             for images in [1, 2, 3, 5, 7, BATCH] {
-                let found = objective.cached_gradients(&tapes, 7, images);
-                let found = found.expect("it is computed");
-                let parts = read(&device, &objective.parameters(), found);
+                let found = micro_batch::in_chunks(objective, network, pass, 7, images);
+                let parts = read(network, found);
                 near(&format!("{name}, {protocol}, {images}"), &whole, &parts);
             }
-            // The guard against a test that compares nothing.
-            let found = objective.gradients(&tapes, 8).expect("it is computed");
-            let other = read(&device, &objective.parameters(), found);
+            // Shows that the comparison distinguishes steps.
+            let other = read(network, whole_batch(objective, network, pass, 8));
             assert!(distance(&whole, &other).0 > 0.1);
         }
+    }
+}
+
+/// Compares the gradients of `step` in chunks of these sizes with those of the whole batch.
+fn chunks_are_the_whole<M: Module>(
+    what: &str,
+    (module, mut objective): (M, impl PartialObjective<M>),
+    pass: (&Device, PassOptions),
+    step: u64,
+) {
+    let whole = read(&module, whole_batch(&mut objective, &module, pass, step));
+    for images in [1, 3, 4] {
+        let found = micro_batch::in_chunks(&mut objective, &module, pass, step, images);
+        near(&format!("{what}, {images}"), &whole, &read(&module, found));
     }
 }
 
@@ -154,61 +181,153 @@ fn gradients_are_those_of_the_whole_batch_in_evaluation_mode() {
 fn gradients_of_means_are_those_of_the_whole_batch_in_evaluation_mode() {
     let device = devices::cpu();
     let dataset = shapes();
-    let tapes = Tapes::new(&device);
 
-    let rotnet = |images| {
-        let settings = RotNetSettings {
-            micro_batch: images,
-            ..RotNetSettings::of_protocol(Protocol::Sound, encoder(), BATCH, 5e-4, 3)
-        };
-        let mut objective =
-            RotNet::new(&device, settings, dataset.pretraining()).expect("the settings fit");
-        objective.mode = Mode::Evaluation;
-        let found = objective.gradients(&tapes, 2).expect("it is computed");
-        read(&device, &objective.parameters(), found)
+    let settings = RotNetSettings::of_protocol(Protocol::Sound, encoder(), BATCH, 5e-4, 3);
+    let network = rotnet::network(&settings, &device).expect("memory suffices");
+    let objective = RotNet::new(settings, dataset.pretraining(), &device);
+    let objective = objective.expect("the settings fit");
+    chunks_are_the_whole("RotNet", (network, objective), (&device, EVALUATION), 2);
+
+    let settings = ClassifierSettings {
+        batch_size: BATCH,
+        micro_batch: None,
+        optimization: Optimization {
+            optimizer: OptimizerOptions::nesterov(0.0),
+            learning_rate: 0.01,
+            schedule: Schedule::Constant,
+        },
+        augmentation: PaddedCropAugmentation::default(),
+        frozen_after_first_epoch: true,
+        seed: 4,
     };
-    let whole = rotnet(None);
-    for images in [1, 3, 4] {
-        near(&format!("RotNet, {images}"), &whole, &rotnet(Some(images)));
+    let encoder = ResNet::new(&encoder(), 1, &device).expect("memory suffices");
+    let head = Linear::new("fc", encoder.feature_width(), 10, 1, &device);
+    let members = (0..2 * BATCH as u32).collect();
+    let objective = Classifier::new(settings, encoder.shape(), &dataset.train, members, &device);
+    let objective = objective.expect("the settings fit");
+    let network = (encoder, head.expect("memory suffices"));
+    // The second epoch, in which the objective freezes batch norm.
+    chunks_are_the_whole("classifier", (network, objective), (&device, TRAINING), 3);
+}
+
+/// The contrastive loss of a linear network over fixed rows.
+struct Contrast {
+    /// First views above second views, each `[images, inputs]`.
+    x: Vec<f32>,
+    images: usize,
+    temperature: f32,
+}
+
+impl Objective<Linear> for Contrast {
+    fn loss(&mut self, module: &Linear, tape: &Tape, step: u64) -> Result<Var> {
+        let samples = self.samples(step);
+        self.score(&self.rows(module, tape, &samples, step)?, &samples)
+    }
+}
+
+impl PartialObjective<Linear> for Contrast {
+    const IS_MEAN: bool = false;
+
+    fn samples(&mut self, _: u64) -> Vec<u32> {
+        (0..self.images as u32).collect()
     }
 
-    let classifier = |images| {
-        let settings = ClassifierSettings {
-            batch_size: BATCH,
-            micro_batch: images,
-            optimization: Optimization {
-                optimizer: OptimizerOptions::nesterov(0.0),
-                learning_rate: 0.01,
-                schedule: Schedule::Constant,
-            },
-            augmentation: PaddedCropAugmentation::default(),
-            frozen_after_first_epoch: true,
-            seed: 4,
+    fn rows(&self, module: &Linear, tape: &Tape, samples: &[u32], _: u64) -> Result<Var> {
+        let inputs = self.x.len() / (2 * self.images);
+        let mut rows = Vec::new();
+        for view in [0, self.images] {
+            for &sample in samples {
+                let row = view + sample as usize;
+                rows.extend_from_slice(&self.x[row * inputs..][..inputs]);
+            }
+        }
+        let x = Tensor::from_slice(&rows, &[2 * samples.len(), inputs], tape.device())?;
+        module.forward(&tape.constant(&x))
+    }
+
+    fn score(&self, rows: &Var, _: &[u32]) -> Result<Var> {
+        rows.l2_normalize(1e-12)?.nt_xent(self.temperature)
+    }
+}
+
+/// The loss of [`Contrast`] in float64, and what follows from it.
+mod float64 {
+    fn dot(a: &[f64], b: &[f64]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| a * b).sum()
+    }
+
+    /// `z [n, outputs] = x [n, inputs] w [outputs, inputs]^T + bias`
+    pub fn linear(inputs: usize, x: &[f64], w: &[f64], bias: &[f64]) -> Vec<f64> {
+        let rows = x.chunks(inputs);
+        let row = |x| w.chunks(inputs).zip(bias).map(move |(w, b)| dot(x, w) + b);
+        rows.flat_map(row).collect()
+    }
+
+    /// The rows of `z` scaled to length 1, and their norms.
+    pub fn l2_normalize(width: usize, z: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>) {
+        let norms = z.chunks(width).map(|row| dot(row, row).sqrt().max(eps));
+        let norms: Vec<f64> = norms.collect();
+        let of = |(z, norm): (usize, &f64)| (z, *norm);
+        let y = norms.iter().enumerate().map(of).flat_map(|(row, norm)| {
+            let z = &z[row * width..][..width];
+            z.iter().map(move |z| z / norm)
+        });
+        (y.collect(), norms)
+    }
+
+    /// `dz = (dy - y (y . dy)) / norm`, or `dy / norm` if the row is shorter than `eps`.
+    pub fn l2_normalize_backward(
+        width: usize,
+        dy: &[f64],
+        y: &[f64],
+        norms: &[f64],
+        eps: f64,
+    ) -> Vec<f64> {
+        let rows = dy.chunks(width).zip(y.chunks(width)).zip(norms);
+        let row = |((dy, y), &norm): ((&[f64], &[f64]), &f64)| -> Vec<f64> {
+            let along = if norm <= eps { 0.0 } else { dot(y, dy) };
+            let elements = dy.iter().zip(y);
+            elements.map(|(dy, y)| (dy - y * along) / norm).collect()
         };
-        let network = ResNet::new(&device, &encoder(), 1).expect("it can be");
-        let members = (0..2 * BATCH as u32).collect();
-        let mut objective =
-            Classifier::new(&device, settings, network, 10, &dataset.train, members)
-                .expect("the settings fit");
-        // The second epoch's, in which batch norm is frozen.
-        let found = objective.gradients(&tapes, 3).expect("it is computed");
-        read(&device, &objective.parameters(), found)
-    };
-    let whole = classifier(None);
-    for images in [1, 3, 4] {
-        near(
-            &format!("classifier, {images}"),
-            &whole,
-            &classifier(Some(images)),
-        );
+        rows.flat_map(row).collect()
+    }
+
+    /// The loss, and `dy` for the gradient 1 of the loss. With `s_ij = y_i . y_j / temperature` and
+    /// `p_ij = exp(s_ij) / sum_{k != i} exp(s_ik)`, the loss is the mean of `-log p_i,pos(i)`, and
+    /// `dy_i = 1 / (2N temperature) (sum_{j != i} (p_ij + p_ji) y_j - 2 y_pos(i))`.
+    pub fn nt_xent(width: usize, y: &[f64], temperature: f64) -> (f64, Vec<f64>) {
+        let y: Vec<&[f64]> = y.chunks(width).collect();
+        let rows = y.len();
+        let s = |i: usize, j: usize| dot(y[i], y[j]) / temperature;
+        let others = |i: usize| (0..rows).filter(move |&j| j != i);
+        let log_sum_exp = |i: usize| {
+            let max = others(i).map(|j| s(i, j)).fold(f64::NEG_INFINITY, f64::max);
+            max + others(i).map(|j| (s(i, j) - max).exp()).sum::<f64>().ln()
+        };
+        let lse: Vec<f64> = (0..rows).map(log_sum_exp).collect();
+        let positive = |i: usize| (i + rows / 2) % rows;
+        let loss = (0..rows).map(|i| lse[i] - s(i, positive(i))).sum::<f64>() / rows as f64;
+        let p = |i: usize, j: usize| (s(i, j) - lse[i]).exp();
+        let mut dy = Vec::new();
+        for i in 0..rows {
+            let mut sums: Vec<f64> = y[positive(i)].iter().map(|y| -2.0 * y).collect();
+            for j in others(i) {
+                let weight = p(i, j) + p(j, i);
+                for (sum, y) in sums.iter_mut().zip(y[j]) {
+                    *sum += weight * y;
+                }
+            }
+            dy.extend(sums.iter().map(|sum| sum / (rows as f64 * temperature)));
+        }
+        (loss, dy)
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A linear network, whose loss and gradients float64 loops tell: rows, chunks, widths and temperatures of any
-    /// kind.
+    /// A linear network, whose loss and gradients are computed by loops in float64: any rows,
+    /// chunks, widths and temperatures.
     #[test]
     fn a_linear_network_has_the_gradients_of_float64(
         images in 1usize..12,
@@ -226,98 +345,88 @@ proptest! {
         };
         let x: Vec<f32> = (0..2 * images * inputs).map(|i| number(i, 17)).collect();
         let w: Vec<f32> = (0..width * inputs).map(|i| number(i, 9001)).collect();
-        let bias = vec![0.1; width];
-        let [w_there, bias_there] = [(&w, vec![width, inputs]), (&bias, vec![width])]
-            .map(|(values, shape)| upload_f32(&device, values, &shape).expect("it fits"));
-        let network = ResNet::new(&device, &encoder(), 0).expect("it can be");
-        let (loss, gradients) = micro_batch::cached(
-            &Tapes::new(&device),
-            &network,
-            images,
-            micro_batch,
-            |tape, chunk| {
-                let rows = [0, images].map(|view| &x[(view + chunk.start) * inputs..(view + chunk.end) * inputs]);
-                let x = upload_f32(&device, &rows.concat(), &[2 * chunk.len(), inputs])?;
-                autograd::linear(tape, &tape.constant(&x), &tape.leaf(&w_there), &tape.leaf(&bias_there))
-            },
-            |tape, z| {
-                let z = autograd::l2_normalize(tape, z, 1e-12)?;
-                autograd::nt_xent(tape, &z, temperature)
-            },
-        ).expect("it is computed");
+        let bias = vec![0.1f32; width];
+        let network = Linear::new("fc", inputs, width, 0, &device).expect("memory suffices");
+        for (parameter, values) in network.parameters().into_iter().zip([&w, &bias]) {
+            parameter.value.overwrite(values).expect("they fit");
+        }
+        let mut objective = Contrast { x: x.clone(), images, temperature };
+        let pass = (&device, TRAINING);
+        let found = micro_batch::in_chunks(&mut objective, &network, pass, 0, micro_batch);
+        let (loss, gradients) = read(&network, found);
+        let dw = &gradients[0].1;
 
         let [x, w, bias] = [&x, &w, &bias].map(|values| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
-        let z = reference::gemm::linear([2 * images, inputs, width], &x, &w, &bias).value;
-        let (y, norm) = reference::l2_normalize::l2_normalize(width, &z, 1e-12);
+        let z = float64::linear(inputs, &x, &w, &bias);
+        let (y, norm) = float64::l2_normalize(width, &z, 1e-12);
         let t = f64::from(temperature);
-        let (expected, lse) = reference::nt_xent::nt_xent(width, &y.value, t);
-        let dy = reference::nt_xent::nt_xent_backward(width, 1.0, &y.value, t, &lse.value).value;
-        let dz = reference::l2_normalize::l2_normalize_backward(width, &dy, &y.value, &norm.value, 1e-12).value;
-        let loss = f64::from(read_f32(&device, &loss).expect("one number")[0]);
-        prop_assert!((loss - expected.value[0]).abs() < 1e-5 * (1.0 + 2.0 / t), "{loss}, not {}", expected.value[0]);
-        let dw = read_f32(&device, gradients.of(&w_there).expect("it has one")).expect("floats");
+        let (expected, dy) = float64::nt_xent(width, &y, t);
+        let dz = float64::l2_normalize_backward(width, &dy, &y, &norm, 1e-12);
+        prop_assert!((loss - expected).abs() < 1e-5 * (1.0 + 2.0 / t), "{loss}, not {expected}");
         for (at, &found) in dw.iter().enumerate() {
             let (o, i) = (at / inputs, at % inputs);
             let rows = 0..2 * images;
             let exact: f64 = rows.clone().map(|n| dz[n * width + o] * x[n * inputs + i]).sum();
-            // A row's dz is at most 4 / (2N temperature |z|); roundings are in proportion to that.
+            // The dz of a row is at most 4 / (2N temperature |z|). Roundings are in proportion to
+            // that.
             let most: f64 = rows
-                .map(|n| 4.0 / (2.0 * images as f64 * t * norm.value[n]) * x[n * inputs + i].abs())
+                .map(|n| 4.0 / (2.0 * images as f64 * t * norm[n]) * x[n * inputs + i].abs())
                 .sum();
-            prop_assert!((f64::from(found) - exact).abs() <= 1e-5 * (1.0 + 1.0 / t) * most, "dw[{o}, {i}]: {found}, not {exact}");
+            prop_assert!(
+                (f64::from(found) - exact).abs() <= 1e-5 * (1.0 + 1.0 / t) * most,
+                "dw[{o}, {i}]: {found}, not {exact}"
+            );
         }
     }
 }
 
-/// One chunk is the whole batch, in training mode too: the second pass has the views of the first, to the bit, else the
-/// gradients would not be those of one pass.
+/// One chunk is the whole batch, in training mode too. The second pass has the views of the first
+/// pass, to the bit. Otherwise the gradients would not be those of one pass.
 #[test]
 fn one_chunk_is_a_step_without_chunks_to_the_bit() {
     for (name, device) in [("cpu", devices::cpu()), ("gpu", devices::gpu(false))] {
         for protocol in [Protocol::Sound, Protocol::Paper] {
-            let mut trainer = simclr(&device, settings(protocol, None));
+            let mut trainer = trainer(&device, settings(protocol, None));
             take_step(&mut trainer, 0);
-            let tapes = Tapes::new(&device);
-            let objective = &mut trainer.objective;
-            let whole = whole_batch(objective, &tapes, 1).expect("it is computed");
-            objective.encoder.discard_running_statistics();
-            let parts = objective.cached_gradients(&tapes, 1, BATCH);
-            let parts = parts.expect("it is computed");
-            let parameters = objective.parameters();
-            let (whole, parts) = (
-                read(&device, &parameters, whole),
-                read(&device, &parameters, parts),
-            );
-            assert!(whole == parts, "{name}, {protocol}");
+            let network = &trainer.module;
+            let objective = &mut objective(&device, settings(protocol, None));
+            let pass = (&device, TRAINING);
+            let whole = read(network, whole_batch(objective, network, pass, 1));
+            let parts = micro_batch::in_chunks(objective, network, pass, 1, BATCH);
+            assert!(whole == read(network, parts), "{name}, {protocol}");
         }
     }
-    // The flag itself, over some steps.
+    // The option of the trainer, over some steps.
     let device = devices::cpu();
-    let mut without = simclr(&device, settings(Protocol::Sound, None));
-    let mut with = simclr(&device, settings(Protocol::Sound, Some(BATCH)));
+    let mut without = trainer(&device, settings(Protocol::Sound, None));
+    let mut with = trainer(&device, settings(Protocol::Sound, Some(BATCH)));
     for step in 0..4 {
         let losses = [&mut without, &mut with].map(|trainer| take_step(trainer, step).to_bits());
         assert_eq!(losses[0], losses[1], "step {step}");
     }
-    assert!(bits(&device, &without.state()) == bits(&device, &with.state()));
+    assert!(bits(&without.state()) == bits(&with.state()));
+}
+
+/// The samples of a step.
+fn samples(step: u64) -> Vec<u32> {
+    let sampler = EpochSampler::new(shapes().pretraining().len(), BATCH, 5);
+    sampler.expect("they suffice").batch(step)
 }
 
 #[test]
 fn a_chunk_has_the_views_of_the_whole_batch() {
     let device = devices::cpu();
     for protocol in [Protocol::Sound, Protocol::Paper] {
-        let mut trainer = simclr(&device, settings(protocol, None));
-        let objective = &mut trainer.objective;
+        let mut objective = objective(&device, settings(protocol, None));
         let whole = objective.views(3).expect("views are drawn");
-        let samples = EpochSampler::new(shapes().pretraining().len(), BATCH, 5)
-            .expect("they suffice")
-            .batch(3);
+        let samples = samples(3);
         for chunk in micro_batch::chunks(BATCH, 3) {
             let views = objective.views_of(&samples[chunk.clone()], 3);
-            for (whole, part) in whole.iter().zip(views.expect("views are drawn")) {
-                let rows = device.slice(whole, chunk.start, chunk.len());
+            for (x, part) in whole.iter().zip(views.expect("views are drawn")) {
+                let (start, count) = (chunk.start, chunk.len());
+                let rows = device.run(Slice { x, start, count });
                 assert!(
-                    bits_of(&device, &rows.expect("they are there")) == bits_of(&device, &part),
+                    bits_of(&rows.expect("they are there")) == bits_of(&part),
                     "{protocol}, {chunk:?}"
                 );
             }
@@ -325,41 +434,45 @@ fn a_chunk_has_the_views_of_the_whole_batch() {
     }
 }
 
-/// Each chunk's statistics once, in the order of the chunks.
+/// The statistics of each chunk are applied once, in the order of the chunks.
 #[test]
-fn running_statistics_are_committed_once_a_step() {
+fn running_statistics_are_updated_once_per_step() {
     let device = devices::cpu();
     for protocol in [Protocol::Sound, Protocol::Paper] {
-        let mut trainer = simclr(&device, settings(protocol, Some(3)));
-        take_step(&mut trainer, 0);
-        let committed = bits(&device, &trainer.objective.encoder.buffers());
-        // Nothing is left for the next step.
-        let commit = |encoder: &ResNet| encoder.commit_running_statistics(None);
-        commit(&trainer.objective.encoder).expect("nothing is committed");
-        assert!(committed == bits(&device, &trainer.objective.encoder.buffers()));
+        let mut chunked = trainer(&device, settings(protocol, Some(3)));
+        take_step(&mut chunked, 0);
+        let updated = bits(&chunked.module.buffers());
 
-        let untrained = simclr(&device, settings(protocol, None)).objective;
-        let samples = EpochSampler::new(shapes().pretraining().len(), BATCH, 5)
-            .expect("they suffice")
-            .batch(0);
-        let tape = Tape::inference(&device);
+        let (encoder, projector) = simclr::network(&settings(protocol, None), &device).unwrap();
+        let mut objective = objective(&device, settings(protocol, None));
+        let samples = samples(0);
+        let tape = Tape::forward_only(&device, TRAINING);
+        let mut passes = 0;
         for chunk in [0..3, 3..6, 6..8] {
-            let [first, second] = untrained.views_of(&samples[chunk], 0).expect("drawn");
-            let passes = match protocol {
-                Protocol::Sound => vec![device.concat(&first, &second).expect("alike")],
+            let [first, second] = objective.views_of(&samples[chunk], 0).expect("drawn");
+            let images = match protocol {
+                Protocol::Sound => {
+                    let (a, b) = (&first, &second);
+                    vec![device.run(Concat { a, b }).expect("alike")]
+                }
                 Protocol::Paper => vec![first, second],
             };
-            for x in passes {
-                let x = tape.constant(&x);
-                let encoder = &untrained.encoder;
-                encoder.forward(&tape, &x, Mode::Training).expect("it fits");
+            for images in images {
+                encoder.forward(&tape.constant(&images)).expect("it fits");
+                passes += 1;
             }
         }
-        commit(&untrained.encoder).expect("they fit");
-        assert!(
-            committed == bits(&device, &untrained.encoder.buffers()),
-            "{protocol}"
-        );
+        let updates = tape.take_buffer_updates();
+        // One per batch norm and pass; GradCache drops those of its first pass.
+        assert_eq!(updates.len(), 20 * passes);
+        let network = (encoder, projector);
+        let pass = (&device, TRAINING);
+        let step = micro_batch::in_chunks(&mut objective, &network, pass, 0, 3);
+        assert_eq!(step.expect("it fits").updates.len(), 20 * passes);
+        for update in updates {
+            update(&device, None).expect("it fits");
+        }
+        assert!(updated == bits(&network.buffers()), "{protocol}");
     }
 }
 
@@ -367,11 +480,11 @@ fn running_statistics_are_committed_once_a_step() {
 fn a_step_in_chunks_repeats_to_the_bit_and_is_not_that_of_one_pass() {
     let device = devices::cpu();
     let run = |images| {
-        let mut trainer = simclr(&device, settings(Protocol::Sound, images));
+        let mut trainer = trainer(&device, settings(Protocol::Sound, images));
         let losses: Vec<u32> = (0..3)
             .map(|step| take_step(&mut trainer, step).to_bits())
             .collect();
-        (losses, bits(&device, &trainer.state()))
+        (losses, bits(&trainer.state()))
     };
     let parts = run(Some(3));
     assert!(parts == run(Some(3)));
@@ -383,16 +496,17 @@ fn a_step_in_chunks_repeats_to_the_bit_and_is_not_that_of_one_pass() {
 fn the_peak_of_memory_is_that_of_a_chunk() {
     let dataset = shapes();
     let peak = |images| {
-        let device: Device = Arc::new(CpuDevice::new());
-        let settings = SimClrSettings {
-            micro_batch: images,
-            ..SimClrSettings::of_protocol(Protocol::Sound, encoder(), 32, 64, 1e-6, 5)
-        };
+        let device = Device::cpu();
+        let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder(), 32, 64, 1e-6, 5);
         let optimization = settings.optimization;
-        let objective =
-            SimClr::new(&device, settings, dataset.pretraining()).expect("the settings fit");
+        let network = simclr::network(&settings, &device).expect("memory suffices");
+        let objective = SimClr::new(settings, dataset.pretraining(), &device);
         let before = device.memory().peak;
-        let mut trainer = Trainer::new(&device, objective, optimization).expect("it fits");
+        let trainer = Trainer::new(network, optimization, objective.expect("the settings fit"));
+        let mut trainer = trainer.expect("memory suffices");
+        if let Some(images) = images {
+            trainer = trainer.with_micro_batch(images);
+        }
         for step in 0..3 {
             take_step(&mut trainer, step);
         }
@@ -406,49 +520,43 @@ fn the_peak_of_memory_is_that_of_a_chunk() {
 #[test]
 fn a_step_that_is_not_finite_is_replayed_in_its_chunks() {
     let device = devices::cpu();
-    let message = |trainer: &mut Trainer<SimClr>| {
-        let before = bits(&device, &trainer.state());
+    let message = |trainer: &mut Trainer<SimClrNetwork, SimClr>| {
+        let before = bits(&trainer.state());
         let pending = trainer.step(0).expect("it is recorded");
-        let told = match trainer.finish(pending) {
+        let message = match trainer.finish(pending) {
             Err(Error::NonFinite(message)) => message,
             other => panic!("{other:?}"),
         };
-        assert!(bits(&device, &trainer.state()) == before);
-        told
+        assert!(bits(&trainer.state()) == before);
+        message
     };
     let mut own = settings(Protocol::Sound, Some(3));
-    // Similarities over so small a temperature overflow.
+    // Similarities divided by so small a temperature overflow.
     own.temperature = 1e-40;
-    let told = message(&mut simclr(&device, own));
+    let found = message(&mut trainer(&device, own));
     assert!(
-        told.starts_with("step 1:") && told.contains("nt_xent"),
-        "{told}"
+        found.starts_with("step 1:") && found.contains("nt_xent"),
+        "{found}"
     );
-    let mut trainer = simclr(&device, settings(Protocol::Sound, Some(3)));
-    let bias = trainer.objective.projector.parameters()[1].value.clone();
-    let width = bias.shape()[0];
-    device
-        .overwrite(&bias, HostSlice::F32(&vec![f32::NAN; width]))
+    let mut trainer = trainer(&device, settings(Protocol::Sound, Some(3)));
+    let bias = &trainer.module.1.parameters()[1].value;
+    bias.overwrite(&vec![f32::NAN; bias.len()])
         .expect("it fits");
-    let told = message(&mut trainer);
-    assert!(told.contains("images 1 to 3 of the batch"), "{told}");
+    let found = message(&mut trainer);
+    assert!(found.contains("images 1 to 3 of the batch"), "{found}");
 }
 
 #[test]
-fn chunks_that_cannot_be_are_refused() {
+fn chunks_that_are_not_possible_are_refused() {
     let device = devices::cpu();
     let refused = |images: usize| {
-        let made = SimClr::new(
-            &device,
-            settings(Protocol::Sound, Some(images)),
-            shapes().pretraining(),
-        );
-        match made {
+        let settings = settings(Protocol::Sound, Some(images));
+        match SimClr::new(settings, shapes().pretraining(), &device) {
             Err(Error::Usage(message)) => message,
             Err(other) => panic!("{other}"),
-            Ok(_) => panic!("{images} is taken"),
+            Ok(_) => panic!("{images} is accepted"),
         }
     };
-    assert!(refused(0).contains("--micro-batch is 0; use 1 to 8"));
-    assert!(refused(9).contains("--micro-batch 9 is larger than the batch of 8"));
+    assert!(refused(0).contains("the micro-batch is 0 images; use 1 to 8"));
+    assert!(refused(9).contains("the micro-batch of 9 images is larger than the batch of 8"));
 }

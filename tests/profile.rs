@@ -1,33 +1,33 @@
-//! What `--profile` says is so, and it changes nothing that is computed.
+//! The profile of a run is correct, and recording it changes no result.
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Instant;
 
-use parallax::Device;
 use parallax::data::{self, DataKind};
-use parallax::device::cpu::CpuDevice;
 use parallax::device::gpu::StreamCounts;
-use parallax::device::kernels::Gemm;
-use parallax::device::profile::{Clock, ProfiledDevice, Recording};
-use parallax::device::shapes::Conv2d;
-use parallax::device::upload_f32;
+use parallax::device::profiler::{Clock, Recording};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrNetwork, SimClrSettings};
+use parallax::ops::{Add, Conv2d, Conv2dDw, Conv2dDx, Conv2dOptions, Gemm, Linear, transposed};
 use parallax::runs::profile::{Phases, rows};
 use parallax::train::Trainer;
+use parallax::{Device, Tensor};
 use serde_json::Value;
 use tempfile::TempDir;
 
 mod class_folders;
+// This test uses some of the devices.
+#[allow(dead_code)]
+#[path = "../src/testing/devices.rs"]
 mod devices;
 mod process;
 use class_folders::write_images;
 use process::{good, json, refused};
 
-/// The arguments of a small training on the folder set that leaves its run in `out`.
+/// The arguments of a small training on images of a folder, whose run folder is `out`.
 fn small<'a>(command: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let common = [
         command,
@@ -45,7 +45,7 @@ fn small<'a>(command: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     common.iter().chain(more).copied().collect()
 }
 
-/// Losses and learning rates of a run, as written.
+/// Losses and learning rates of a run, as its file has them.
 fn metrics(run: &Path) -> Vec<[String; 2]> {
     let lines = fs::read_to_string(run.join("metrics.jsonl")).expect("it was written");
     let values = lines.lines().map(|line| {
@@ -55,7 +55,7 @@ fn metrics(run: &Path) -> Vec<[String; 2]> {
     values.collect()
 }
 
-/// The table's cells: a kernel's name, and its milliseconds and share.
+/// The rows of the table: the name of an operation, its milliseconds and its share.
 fn table(said: &str) -> Vec<(String, f64, f64)> {
     let lines = said.lines().skip_while(|line| !line.starts_with("kernel "));
     let row = |line: &str| {
@@ -68,7 +68,7 @@ fn table(said: &str) -> Vec<(String, f64, f64)> {
 }
 
 #[test]
-fn a_profiled_run_sums_to_its_step_leaves_a_trace_and_computes_the_same() {
+fn a_profile_sums_to_its_step_writes_a_trace_and_changes_no_result() {
     let base = TempDir::new().unwrap();
     let folder = base.path();
     write_images(&folder.join("images"), 32, 32);
@@ -92,7 +92,7 @@ fn a_profiled_run_sums_to_its_step_leaves_a_trace_and_computes_the_same() {
         assert!(before == after, "{command}: profiling changed the weights");
         assert!(!plain.join("profile.json").exists());
 
-        // The rows sum to the step, with one of what is in no kernel.
+        // The rows sum to the step, including the row of the time outside of kernels.
         let table = table(&said);
         let named = |name: &str| table.iter().position(|row| row.0 == name).expect(name);
         let step = named("a step, recorded");
@@ -124,7 +124,8 @@ fn a_profiled_run_sums_to_its_step_leaves_a_trace_and_computes_the_same() {
     check_trace(&json(&folder.join("finetune/profile.json")), 4..=4);
 }
 
-/// Checks that a trace of the CPU device has the fields that its readers want, and kernels one after the other.
+/// Checks that a trace of the CPU has the fields that its readers require, and that kernels follow
+/// one another.
 fn check_trace(trace: &Value, recorded: std::ops::RangeInclusive<u64>) {
     let events = trace["traceEvents"].as_array().expect("a list of events");
     let complete: Vec<&Value> = events.iter().filter(|event| event["ph"] == "X").collect();
@@ -180,17 +181,14 @@ fn a_training_that_is_too_short_to_measure_is_refused() {
     assert_eq!([phases.plain, phases.recorded], [2..5, 5..8]);
 }
 
-/// A GPU that records, opened once a process.
-fn gpu() -> Arc<ProfiledDevice> {
-    static GPU: OnceLock<Arc<ProfiledDevice>> = OnceLock::new();
-    GPU.get_or_init(|| {
-        let device = devices::open_gpu(false, None);
-        Arc::new(ProfiledDevice::gpu(Arc::new(device)))
-    })
-    .clone()
+/// A GPU of these tests, opened once per process.
+fn gpu() -> Device {
+    static GPU: OnceLock<Device> = OnceLock::new();
+    GPU.get_or_init(|| devices::open_gpu(false, None).into())
+        .clone()
 }
 
-fn trainer(device: &Device) -> Trainer<SimClr> {
+fn trainer(device: &Device) -> Trainer<SimClrNetwork, SimClr> {
     let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
     let encoder = ResNetConfig {
         arch: Arch::ResNet18,
@@ -199,31 +197,33 @@ fn trainer(device: &Device) -> Trainer<SimClr> {
     };
     let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, 8, 1e-6, 0);
     let optimization = settings.optimization;
-    let objective = SimClr::new(device, settings, dataset.pretraining()).unwrap();
-    Trainer::new(device, objective, optimization).unwrap()
+    let network = simclr::network(&settings, device).unwrap();
+    let objective = SimClr::new(settings, dataset.pretraining(), device).unwrap();
+    Trainer::new(network, optimization, objective).unwrap()
 }
 
-/// The bits of the losses of six steps, two of them under way at a time, and what each step counted. The last two are
-/// recorded where there is a `profiler`.
+/// The bits of the losses of six steps, of which at most three are recorded and not finished at a
+/// time, and the counts of each step. If `records`, the last two steps are recorded by the
+/// profiler.
 fn six_steps(
     device: &Device,
-    profiler: Option<&ProfiledDevice>,
+    records: bool,
 ) -> (Vec<u32>, Vec<StreamCounts>, Option<(Recording, f64)>) {
     let mut trainer = trainer(device);
+    let gpu = device.as_gpu().expect("the device is a GPU");
     let (mut pending, mut counts, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut started = Instant::now();
     for step in 0..6 {
-        if let (4, Some(profiler)) = (step, profiler) {
+        if records && step == 4 {
             for step in pending.drain(..) {
                 losses.push(trainer.finish(step).unwrap().to_bits());
             }
             started = Instant::now();
-            profiler.start();
+            device.start_recording();
         }
-        let before = profiler.and_then(|p| p.counts()).unwrap_or_default();
+        let before = gpu.counts();
         pending.push(trainer.step(step).unwrap());
-        let after = profiler.and_then(|p| p.counts()).unwrap_or_default();
-        counts.push(after.since(before));
+        counts.push(gpu.counts().since(before));
         if pending.len() > 2 {
             losses.push(trainer.finish(pending.remove(0)).unwrap().to_bits());
         }
@@ -231,18 +231,20 @@ fn six_steps(
     for step in pending {
         losses.push(trainer.finish(step).unwrap().to_bits());
     }
-    let recorded = profiler.map(|profiler| {
-        let recording = profiler.stop().unwrap();
+    let recorded = records.then(|| {
+        let recording = device.stop_recording().unwrap();
         (recording, started.elapsed().as_secs_f64())
     });
     (losses, counts, recorded)
 }
 
 #[test]
-fn after_the_first_step_a_gpu_allocates_nothing_makes_no_bind_group_and_never_waits() {
-    let profiler = gpu();
-    let device: Device = profiler.clone();
-    let (losses, counts, recorded) = six_steps(&device, Some(&profiler));
+fn after_the_first_step_a_gpu_allocates_nothing_creates_no_bind_group_and_never_waits() {
+    let (losses, counts, recorded) = six_steps(&gpu(), true);
+    eprintln!(
+        "counts of the first and of the last step: {:?}, {:?}",
+        counts[0], counts[5]
+    );
     assert!(counts[0].allocations > 0 && counts[0].bind_groups > 0);
     for (step, count) in counts.iter().enumerate() {
         assert!(count.dispatches > 100 && count.submissions > 0, "{count:?}");
@@ -260,8 +262,8 @@ fn after_the_first_step_a_gpu_allocates_nothing_makes_no_bind_group_and_never_wa
     let (recording, seconds) = recorded.expect("it was recorded");
     check_gpu_recording(&recording, seconds, &counts[4..]);
 
-    // The same losses without.
-    let (plain, ..) = six_steps(&devices::gpu(false), None);
+    // The same losses without a recording.
+    let (plain, ..) = six_steps(&devices::gpu(false), false);
     assert_eq!(losses, plain);
 }
 
@@ -295,39 +297,51 @@ fn check_gpu_recording(recording: &Recording, seconds: f64, counts: &[StreamCoun
 
 #[test]
 fn operations_and_bytes_are_those_worked_out_by_hand() {
-    let profiler = Arc::new(ProfiledDevice::cpu(CpuDevice::new()));
-    let device: Device = profiler.clone();
+    let device = Device::cpu();
     let tensor = |shape: &[usize]| {
         let len = shape.iter().product();
-        upload_f32(&device, &vec![0.5; len], shape).unwrap()
+        Tensor::from_slice(&vec![0.5f32; len], shape, &device).unwrap()
     };
-    let (x, w) = (tensor(&[2, 3, 8, 8]), tensor(&[4, 3, 3, 3]));
-    let (a, b) = (tensor(&[7, 5]), tensor(&[7, 3]));
-    let (rows, weight, bias) = (tensor(&[4, 6]), tensor(&[3, 6]), tensor(&[3]));
-    profiler.start();
-    let conv = Conv2d {
+    let (x, w) = (&tensor(&[2, 3, 8, 8]), &tensor(&[4, 3, 3, 3]));
+    let (a, b) = (&tensor(&[7, 5]), &tensor(&[7, 3]));
+    let (rows, weight, bias) = (&tensor(&[4, 6]), &tensor(&[3, 6]), &tensor(&[3]));
+    device.start_recording();
+    let options = Conv2dOptions {
         stride: 2,
         padding: 1,
     };
-    let y = device.conv2d(&x, &w, conv).unwrap();
-    device.conv2d_dx(&y, &w, [2, 3, 8, 8], conv).unwrap();
-    device.conv2d_dw(&y, &x, [4, 3, 3, 3], conv).unwrap();
-    let transposed = Gemm {
-        transpose_a: true,
-        transpose_b: false,
+    let dy = &device.run(Conv2d { x, w, options }).unwrap();
+    let dx = Conv2dDx {
+        dy,
+        w,
+        x_shape: [2, 3, 8, 8],
+        options,
     };
-    device.gemm(transposed, &a, &b).unwrap();
-    device.linear(&rows, &weight, &bias).unwrap();
-    device.add(&a, &a).unwrap();
-    let recording = profiler.stop().unwrap();
-    device.add(&a, &a).unwrap();
+    let dw = Conv2dDw {
+        dy,
+        x,
+        w_shape: [4, 3, 3, 3],
+        options,
+    };
+    device.run(dx).unwrap();
+    device.run(dw).unwrap();
+    device.run(Gemm::new(transposed(a), b)).unwrap();
+    let linear = Linear {
+        x: rows,
+        w: weight,
+        bias,
+    };
+    device.run(linear).unwrap();
+    device.run(Add { a, b: a }).unwrap();
+    let recording = device.stop_recording().unwrap();
+    device.run(Add { a, b: a }).unwrap();
 
-    let told: Vec<_> = recording
+    let found: Vec<_> = recording
         .calls
         .iter()
-        .map(|call| (call.kernel, call.work.flops, call.work.bytes))
+        .map(|call| (call.name, call.work.flops, call.work.bytes))
         .collect();
-    // x 384, w 108 and y 128 elements of four bytes; each y is 27 multiply-adds.
+    // x has 384 elements, w 108 and y 128, of four bytes; each element of y is 27 multiply-adds.
     let convolution = (128 * 27 * 2, 4 * (384 + 108 + 128));
     let expected = [
         ("conv2d", convolution.0, convolution.1),
@@ -339,33 +353,13 @@ fn operations_and_bytes_are_those_worked_out_by_hand() {
         ("linear", 4 * 3 * (6 * 2 + 1), 4 * (24 + 18 + 3 + 12)),
         ("add", 35, 4 * 3 * 35),
     ];
-    assert_eq!(told, expected);
-    assert_eq!(
-        recording.calls[0].work.variant.as_deref(),
-        Some("3x3/2"),
-        "the window and the stride"
-    );
-    assert_eq!(recording.spans.len(), told.len());
-    assert!(profiler.stop().unwrap().calls.is_empty(), "it was over");
-}
-
-#[test]
-fn every_method_of_the_vocabulary_is_handed_on() {
-    let vocabulary = include_str!("../src/device/kernels.rs");
-    let delegation = include_str!("../src/device/profile/delegation.rs");
-    let (_, methods) = vocabulary
-        .split_once("pub trait Kernels")
-        .expect("the trait");
-    let names = methods
-        .lines()
-        .filter_map(|line| line.strip_prefix("    fn "));
-    let mut count = 0;
-    for name in names.map(|line| line.split('(').next().unwrap_or(line)) {
-        count += 1;
-        assert!(
-            delegation.contains(&format!("inner.{name}(")),
-            "{name} is not handed on: a default of the trait would run in its place"
-        );
-    }
-    assert!(count > 40, "{count} methods were found");
+    assert_eq!(found, expected);
+    let calls = recording.calls.iter();
+    let labels: Vec<_> = calls.map(|call| call.work.label.as_deref()).collect();
+    // The window and the stride.
+    let window = Some("3x3/2");
+    assert_eq!(labels, [window, window, window, None, None, None]);
+    assert_eq!(recording.spans.len(), found.len());
+    let after = device.stop_recording().unwrap();
+    assert!(after.calls.is_empty(), "the recording had ended");
 }

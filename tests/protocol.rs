@@ -1,25 +1,18 @@
 //! The two protocols of SimCLR's pretraining, point by point: what the evaluated paper's code does, and what is sound.
 //! That the paper's protocol wants a start to be named is told in `command_line.rs`.
 
-use std::sync::Arc;
-
 use parallax::augment::{SimClrAugmentation, ViewKey};
-use parallax::autograd::{self, Tape};
+use parallax::autograd::Tape;
 use parallax::data::{self, DataKind, Dataset};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::{read_f32, upload_f32};
-use parallax::nn::{Arch, Mode, Parameter, ResNetConfig, Stem};
+use parallax::nn::{Arch, Module, Parameter, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::simclr::{SimClr, SimClrSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrNetwork, SimClrSettings};
+use parallax::ops::{Concat, NtXent};
 use parallax::runs::result::chance_loss;
 use parallax::train::Trainer;
 use parallax::{Device, Error, Tensor};
 
 const BATCH: usize = 8;
-
-fn cpu() -> Device {
-    Arc::new(CpuDevice::new())
-}
 
 fn shapes() -> Dataset {
     data::load(DataKind::Shapes, None, 0).expect("shapes are drawn")
@@ -35,58 +28,58 @@ fn settings(protocol: Protocol, weight_decay: f32) -> SimClrSettings {
     SimClrSettings::of_protocol(protocol, encoder, 32, BATCH, weight_decay, 5)
 }
 
-fn training(device: &Device, settings: SimClrSettings) -> Trainer<SimClr> {
-    let optimization = settings.optimization;
-    let objective =
-        SimClr::new(device, settings, shapes().pretraining()).expect("the settings fit");
-    Trainer::new(device, objective, optimization).expect("memory suffices")
+fn objective(device: &Device, settings: SimClrSettings) -> SimClr {
+    SimClr::new(settings, shapes().pretraining(), device).expect("the settings fit")
 }
 
-fn bits(device: &Device, parameters: &[&Parameter]) -> Vec<Vec<u32>> {
+fn training(device: &Device, settings: SimClrSettings) -> Trainer<SimClrNetwork, SimClr> {
+    let network = simclr::network(&settings, device).expect("memory suffices");
+    let optimization = settings.optimization;
+    Trainer::new(network, optimization, objective(device, settings)).expect("memory suffices")
+}
+
+fn bits(parameters: &[&Parameter]) -> Vec<Vec<u32>> {
     parameters
         .iter()
         .map(|p| {
-            let values = read_f32(device, &p.value).expect("it is a float tensor");
+            let values = p.value.to_vec::<f32>().expect("it is a float tensor");
             values.iter().map(|x| x.to_bits()).collect()
         })
         .collect()
 }
 
-fn take_step(training: &mut Trainer<SimClr>, step: u64) -> f32 {
+fn take_step(training: &mut Trainer<SimClrNetwork, SimClr>, step: u64) -> f32 {
     let pending = training.step(step).expect("it is recorded");
     training.finish(pending).expect("it is finite")
 }
 
 /// The loss of step 0 from its parts, with the views in one pass or each in a pass of its own.
-fn loss_from_parts(device: &Device, training: &mut Trainer<SimClr>, one_pass: bool) -> f32 {
-    let [first, second] = training.objective.views(0).expect("views are drawn");
+fn loss_from_parts(device: &Device, settings: SimClrSettings, one_pass: bool) -> f32 {
+    let (encoder, projector) = simclr::network(&settings, device).expect("memory suffices");
+    let [first, second] = &objective(device, settings)
+        .views(0)
+        .expect("views are drawn");
     let tape = Tape::new(device);
     let project = |x: &Tensor| {
-        let features = training
-            .objective
-            .encoder
-            .forward(&tape, &tape.constant(x), Mode::Training)
-            .expect("images fit");
-        training
-            .objective
-            .projector
-            .forward(&tape, &features)
-            .expect("features fit")
+        let features = encoder.forward(&tape.constant(x)).expect("images fit");
+        projector.forward(&features).expect("features fit")
     };
     let z = if one_pass {
-        project(&device.concat(&first, &second).expect("views are alike"))
+        let (a, b) = (first, second);
+        project(&device.run(Concat { a, b }).expect("views are alike"))
     } else {
-        autograd::concat(&tape, &project(&first), &project(&second)).expect("they are alike")
+        let (first, second) = (project(first), project(second));
+        first.concat(&second).expect("they are alike")
     };
-    let z = autograd::l2_normalize(&tape, &z, 1e-12).expect("a matrix");
-    let loss = autograd::nt_xent(&tape, &z, 0.5).expect("an even number of rows");
-    read_f32(device, loss.tensor()).expect("one number")[0]
+    let z = z.l2_normalize(1e-12).expect("a matrix");
+    let loss = z.nt_xent(0.5).expect("an even number of rows");
+    loss.tensor().to_scalar().expect("one number")
 }
 
 #[test]
 fn equation_1_masks_the_self_pair_alone() {
     // Equal rows: every similarity is the same, so that the loss counts the denominator's terms, 2N - 1.
-    let device = cpu();
+    let device = Device::cpu();
     for (n, chance) in [
         (32, 4.14),
         (64, 4.84),
@@ -96,12 +89,11 @@ fn equation_1_masks_the_self_pair_alone() {
     ] {
         let mut rows = vec![0.0; 2 * n * 4];
         rows.iter_mut().step_by(4).for_each(|x| *x = 1.0);
-        let z = upload_f32(&device, &rows, &[2 * n, 4]).expect("it fits");
-        let loss = device
-            .nt_xent(&z, 0.5)
-            .expect("an even number of rows")
-            .loss;
-        let loss = f64::from(read_f32(&device, &loss).expect("one number")[0]);
+        let z = Tensor::from_slice(&rows, &[2 * n, 4], &device).expect("it fits");
+        let temperature = 0.5;
+        let forward = device.run(NtXent { z: &z, temperature });
+        let loss = forward.expect("an even number of rows").loss;
+        let loss = f64::from(loss.to_scalar::<f32>().expect("one number"));
         assert!((loss - chance_loss(n)).abs() < 1e-5, "{n}: {loss}");
         assert!((loss - chance).abs() < 0.006, "{n}: {loss}");
     }
@@ -109,7 +101,7 @@ fn equation_1_masks_the_self_pair_alone() {
 
 #[test]
 fn the_first_loss_is_near_chance() {
-    let device = cpu();
+    let device = Device::cpu();
     for protocol in [Protocol::Sound, Protocol::Paper] {
         let loss = f64::from(take_step(
             &mut training(&device, settings(protocol, 0.0)),
@@ -132,31 +124,31 @@ fn the_stem_is_padded_or_not() {
         );
     }
     // The first plane is 32 x 32 or 30 x 30, which the first batch norm's statistics show.
-    let device = cpu();
+    let device = Device::cpu();
     let mut means = Vec::new();
     for padding in [1, 0] {
         let mut own = settings(Protocol::Sound, 0.0);
         own.encoder.stem = Stem::Cifar { padding };
         let mut training = training(&device, own);
         take_step(&mut training, 0);
-        means.push(bits(&device, &training.objective.encoder.buffers()[..1]));
+        means.push(bits(&training.module.buffers()[..1]));
     }
     assert_ne!(means[0], means[1]);
 }
 
 #[test]
 fn the_projector_is_as_wide_as_the_features_and_has_no_batch_norm() {
-    let device = cpu();
+    let device = Device::cpu();
     for protocol in [Protocol::Sound, Protocol::Paper] {
         let training = training(&device, settings(protocol, 0.0));
         let shapes: Vec<_> = training
-            .objective
-            .projector
+            .module
+            .1
             .parameters()
             .iter()
             .map(|p| p.value.shape().to_vec())
             .collect();
-        let width = training.objective.encoder.feature_width();
+        let width = training.module.0.feature_width();
         let expected = [vec![width, width], vec![width], vec![128, width], vec![128]];
         assert_eq!(shapes, expected, "{protocol}");
     }
@@ -164,12 +156,12 @@ fn the_projector_is_as_wide_as_the_features_and_has_no_batch_norm() {
 
 #[test]
 fn views_share_one_pass_or_have_one_each() {
-    let device = cpu();
+    let device = Device::cpu();
     for (protocol, one_pass) in [(Protocol::Sound, true), (Protocol::Paper, false)] {
-        let own = || training(&device, settings(protocol, 0.0));
-        let loss = take_step(&mut own(), 0);
-        let expected = loss_from_parts(&device, &mut own(), one_pass);
-        let other = loss_from_parts(&device, &mut own(), !one_pass);
+        let own = || settings(protocol, 0.0);
+        let loss = take_step(&mut training(&device, own()), 0);
+        let expected = loss_from_parts(&device, own(), one_pass);
+        let other = loss_from_parts(&device, own(), !one_pass);
         assert_eq!(loss.to_bits(), expected.to_bits(), "{protocol}");
         assert!(
             (loss - other).abs() > 1e-5,
@@ -230,13 +222,12 @@ fn colour_jitter_is_half_or_full() {
 
 #[test]
 fn views_are_normalised_or_not() {
-    let device = cpu();
+    let device = Device::cpu();
     let range = |protocol| {
-        let [first, _] = training(&device, settings(protocol, 0.0))
-            .objective
+        let [first, _] = objective(&device, settings(protocol, 0.0))
             .views(0)
             .expect("drawn");
-        let values = read_f32(&device, &first).expect("floats");
+        let values = first.to_vec::<f32>().expect("floats");
         let fold = |f: fn(f32, f32) -> f32, start| values.iter().copied().fold(start, f);
         [
             fold(f32::min, f32::INFINITY),
@@ -251,7 +242,7 @@ fn views_are_normalised_or_not() {
 
 #[test]
 fn the_learning_rate_is_constant_or_falls_each_thousand_steps() {
-    let device = cpu();
+    let device = Device::cpu();
     for (protocol, rates) in [
         (Protocol::Sound, [1e-3, 1e-3, 1e-3, 1e-3]),
         (Protocol::Paper, [1e-3, 1e-3, 1e-4, 1e-5]),
@@ -269,11 +260,11 @@ fn the_learning_rate_is_constant_or_falls_each_thousand_steps() {
 
 #[test]
 fn weight_decay_is_applied_or_not() {
-    let device = cpu();
+    let device = Device::cpu();
     let after = |protocol, weight_decay| {
         let mut training = training(&device, settings(protocol, weight_decay));
         take_step(&mut training, 0);
-        bits(&device, &training.state())
+        bits(&training.state())
     };
     assert_ne!(after(Protocol::Sound, 0.0), after(Protocol::Sound, 1.0));
     assert_eq!(after(Protocol::Paper, 0.0), after(Protocol::Paper, 1.0));
@@ -281,12 +272,12 @@ fn weight_decay_is_applied_or_not() {
 
 #[test]
 fn pretraining_moves_the_running_statistics() {
-    let device = cpu();
+    let device = Device::cpu();
     for protocol in [Protocol::Sound, Protocol::Paper] {
         let mut training = training(&device, settings(protocol, 0.0));
-        let before = bits(&device, &training.objective.encoder.buffers());
+        let before = bits(&training.module.buffers());
         take_step(&mut training, 0);
-        let after = bits(&device, &training.objective.encoder.buffers());
+        let after = bits(&training.module.buffers());
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
         assert_eq!(moved, before.len(), "{protocol}");
     }
@@ -294,12 +285,12 @@ fn pretraining_moves_the_running_statistics() {
 
 #[test]
 fn a_step_that_is_not_finite_leaves_the_state_of_the_step_before() {
-    let device = cpu();
+    let device = Device::cpu();
     let mut own = settings(Protocol::Sound, 0.0);
     // Similarities over so small a temperature overflow.
     own.temperature = 1e-40;
     let mut training = training(&device, own);
-    let before = bits(&device, &training.state());
+    let before = bits(&training.state());
     let pending: Vec<_> = (0..3)
         .map(|step| training.step(step).expect("it is recorded"))
         .collect();
@@ -315,5 +306,5 @@ fn a_step_that_is_not_finite_leaves_the_state_of_the_step_before() {
         "{}",
         told[0]
     );
-    assert_eq!(bits(&device, &training.state()), before);
+    assert_eq!(bits(&training.state()), before);
 }

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parallax::device::philox::Philox;
+use parallax::philox::Philox;
 use process::{good, json, parallax, refused};
 use serde_json::Value;
 use tempfile::TempDir;

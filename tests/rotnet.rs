@@ -1,21 +1,14 @@
 //! RotNet: what a batch holds, and its two protocols.
 
-use std::sync::Arc;
-
 use parallax::augment::{CIFAR10_STATISTICS, PaddedCropAugmentation, ViewKey};
 use parallax::data::{self, DataKind, Split};
-use parallax::device::cpu::CpuDevice;
-use parallax::device::read_f32;
 use parallax::evaluate::rotation::rotation_accuracy;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
-use parallax::objectives::rotnet::{RotNet, RotNetSettings};
+use parallax::objectives::rotnet::{self, RotNet, RotNetNetwork, RotNetSettings};
+use parallax::ops::PaddedCrop;
 use parallax::train::Trainer;
 use parallax::{Device, Error};
-
-fn cpu() -> Device {
-    Arc::new(CpuDevice::new())
-}
 
 fn settings(protocol: Protocol, batch_size: usize) -> RotNetSettings {
     let encoder = ResNetConfig {
@@ -24,6 +17,17 @@ fn settings(protocol: Protocol, batch_size: usize) -> RotNetSettings {
         width: 0.0625,
     };
     RotNetSettings::of_protocol(protocol, encoder, batch_size, 5e-4, 3)
+}
+
+fn training(
+    device: &Device,
+    settings: RotNetSettings,
+    split: &Split,
+) -> Trainer<RotNetNetwork, RotNet> {
+    let network = rotnet::network(&settings, device).expect("memory suffices");
+    let optimization = settings.optimization;
+    let objective = RotNet::new(settings, split, device).expect("the settings fit");
+    Trainer::new(network, optimization, objective).expect("memory suffices")
 }
 
 /// Two images of 2 x 2 pixels, the same in each channel: 0 1 / 2 3 and 10 11 / 12 13.
@@ -39,7 +43,7 @@ fn numbered() -> Split {
 
 #[test]
 fn a_batch_is_its_images_under_all_rotations_counter_clockwise() {
-    let device = cpu();
+    let device = Device::cpu();
     let whole = RotNetSettings {
         augmentation: PaddedCropAugmentation {
             padding: 0,
@@ -48,10 +52,10 @@ fn a_batch_is_its_images_under_all_rotations_counter_clockwise() {
         },
         ..settings(Protocol::Sound, 2)
     };
-    let mut objective = RotNet::new(&device, whole, &numbered()).expect("they are square");
+    let mut objective = RotNet::new(whole, &numbered(), &device).expect("they are square");
     let batch = objective.rotated_batch(0).expect("a batch");
     assert_eq!(batch.shape(), [8, 3, 2, 2]);
-    let values = read_f32(&device, &batch).expect("floats");
+    let values = batch.to_vec::<f32>().expect("floats");
     let (mean, std) = CIFAR10_STATISTICS;
     // The first channel's pixels as the numbers that they were.
     let planes: Vec<Vec<u8>> = values
@@ -79,7 +83,7 @@ fn images_that_are_not_square_are_refused() {
         height: 2,
         width: 4,
     };
-    let refused = RotNet::new(&cpu(), settings(Protocol::Sound, 1), &split);
+    let refused = RotNet::new(settings(Protocol::Sound, 1), &split, &Device::cpu());
     assert!(matches!(refused.err(), Some(Error::Usage(m)) if m.contains("2 x 4")));
 }
 
@@ -95,7 +99,7 @@ fn borders_are_alike_or_tell_the_rotation() {
             },
             &samples,
         );
-        let range = |of: fn(&parallax::device::kernels::PaddedCrop) -> u32| {
+        let range = |of: fn(&PaddedCrop) -> u32| {
             let all = crops.iter().map(of);
             (all.clone().min().unwrap(), all.max().unwrap())
         };
@@ -113,7 +117,7 @@ fn borders_are_alike_or_tell_the_rotation() {
 
 #[test]
 fn the_stem_and_the_schedule_are_the_protocols() {
-    let device = cpu();
+    let device = Device::cpu();
     let dataset = data::load(DataKind::Shapes, None, 0).expect("shapes are drawn");
     for (protocol, stem, rates) in [
         (Protocol::Sound, Stem::Cifar { padding: 1 }, [0.01, 0.01]),
@@ -121,9 +125,7 @@ fn the_stem_and_the_schedule_are_the_protocols() {
     ] {
         let own = settings(protocol, 4);
         assert_eq!(own.encoder.stem, stem);
-        let optimization = own.optimization;
-        let objective = RotNet::new(&device, own, &dataset.train).expect("the settings fit");
-        let mut training = Trainer::new(&device, objective, optimization).expect("memory");
+        let mut training = training(&device, own, &dataset.train);
         for (step, rate) in [999, 1000].into_iter().zip(rates) {
             let pending = training.step(step).expect("it is recorded");
             assert!((pending.learning_rate - rate).abs() < 1e-9, "{protocol}");
@@ -137,7 +139,7 @@ fn the_stem_and_the_schedule_are_the_protocols() {
 /// Images whose upper half is bright can be turned right after a few steps, and their accuracy then says so.
 #[test]
 fn rotations_of_images_with_a_top_are_learned() {
-    let device = cpu();
+    let device = Device::cpu();
     let images = (0..32u8)
         .flat_map(|i| {
             (0..3 * 16 * 16).map(move |k| {
@@ -160,14 +162,12 @@ fn rotations_of_images_with_a_top_are_learned() {
         },
         ..settings(Protocol::Sound, 16)
     };
-    let optimization = own.optimization;
-    let objective = RotNet::new(&device, own, &split).expect("the settings fit");
-    let mut training = Trainer::new(&device, objective, optimization).expect("memory");
+    let mut training = training(&device, own, &split);
     for step in 0..40 {
         let pending = training.step(step).expect("it is recorded");
         training.finish(pending).expect("it is finite");
     }
     let accuracy =
-        rotation_accuracy(&device, &training.objective, &split, &mut Vec::new()).expect("measured");
+        rotation_accuracy(&device, &training.module, &split, &mut Vec::new()).expect("measured");
     assert!(accuracy > 0.9, "{accuracy}");
 }

@@ -1,5 +1,5 @@
-//! naga translates every expanded shader to the languages of the platforms that it is not run on here: SPIR-V, Metal's,
-//! DirectX's, and, if no f16 is used, GLSL, so that their users meet no surprise.
+//! naga translates every expanded shader to the languages of all platforms, including those that no
+//! test runs on: SPIR-V, MSL (Metal), HLSL (DirectX), and GLSL if the shader does not use f16.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
-use parallax::device::gpu::shaders::{SHADERS, Shader};
+use parallax::device::gpu::kernels::{SHADERS, Shader};
 
-/// What cannot be translated: the shader, and the language. A line goes as soon as its translation works.
+/// Shaders that cannot be translated, with the language. Remove a line once its translation works.
 const KNOWN_FAILURES: &[(&str, &str)] = &[];
 
-/// The writer of one language: an error where it cannot write this entry point.
+/// The writer of one language. Fails if it cannot write this entry point.
 type Translate = fn(&Module, &ModuleInfo, &str) -> Result<(), String>;
 
 const LANGUAGES: [(&str, Translate); 4] = [
@@ -59,7 +59,7 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(), 
         entry_point: Some((ShaderStage::Compute, entry_point.to_string())),
     };
     let options = hlsl::Options {
-        // f16 is a type of its own from 6.2 on.
+        // The first version with f16 as a type.
         shader_model: hlsl::ShaderModel::V6_2,
         fake_missing_bindings: true,
         ..Default::default()
@@ -99,7 +99,7 @@ fn to_glsl(module: &Module, info: &ModuleInfo, entry_point: &str) -> Result<(), 
     written(text.len())
 }
 
-/// An empty translation is none.
+/// Fails if the translation is empty.
 fn written(length: usize) -> Result<(), String> {
     if length == 0 {
         return Err("nothing was written".to_string());
@@ -150,7 +150,7 @@ fn every_shader_translates() {
     for known in KNOWN_FAILURES {
         assert!(
             failed.contains(known),
-            "{} to {} works now (or is gone); take it off the list",
+            "{} to {} works now, or no longer exists; remove it from the list",
             known.0,
             known.1
         );

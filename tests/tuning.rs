@@ -6,31 +6,37 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use parallax::device::gpu::Problem;
-use parallax::device::kernels::{Gemm, Kernels};
-use parallax::device::shapes::{Conv2d, conv2d};
-use parallax::device::variants::VariantTable;
-use parallax::nn::state::metadata;
+use parallax::device::gpu::variants::VariantTable;
+use parallax::nn::weights::metadata;
 use parallax::nn::{Arch, ResNetConfig, Stem};
+use parallax::ops::Conv2dOptions;
+use parallax::ops::conv2d::ConvGeometry;
+use parallax::ops::tuning::Problem;
 use parallax::runs::tuning::TrainedNetwork;
 use tempfile::TempDir;
 
 mod class_folders;
+#[allow(dead_code)]
+#[path = "../src/testing/devices.rs"]
 mod devices;
 use class_folders::write_images;
 
 #[test]
 fn every_class_is_measured_once_and_the_table_in_use_stays_as_it_was() {
     let gpu = devices::open_gpu(false, None);
-    let before = gpu.variants().unwrap();
-    let conv = Conv2d {
+    let before = gpu.variants();
+    let options = Conv2dOptions {
         stride: 1,
         padding: 1,
     };
-    let g = conv2d("test", [2, 17, 9, 8], [19, 17, 3, 3], conv).unwrap();
+    let g = ConvGeometry::new([2, 17, 9, 8], [19, 17, 3, 3], options).unwrap();
+    let gemm = |sizes| Problem::Gemm {
+        transpose_a: false,
+        sizes,
+    };
     let problems = [
-        Problem::Gemm(Gemm::default(), [65, 70, 33]),
-        Problem::Gemm(Gemm::default(), [66, 71, 34]),
+        gemm([65, 70, 33]),
+        gemm([66, 71, 34]),
         Problem::Linear([5, 70, 33]),
         Problem::Conv2d(g),
         Problem::Conv2dDx(g),
@@ -50,7 +56,7 @@ fn every_class_is_measured_once_and_the_table_in_use_stays_as_it_was() {
         assert!(tuned.table.classes.contains_key(&class), "{class}");
     }
     assert_eq!(tuned.table.classes.len(), 5);
-    assert_eq!(gpu.variants().unwrap(), before);
+    assert_eq!(gpu.variants(), before);
     // What is known is not measured again.
     gpu.use_variants(tuned.table.clone());
     let again = gpu.tune(&problems, &mut |_, _, class| panic!("{class} is known"));
@@ -76,7 +82,7 @@ fn a_networks_shapes_are_those_of_its_step() {
     assert_eq!(count(|p| matches!(p, Problem::Conv2dDx(_))), 52);
     assert_eq!(count(|p| matches!(p, Problem::Conv2dDw(_))), 53);
     assert_eq!(count(|p| matches!(p, Problem::Linear(_))), 2);
-    assert_eq!(count(|p| matches!(p, Problem::Gemm(..))), 4);
+    assert_eq!(count(|p| matches!(p, Problem::Gemm { .. })), 4);
     for problem in &problems {
         if let Problem::Conv2d(g) = problem {
             assert!(g.n >= 1 && g.n <= 256, "{g:?}");

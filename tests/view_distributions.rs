@@ -4,7 +4,7 @@
 use parallax::augment::{
     ColorJitter, PaddedCropAugmentation, SimClrAugmentation, ViewKey, ViewParameters,
 };
-use parallax::device::kernels::ColorStep;
+use parallax::ops::ColorStep;
 
 const COUNT: u32 = 24_000;
 /// Large enough that rounding to pixels does not show.

@@ -1,4 +1,5 @@
-//! The matrix product as textbooks teach it, on a device of its own, without run-time checks as the library's kernels.
+//! The matrix product of textbooks, on a device of its own, without run-time checks like the
+//! library's kernels.
 
 use wgpu::util::DeviceExt;
 
@@ -12,7 +13,8 @@ pub struct Textbook {
 }
 
 impl Textbook {
-    /// A product of two `n` x `n` matrices on the first Vulkan, Metal or DirectX adapter with `name` in its name.
+    /// A product of two `n` x `n` matrices on the first Vulkan, Metal or DirectX adapter whose name
+    /// contains `name`.
     pub fn new(name: &str, n: usize, a: &[f32], b: &[f32]) -> Textbook {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
@@ -27,7 +29,7 @@ impl Textbook {
         let (device, queue) =
             pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))
                 .expect("the adapter opens");
-        // SAFETY: the kernel stays inside its buffers where n is a multiple of 64, and its loops end.
+        // SAFETY: the kernel stays inside its buffers if n is a multiple of 64, and its loops end.
         let module = unsafe {
             device.create_shader_module_trusted(
                 wgpu::include_wgsl!("gemm.wgsl"),

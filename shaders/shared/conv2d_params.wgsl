@@ -1,4 +1,4 @@
-// What a convolution is launched with: one struct, since a launch fills it before it knows the variant.
+// The parameters of a convolution. All variants share this struct.
 struct Params {
     // images x grid_h x grid_w
     pixels: u32,
@@ -14,7 +14,7 @@ struct Params {
     row: i32,
     column: i32,
     direction: i32,
-    // taps in use: taps_h x taps_w from (tap_row, tap_column), tap_step apart, of a kernel of kernel_w columns
+    // The taps in use start at (tap_row, tap_column), tap_step apart, in rows of kernel_w taps.
     taps_h: u32,
     taps_w: u32,
     tap_row: u32,
@@ -26,7 +26,7 @@ struct Params {
     out_column: u32,
     w_tap: u32,
     w_term: u32,
-    // elements before image 0
+    // Elements before image 0.
     input_offset: u32,
     output_offset: u32,
 }

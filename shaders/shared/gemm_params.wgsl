@@ -1,4 +1,4 @@
-// What a product is launched with: one struct, since a launch fills it before it knows the variant.
+// The parameters of a product. All variants share this struct.
 struct Params {
     m: u32,
     n: u32,
@@ -7,10 +7,10 @@ struct Params {
     a_term: u32,
     b_offset: u32,
     b_term: u32,
-    // elements before row 0 of c, and of a row
+    // Elements before row 0 of c, and per row.
     c_offset: u32,
     c_stride: u32,
-    // first column written
+    // The first column that is written.
     column: u32,
     accumulate: u32,
 }

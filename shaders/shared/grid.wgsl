@@ -1,5 +1,5 @@
-// Where an invocation stands in a one-dimensional grid of workgroups, which is folded into two dimensions where it has
-// more workgroups than a device takes in one.
+// The index of an invocation in a one-dimensional grid of workgroups. The grid is folded into two
+// dimensions if it is longer than a device allows, and may then have a few surplus workgroups.
 
 struct Invocation {
     @builtin(workgroup_id) group: vec3u,
@@ -11,7 +11,7 @@ fn workgroup_index(at: Invocation) -> u32 {
     return at.group.y * at.groups.x + at.group.x;
 }
 
-// The invocation's index in a grid of workgroups of 256.
+// The index of the invocation, in workgroups of 256.
 fn index256(at: Invocation) -> u32 {
     return workgroup_index(at) * 256u + at.lane;
 }

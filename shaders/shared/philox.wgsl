@@ -1,19 +1,19 @@
-// Philox4x32-10 (Salmon et al. 2011), word for word the generator of src/device/philox.rs.
+// Philox4x32-10 (Salmon et al. 2011), with the results of src/philox.rs.
 
-// The upper and lower 32 bits of a b, by 16-bit halves: WGSL has no wider product.
+// The upper and lower 32 bits of a b, from 16-bit halves, since WGSL has no 64-bit product.
 fn multiply_wide(a: u32, b: u32) -> vec2u {
     let a_low = a & 0xffffu;
     let a_high = a >> 16u;
     let b_low = b & 0xffffu;
     let b_high = b >> 16u;
     let low = a_low * b_low;
-    // At most (2^16 - 1)^2 + 2^16 - 1, and then 2^16 - 1 more: neither sum leaves 32 bits.
+    // Neither sum exceeds (2^16 - 1)^2 + 2 (2^16 - 1) = 2^32 - 1.
     let middle = a_high * b_low + (low >> 16u);
     let other = a_low * b_high + (middle & 0xffffu);
     return vec2u(a_high * b_high + (middle >> 16u) + (other >> 16u), a * b);
 }
 
-// Ten rounds over `counter` under `seed`: four random words.
+// Four random words: ten rounds on `counter` with the key `seed`.
 fn philox4x32(seed: vec2u, counter: vec4u) -> vec4u {
     var key = seed;
     var words = counter;

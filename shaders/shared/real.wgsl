@@ -1,5 +1,5 @@
-// What activations are stored as. They are computed with as f32: f32(..) of what is loaded, and real(..) of what is
-// stored, which rounds.
+// The type of stored activations. Kernels compute in f32: they convert loaded values by f32(..),
+// and round stored values by real(..).
 #if F16
 alias real = f16;
 alias real4 = vec4<f16>;

@@ -1,4 +1,4 @@
-// Sums and maxima over a workgroup of 64 invocations, in a fixed order. Every invocation gets the result.
+// Sums and maxima over a workgroup of 64, in a fixed order. They are returned to every invocation.
 var<workgroup> scratch64: array<f32, 64>;
 
 fn workgroup_sum(lane: u32, value: f32) -> f32 {

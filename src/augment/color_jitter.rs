@@ -1,24 +1,24 @@
-//! Random colour changes, as `torchvision.transforms.v2.ColorJitter` and `RandomGrayscale` draw them.
+//! Random colour changes, as in `torchvision.transforms.v2.ColorJitter`.
 
 use super::draw::happens;
-use crate::device::kernels::ColorStep;
-use crate::device::philox::Philox;
+use crate::ops::color::ColorStep;
+use crate::philox::Philox;
 
-/// Strengths of the four changes and how often they are made at all. A strength of 0 leaves its change out.
+/// Strengths of the four changes, and their probability. A strength of 0 disables its change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColorJitter {
-    /// The factor is uniform in [max(0, 1 - brightness), 1 + brightness]; contrast and saturation alike.
+    /// The factor is uniform in [max(0, 1 - brightness), 1 + brightness]; the next two likewise.
     pub brightness: f32,
     pub contrast: f32,
     pub saturation: f32,
-    /// The turn is uniform in [-hue, hue]; at most 0.5.
+    /// The rotation of the hue is uniform in [-hue, hue] turns; at most 0.5.
     pub hue: f32,
-    /// With this probability an image is changed in all four ways, else not at all.
+    /// The probability of all four changes. Otherwise, the image is not changed.
     pub probability: f32,
 }
 
 impl ColorJitter {
-    /// The changes of one image in their order, which is uniform among all orders.
+    /// The changes of one image, in a uniformly random order.
     pub(crate) fn draw(&self, rng: &mut Philox) -> Vec<(ColorStep, f32)> {
         if !happens(rng, self.probability) {
             return Vec::new();

@@ -1,18 +1,18 @@
-//! The keys of random views: one generator per seed, step, sample, view and purpose, so that a view is the same on
-//! every device, after every resume, and whatever else was drawn.
+//! The keys of random views. Each seed, step, sample, view and purpose has a generator, so a view
+//! is the same on every device and after every resume.
 
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 
-/// What tells the views of one batch from all others.
+/// Identifies one view of each image of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewKey {
     pub seed: u64,
     pub step: u32,
-    /// Which view of each image, counted from 0; below 65,536.
+    /// The number of the view, counted from 0; below 65,536.
     pub view: u32,
 }
 
-/// What a random number decides. Each purpose has its own stream.
+/// The purpose of a random number. Each purpose has a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Purpose {
@@ -23,11 +23,11 @@ pub(crate) enum Purpose {
     PaddedCrop = 4,
 }
 
-/// The sample number of a draw that a whole batch shares.
+/// The sample number of a draw that the whole batch shares.
 pub(crate) const WHOLE_BATCH: u32 = u32::MAX;
 
 impl ViewKey {
-    /// The generator of one image's view for one purpose; `sample` is the image's index in its data set.
+    /// The generator for one view and purpose. `sample` is the index of the image in its data set.
     pub(crate) fn generator(self, sample: u32, purpose: Purpose) -> Philox {
         Philox::new(
             self.seed,
@@ -36,7 +36,7 @@ impl ViewKey {
     }
 }
 
-/// Whether something with this probability happens.
+/// Returns true with this probability.
 pub(crate) fn happens(rng: &mut Philox, probability: f32) -> bool {
     rng.unit() < probability
 }

@@ -1,30 +1,30 @@
-//! The pixels of a split, on the device as bytes.
+//! The pixels of a split, stored on the device as bytes.
 
 use crate::device::Device;
-use crate::device::kernels::HostSlice;
 use crate::error::{Error, Result};
+use crate::ops::images::GatherImages;
 use crate::tensor::{DType, Tensor};
 
-/// Bytes of one shard at most (or one image): half of the 128 MiB that every adapter binds at once.
+/// Maximum bytes per shard of several images: half of the 128 MiB that every adapter can bind.
 const SHARD_BYTES: usize = 64 << 20;
 
-/// Images that were uploaded once, from which batches are gathered.
+/// Images on a device, from which batches are gathered.
 pub struct ImageStore {
     device: Device,
     /// Channels, height, width.
     image_shape: [usize; 3],
     count: usize,
     images_per_shard: usize,
-    /// u8 `[images, C, H, W]` each, in order.
+    /// u8 `[images, C, H, W]`, in the order of the images.
     shards: Vec<Tensor>,
 }
 
 impl ImageStore {
-    /// Uploads `pixels`, images of `image_shape` (C, H, W) one after the other.
+    /// Uploads `pixels`, the bytes of consecutive images of `image_shape` (C, H, W).
     ///
     /// # Errors
-    /// `Error::Shape` where the bytes are not a whole number of images or the shape is empty; `Error::Device` where the
-    /// device has no room.
+    /// `Error::Shape` if the bytes are not a whole number of images or the shape is empty;
+    /// `Error::Device` if memory is short.
     pub fn new(device: &Device, pixels: &[u8], image_shape: [usize; 3]) -> Result<Self> {
         Self::with_shards(device, pixels, image_shape, SHARD_BYTES)
     }
@@ -41,7 +41,7 @@ impl ImageStore {
             return Err(Error::shape(
                 "image_store",
                 format!(
-                    "{} bytes are not a whole number of images of {image_shape:?}",
+                    "{} bytes; expected a multiple of an image {image_shape:?}",
                     pixels.len()
                 ),
             ));
@@ -49,7 +49,7 @@ impl ImageStore {
         let images_per_shard = (shard_bytes / image_bytes).max(1);
         let shards = pixels
             .chunks(images_per_shard * image_bytes)
-            .map(|shard| device.upload(HostSlice::U8(shard), &[shard.len() / image_bytes, c, h, w]))
+            .map(|shard| Tensor::from_slice(shard, &[shard.len() / image_bytes, c, h, w], device))
             .collect::<Result<_>>()?;
         Ok(ImageStore {
             device: device.clone(),
@@ -78,16 +78,16 @@ impl ImageStore {
     /// The images at `indices` as floats in [0, 1]: `[B, C, H, W]`.
     ///
     /// # Errors
-    /// `Error::Shape` where an index is not below the number of images.
+    /// `Error::Shape` if an index is not below the number of images.
     pub fn gather(&self, indices: &[u32]) -> Result<Tensor> {
         if let Some(index) = indices.iter().find(|&&index| index as usize >= self.count) {
             return Err(Error::shape(
                 "image_store",
-                format!("index {index} of {} images", self.count),
+                format!("index {index}; expected less than {}", self.count),
             ));
         }
         let [c, h, w] = self.image_shape;
-        let out = self.device.zeros(&[indices.len(), c, h, w], DType::F32)?;
+        let out = Tensor::zeros(&[indices.len(), c, h, w], DType::F32, &self.device)?;
         for (number, shard) in self.shards.iter().enumerate() {
             let first = number * self.images_per_shard;
             let stored = first..first + self.images_per_shard;
@@ -95,7 +95,12 @@ impl ImageStore {
                 .iter()
                 .any(|&index| stored.contains(&(index as usize)))
             {
-                self.device.gather_images(shard, first, indices, &out)?;
+                self.device.run(GatherImages {
+                    images: shard,
+                    first,
+                    indices,
+                    out: &out,
+                })?;
             }
         }
         Ok(out)
@@ -105,15 +110,12 @@ impl ImageStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::CpuDevice;
-    use crate::device::read_f32;
-    use std::sync::Arc;
 
     #[test]
-    fn a_batch_comes_from_all_shards_in_the_order_asked_for() {
-        let device: Device = Arc::new(CpuDevice::new());
+    fn a_batch_is_gathered_from_all_shards_in_the_given_order() {
+        let device = Device::cpu();
         let pixels: Vec<u8> = (0..7 * 6).collect();
-        // Two images a shard, the last shard with one.
+        // Two images per shard, and one in the last shard.
         let store = ImageStore::with_shards(&device, &pixels, [3, 1, 2], 13).unwrap();
         assert_eq!((store.len(), store.shards.len()), (7, 4));
         let batch = store.gather(&[6, 0, 3, 3]).unwrap();
@@ -122,7 +124,7 @@ mod tests {
             .flat_map(|image| (0..6).map(move |k| (image * 6 + k) as f32 / 255.0))
             .collect();
         assert_eq!(batch.shape(), [4, 3, 1, 2]);
-        assert_eq!(read_f32(&device, &batch).unwrap(), expected);
+        assert_eq!(batch.to_vec::<f32>().unwrap(), expected);
         assert!(store.gather(&[7]).is_err());
         assert!(ImageStore::new(&device, &pixels, [3, 2, 2]).is_err());
     }

@@ -1,5 +1,5 @@
-//! What a view is: the random transforms, as parameters of kernels. Parameters are drawn on the host from keyed
-//! generators; pixels are made by the device.
+//! Random views of images. The host draws the parameters of the transforms from keyed generators,
+//! and the device computes the pixels.
 
 mod color_jitter;
 mod draw;
@@ -7,6 +7,8 @@ mod image_store;
 mod padded_crop;
 mod random_resized_crop;
 mod simclr_view;
+#[cfg(test)]
+mod tests;
 
 pub use color_jitter::ColorJitter;
 pub use draw::ViewKey;

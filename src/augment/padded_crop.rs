@@ -1,19 +1,19 @@
-//! The classic CIFAR augmentation: a crop of the image's own size out of the padded image, and a random mirror.
+//! The usual augmentation of CIFAR: a crop of the padded image, and a random flip.
 
 use super::draw::{Purpose, ViewKey, happens};
 use crate::device::Device;
-use crate::device::kernels::PaddedCrop;
 use crate::error::Result;
+use crate::ops::images::{PaddedCrop, PaddedCrops};
 use crate::tensor::Tensor;
 
-/// Zero padding, and how often an image is mirrored left to right.
+/// Zero padding and the probability of a flip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PaddedCropAugmentation {
-    /// Pixels to the left and to the right.
+    /// Pixels on the left and on the right.
     pub padding: u32,
-    /// Pixels above and below, `padding` at most.
+    /// Pixels above and below; at most `padding`.
     pub vertical: u32,
-    /// Probability.
+    /// Probability of a left-right flip.
     pub flip: f32,
 }
 
@@ -29,8 +29,8 @@ impl Default for PaddedCropAugmentation {
 }
 
 impl PaddedCropAugmentation {
-    /// What the evaluated paper's code does before it rotates: 4 pixels left and right, 2 above and below, so that
-    /// black borders tell a turned image from an upright one.
+    /// As in the code of the evaluated paper, before rotation: 4 pixels on the left and right, 2
+    /// above and below. The black borders therefore reveal whether an image was turned.
     pub fn paper_rotnet() -> Self {
         PaddedCropAugmentation {
             vertical: 2,
@@ -38,12 +38,12 @@ impl PaddedCropAugmentation {
         }
     }
 
-    /// One crop for each of `samples`, indices into the data set.
+    /// One crop per sample. `samples` are indices into the data set.
     pub fn draw(&self, key: ViewKey, samples: &[u32]) -> Vec<PaddedCrop> {
         let draw_one = |&sample: &u32| {
             let mut rng = key.generator(sample, Purpose::PaddedCrop);
             PaddedCrop {
-                // The kernel pads every side alike: a smaller border keeps the crop from the rows beyond it.
+                // The kernel pads all sides equally; the range excludes rows beyond `vertical`.
                 top: self.padding - self.vertical + rng.below(2 * self.vertical + 1),
                 left: rng.below(2 * self.padding + 1),
                 flip: u32::from(happens(
@@ -55,11 +55,15 @@ impl PaddedCropAugmentation {
         samples.iter().map(draw_one).collect()
     }
 
-    /// The crops of `images [B, C, H, W]`, of the same shape; what the crop leaves free is 0.
+    /// The crops of `images [B, C, H, W]`, in the same shape. Padding is 0.
     ///
     /// # Errors
-    /// `Error::Shape` where there is not one crop an image.
+    /// `Error::Shape` unless there is one crop per image.
     pub fn apply(&self, device: &Device, images: &Tensor, crops: &[PaddedCrop]) -> Result<Tensor> {
-        device.padded_crop(images, self.padding as usize, crops)
+        device.run(PaddedCrops {
+            x: images,
+            padding: self.padding as usize,
+            crops,
+        })
     }
 }

@@ -1,13 +1,13 @@
-//! The random box of a resized crop, as `torchvision.transforms.v2.RandomResizedCrop` draws it.
+//! The random box of a resized crop, as in `torchvision.transforms.v2.RandomResizedCrop`.
 
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 
-/// Part of the image's area and width over height, both as ranges.
+/// The ranges of the area and the aspect ratio of a box.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomResizedCrop {
-    /// Part of the area, uniform.
+    /// Fraction of the area of the image; uniform.
     pub scale: [f32; 2],
-    /// Width over height; its logarithm is uniform.
+    /// Width divided by height; its logarithm is uniform.
     pub ratio: [f32; 2],
 }
 
@@ -21,8 +21,8 @@ pub struct CropBox {
 }
 
 impl RandomResizedCrop {
-    /// A box in an image of `height` x `width` pixels: the first of ten that fits, else the largest centred one whose
-    /// ratio is in range.
+    /// A box in an image of `height` x `width` pixels: the first of ten draws that fits, otherwise
+    /// the largest centred box with a ratio in the range.
     pub(crate) fn draw(&self, rng: &mut Philox, height: u32, width: u32) -> CropBox {
         let area = f64::from(height) * f64::from(width);
         let log_ratio = self.ratio.map(|ratio| f64::from(ratio).ln());
@@ -62,7 +62,7 @@ impl RandomResizedCrop {
     }
 }
 
-/// `pixels` rounded into 1 ..= `most`.
+/// `pixels`, rounded and clamped to `1..=most`.
 fn rounded(pixels: f64, most: u32) -> u32 {
     (pixels.round_ties_even() as u32).clamp(1, most.max(1))
 }

@@ -1,48 +1,50 @@
-//! SimCLR's views (Chen et al. 2020, appendix A): a random resized crop, a flip, colour jitter, grey, normalisation.
+//! The views of SimCLR (Chen et al. 2020, appendix A): resized crop, flip, colour, normalisation.
 
 use super::color_jitter::ColorJitter;
 use super::draw::{Purpose, ViewKey, WHOLE_BATCH, happens};
 use super::random_resized_crop::RandomResizedCrop;
 use crate::device::Device;
-use crate::device::kernels::{ColorStep, ColorTransform, ResizedCrop};
 use crate::error::Result;
+use crate::ops::color::{ColorStep, ColorTransform, ColorTransforms};
+use crate::ops::images::Normalize;
+use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
 
-/// Mean and standard deviation of CIFAR-10's training pixels, a channel each.
+/// Mean and standard deviation per channel of the training pixels of CIFAR-10.
 pub const CIFAR10_STATISTICS: ([f32; 3], [f32; 3]) =
     ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]);
 
-/// How a view is made of an image.
+/// The distribution of the views of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SimClrAugmentation {
-    /// Side of a view in pixels.
+    /// Height and width of a view in pixels.
     pub size: usize,
-    /// Part of the image's area in the crop.
+    /// Range of the area of the crop, as a fraction of the area of the image.
     pub scale: [f32; 2],
-    /// Width over height of the crop.
+    /// Range of width divided by height of the crop.
     pub ratio: [f32; 2],
-    /// Probability of a mirror left to right.
+    /// Probability of a left-right flip.
     pub flip: f32,
     pub jitter: ColorJitter,
-    /// Probability of grey.
+    /// Probability of grayscale.
     pub grayscale: f32,
     /// Mean and standard deviation of each channel.
     pub normalize: Option<([f32; 3], [f32; 3])>,
-    /// Whether one random draw serves all images of a batch.
+    /// Whether all images of a batch share one random draw.
     pub one_draw_per_batch: bool,
 }
 
-/// The random numbers of one view.
+/// The parameters of one view.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ViewParameters {
-    /// Its `image` is the place in the batch.
+    /// `image` is the index in the batch.
     pub crop: ResizedCrop,
     pub color: ColorTransform,
 }
 
 impl SimClrAugmentation {
-    /// The paper's augmentation at half its colour strength, which Chen et al. 2020 (appendix B.9) take for CIFAR-10,
-    /// with a draw per image and normalised pixels.
+    /// The augmentation of Chen et al. 2020 for CIFAR-10 (appendix B.9: half the colour strength),
+    /// with one draw per image and normalised pixels.
     pub fn sound(size: usize) -> Self {
         SimClrAugmentation {
             size,
@@ -62,7 +64,8 @@ impl SimClrAugmentation {
         }
     }
 
-    /// What the evaluated paper's code does: full colour strength, no normalisation, and one draw for the whole batch.
+    /// As in the code of the evaluated paper: full colour strength, unnormalised, one draw per
+    /// batch.
     pub fn paper(size: usize) -> Self {
         SimClrAugmentation {
             jitter: ColorJitter {
@@ -78,8 +81,8 @@ impl SimClrAugmentation {
         }
     }
 
-    /// The parameters of one view of each of `samples`, indices into the data set; the images have `source_height` x
-    /// `source_width` pixels.
+    /// The parameters of one view per sample. `samples` are indices into the data set, whose images
+    /// have `source_height` x `source_width` pixels.
     pub fn draw(
         &self,
         key: ViewKey,
@@ -134,10 +137,10 @@ impl SimClrAugmentation {
         }
     }
 
-    /// The views of `images` (`[B, 3, H, W]` in [0, 1]) that `parameters` describe, one each: `[views, 3, size, size]`.
+    /// One view `[3, size, size]` for each of `parameters`, of `images` `[B, 3, H, W]` in [0, 1].
     ///
     /// # Errors
-    /// `Error::Shape` where a crop leaves its image or the images do not have three channels.
+    /// `Error::Shape` if a crop is not inside its image or the images do not have three channels.
     pub fn apply(
         &self,
         device: &Device,
@@ -146,10 +149,20 @@ impl SimClrAugmentation {
     ) -> Result<Tensor> {
         let crops: Vec<_> = parameters.iter().map(|view| view.crop).collect();
         let colors: Vec<_> = parameters.iter().map(|view| view.color).collect();
-        let cropped = device.resized_crop(images, &crops, self.size)?;
-        let colored = device.color_transform(&cropped, &colors)?;
+        let cropped = device.run(ResizedCrops {
+            x: images,
+            crops: &crops,
+            size: self.size,
+        })?;
+        let colored = device.run(ColorTransforms {
+            x: &cropped,
+            transforms: &colors,
+        })?;
         match self.normalize {
-            Some((mean, std)) => device.normalize(&colored, mean, std),
+            Some((mean, std)) => {
+                let x = &colored;
+                device.run(Normalize { x, mean, std })
+            }
             None => Ok(colored),
         }
     }

@@ -1,71 +1,60 @@
-//! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a part of a network
-//! whose forward pass saves its input alone. Backward: the part is run once more, recorded this time, and gone back
-//! through.
+//! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a
+//! part of a network saves only its input. The backward pass runs the part again, records it, and
+//! computes its gradients.
 
-use super::{Tape, Var};
+use super::{PassOptions, Tape, Var};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Which of the two runs of a checkpointed part is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run {
-    First,
-    /// On the way back. It must give the same bits, and leave nothing behind that the first run has left already.
-    Again,
-}
-
-/// `forward(x)`, of which nothing but `x` is kept for the way back. `parameters` are the tensors that `forward` makes
-/// leaves of. On a checked tape both runs are checked.
-///
-/// # Errors
-/// Those of `forward`; on the way back `Error::Shape` where it does not depend on one of the parameters.
-pub fn checkpoint(
-    tape: &Tape,
-    x: &Var,
-    parameters: &[&Tensor],
-    forward: impl Fn(&Tape, &Var, Run) -> Result<Var> + 'static,
-) -> Result<Var> {
-    if !tape.tracks_leaves() {
-        return forward(tape, x, Run::First);
-    }
-    let checked = tape.is_checked();
-    let first = match checked {
-        true => Tape::checked(tape.device()),
-        false => Tape::inference(tape.device()),
-    };
-    let y = forward(&first, &first.constant(x.tensor()), Run::First)?;
-    let leaves: Vec<Var> = parameters.iter().map(|p| tape.leaf(p)).collect();
-    let mut inputs = vec![("x", x)];
-    inputs.extend(leaves.iter().map(|leaf| ("a parameter", leaf)));
-    let (saved_x, needs_dx) = (x.saved(), x.is_tracked());
-    let parameters: Vec<Tensor> = parameters.iter().map(|&p| p.clone()).collect();
-    tape.record_owning(
-        "checkpoint",
-        y.tensor().clone(),
-        &inputs,
-        move |device, dy| {
-            let again = match checked {
-                true => Tape::checked(device),
-                false => Tape::new(device),
-            };
+impl Var {
+    /// Computes `forward(self)` and saves only the input for the backward pass. `parameters` are
+    /// the tensors that `forward` uses as leaves. Only the first run requests updates of buffers.
+    ///
+    /// # Errors
+    /// Those of `forward`. In the backward pass, `Error::Shape` if the result does not depend on
+    /// one of the parameters.
+    pub fn checkpoint(
+        &self,
+        parameters: &[&Tensor],
+        forward: impl Fn(&Var) -> Result<Var> + 'static,
+    ) -> Result<Var> {
+        let Some(tape) = self.tape().filter(|tape| tape.tracks_leaves()) else {
+            return forward(self);
+        };
+        let options = PassOptions {
+            loss_scale: 1.0,
+            ..tape.options()
+        };
+        let first = Tape::forward_only(tape.device(), options);
+        let y = forward(&first.constant(self.tensor()))?;
+        for update in first.take_buffer_updates() {
+            tape.update_buffer(update);
+        }
+        let leaves: Vec<Var> = parameters.iter().map(|p| tape.leaf(p)).collect();
+        let mut inputs = vec![("x", self)];
+        inputs.extend(leaves.iter().map(|leaf| ("a parameter", leaf)));
+        let (saved_x, needs_dx) = (self.saved(), self.is_tracked());
+        let parameters: Vec<Tensor> = parameters.iter().map(|&p| p.clone()).collect();
+        let y = y.tensor().clone();
+        self.record_some("checkpoint", y, &inputs, move |device, dy| {
+            // The updates of buffers that the second run requests are dropped with its tape.
+            let second = Tape::with(device, options);
             let x = saved_x.tensor(device)?;
-            let input = match needs_dx {
-                true => again.input(&x),
-                false => again.constant(&x),
+            let y = if needs_dx {
+                forward(&second.input(&x))?
+            } else {
+                forward(&second.constant(&x))?
             };
-            let y = forward(&again, &input, Run::Again)?;
-            // It is at hand, so that the way back need not compute it a third time.
+            // Otherwise the backward pass of the last operation would compute y a third time.
             y.keep();
-            let gradients = again.backward_owning(y, dy)?;
+            let gradients = y.backward_from(dy)?;
             let of = |leaf: &Tensor| {
                 gradients.of(leaf).cloned().ok_or_else(|| {
-                    Error::shape(
-                        "checkpoint",
-                        format!(
-                            "its result does not depend on a leaf of shape {:?}",
-                            leaf.shape()
-                        ),
-                    )
+                    let shape = leaf.shape();
+                    let message = format!(
+                        "the result does not depend on a parameter or input of shape {shape:?}"
+                    );
+                    Error::shape("checkpoint", message)
                 })
             };
             let mut all = vec![needs_dx.then(|| of(&x)).transpose()?];
@@ -73,6 +62,6 @@ pub fn checkpoint(
                 all.push(Some(of(parameter)?));
             }
             Ok(all)
-        },
-    )
+        })
+    }
 }

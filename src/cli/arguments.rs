@@ -9,7 +9,7 @@ use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
 use super::signals;
 use crate::data::{DataKind, Dataset};
-use crate::device::{Device, Kernels};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::{Arch, ResNetConfig, Stem};
@@ -17,7 +17,7 @@ use crate::objectives::Protocol;
 use crate::runs::folder::{RunFolder, SUMMARY, is_begun, is_done};
 use crate::runs::profile::Phases;
 use crate::runs::tuning::{self, TrainedNetwork, When};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// Which images.
 #[derive(Args)]
@@ -176,7 +176,7 @@ pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<R
         println!("no run has begun in {path}, so one is started");
         return Ok(folder);
     }
-    if let Some(gpu) = &chosen.gpu {
+    if let Some(gpu) = chosen.device.as_gpu() {
         tuning::resume(gpu, &folder)?;
     }
     Ok(folder)
@@ -217,7 +217,7 @@ impl CheckpointArguments {
 
     /// Fails if `device` does not support the requested precision, so that no folder is created.
     pub fn check_precision(&self, device: &Device) -> Result<()> {
-        device.zeros(&[1], self.precision).map(drop)
+        Tensor::zeros(&[1], self.precision, device).map(drop)
     }
 
     /// Fails if a training of `steps` steps is too short for the requested profile, so that no
@@ -255,7 +255,7 @@ impl TuningArguments {
         folder: &RunFolder,
         network: impl FnOnce() -> Result<TrainedNetwork>,
     ) -> Result<()> {
-        let Some(gpu) = &chosen.gpu else {
+        let Some(gpu) = chosen.device.as_gpu() else {
             return Ok(());
         };
         let when = match (self.tune, self.no_tune) {
@@ -266,9 +266,7 @@ impl TuningArguments {
         if !is_begun(folder.path()) {
             tuning::prepare(gpu, when, &network()?)?;
         }
-        if let Some(table) = gpu.variants() {
-            println!("kernels variants {}", table.summary());
-        }
+        println!("kernels variants {}", gpu.variants().summary());
         Ok(())
     }
 }

@@ -13,10 +13,11 @@ use super::arguments::{DataArguments, RunArguments, fraction};
 use super::device_choice::open;
 use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
-use crate::device::{Device, read_f32, upload_f32};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method};
 use crate::objectives::Protocol;
+use crate::ops::copy::Slice;
 use crate::runs::attack::{Adversarial, AttackRequest, PICTURED, head, run as run_experiment};
 use crate::runs::result::AttackSummary;
 use crate::runs::weights_file::read;
@@ -125,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let svg = with_predictions(&sheet.to_png(&path)?, sheet.size(), summary, strongest);
         folder.write("attack.svg", svg.as_bytes())?;
         if arguments.save {
-            folder.write("adversarial.safetensors", &pack(device, images)?)?;
+            folder.write("adversarial.safetensors", &pack(images)?)?;
         }
         Ok(())
     })?;
@@ -143,7 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// A row an image: clean, perturbation, adversarial.
 fn picture(device: &Device, images: &Adversarial, protocol: Protocol, eps: f32) -> Result<Sheet> {
     let count = PICTURED.min(images.labels.len());
-    let shown = |x: &Tensor| read_f32(device, &device.slice(x, 0, count)?);
+    let shown = |x: &Tensor| device.run(Slice { x, start: 0, count })?.to_vec::<f32>();
     let (clean, adversarial) = (shown(&images.clean)?, shown(&images.adversarial)?);
     let shape = [&[count], &images.clean.shape()[1..]].concat();
     let plane: usize = shape[2..].iter().product();
@@ -164,7 +165,7 @@ fn picture(device: &Device, images: &Adversarial, protocol: Protocol, eps: f32) 
     ];
     let mut sheet = Sheet::new(3, count as u32);
     for (column, values) in (0..).zip(&columns) {
-        sheet.draw_column(column, device, &upload_f32(device, values, &shape)?)?;
+        sheet.draw_column(column, &Tensor::from_slice(values, &shape, device)?)?;
     }
     Ok(sheet)
 }
@@ -229,8 +230,8 @@ fn escaped(words: &str) -> String {
         .replace('>', "&gt;")
 }
 
-fn pack(device: &Device, images: &Adversarial) -> Result<Vec<u8>> {
-    let values = read_f32(device, &images.adversarial)?;
+fn pack(images: &Adversarial) -> Result<Vec<u8>> {
+    let values = images.adversarial.to_vec::<f32>()?;
     let shape = images.adversarial.shape().to_vec();
     let failed = |error| Error::usage(format!("adversarial images cannot be packed: {error}"));
     let pixels = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(&values));

@@ -6,15 +6,15 @@ use super::arguments::{
     CheckpointArguments, DataArguments, RunArguments, TuningArguments, fraction, not_negative,
     positive,
 };
-use super::device_choice::{open, open_for};
+use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::evaluate::classifier::ClassifierSettings;
 use crate::evaluate::metrics::Metrics;
-use crate::nn::Head;
+use crate::nn::Linear;
 use crate::objectives::Protocol;
+use crate::objectives::classifier::ClassifierSettings;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::runs::classify::{Beginning, ClassificationRequest, Length, run as run_experiment};
 use crate::runs::memory::StepSize;
@@ -97,7 +97,7 @@ impl ClassificationArguments {
         }
         let dataset = self.data.load(run.seed)?;
         labelled(&dataset)?;
-        let chosen = open_for(&run.device, checkpoints.profile)?;
+        let chosen = open(&run.device)?;
         checkpoints.check_precision(&chosen.device)?;
         let beginning = beginning(&chosen.device)?;
         micro_batch::check(
@@ -118,7 +118,7 @@ impl ClassificationArguments {
             recompute: checkpoints.recompute,
             activations: checkpoints.precision,
             optimizer: settings.optimization.optimizer,
-            head_parameters: Head::parameter_count(width, dataset.classes.len()),
+            head_parameters: Linear::parameter_count(width, dataset.classes.len()),
             image_bytes: dataset.train.images.len(),
         };
         step.check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
@@ -144,7 +144,7 @@ impl ClassificationArguments {
             checkpoint_every: checkpoints.checkpoint_every(),
             recompute: checkpoints.recompute,
             precision: checkpoints.precision,
-            profiler: chosen.profiler.clone(),
+            profile: checkpoints.profile,
             data: self.data.data,
             dataset,
         };

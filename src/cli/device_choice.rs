@@ -3,12 +3,9 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use crate::device::Device;
-use crate::device::cpu::CpuDevice;
-use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuDevice, GpuOptions};
-use crate::device::profile::ProfiledDevice;
+use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuOptions};
 use crate::error::{Error, Result};
 use crate::runs::cache::KeptPipelines;
 use crate::runs::tuning;
@@ -53,10 +50,6 @@ impl fmt::Display for DeviceRequest {
 pub struct ChosenDevice {
     pub device: Device,
     pub reason: String,
-    /// The device itself, where it can record what it does.
-    pub profiler: Option<Arc<ProfiledDevice>>,
-    /// The device itself, where it is a GPU.
-    pub gpu: Option<Arc<GpuDevice>>,
     /// Keeps the GPU's pipelines for the next run when it is dropped.
     _pipelines: Option<KeptPipelines>,
 }
@@ -83,17 +76,9 @@ pub fn auto_takes_gpu(adapters: &[AdapterDescription]) -> (bool, &'static str) {
 /// Opens the device of `request`.
 ///
 /// # Errors
-/// `Error::Usage` where a name fits none of the adapters; `Error::Device` where there is no adapter of the kind asked
-/// for, or it cannot be opened.
+/// `Error::Usage` if a name fits none of the adapters; `Error::Device` if there is no adapter of the
+/// requested kind, or if it cannot be opened.
 pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
-    open_for(request, false)
-}
-
-/// Opens the device of `request`, with `profile` one that can record what it does.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_for(request: &DeviceRequest, profile: bool) -> Result<ChosenDevice> {
     let (choice, reason) = match request {
         DeviceRequest::Cpu => (None, "it was asked for"),
         DeviceRequest::Auto => {
@@ -106,35 +91,20 @@ pub fn open_for(request: &DeviceRequest, profile: bool) -> Result<ChosenDevice> 
             (Some(AdapterChoice::Named(part.clone())), "it was named")
         }
     };
-    let gpu = choice
-        .map(|adapter| {
-            GpuDevice::open(GpuOptions {
-                adapter,
-                ..GpuOptions::default()
-            })
-        })
-        .transpose()?
-        .map(Arc::new);
-    let (device, profiler): (Device, _) = match (&gpu, profile) {
-        (None, false) => (Arc::new(CpuDevice::new()), None),
-        (Some(gpu), false) => (gpu.clone(), None),
-        (gpu, true) => {
-            let profiler = Arc::new(match gpu {
-                None => ProfiledDevice::cpu(CpuDevice::new()),
-                Some(gpu) => ProfiledDevice::gpu(gpu.clone()),
-            });
-            (profiler.clone(), Some(profiler))
-        }
+    let device = match choice {
+        None => Device::cpu(),
+        Some(adapter) => Device::open_gpu(GpuOptions {
+            adapter,
+            ..GpuOptions::default()
+        })?,
     };
-    let pipelines = gpu.as_ref().and_then(KeptPipelines::load);
-    if let Some(gpu) = &gpu {
+    let pipelines = device.as_gpu().and_then(KeptPipelines::load);
+    if let Some(gpu) = device.as_gpu() {
         tuning::use_stored(gpu);
     }
     Ok(ChosenDevice {
         device,
         reason: reason.to_string(),
-        profiler,
-        gpu,
         _pipelines: pipelines,
     })
 }

@@ -3,10 +3,8 @@
 use clap::Args;
 
 use super::device_choice::{adapters, auto_takes_gpu};
-use crate::device::cpu::CpuDevice;
-use crate::device::gpu::{AdapterDescription, shaders};
-use crate::device::kernels::Kernels;
-use crate::device::variants::{TableKey, VariantTable};
+use crate::device::gpu::variants::{TableKey, VariantTable};
+use crate::device::gpu::{AdapterDescription, kernels};
 use crate::error::Result;
 use crate::runs::cache::{read_table, table_path};
 
@@ -41,7 +39,7 @@ pub fn run(_: &Arguments) -> Result<()> {
     if adapters.is_empty() {
         println!("no GPU adapter\n");
     }
-    println!("cpu: {}", CpuDevice::new().name());
+    println!("cpu: cpu");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("  threads    {threads}");
     println!("  processor  {}\n", std::env::consts::ARCH);
@@ -59,7 +57,7 @@ fn variants(adapter: &AdapterDescription) -> String {
     let key = TableKey {
         adapter: adapter.name.clone(),
         driver: adapter.driver.clone(),
-        shaders: shaders::digest(),
+        shaders: kernels::digest(),
     };
     let stored = read_table(&key).zip(table_path(&key));
     let ships = VariantTable::ships_for(&adapter.name);

@@ -13,7 +13,7 @@ use super::device_choice::{DeviceRequest, open};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
-use crate::nn::state::digest;
+use crate::nn::weights::digest;
 use crate::runs::folder::write_whole;
 use crate::runs::unfinished::resumable;
 use crate::runs::weights_file::{read, state};
@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         fs::remove_file(&path).map_err(|e| Error::write(&path, e))?;
     }
     let key = || {
-        let weights = digest(device, &state(encoder, None))?;
+        let weights = digest(&state(encoder, None))?;
         let (images, split) = (&dataset.digest, &arguments.split);
         let variants = device.variants().map(|table| table.to_toml());
         Ok(format!(

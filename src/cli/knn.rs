@@ -7,7 +7,7 @@ use clap::Args;
 use super::arguments::{DataArguments, StopArguments, no_out, open_folder, seed};
 use super::device_choice::{DeviceRequest, open};
 use crate::error::{Error, Result};
-use crate::evaluate::knn::judge;
+use crate::evaluate::knn::neighbour_accuracy;
 use crate::evaluate::partial::Partial;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
 use crate::runs::weights_file::read;
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let partial = &mut Partial::new();
-            let found = judge(device, &loaded.encoder, &dataset, (partial, "knn"));
+            let found = neighbour_accuracy(device, &loaded.encoder, &dataset, (partial, "knn"));
             let found = found.map_err(unstored)?;
             (found.k, found.top1)
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::arguments::{
     CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments,
 };
-use super::device_choice::{open, open_for};
+use super::device_choice::open;
 use crate::data::DataKind;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
@@ -92,7 +92,7 @@ impl PretrainingArguments {
                 Error::usage(format!("--rotation-images {part} cannot be drawn: {error}"))
             })?),
         };
-        let chosen = open_for(&run.device, checkpoints.profile)?;
+        let chosen = open(&run.device)?;
         checkpoints.check_precision(&chosen.device)?;
         pretext
             .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
@@ -108,7 +108,7 @@ impl PretrainingArguments {
             checkpoint_every: checkpoints.checkpoint_every(),
             recompute: checkpoints.recompute,
             precision: checkpoints.precision,
-            profiler: chosen.profiler.clone(),
+            profile: checkpoints.profile,
             init,
             knn: !self.no_knn,
             rotation_test,

@@ -1,7 +1,6 @@
 //! `parallax preview`: a contact sheet of images and their random views.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 
@@ -9,7 +8,6 @@ use super::arguments::{DataArguments, protocol, seed};
 use super::sheet::Sheet;
 use crate::augment::{ImageStore, SimClrAugmentation, ViewKey};
 use crate::device::Device;
-use crate::device::cpu::CpuDevice;
 use crate::error::{Error, Result};
 use crate::objectives::Protocol;
 
@@ -44,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let dataset = arguments.data.load(arguments.seed)?;
     let split = dataset.pretraining();
     let count = arguments.images.min(split.len() as u32);
-    let device: Device = Arc::new(CpuDevice::new());
+    let device = Device::cpu();
     let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])?;
     // Spread over the set, so that one sorted by class shows more than one, and not by equal steps, so that one whose
     // classes take turns does too.
@@ -59,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     };
     let mut sheet = Sheet::new(arguments.views + 1, count);
-    sheet.draw_column(0, &device, &images)?;
+    sheet.draw_column(0, &images)?;
     for view in 0..arguments.views {
         let key = ViewKey {
             seed: arguments.seed,
@@ -68,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         let parameters = augmentation.draw(key, &samples, split.height, split.width);
         let views = augmentation.apply(&device, &images, &parameters)?;
-        sheet.draw_column(view + 1, &device, &views)?;
+        sheet.draw_column(view + 1, &views)?;
     }
     let png = sheet.to_png(&arguments.out)?;
     std::fs::write(&arguments.out, png).map_err(|e| Error::write(&arguments.out, e))?;

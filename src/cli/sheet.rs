@@ -5,7 +5,6 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::device::{Device, read_f32};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -28,9 +27,9 @@ impl Sheet {
     }
 
     /// Draws a batch of images in [0, 1] down one column, each scaled to a cell without smoothing.
-    pub fn draw_column(&mut self, column: u32, device: &Device, batch: &Tensor) -> Result<()> {
+    pub fn draw_column(&mut self, column: u32, batch: &Tensor) -> Result<()> {
         let [count, _, height, width] = batch.nchw("sheet", "images")?;
-        let values = read_f32(device, batch)?;
+        let values = batch.to_vec::<f32>()?;
         for i in 0..count {
             let pixel = |channel: usize, y: u32, x: u32| {
                 let (y, x) = (

@@ -1,7 +1,7 @@
 //! Fractions of the labels with the same share of every class.
 
-use crate::device::philox::Philox;
 use crate::error::{Error, Result};
+use crate::philox::Philox;
 
 /// Keeps this stream of random numbers apart from those of other purposes.
 const PURPOSE: u32 = u32::from_le_bytes(*b"frac");

@@ -1,16 +1,22 @@
-//! What the devices' memory is counted by: bytes, and storage numbers.
+//! Counts of the memory of devices.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::kernels::MemoryUse;
+/// Current and peak bytes held for tensors. Freed memory that is kept for reuse counts as held; the
+/// part of a block that was never used does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    pub current: u64,
+    pub peak: u64,
+}
 
-/// A number for a new tensor's storage, unique in the process.
+/// A number for new storage, unique in the process.
 pub(crate) fn next_storage_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Bytes held, now and at peak.
+/// Counts bytes from several threads.
 #[derive(Default)]
 pub(crate) struct MemoryCounter {
     current: AtomicU64,

@@ -1,61 +1,140 @@
-//! Where tensors live and kernels run. Nothing here knows what a layer is.
+//! Devices: memory, and the execution of operations. No operation is defined here.
+//!
+//! A [`Device`] is the CPU or a GPU. It allocates tensors and runs operations ([`Device::run`]),
+//! which [`crate::ops`] defines.
 
-use std::sync::Arc;
-
+mod allocator;
 pub mod cpu;
 pub mod gpu;
-pub mod kernels;
 mod memory;
-pub mod philox;
-pub mod profile;
+mod op;
+pub mod profiler;
 mod readback;
-pub mod shapes;
-mod spans;
-pub mod variants;
 
-pub use kernels::Kernels;
+pub use cpu::Cpu;
+pub use gpu::Gpu;
+pub use memory::MemoryUse;
+pub(crate) use op::check_elements;
+pub use op::{Check, Op, Output, RunOn, product};
 pub use readback::Readback;
 
+use gpu::variants::VariantTable;
+use gpu::{AdapterChoice, GpuOptions};
+
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor};
-use kernels::HostSlice;
+use crate::tensor::{Storage, Tensor};
 
-/// A device, shared by the tensors' users.
-pub type Device = Arc<dyn Kernels>;
-
-/// Copies floats to `device`.
-pub fn upload_f32(device: &Device, data: &[f32], shape: &[usize]) -> Result<Tensor> {
-    device.upload(HostSlice::F32(data), shape)
+/// A CPU or GPU with its memory. Clones are handles to the same device.
+#[derive(Clone)]
+pub enum Device {
+    Cpu(Cpu),
+    Gpu(Gpu),
 }
 
-/// Copies unsigned integers to `device`.
-pub fn upload_u32(device: &Device, data: &[u32], shape: &[usize]) -> Result<Tensor> {
-    device.upload(HostSlice::U32(data), shape)
+impl From<Cpu> for Device {
+    fn from(cpu: Cpu) -> Self {
+        Device::Cpu(cpu)
+    }
 }
 
-/// Waits for the elements of a float tensor. Only for edges: inside a step nothing waits.
-pub fn read_f32(device: &Device, x: &Tensor) -> Result<Vec<f32>> {
-    x.expect("read_f32", "x", x.shape(), DType::F32)?;
-    device.download(x)?.wait_f32()
+impl From<Gpu> for Device {
+    fn from(gpu: Gpu) -> Self {
+        Device::Gpu(gpu)
+    }
 }
 
-/// Waits for the elements of a u32 tensor.
-pub fn read_u32(device: &Device, x: &Tensor) -> Result<Vec<u32>> {
-    x.expect("read_u32", "x", x.shape(), DType::U32)?;
-    device.download(x)?.wait_u32()
-}
+impl Device {
+    /// Opens `"cpu"`, `"gpu"` (the best hardware GPU), `"auto"` (the best hardware GPU if there is
+    /// one, otherwise the CPU), or the first adapter whose name contains `name`.
+    ///
+    /// # Errors
+    /// `Error::Device` if there is no such adapter or it cannot be opened.
+    pub fn open(name: &str) -> Result<Device> {
+        let gpu = |adapter| {
+            Device::open_gpu(GpuOptions {
+                adapter,
+                ..GpuOptions::default()
+            })
+        };
+        match name {
+            "cpu" => Ok(Device::cpu()),
+            "gpu" => gpu(AdapterChoice::Hardware),
+            "auto" => match gpu(AdapterChoice::Hardware) {
+                Err(Error::Device { .. }) => Ok(Device::cpu()),
+                opened => opened,
+            },
+            name => gpu(AdapterChoice::Named(name.to_string())),
+        }
+    }
 
-/// Waits for the one float of a `[1]` tensor.
-pub fn read_scalar(device: &Device, x: &Tensor) -> Result<f32> {
-    let values = read_f32(device, x)?;
-    values
-        .first()
-        .copied()
-        .filter(|_| values.len() == 1)
-        .ok_or_else(|| {
-            Error::shape(
-                "read_scalar",
-                format!("x has shape {:?}; expected one element", x.shape()),
-            )
-        })
+    /// The CPU, with memory of its own.
+    pub fn cpu() -> Device {
+        Device::Cpu(Cpu::new())
+    }
+
+    /// Opens an adapter with these options.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_gpu(options: GpuOptions) -> Result<Device> {
+        Gpu::open(options).map(Device::Gpu)
+    }
+
+    /// The name of the adapter, or `cpu`.
+    pub fn name(&self) -> String {
+        match self {
+            Device::Cpu(_) => "cpu".to_string(),
+            Device::Gpu(gpu) => gpu.name().to_string(),
+        }
+    }
+
+    /// The GPU, if this device is one.
+    pub fn as_gpu(&self) -> Option<&Gpu> {
+        match self {
+            Device::Cpu(_) => None,
+            Device::Gpu(gpu) => Some(gpu),
+        }
+    }
+
+    /// The table of kernel variants in use, on a GPU. Equal bits need an equal table.
+    pub fn variants(&self) -> Option<VariantTable> {
+        self.as_gpu().map(Gpu::variants)
+    }
+
+    /// Current and peak bytes held for tensors.
+    pub fn memory(&self) -> MemoryUse {
+        match self {
+            Device::Cpu(cpu) => cpu.memory(),
+            Device::Gpu(gpu) => gpu.memory(),
+        }
+    }
+
+    /// Whether tensors are in the host's memory, as on the CPU, a software adapter or an integrated
+    /// GPU.
+    pub fn in_host_memory(&self) -> bool {
+        match self {
+            Device::Cpu(_) => true,
+            Device::Gpu(gpu) => gpu.in_host_memory(),
+        }
+    }
+
+    /// Submits everything recorded so far, without waiting. On the CPU, everything has run already.
+    ///
+    /// # Errors
+    /// `Error::Device` if the adapter was lost.
+    pub fn submit(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Gpu(gpu) => gpu.submit(),
+        }
+    }
+
+    /// Whether `x` is on this device.
+    pub(crate) fn holds(&self, x: &Tensor) -> bool {
+        match (self, x.storage()) {
+            (Device::Cpu(cpu), Storage::Cpu(storage)) => cpu.holds(storage),
+            (Device::Gpu(gpu), Storage::Gpu(storage)) => gpu.holds(storage),
+            _ => false,
+        }
+    }
 }

@@ -1,17 +1,26 @@
-//! A transfer from a device to the host that may still be under way.
+//! A transfer from a device to the host.
 
 use crate::device::gpu::GpuReadback;
 use crate::error::Result;
+use crate::tensor::Element;
 
-/// Bytes on their way to the host. On the CPU device they are there at once.
-pub struct Readback(pub(crate) State);
+/// A transfer to the host, which may be in flight. On the CPU, it is complete at once.
+pub struct Readback(State);
 
-pub(crate) enum State {
+enum State {
     Ready(Vec<u8>),
     Gpu(GpuReadback),
 }
 
 impl Readback {
+    pub(crate) fn ready(bytes: Vec<u8>) -> Self {
+        Readback(State::Ready(bytes))
+    }
+
+    pub(crate) fn from_gpu(transfer: GpuReadback) -> Self {
+        Readback(State::Gpu(transfer))
+    }
+
     /// Whether the bytes have arrived, without waiting.
     pub fn is_ready(&self) -> Result<bool> {
         match &self.0 {
@@ -28,13 +37,8 @@ impl Readback {
         }
     }
 
-    /// Waits for the elements of a float tensor.
-    pub fn wait_f32(self) -> Result<Vec<f32>> {
-        Ok(bytemuck::pod_collect_to_vec(&self.wait()?))
-    }
-
-    /// Waits for the elements of a u32 tensor.
-    pub fn wait_u32(self) -> Result<Vec<u32>> {
+    /// Waits for the elements, which must be of type `T`.
+    pub fn wait_as<T: Element>(self) -> Result<Vec<T>> {
         Ok(bytemuck::pod_collect_to_vec(&self.wait()?))
     }
 }

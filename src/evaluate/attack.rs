@@ -1,29 +1,34 @@
-//! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et al. 2018), within a
-//! ball of the maximum norm around each image.
+//! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et
+//! al. 2018). They stay within a ball of radius eps in the maximum norm around each image.
 
 use crate::augment::CIFAR10_STATISTICS;
-use crate::autograd::{self, Tape, Var};
+use crate::autograd::{Tape, Var};
 use crate::device::Device;
-use crate::device::kernels::{AttackStep, NoiseKey};
 use crate::error::{Error, Result};
 use crate::objectives::Protocol;
+use crate::ops::attack::AttackStep;
+use crate::ops::elementwise::Add;
+use crate::ops::images::Normalize;
+use crate::ops::uniform::{NoiseKey, Uniform};
 use crate::tensor::Tensor;
 
-/// How an image is changed.
+/// The method of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// One step of size eps along the sign of the gradient.
     Fgsm,
-    /// Steps along the sign of the gradient from a random start in the ball, each followed by a projection on it.
+    /// Steps along the sign of the gradient from a random point of the ball. Each step is followed
+    /// by a projection onto the ball.
     Pgd { iterations: u32 },
 }
 
-/// In what eps counts.
+/// The units of eps and of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Units {
-    /// Pixels from 0 to 1, before they are normalised.
+    /// Pixels in [0, 1], before normalisation.
     Pixels,
-    /// Pixels normalised by CIFAR-10's mean and standard deviation, in the range of the evaluated paper's code.
+    /// Pixels normalised by the mean and standard deviation of CIFAR-10, in the range of the
+    /// released code of the reproduced paper.
     Normalized,
 }
 
@@ -42,18 +47,18 @@ impl Units {
 pub struct AttackSettings {
     pub method: Method,
     pub units: Units,
-    /// Half the side of the ball.
+    /// The radius of the ball.
     pub eps: f32,
     /// The size of one step.
     pub alpha: f32,
 }
 
 impl AttackSettings {
-    /// The attack of `protocol`: PGD's step is 2.5 eps / iterations of pixels in [0, 1], or under the paper's code 1.85
-    /// eps / iterations of normalised ones; FGSM's is eps.
+    /// The attack of `protocol`. The step of FGSM is eps. The step of PGD is 2.5 eps / iterations
+    /// in units of pixels, or 1.85 eps / iterations in normalised units for [`Protocol::Paper`].
     ///
     /// # Errors
-    /// `Error::Usage` for an eps that is negative or not finite, or no iterations.
+    /// `Error::Usage` if eps is negative or not finite, or if the number of iterations is 0.
     pub fn of_protocol(protocol: Protocol, method: Method, eps: f32) -> Result<Self> {
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(Error::usage(format!(
@@ -67,7 +72,7 @@ impl AttackSettings {
         let alpha = match method {
             Method::Fgsm => eps,
             Method::Pgd { iterations: 0 } => {
-                return Err(Error::usage("PGD with 0 iterations; use 1 or more"));
+                return Err(Error::usage("PGD has 0 iterations; use 1 or more"));
             }
             Method::Pgd { iterations } => factor * eps / iterations as f32,
         };
@@ -79,48 +84,53 @@ impl AttackSettings {
         })
     }
 
-    fn step(&self, alpha: f32) -> AttackStep {
+    /// One step of size `alpha` from `x` along the sign of `dx`.
+    fn step(&self, alpha: f32, [x, dx, clean]: [&Tensor; 3], device: &Device) -> Result<Tensor> {
         let [low, high] = self.units.range();
-        AttackStep {
+        device.run(AttackStep {
+            x,
+            dx,
+            clean,
             alpha,
             eps: self.eps,
             low,
             high,
-        }
+        })
     }
 }
 
-/// `images` (in [0, 1]) in the units of an attack.
+/// Converts images with pixels in [0, 1] to the units of an attack.
 pub fn in_units(device: &Device, units: Units, images: &Tensor) -> Result<Tensor> {
-    let (mean, std) = CIFAR10_STATISTICS;
+    let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
     match units {
         Units::Pixels => Ok(images.clone()),
-        Units::Normalized => device.normalize(images, mean, std),
+        Units::Normalized => device.run(Normalize { x, mean, std }),
     }
 }
 
-/// What a network sees of images in the units of an attack: normalised pixels.
-pub fn network_input(tape: &Tape, units: Units, images: &Var) -> Result<Var> {
+/// Converts images in the units of an attack to the input of a network, normalised pixels.
+pub fn network_input(units: Units, images: &Var) -> Result<Var> {
     let (mean, std) = CIFAR10_STATISTICS;
     match units {
-        Units::Pixels => autograd::normalize(tape, images, mean, std),
+        Units::Pixels => images.normalize(mean, std),
         Units::Normalized => Ok(images.clone()),
     }
 }
 
-/// `clean` (`[N, 3, H, W]` in the settings' units) moved to where the loss of `classifier` against `labels` (u32 `[N]`)
-/// is higher: within eps of `clean`, but for the rounding of `clean +- eps`, and within the units' range. `classifier`
-/// maps such images to logits `[N, classes]`; it runs in evaluation mode, so that an image's result is its own. `key`
-/// names PGD's random start.
+/// Attacks the images `clean [N, 3, H, W]`, which are in the units of `settings`: moves them to
+/// increase the loss of `classifier` against `labels` (u32 `[N]`). The results are within eps of
+/// `clean`, up to the rounding of `clean +- eps`, and within the range of the units. `classifier`
+/// maps images in these units to logits `[N, classes]`. It runs in evaluation mode, so images do
+/// not affect each other. `key` determines the random start of PGD.
 ///
-/// Of the paper's range, the end of 2.7537 is rounded: a blue of 1 is 2.75373 when normalised, and is moved to 2.7537
-/// by any eps but 0, even by one below that difference.
+/// The upper end of the paper's range, 2.7537, is rounded: a blue of 1 is normalised to 2.75373.
+/// Any eps above 0 moves it to 2.7537, even if the difference is larger than eps.
 ///
 /// # Errors
-/// As the classifier; `Error::Shape` where labels do not fit.
+/// Those of the classifier; `Error::Shape` if the labels do not match the images.
 pub fn perturb(
     device: &Device,
-    classifier: impl Fn(&Tape, &Var) -> Result<Var>,
+    classifier: impl Fn(&Var) -> Result<Var>,
     clean: &Tensor,
     labels: &Tensor,
     settings: &AttackSettings,
@@ -130,21 +140,28 @@ pub fn perturb(
         _ if settings.eps == 0.0 => return Ok(clean.clone()),
         Method::Fgsm => clean.clone(),
         Method::Pgd { .. } => {
-            let noise = device.uniform(key, -settings.eps, settings.eps, clean.shape())?;
-            let moved = device.add(clean, &noise)?;
-            device.attack_step(settings.step(0.0), &moved, &noise, clean)?
+            let noise = device.run(Uniform {
+                key,
+                low: -settings.eps,
+                high: settings.eps,
+                shape: clean.shape(),
+            })?;
+            let (a, b) = (clean, &noise);
+            let moved = device.run(Add { a, b })?;
+            settings.step(0.0, [&moved, &noise, clean], device)?
         }
     };
     climb(device, classifier, &start, clean, labels, settings)
 }
 
-/// The steps of an attack from `start`, which lies in the ball around `clean`. Otherwise as [`perturb`].
+/// Runs the steps of an attack from `start`, which is in the ball around `clean`. Otherwise as
+/// [`perturb`].
 ///
 /// # Errors
 /// As [`perturb`].
 pub fn climb(
     device: &Device,
-    classifier: impl Fn(&Tape, &Var) -> Result<Var>,
+    classifier: impl Fn(&Var) -> Result<Var>,
     start: &Tensor,
     clean: &Tensor,
     labels: &Tensor,
@@ -157,30 +174,29 @@ pub fn climb(
     let mut x = start.clone();
     for _ in 0..iterations {
         let dx = input_gradient(device, &classifier, &x, labels)?;
-        x = device.attack_step(settings.step(settings.alpha), &x, &dx, clean)?;
+        x = settings.step(settings.alpha, [&x, &dx, clean], device)?;
         device.submit()?;
     }
     Ok(x)
 }
 
-/// The gradient of the mean cross-entropy with respect to the images `x`, and to nothing else.
+/// Computes the gradient of the mean cross-entropy with respect to the images `x` only.
 ///
 /// # Errors
 /// As [`perturb`].
 pub fn input_gradient(
     device: &Device,
-    classifier: impl Fn(&Tape, &Var) -> Result<Var>,
+    classifier: impl Fn(&Var) -> Result<Var>,
     x: &Tensor,
     labels: &Tensor,
 ) -> Result<Tensor> {
     let tape = Tape::of_input(device);
-    let logits = classifier(&tape, &tape.input(x))?;
-    let loss = autograd::softmax_cross_entropy(&tape, &logits, labels)?;
-    let gradients = tape.backward(&loss)?;
+    let loss = classifier(&tape.input(x))?.cross_entropy(labels)?;
+    let gradients = loss.backward()?;
     gradients.of(x).cloned().ok_or_else(|| {
         Error::shape(
             "attack",
-            "the classifier's logits do not depend on its images",
+            "the logits of the classifier do not depend on the images",
         )
     })
 }

@@ -1,23 +1,28 @@
-//! An encoder's features of a whole split, in evaluation mode.
+//! Features of a whole split, computed by an encoder in evaluation mode.
 
 use super::partial;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore};
-use crate::autograd::Tape;
+use crate::autograd::{PassOptions, Tape};
 use crate::data::{Split, batches};
-use crate::device::kernels::ResizedCrop;
-use crate::device::{Device, read_f32, upload_f32};
+use crate::device::Device;
 use crate::error::Result;
-use crate::nn::{Mode, ResNet};
+use crate::nn::{Module, ResNet};
+use crate::ops::images::Normalize;
+use crate::ops::l2_normalize::L2Normalize;
+use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
 
-/// Images of one forward pass.
+/// Images per forward pass.
 const BATCH: u32 = 128;
-/// Batches that an untrained encoder's running statistics are the mean of.
+/// Number of batches whose mean gives the running statistics of an untrained encoder.
 const STATISTICS_BATCHES: usize = 10;
 
-/// The features of every image of `split`, in order, row-major `[N, F]`. Pixels are resized to `resolution` where they
-/// have another size, normalised by CIFAR-10's mean and standard deviation, and not augmented; the last partial batch
-/// is kept.
+/// Computes the features of all images of `split`, in order, row-major `[N, F]`. Images are resized
+/// to `resolution` x `resolution` if their height differs, and normalised by the mean and standard
+/// deviation of CIFAR-10. They are not augmented.
+///
+/// # Errors
+/// As [`partial::complete`].
 pub fn features(
     device: &Device,
     encoder: &ResNet,
@@ -29,7 +34,7 @@ pub fn features(
     Ok(all)
 }
 
-/// Appends to `values` the features that it lacks. Otherwise as [`features`].
+/// As [`features`], but appends the features that `values` lacks.
 ///
 /// # Errors
 /// As [`partial::complete`].
@@ -42,7 +47,7 @@ pub fn complete_features(
 ) -> Result<()> {
     let width = encoder.feature_width();
     complete(device, (split, resolution), width, values, |images| {
-        encode(device, encoder, images)
+        evaluate(device, encoder, images)
     })
 }
 
@@ -57,10 +62,10 @@ pub fn unit_features(
 ) -> Result<Tensor> {
     let width = encoder.feature_width();
     complete(device, (split, split.height), width, values, |images| {
-        let features = encode(device, encoder, images)?;
-        Ok(device.l2_normalize(&features, 1e-12)?.y)
+        let (x, eps) = (&evaluate(device, encoder, images)?, 1e-12);
+        Ok(device.run(L2Normalize { x, eps })?.y)
     })?;
-    upload_f32(device, values, &[split.len(), width])
+    Tensor::from_slice(values, &[split.len(), width], device)
 }
 
 /// Sets the running statistics of an untrained encoder to the mean over the first ten batches of
@@ -70,23 +75,46 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
     for (before, indices) in all.enumerate() {
         let images = normalized(device, &store.gather(&indices)?)?;
-        let tape = Tape::inference(device);
-        encoder.forward(&tape, &tape.constant(&images), Mode::Training)?;
-        encoder.average_running_statistics(before)?;
+        // With this momentum, the running statistics are the mean over the batches so far.
+        let options = PassOptions {
+            momentum: 1.0 / (before as f32 + 1.0),
+            ..PassOptions::default()
+        };
+        let tape = Tape::forward_only(device, options);
+        encoder.forward(&tape.constant(&images))?;
+        for update in tape.take_buffer_updates() {
+            update(device, None)?;
+        }
     }
     Ok(())
 }
 
-/// Features `[B, F]` of normalised images, in evaluation mode.
-pub(super) fn encode(device: &Device, encoder: &ResNet, images: &Tensor) -> Result<Tensor> {
-    let tape = Tape::inference(device);
-    let y = encoder.forward(&tape, &tape.constant(images), Mode::Evaluation)?;
+/// The output of `module` for normalised images, in evaluation mode.
+pub(super) fn evaluate(device: &Device, module: &impl Module, images: &Tensor) -> Result<Tensor> {
+    let y = module.forward(&Tape::inference(device).constant(images))?;
     Ok(y.tensor().clone())
 }
 
-/// Computes the batches of `split` that `values` lacks, and appends the result of `compute` for
-/// each of them: `width` numbers per image. The images are normalised, and resized to `resolution`
-/// x `resolution` if their height differs.
+/// Computes the logits of `split` in evaluation mode, row-major `[N, classes]`, and appends those
+/// that `values` lacks. `network` maps images to logits.
+///
+/// # Errors
+/// As [`partial::complete`].
+pub fn logits(
+    device: &Device,
+    network: &impl Module,
+    classes: usize,
+    split: &Split,
+    values: &mut Vec<f32>,
+) -> Result<()> {
+    complete(device, (split, split.height), classes, values, |images| {
+        evaluate(device, network, images)
+    })
+}
+
+/// Appends the results of `compute` for the batches of `split` that `values` lacks: `width` numbers
+/// per image. The images are normalised, and resized to `resolution` x `resolution` if their height
+/// differs.
 pub(super) fn complete(
     device: &Device,
     (split, resolution): (&Split, usize),
@@ -107,13 +135,17 @@ pub(super) fn complete(
                 flip: 0,
             };
             let crops: Vec<_> = (0..indices.len() as u32).map(whole).collect();
-            images = device.resized_crop(&images, &crops, resolution)?;
+            images = device.run(ResizedCrops {
+                x: &images,
+                crops: &crops,
+                size: resolution,
+            })?;
         }
-        read_f32(device, &compute(&normalized(device, &images)?)?)
+        compute(&normalized(device, &images)?)?.to_vec::<f32>()
     })
 }
 
 pub(super) fn normalized(device: &Device, images: &Tensor) -> Result<Tensor> {
-    let (mean, std) = CIFAR10_STATISTICS;
-    device.normalize(images, mean, std)
+    let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
+    device.run(Normalize { x, mean, std })
 }

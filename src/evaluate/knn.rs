@@ -1,5 +1,6 @@
-//! Nearest-neighbour classification on features (Wu et al. 2018, 'Unsupervised feature learning via non-parametric
-//! instance discrimination'): no parameter is trained, so only the features are evaluated.
+//! Nearest-neighbour classification on features (Wu et al. 2018, "Unsupervised Feature Learning via
+//! Non-Parametric Instance Discrimination"). It trains no parameters, so it evaluates the features
+//! alone.
 
 use std::cmp::Ordering;
 
@@ -7,33 +8,36 @@ use super::features::unit_features;
 use super::metrics::accuracy;
 use super::partial::{Partial, as_classes, as_values};
 use crate::data::Dataset;
-use crate::device::kernels::Gemm;
 use crate::device::{Device, Readback};
 use crate::error::{Error, Result};
 use crate::nn::ResNet;
+use crate::ops::copy::Slice;
+use crate::ops::gemm::{Gemm, transposed};
 use crate::tensor::{DType, Tensor};
 
-/// What a similarity is divided by before a neighbour votes with its exponential.
+/// The temperature of a vote, whose weight is `exp(similarity / TEMPERATURE)`.
 pub const TEMPERATURE: f64 = 0.5;
 
-/// Neighbours that vote at most.
-const MOST_NEIGHBOURS: usize = 200;
+/// Maximum number of neighbours that vote.
+const MAX_NEIGHBOURS: usize = 200;
 
-/// Similarities held at a time: 16 Mi, which is 64 MiB.
+/// Maximum number of similarities in memory: 64 MiB.
 const BLOCK: usize = 1 << 24;
 
-/// The neighbours that vote with a bank of this many images: a tenth of the bank, at least 1 and at most 200. A tenth
-/// keeps k below the size of a class where there are ten of them.
+/// The number of neighbours that vote, for a bank of this many images: a tenth of the bank, at
+/// least 1 and at most 200. With ten classes, a tenth is not more than the size of a class.
 pub fn neighbours(bank: usize) -> usize {
-    (bank / 10).clamp(1, MOST_NEIGHBOURS)
+    (bank / 10).clamp(1, MAX_NEIGHBOURS)
 }
 
-/// Predicts a class for each row of `queries [Q, D]` from the rows of `bank [B, D]` and their labels: the k most
-/// similar rows (cosine; the earlier row where two are equally similar) vote for their class with
-/// `exp(similarity / 0.5)`, and the lower class wins a tie. Rows must have length 1, and labels lie below `classes`.
+/// Predicts a class for each row of `queries [Q, D]` from the rows of `bank [B, D]` and their
+/// labels. The k rows with the largest cosine similarity vote for their class with the weight
+/// `exp(similarity / TEMPERATURE)`. Of rows with equal similarity, the earlier ones vote. The lower
+/// class wins a tie. Rows must have length 1, and labels must be below `classes`.
 ///
 /// # Errors
-/// `Error::Shape` where sizes do not fit or k is not in 1 ..= B; `Error::NonFinite` where a feature is not a number.
+/// `Error::Shape` if sizes do not match or k is not in `1..=B`; `Error::NonFinite` if a feature is
+/// not finite.
 pub fn classify(
     device: &Device,
     bank: &Tensor,
@@ -49,7 +53,7 @@ pub fn classify(
         return Err(Error::shape(
             "knn",
             format!(
-                "{} labels of {classes} classes do not fit a bank of {rows} rows",
+                "{} labels for a bank of {rows} rows; expected one per row, below {classes}",
                 labels.len()
             ),
         ));
@@ -57,30 +61,27 @@ pub fn classify(
     if k == 0 || k > rows {
         return Err(Error::shape(
             "knn",
-            format!("k is {k}; expected 1 to {rows}, the size of the bank"),
+            format!("k is {k}; expected 1 to {rows}, the number of rows of the bank"),
         ));
     }
 
     let mut predictions = Vec::with_capacity(query_rows);
     let mut candidates = Vec::with_capacity(2 * k);
     let mut vote = |similarities: Readback| -> Result<()> {
-        for row in similarities.wait_f32()?.chunks_exact(rows) {
+        for row in similarities.wait_as::<f32>()?.chunks_exact(rows) {
             nearest(row, k, &mut candidates)?;
             predictions.push(winner(&candidates, labels, classes));
         }
         Ok(())
     };
-    // The device computes the next block while the host counts the votes of the last one.
+    // The device computes a block while the host counts the votes of the block before.
     let block = (BLOCK / rows).clamp(1, query_rows.max(1));
     let mut pending = None;
     for start in (0..query_rows).step_by(block) {
         let count = block.min(query_rows - start);
-        let rows = device.slice(queries, start, count)?;
-        let options = Gemm {
-            transpose_a: false,
-            transpose_b: true,
-        };
-        let similarities = device.download(&device.gemm(options, &rows, bank)?)?;
+        let x = queries;
+        let rows = &device.run(Slice { x, start, count })?;
+        let similarities = device.run(Gemm::new(rows, transposed(bank)))?.read()?;
         device.submit()?;
         if let Some(last) = pending.replace(similarities) {
             vote(last)?;
@@ -93,19 +94,20 @@ pub fn classify(
 /// The result of a nearest-neighbour evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NeighbourAccuracy {
-    /// Neighbours that voted.
+    /// Number of neighbours that voted.
     pub k: usize,
-    /// Fraction of the test images that the vote classifies correctly.
+    /// Fraction of the test images that are classified correctly.
     pub top1: f64,
 }
 
-/// Classifies the test images of `dataset` by the votes of their nearest labelled training images.
-/// `partial` holds the values computed so far, under names that start with `name`.
+/// Evaluates `encoder`: classifies the test images of `dataset` by the votes of the nearest
+/// labelled training images. `partial` holds the values computed so far, under names that start
+/// with `name`.
 ///
 /// # Errors
 /// `Error::Usage` if training or test images have no labels; `Error::Stopped` as
 /// [`partial::complete`](super::partial::complete); otherwise as [`classify`].
-pub fn judge(
+pub fn neighbour_accuracy(
     device: &Device,
     encoder: &ResNet,
     dataset: &Dataset,
@@ -136,27 +138,29 @@ pub fn judge(
     })
 }
 
-/// A row of the bank, and how similar it is.
+/// The similarity and the index of a row of the bank.
 type Candidate = (f32, u32);
 
-/// The more similar first, then the earlier row: a total order, so that the choice does not depend on how it is made.
+/// Orders by descending similarity, then by row. The order is total, so the k nearest rows are
+/// unique.
 fn nearer(a: &Candidate, b: &Candidate) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Fills `out` with the k most similar rows, in order.
+/// Fills `out` with the k nearest rows, in order.
 fn nearest(similarities: &[f32], k: usize, out: &mut Vec<Candidate>) -> Result<()> {
     out.clear();
     let mut least = f32::NEG_INFINITY;
     for (row, &similarity) in similarities.iter().enumerate() {
         if !similarity.is_finite() {
             return Err(Error::NonFinite(
-                "knn: a similarity is not a finite number, so the encoder's features are not; \
-                 train with a lower learning rate"
+                "knn: a similarity is not finite, so a feature of the encoder is not; train with a lower \
+                 learning rate"
                     .to_string(),
             ));
         }
-        // A later row that is as similar as the least of k earlier ones comes after all of them.
+        // A row with the similarity `least` comes after the k earlier rows, so it cannot be among
+        // the k nearest.
         if out.len() < k || similarity > least {
             out.push((similarity, row as u32));
             if out.len() == 2 * k {
@@ -171,7 +175,7 @@ fn nearest(similarities: &[f32], k: usize, out: &mut Vec<Candidate>) -> Result<(
     Ok(())
 }
 
-/// The class with the most votes; the lowest where several have as many.
+/// The class with the largest sum of votes, or the lowest of several.
 fn winner(neighbours: &[Candidate], labels: &[u32], classes: usize) -> u32 {
     let mut votes = vec![0.0f64; classes];
     for &(similarity, row) in neighbours {
@@ -188,12 +192,8 @@ fn winner(neighbours: &[Candidate], labels: &[u32], classes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::device::cpu::CpuDevice;
-    use crate::device::philox::Philox;
-    use crate::device::upload_f32;
+    use crate::philox::Philox;
 
     #[test]
     fn k_is_a_tenth_of_a_small_bank() {
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(banks.map(neighbours), [1, 1, 1, 64, 199, 200, 200]);
     }
 
-    /// Against sorting everything, with many equal similarities.
+    /// Compares with a full sort of many equal similarities.
     #[test]
     fn nearest_equals_a_full_sort() {
         let mut rng = Philox::new(5, [0; 3]);
@@ -235,16 +235,16 @@ mod tests {
 
     #[test]
     fn each_point_of_a_cluster_finds_its_class() {
-        let device: Device = Arc::new(CpuDevice::new());
+        let device = Device::cpu();
         let directions = [[1.0f32, 0.0], [0.0, 1.0], [-1.0, 0.0]];
         let labels = [0, 0, 1, 1, 2, 2];
         let bank: Vec<f32> = labels
             .iter()
             .flat_map(|&l| directions[l as usize])
             .collect();
-        let bank = upload_f32(&device, &bank, &[6, 2]).unwrap();
+        let bank = Tensor::from_slice(&bank, &[6, 2], &device).unwrap();
         let queries = [[0.8f32, 0.6], [0.6, 0.8], [-0.8, 0.6]].concat();
-        let queries = upload_f32(&device, &queries, &[3, 2]).unwrap();
+        let queries = Tensor::from_slice(&queries, &[3, 2], &device).unwrap();
         let found = classify(&device, &bank, &labels, 3, &queries, 2).unwrap();
         assert_eq!(found, [0, 1, 2]);
         assert_eq!(accuracy(&found, &[0, 1, 1]), 2.0 / 3.0);

@@ -1,76 +1,69 @@
-//! Linear evaluation: a linear layer is trained on the features of a frozen encoder. The encoder's batch norms are in
-//! evaluation mode, and its parameters and buffers are hashed before and after.
+//! Linear evaluation: trains a linear layer on the features of a frozen encoder. The encoder is in
+//! evaluation mode. Its parameters and buffers are hashed before and after, to check that they do
+//! not change.
 
-use super::features::{complete_features, encode, normalized};
+use super::features::{complete_features, evaluate, normalized};
 use super::partial::Partial;
 use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
-use crate::autograd::{self, Tape};
+use crate::autograd::Tape;
 use crate::data::{EpochSampler, Split};
-use crate::device::kernels::HostSlice;
-use crate::device::{Device, read_f32, upload_f32, upload_u32};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::nn::state::digest;
-use crate::nn::{Head, Parameter, ResNet};
+use crate::nn::weights::digest;
+use crate::nn::{Linear, Module, Parameter, ResNet};
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::Tensor;
 
-/// How the linear layer is trained.
+/// The settings of the training of the linear layer.
 #[derive(Clone, Debug)]
 pub struct LinearSettings {
     pub epochs: u64,
-    /// Images a step; all of them where there are fewer.
+    /// Images per step, or all images if there are fewer.
     pub batch_size: usize,
     pub optimization: Optimization,
-    /// Where set, features are computed anew in each step, of images that were cropped and mirrored at random. Where
-    /// not, they are computed once, which is the same since neither encoder nor images change.
+    /// If set, each step computes features of randomly cropped and mirrored images. If not,
+    /// features are computed once, because neither encoder nor images change.
     pub augmentation: Option<PaddedCropAugmentation>,
-    /// Side in pixels to which images are resized before the encoder sees them.
+    /// The side in pixels to which images are resized for the encoder.
     pub resolution: usize,
     pub seed: u64,
 }
 
 impl LinearSettings {
-    /// Steps over all epochs of `images` images, the last partial batch of each dropped.
+    /// The number of steps in all epochs of `images` images. The last partial batch of an epoch is
+    /// dropped.
     pub fn steps(&self, images: usize) -> u64 {
         self.epochs * (images / self.batch_size.clamp(1, images.max(1))) as u64
     }
 }
 
-/// Runs `body`, which must leave `encoder` as it is.
+/// Runs `body` and checks that it does not change `encoder`.
 ///
 /// # Errors
-/// Those of `body`; `Error::Guard` where a parameter or a running statistic of the encoder has changed.
-pub fn with_frozen<R>(
-    device: &Device,
-    encoder: &ResNet,
-    body: impl FnOnce() -> Result<R>,
-) -> Result<R> {
-    let state = || {
-        let mut state = encoder.parameters();
-        state.extend(encoder.buffers());
-        digest(device, &state)
-    };
-    let before = state()?;
+/// Those of `body`; `Error::Guard` if a parameter or a running statistic of the encoder has
+/// changed.
+pub fn with_frozen<R>(encoder: &ResNet, body: impl FnOnce() -> Result<R>) -> Result<R> {
+    let before = digest(&encoder.state())?;
     let result = body()?;
-    let after = state()?;
+    let after = digest(&encoder.state())?;
     if before != after {
         return Err(Error::Guard(format!(
-            "the encoder changed during an evaluation that must leave it frozen: the SHA-256 of its parameters and \
-             running statistics was {before} before and is {after} after; keep batch norm in evaluation mode and the \
-             encoder out of the optimiser"
+            "the encoder changed during an evaluation that must keep it frozen: the SHA-256 of its parameters and \
+             running statistics was {before} and is {after}; keep batch norm in evaluation mode and the encoder out \
+             of the optimiser"
         )));
     }
     Ok(result)
 }
 
-/// The name of the training images' features in [`Partial`]. Parameters and the optimiser's state
-/// are stored under their own names.
+/// The name in [`Partial`] of the features of the training images. Parameters and the state of the
+/// optimiser are stored under their own names.
 const FEATURES: &str = "train features";
-/// The name of the steps' losses in [`Partial`].
+/// The name in [`Partial`] of the losses of the steps.
 const LOSSES: &str = "losses";
 
-/// Where a step's features come from.
+/// The source of the features of a step.
 enum Source {
     Cached(Vec<f32>),
     Augmented {
@@ -79,13 +72,13 @@ enum Source {
     },
 }
 
-/// A head of `classes` classes trained on `members` of `split`, with the mean loss of its last
-/// epoch. The encoder is used in evaluation mode and does not change. `partial` holds the values
-/// computed so far: the features, the state of the training, and the loss of each step (0 before
-/// the last epoch, because only the last epoch's losses are read).
+/// Trains a head with `classes` classes on the images of `split` with the indices `members`.
+/// Returns the head and its mean loss in the last epoch. The encoder is in evaluation mode and does
+/// not change. `partial` holds the values computed so far: the features, the state of the training,
+/// and the loss of each step. Losses before the last epoch are not read back and stored as 0.
 ///
 /// # Errors
-/// `Error::Usage` if the split has no labels, there are no members, or images would have to be both
+/// `Error::Usage` if the split has no labels, `members` is empty, or images would have to be both
 /// resized and augmented; `Error::NonFinite` if the loss is not finite; `Error::Stopped` between
 /// two batches or steps if a stop is requested.
 pub fn train_head(
@@ -96,26 +89,25 @@ pub fn train_head(
     classes: usize,
     settings: &LinearSettings,
     partial: &mut Partial,
-) -> Result<(Head, f64)> {
+) -> Result<(Linear, f64)> {
     let labels = split.labels.as_ref().ok_or_else(|| {
         Error::usage("the training images have no labels; linear evaluation needs them")
     })?;
     let width = encoder.feature_width();
     let batch_size = settings.batch_size.min(members.len());
     let mut sampler = EpochSampler::new(members.len(), batch_size, settings.seed)?;
-    let head = Head::new(device, width, classes, settings.seed)?;
-    let mut optimizer =
-        Optimizer::new(device, &head.parameters(), settings.optimization.optimizer)?;
+    let head = Linear::new("fc", width, classes, settings.seed, device)?;
+    let mut optimizer = Optimizer::new(&head.parameters(), settings.optimization.optimizer)?;
     let mut state = head.parameters();
     state.extend(optimizer.state());
     let state: Vec<Parameter> = state.into_iter().cloned().collect();
-    let mut losses = restore(device, &state, partial)?;
+    let mut losses = restore(&state, partial)?;
     optimizer.resume_at(losses.len() as u32);
     let per_epoch = sampler.batches_per_epoch() as u64;
     let steps = settings.steps(members.len());
     let first = losses.len() as u64;
     let source = match settings.augmentation {
-        // Nothing is left to train.
+        // All steps are done.
         None if first == steps => Source::Cached(Vec::new()),
         None => {
             let chosen = split.subset(members);
@@ -125,7 +117,7 @@ pub fn train_head(
         }
         Some(_) if settings.resolution != split.height => {
             return Err(Error::usage(
-                "augmented linear evaluation works at the images' own resolution; leave one of the two out",
+                "linear evaluation cannot both augment and resize images; use one of the two",
             ));
         }
         Some(augmentation) => Source::Augmented {
@@ -136,41 +128,38 @@ pub fn train_head(
     let mut last_epoch = Vec::new();
     let mut stopped = Ok(());
     for step in first..steps {
-        let places = sampler.batch(step);
-        let samples: Vec<u32> = places.iter().map(|&p| members[p as usize]).collect();
+        let batch = sampler.batch(step);
+        let samples: Vec<u32> = batch.iter().map(|&i| members[i as usize]).collect();
         let x = match &source {
             Source::Cached(all) => {
-                let rows: Vec<f32> = places
-                    .iter()
-                    .flat_map(|&p| &all[p as usize * width..][..width])
-                    .copied()
-                    .collect();
-                upload_f32(device, &rows, &[places.len(), width])?
+                let row = |&i: &u32| &all[i as usize * width..][..width];
+                let rows: Vec<f32> = batch.iter().flat_map(row).copied().collect();
+                Tensor::from_slice(&rows, &[batch.len(), width], device)?
             }
             Source::Augmented {
                 images,
                 augmentation,
-            } => augmented(
-                device,
-                encoder,
-                images,
-                augmentation,
-                &samples,
-                step,
-                settings.seed,
-            )?,
+            } => {
+                let key = ViewKey {
+                    seed: settings.seed,
+                    step: step as u32,
+                    view: 0,
+                };
+                let crops = augmentation.draw(key, &samples);
+                let images = augmentation.apply(device, &images.gather(&samples)?, &crops)?;
+                evaluate(device, encoder, &normalized(device, &images)?)?
+            }
         };
-        let wanted: Vec<u32> = samples.iter().map(|&i| labels[i as usize]).collect();
-        let wanted = upload_u32(device, &wanted, &[wanted.len()])?;
+        let targets: Vec<u32> = samples.iter().map(|&i| labels[i as usize]).collect();
+        let targets = Tensor::from_slice(&targets, &[targets.len()], device)?;
         let tape = Tape::new(device);
-        let logits = head.forward(&tape, &tape.constant(&x))?;
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &wanted)?;
-        let gradients = tape.backward(&loss)?;
-        let rate = settings.optimization.schedule;
-        let rate = rate.learning_rate(settings.optimization.learning_rate, step);
+        let loss = head.forward(&tape.constant(&x))?.cross_entropy(&targets)?;
+        let value = loss.tensor().clone();
+        let gradients = loss.backward()?;
+        let rate = settings.optimization.rate(step);
         optimizer.step(rate, &gradients, None)?;
         if step + per_epoch >= steps {
-            last_epoch.push(device.download(loss.tensor())?);
+            last_epoch.push(value.read()?);
         }
         device.submit()?;
         let done = step + 1;
@@ -185,10 +174,10 @@ pub fn train_head(
     let unread = (optimizer.steps() as usize).saturating_sub(losses.len() + last_epoch.len());
     losses.resize(losses.len() + unread, 0.0);
     for loss in last_epoch {
-        losses.extend(loss.wait_f32()?);
+        losses.extend(loss.wait_as::<f32>()?);
     }
     for parameter in &state {
-        partial.insert(parameter.name.clone(), read_f32(device, &parameter.value)?);
+        partial.insert(parameter.name.clone(), parameter.value.to_vec::<f32>()?);
     }
     let last_epoch = &losses[losses.len().saturating_sub(per_epoch as usize)..];
     let sum: f64 = last_epoch.iter().map(|&loss| f64::from(loss)).sum();
@@ -210,35 +199,16 @@ pub fn train_head(
     }
 }
 
-/// Loads the `state` of a training from `partial`, and returns the losses of the steps taken so
-/// far. If `partial` has no complete state, the training starts over.
-fn restore(device: &Device, state: &[Parameter], partial: &mut Partial) -> Result<Vec<f32>> {
+/// Loads the `state` of a training from `partial`, and returns the losses of its finished steps. If
+/// `partial` has no complete state, the training starts over.
+fn restore(state: &[Parameter], partial: &mut Partial) -> Result<Vec<f32>> {
     let losses = partial.remove(LOSSES).unwrap_or_default();
     let fits = |p: &Parameter| partial.get(&p.name).map(Vec::len) == Some(p.value.len());
     if !state.iter().all(fits) {
         return Ok(Vec::new());
     }
     for parameter in state {
-        device.overwrite(&parameter.value, HostSlice::F32(&partial[&parameter.name]))?;
+        parameter.value.overwrite(&partial[&parameter.name])?;
     }
     Ok(losses)
-}
-
-fn augmented(
-    device: &Device,
-    encoder: &ResNet,
-    images: &ImageStore,
-    augmentation: &PaddedCropAugmentation,
-    samples: &[u32],
-    step: u64,
-    seed: u64,
-) -> Result<Tensor> {
-    let key = ViewKey {
-        seed,
-        step: step as u32,
-        view: 0,
-    };
-    let crops = augmentation.draw(key, samples);
-    let cropped = augmentation.apply(device, &images.gather(samples)?, &crops)?;
-    encode(device, encoder, &normalized(device, &cropped)?)
 }

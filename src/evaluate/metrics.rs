@@ -1,5 +1,5 @@
-//! What a classifier's scores are worth, as scikit-learn defines it: top-k accuracy, confusion matrix, loss, and the
-//! area under the ROC curve of several classes.
+//! Metrics of a classifier, as in scikit-learn: top-k accuracy, confusion matrix, cross-entropy,
+//! and the area under the ROC curve (AUC) for several classes.
 
 use std::cmp::Ordering;
 
@@ -7,31 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Everything that is measured on a set of labelled images.
+/// The metrics of a classifier on a set of labelled images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// The part of the images whose class is the one with the highest score; top2 and top3: among the two or three
-    /// highest. Of equal scores the higher class comes first, as in scikit-learn's `top_k_accuracy_score`.
+    /// The fraction of images whose label has the highest score. `top2` and `top3` count the two
+    /// and three highest scores. Of equal scores, the higher class comes first, as in
+    /// scikit-learn's `top_k_accuracy_score`.
     pub top1: f64,
     pub top2: f64,
     pub top3: f64,
-    /// ROC AUC, macro average one-vs-one (Hand and Till 2001): the mean over pairs of classes, of the images of these
-    /// two.
+    /// One-vs-one AUC (Hand and Till 2001): the mean over pairs of classes, each computed on the
+    /// images of the pair.
     pub auc_ovo: f64,
-    /// ROC AUC, macro average one-vs-rest: the mean over classes.
+    /// One-vs-rest AUC: the mean over classes.
     pub auc_ovr: f64,
     /// The mean cross-entropy.
     pub loss: f64,
-    /// Images by true class, then by predicted class.
+    /// Number of images by label, then by predicted class.
     pub confusion: Vec<Vec<u64>>,
 }
 
 impl Metrics {
-    /// Measures `logits`, row-major `[N, classes]`, against `labels`, each below `classes`.
+    /// Computes the metrics of `logits`, row-major `[N, classes]`, for `labels [N]`, each below
+    /// `classes`.
     ///
     /// # Errors
-    /// `Error::Shape` where sizes or labels do not fit; `Error::NonFinite` for a logit that is not finite;
-    /// `Error::Usage` naming a class of which there is no image, since its AUC is not defined then.
+    /// `Error::Shape` if sizes do not match or a label is too large; `Error::NonFinite` if a logit
+    /// is not finite; `Error::Usage` if a class has no image, so that its AUC is not defined.
     pub fn from_logits(logits: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
         let operation = "metrics";
         if classes < 2
@@ -41,7 +43,7 @@ impl Metrics {
             return Err(Error::shape(
                 operation,
                 format!(
-                    "{} logits for {} images of {classes} classes; expected one a class and image, of two classes or more",
+                    "{} logits for {} images and {classes} classes; expected one per image and class, and 2 classes or more",
                     logits.len(),
                     labels.len()
                 ),
@@ -49,7 +51,7 @@ impl Metrics {
         }
         if let Some(i) = logits.iter().position(|x| !x.is_finite()) {
             return Err(Error::NonFinite(format!(
-                "a logit of image {} is {}, so nothing can be measured; train with a lower learning rate",
+                "a logit of image {} is {}; expected finite logits: train with a lower learning rate",
                 i / classes,
                 logits[i]
             )));
@@ -68,10 +70,10 @@ impl Metrics {
             for (k, hit) in hits.iter_mut().enumerate() {
                 *hit += usize::from(rank <= k);
             }
-            let all = log_sum_exp(row);
-            loss += all - f64::from(row[label]);
-            // Rounded, so that scores which are equal but for the last bits of a sum are equal.
-            scores.extend(row.iter().map(|&x| (f64::from(x) - all).exp() as f32));
+            let total = log_sum_exp(row);
+            loss += total - f64::from(row[label]);
+            // Rounding to f32 makes scores equal if they differ only in the rounding of the sum.
+            scores.extend(row.iter().map(|&x| (f64::from(x) - total).exp() as f32));
         }
         let count = labels.len() as f64;
         let [top1, top2, top3] = hits.map(|hit| hit as f64 / count);
@@ -87,28 +89,30 @@ impl Metrics {
     }
 }
 
-/// The class with the highest score of each row of `logits [N, classes]`; of equal scores the highest class.
+/// The class with the highest score in each row of `logits [N, classes]`. Of equal scores, the
+/// highest class is taken.
 pub fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
     let best = |row: &[f32]| (1..classes).fold(0, |b, c| if row[c] >= row[b] { c } else { b });
     let rows = logits.chunks_exact(classes);
     rows.map(|row| best(row) as u32).collect()
 }
 
-/// The fraction of `predictions` that equal `labels`.
+/// The fraction of `predictions` that equal their label.
 pub fn accuracy(predictions: &[u32], labels: &[u32]) -> f64 {
     let right = predictions.iter().zip(labels).filter(|(p, l)| p == l);
     right.count() as f64 / labels.len().max(1) as f64
 }
 
-/// Fails where nothing could be measured on images of these labels, so that it can be said before a training.
+/// Checks that [`Metrics::from_logits`] is defined for these labels. A training calls it first, to
+/// fail early.
 ///
 /// # Errors
-/// `Error::Shape` for a label that is not below `classes`; `Error::Usage` naming a class of which there is no image.
+/// `Error::Shape` if a label is not below `classes`; `Error::Usage` if a class has no image.
 pub fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
     members(labels, classes).map(|_| ())
 }
 
-/// The images of each class.
+/// The indices of the images of each class.
 fn members(labels: &[u32], classes: usize) -> Result<Vec<Vec<usize>>> {
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); classes];
     for (i, &label) in labels.iter().enumerate() {
@@ -117,7 +121,7 @@ fn members(labels: &[u32], classes: usize) -> Result<Vec<Vec<usize>>> {
             None => {
                 return Err(Error::shape(
                     "metrics",
-                    format!("image {i} has the label {label}, but there are {classes} classes"),
+                    format!("image {i} has the label {label}; expected less than {classes}"),
                 ));
             }
         }
@@ -125,14 +129,15 @@ fn members(labels: &[u32], classes: usize) -> Result<Vec<Vec<usize>>> {
     match members.iter().position(Vec::is_empty) {
         None => Ok(members),
         Some(class) => Err(Error::usage(format!(
-            "there is no image of class {class} among the {} that are measured, so its AUC is not defined; \
-             take more images, or the same number of each class",
+            "none of the {} evaluated images has class {class}, so its AUC is not defined; use more images, \
+             or the same number of each class",
             labels.len()
         ))),
     }
 }
 
-/// How many classes come before `label`: those with a higher score, and higher classes with the same.
+/// The number of classes before `label`: those with a higher score, and higher classes with the
+/// same score.
 fn rank(row: &[f32], label: usize) -> usize {
     let before = |c: usize| row[c] > row[label] || (row[c] == row[label] && c > label);
     (0..row.len()).filter(|&c| before(c)).count()
@@ -144,8 +149,8 @@ fn log_sum_exp(row: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-/// The chance that a random positive scores higher than a random negative, an equal score counting half: the
-/// Mann-Whitney statistic by mid-ranks.
+/// The probability that a random positive has a higher score than a random negative, where equal
+/// scores count half. Computed as the Mann-Whitney statistic with mid-ranks.
 fn auc(scored: &mut [(f32, bool)]) -> f64 {
     scored.sort_unstable_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal));
     let positives = scored.iter().filter(|(_, positive)| *positive).count() as f64;
@@ -158,7 +163,7 @@ fn auc(scored: &mut [(f32, bool)]) -> f64 {
             .take_while(|s| s.0 == scored[start].0);
         let end = start + equal.count();
         let tied = scored[start..end].iter().filter(|(_, positive)| *positive);
-        // Ranks start + 1 to end, each tied one taking their mean.
+        // Tied scores have the ranks `start + 1` to `end`, and each gets their mean.
         rank_sum += tied.count() as f64 * (start + 1 + end) as f64 / 2.0;
         start = end;
     }
@@ -168,7 +173,7 @@ fn auc(scored: &mut [(f32, bool)]) -> f64 {
 fn one_vs_one(scores: &[f32], members: &[Vec<usize>]) -> f64 {
     let classes = members.len();
     let mut sum = 0.0;
-    // The chance that an image of `a` scores higher as `a` than an image of `b` does.
+    // The probability that an image of `a` has a higher score for `a` than an image of `b`.
     let separated = |a: usize, b: usize| {
         let of = |class: usize| {
             members[class]
@@ -213,13 +218,14 @@ mod tests {
         assert_eq!(area(&[0.9, 0.8], &[0.1, 0.2]), 1.0);
         assert_eq!(area(&[0.1], &[0.9, 0.8]), 0.0);
         assert_eq!(area(&[0.5, 0.5], &[0.5]), 0.5);
-        // Of six pairs: 0.4 > 0.1 and 0.3; 0.3 > 0.1 and = 0.3; 0.2 > 0.1. 4 and a half of 6.
+        // Of six pairs, four are in order (0.4 > 0.1, 0.4 > 0.3, 0.3 > 0.1, 0.2 > 0.1) and one is a
+        // tie.
         assert_eq!(area(&[0.4, 0.3, 0.2], &[0.1, 0.3]), 4.5 / 6.0);
     }
 
     #[test]
     fn small_values_worked_out_by_hand() {
-        // Three images, three classes: right; second; last.
+        // Three images, whose labels have the first, the second and the third rank.
         let logits = [3.0, 1.0, 2.0, 1.0, 0.5, 0.0, 0.0, 2.0, -1.0];
         let found = Metrics::from_logits(&logits, &[0, 1, 2], 3).unwrap();
         assert_eq!(

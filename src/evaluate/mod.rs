@@ -1,8 +1,6 @@
-//! How good an encoder is: features of a split, nearest neighbours, linear evaluation, supervised training on top of
-//! it, attacks on it.
+//! Evaluation of encoders: features, nearest neighbours, linear evaluation, rotations and attacks.
 
 pub mod attack;
-pub mod classifier;
 pub mod features;
 pub mod knn;
 pub mod linear;

@@ -1,5 +1,5 @@
-//! Values that an evaluation has computed so far. An evaluation that is stopped between two batches
-//! is resumed from them, with bitwise identical results.
+//! Values that an evaluation has computed so far. An evaluation that was stopped between two
+//! batches is resumed from them, with bitwise identical results.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,9 @@ use crate::interrupt;
 /// Computed values by name. Empty when an evaluation starts.
 pub type Partial = BTreeMap<String, Vec<f32>>;
 
-/// Computes the batches that `values` lacks, and appends the result of `compute` for each of them.
-///
-/// The `images` images are visited in order, in batches of `size`, and each yields `width` numbers.
-/// `compute` takes the number of the batch and the indices of its images.
+/// Appends the results of `compute` for the batches that `values` lacks. `images` images are
+/// processed in order in batches of `size`, and each has `width` values. `compute` takes the number
+/// of the batch and the indices of its images.
 ///
 /// # Errors
 /// Those of `compute`; `Error::Stopped` between two batches if a stop is requested. `values` then
@@ -25,7 +24,7 @@ pub fn complete(
     mut compute: impl FnMut(usize, &[u32]) -> Result<Vec<f32>>,
 ) -> Result<()> {
     if values.len() > images * width {
-        // Those of another set of images.
+        // The values belong to another set of images.
         values.clear();
     }
     if values.len() == images * width {

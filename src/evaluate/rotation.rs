@@ -1,36 +1,34 @@
-//! RotNet's rotation accuracy.
+//! The accuracy of rotation prediction.
 
+use super::features::evaluate;
 use super::metrics::{accuracy, predictions};
 use super::partial::{as_classes, as_values, complete};
 use crate::augment::ImageStore;
-use crate::autograd::Tape;
 use crate::data::{Split, batches};
-use crate::device::{Device, read_f32};
+use crate::device::Device;
 use crate::error::Result;
-use crate::nn::Mode;
-use crate::objectives::rotnet::{ROTATIONS, RotNet, rotation_labels, rotations};
+use crate::nn::Module;
+use crate::objectives::rotnet::{ROTATIONS, rotation_labels, rotations};
 
-/// Images of one forward pass; each is seen four times.
+/// Images per forward pass, each in four rotations.
 const BATCH: u32 = 64;
 
-/// Returns the fraction of correctly predicted rotations over all images of `split`, each under all
-/// four rotations, in evaluation mode and without augmentation. `found` holds the rotations
-/// predicted so far.
+/// Returns the fraction of correctly predicted rotations over all images of `split`, each in four
+/// rotations, in evaluation mode and without augmentation. `found` holds the rotations predicted so
+/// far.
 ///
 /// # Errors
 /// As [`super::partial::complete`].
 pub fn rotation_accuracy(
     device: &Device,
-    network: &RotNet,
+    network: &impl Module,
     split: &Split,
     found: &mut Vec<f32>,
 ) -> Result<f64> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     complete(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
-        let turned = rotations(device, &store.gather(indices)?)?;
-        let tape = Tape::inference(device);
-        let logits = network.logits(&tape, &turned, Mode::Evaluation)?;
-        let logits = read_f32(device, logits.tensor())?;
+        let images = rotations(device, &store.gather(indices)?)?;
+        let logits = evaluate(device, network, &images)?.to_vec::<f32>()?;
         Ok(as_values(&predictions(&logits, ROTATIONS)))
     })?;
     let turns = batches(split.len() as u32, BATCH);

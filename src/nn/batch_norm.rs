@@ -1,91 +1,78 @@
-//! Batch norm with running statistics, as `torch.nn.BatchNorm2d` keeps them.
+//! Batch norm with running statistics, as `torch.nn.BatchNorm2d`.
 
-use std::cell::RefCell;
-
-use super::{Mode, Parameter};
-use crate::autograd::{self, Affine, Tape, Var};
+use super::{Module, Parameter};
+use crate::autograd::{Mode, Var};
 use crate::device::Device;
-use crate::device::kernels::{Activation, BatchStatistics, ChannelNorm, RunningUpdate};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::ops::batch_norm::{
+    Activation, Affine, BatchStatistics, ChannelNorm, RunningUpdate, UpdateRunningStatistics,
+};
 
-/// Added to a variance before the root, as torch's default.
+/// Added to a variance before the square root: torch's default.
 const EPS: f32 = 1e-5;
-/// The weight of a batch in the running statistics, as torch's default.
-pub(super) const MOMENTUM: f32 = 0.1;
 
-/// Batch norm over N, H, W of each channel.
-///
-/// In training mode the running statistics do not change at once: each forward pass leaves its batch's statistics here,
-/// until [`BatchNorm::commit_running_statistics`] applies them. So a step whose gradient is not finite can leave them
-/// as they were.
+/// Batch norm over N, H, W of each channel. In training mode, a forward pass requests an update of
+/// the running statistics ([`Tape::update_buffer`](crate::autograd::Tape::update_buffer)).
 #[derive(Debug)]
 pub struct BatchNorm {
-    name: String,
     weight: Parameter,
     bias: Parameter,
     running_mean: Parameter,
     running_var: Parameter,
-    pending: RefCell<Vec<Pending>>,
-}
-
-/// The statistics of one forward pass.
-#[derive(Debug)]
-struct Pending {
-    batch: BatchStatistics,
-    /// Elements a channel: N H W.
-    count: usize,
 }
 
 impl BatchNorm {
     /// Scale 1, shift 0, running mean 0 and variance 1, each `[channels]`.
-    pub fn new(device: &Device, name: &str, channels: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
+    pub fn new(name: &str, channels: usize, device: &Device) -> Result<Self> {
         let filled = |what: &str, value: f32| {
             let values = vec![value; channels];
-            Parameter::new(device, format!("{name}.{what}"), &values, &[channels])
+            Parameter::new(format!("{name}.{what}"), &values, &[channels], device)
         };
         Ok(BatchNorm {
-            name: name.to_string(),
             weight: filled("weight", 1.0)?,
             bias: filled("bias", 0.0)?,
             running_mean: filled("running_mean", 0.0)?,
             running_var: filled("running_var", 1.0)?,
-            pending: RefCell::default(),
         })
     }
 
-    /// `[N, C, H, W]` to the same, then `activation`.
-    pub fn forward(
-        &self,
-        tape: &Tape,
-        x: &Var,
-        mode: Mode,
-        activation: Activation<&Var>,
-    ) -> Result<Var> {
-        tape.enter_layer(&self.name);
+    /// Normalises `x [N, C, H, W]`, then applies `activation`.
+    ///
+    /// # Errors
+    /// `Error::Shape` if `x` has another number of channels.
+    pub fn forward_with(&self, x: &Var, activation: Activation<&Var>) -> Result<Var> {
         let affine = Affine {
-            gamma: &tape.leaf(&self.weight.value),
-            beta: &tape.leaf(&self.bias.value),
+            gamma: &x.parameter(&self.weight),
+            beta: &x.parameter(&self.bias),
             eps: EPS,
         };
-        match mode {
-            Mode::Training | Mode::TrainingAgain => {
-                let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
-                let (y, batch) = autograd::batch_norm_training(tape, x, affine, activation)?;
-                if mode == Mode::Training {
-                    let count = n * h * w;
-                    self.pending.borrow_mut().push(Pending { batch, count });
-                }
-                Ok(y)
-            }
-            Mode::Evaluation => {
-                let running = self.running();
-                autograd::batch_norm_evaluation(tape, x, &running, affine, activation)
-            }
+        let running = self.running();
+        if x.mode() == Mode::Evaluation {
+            return x.batch_norm_evaluation(&running, affine, activation);
         }
+        let (y, batch) = x.batch_norm(affine, activation)?;
+        if let Some(tape) = x.tape() {
+            let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
+            let update = RunningUpdate {
+                count: n * h * w,
+                momentum: tape.options().momentum,
+            };
+            tape.update_buffer(Box::new(move |device, gate| {
+                device.run(UpdateRunningStatistics {
+                    running: &running,
+                    batch: &batch,
+                    update,
+                    gate,
+                })
+            }));
+        }
+        Ok(y)
     }
 
-    /// What the layer does in evaluation mode.
+    /// The normalisation in evaluation mode.
     pub(super) fn channel_norm(&self) -> ChannelNorm {
         ChannelNorm {
             statistics: self.running(),
@@ -95,40 +82,26 @@ impl BatchNorm {
         }
     }
 
-    /// Moves the running statistics by `momentum` towards those of each training pass since the last commit, in order,
-    /// unless `gate` (u32 `[1]`) is set on the device.
-    pub fn commit_running_statistics(
-        &self,
-        device: &Device,
-        momentum: f32,
-        gate: Option<&Tensor>,
-    ) -> Result<()> {
-        for Pending { batch, count } in self.pending.take() {
-            let update = RunningUpdate { count, momentum };
-            device.update_running_statistics(&self.running(), &batch, update, gate)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets the statistics of passes that were not committed.
-    pub fn discard_running_statistics(&self) {
-        self.pending.take();
-    }
-
     fn running(&self) -> BatchStatistics {
         BatchStatistics {
             mean: self.running_mean.value.clone(),
             variance: self.running_var.value.clone(),
         }
     }
+}
+
+impl Module for BatchNorm {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        self.forward_with(x, Activation::Identity)
+    }
 
     /// Scale and shift.
-    pub fn parameters(&self) -> [&Parameter; 2] {
-        [&self.weight, &self.bias]
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.weight, &self.bias]
     }
 
     /// Running mean and variance.
-    pub fn buffers(&self) -> [&Parameter; 2] {
-        [&self.running_mean, &self.running_var]
+    fn buffers(&self) -> Vec<&Parameter> {
+        vec![&self.running_mean, &self.running_var]
     }
 }

@@ -1,9 +1,9 @@
-//! Initial values. Each parameter draws from its own stream, keyed by seed and name, so that its values depend on
-//! nothing else: not on the order of layers, nor on what else is in the network.
+//! Initial values. Each parameter has its own random stream, keyed by seed and name, so that its
+//! values do not depend on the order of layers or on the rest of the network.
 
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 
-/// What tells these draws from others under the same seed.
+/// Separates these streams from others with the same seed.
 const PURPOSE: u32 = 0x696e_6974;
 
 /// The 64-bit FNV-1a hash (Fowler, Noll and Vo) of a name.
@@ -18,8 +18,8 @@ fn stream(seed: u64, name: &str) -> Philox {
     Philox::new(seed, [PURPOSE, hash as u32, (hash >> 32) as u32])
 }
 
-/// Kaiming normal by fan-out for a convolution `[O, C, KH, KW]` before a ReLU (He et al. 2015): mean 0, variance
-/// `2 / (O KH KW)`, as torchvision's ResNets start.
+/// Kaiming normal initialisation by fan-out of a convolution `[O, C, KH, KW]` before a ReLU (He et
+/// al. 2015), as in torchvision's ResNets: mean 0, variance `2 / (O KH KW)`.
 pub(super) fn kaiming_normal_fan_out(seed: u64, name: &str, shape: [usize; 4]) -> Vec<f32> {
     let [o, c, kh, kw] = shape;
     let deviation = (2.0 / (o * kh * kw) as f64).sqrt() as f32;
@@ -28,7 +28,7 @@ pub(super) fn kaiming_normal_fan_out(seed: u64, name: &str, shape: [usize; 4]) -
     })
 }
 
-/// Uniform in +-1 / sqrt(fan_in): how torch starts weight and bias of a linear layer.
+/// Torch's initialisation of weight and bias of a linear layer: uniform in +-1 / sqrt(fan_in).
 pub(super) fn linear_uniform(seed: u64, name: &str, count: usize, fan_in: usize) -> Vec<f32> {
     let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
     draw(&stream(seed, name), count, 1, |rng| {
@@ -36,37 +36,38 @@ pub(super) fn linear_uniform(seed: u64, name: &str, count: usize, fan_in: usize)
     })
 }
 
-/// Draws that a thread makes at least.
-const DRAWS: usize = 16 * 1024;
+/// Minimum number of values per thread.
+const MIN_VALUES: usize = 16 * 1024;
 
-/// `count` numbers of `one`, each of which takes `words` words of `rng`, a divisor of four. Every core draws a part,
-/// from its own place in the stream, so that the numbers are those that one core would draw.
+/// Draws `count` values with `sample`, which takes `words` (1, 2 or 4) words of `rng` each. Each
+/// thread starts at its own position of the stream, so the values do not depend on the number of
+/// threads.
 fn draw(
     rng: &Philox,
     count: usize,
     words: usize,
-    one: impl Fn(&mut Philox) -> f32 + Sync,
+    sample: impl Fn(&mut Philox) -> f32 + Sync,
 ) -> Vec<f32> {
-    let cores = match cfg!(feature = "threads") {
-        true => std::thread::available_parallelism().map_or(1, usize::from),
-        false => 1,
+    let cores = if cfg!(feature = "threads") {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        1
     };
-    // Whole blocks of four words.
-    let part = count.div_ceil(cores).next_multiple_of(4).max(DRAWS);
+    // A multiple of 4, so that each part starts at a block of four words.
+    let part = count.div_ceil(cores).next_multiple_of(4).max(MIN_VALUES);
     let mut values = vec![0.0; count];
-    let fill = |(number, values): (usize, &mut [f32])| {
-        let mut rng = rng.clone().from_block((number * part * words / 4) as u32);
-        values.iter_mut().for_each(|value| *value = one(&mut rng));
+    let fill = |(index, values): (usize, &mut [f32])| {
+        let mut rng = rng.clone().from_block((index * part * words / 4) as u32);
+        values.fill_with(|| sample(&mut rng));
     };
     let mut parts = values.chunks_mut(part).enumerate();
+    let first = parts.next();
+    // The scope joins its threads.
     std::thread::scope(|scope| {
-        let own = parts.next();
-        let others: Vec<_> = parts.map(|part| scope.spawn(|| fill(part))).collect();
-        own.into_iter().for_each(&fill);
-        for other in others {
-            // A draw cannot fail; if it did, this thread goes down with it.
-            other.join().expect("a draw cannot fail");
+        for part in parts {
+            scope.spawn(|| fill(part));
         }
+        first.into_iter().for_each(&fill);
     });
     values
 }
@@ -86,7 +87,7 @@ mod tests {
     #[test]
     fn parts_of_a_stream_are_the_stream() {
         let rng = stream(3, "w");
-        let count = 5 * DRAWS + 7;
+        let count = 5 * MIN_VALUES + 7;
         let normal = draw(&rng, count, 2, Philox::normal);
         let unit = draw(&rng, count, 1, Philox::unit);
         let (mut a, mut b) = (rng.clone(), rng.clone());

@@ -1,49 +1,54 @@
-//! A linear layer with bias, started as torch starts it.
+//! A linear layer with bias, initialised as in torch.
 
-use super::{Parameter, init};
-use crate::autograd::{self, Tape, Var};
+use super::{Module, Parameter, init};
+use crate::autograd::Var;
 use crate::device::Device;
 use crate::error::Result;
 
-/// `y = x w^T + bias`.
+/// `y = x w^T + bias`
 #[derive(Debug)]
 pub struct Linear {
-    name: String,
     weight: Parameter,
     bias: Parameter,
 }
 
 impl Linear {
-    /// Weight `[outputs, inputs]` and bias `[outputs]`, drawn by `seed` under the names `NAME.weight` and `NAME.bias`.
+    /// A layer with weight `[outputs, inputs]` and bias `[outputs]`, which are named `NAME.weight`
+    /// and `NAME.bias`. `seed` determines their values.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
     pub fn new(
-        device: &Device,
         name: &str,
         inputs: usize,
         outputs: usize,
         seed: u64,
+        device: &Device,
     ) -> Result<Self> {
         let drawn = |what: &str, shape: &[usize]| {
             let name = format!("{name}.{what}");
             let values = init::linear_uniform(seed, &name, shape.iter().product(), inputs);
-            Parameter::new(device, name, &values, shape)
+            Parameter::new(name, &values, shape, device)
         };
         Ok(Linear {
-            name: name.to_string(),
             weight: drawn("weight", &[outputs, inputs])?,
             bias: drawn("bias", &[outputs])?,
         })
     }
 
+    /// The number of scalar parameters of a layer of this size.
+    pub fn parameter_count(inputs: usize, outputs: usize) -> usize {
+        (inputs + 1) * outputs
+    }
+}
+
+impl Module for Linear {
     /// `[N, inputs]` to `[N, outputs]`.
-    pub fn forward(&self, tape: &Tape, x: &Var) -> Result<Var> {
-        tape.enter_layer(&self.name);
-        let weight = tape.leaf(&self.weight.value);
-        let bias = tape.leaf(&self.bias.value);
-        autograd::linear(tape, x, &weight, &bias)
+    fn forward(&self, x: &Var) -> Result<Var> {
+        x.linear(&x.parameter(&self.weight), &x.parameter(&self.bias))
     }
 
-    /// Weight and bias.
-    pub fn parameters(&self) -> [&Parameter; 2] {
-        [&self.weight, &self.bias]
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.weight, &self.bias]
     }
 }

@@ -1,15 +1,16 @@
-//! SimCLR's projector: what stands between the encoder's features and the contrastive loss, and is dropped afterwards.
+//! The projector of SimCLR, which maps the features of the encoder to the space of the contrastive
+//! loss. It is only used in pretraining.
 
-use super::{Linear, Parameter};
-use crate::autograd::{self, Tape, Var};
+use super::{Linear, Module, Parameter, parameters};
+use crate::autograd::Var;
 use crate::device::Device;
 use crate::error::Result;
 
-/// Numbers in a projection.
-pub(super) const PROJECTION_WIDTH: usize = 128;
+/// Elements of a projection.
+const PROJECTION_WIDTH: usize = 128;
 
-/// Linear F -> F, ReLU, linear F -> 128, with biases and without batch norm. Named as a torch `Sequential`:
-/// `projector.0.weight`, `projector.2.bias`.
+/// Linear F -> F, ReLU, linear F -> 128, with biases and without batch norm. The parameters have
+/// the names of a torch `Sequential`, such as `projector.0.weight` and `projector.2.bias`.
 #[derive(Debug)]
 pub struct Projector {
     hidden: Linear,
@@ -17,35 +18,37 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// A projector of features of `width` numbers, drawn by `seed`.
-    pub fn new(device: &Device, width: usize, seed: u64) -> Result<Self> {
+    /// A projector of features `[N, width]`. `seed` determines the weights.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
+    pub fn new(width: usize, seed: u64, device: &Device) -> Result<Self> {
         Ok(Projector {
-            hidden: Linear::new(device, "projector.0", width, width, seed)?,
-            output: Linear::new(device, "projector.2", width, PROJECTION_WIDTH, seed)?,
+            hidden: Linear::new("projector.0", width, width, seed, device)?,
+            output: Linear::new("projector.2", width, PROJECTION_WIDTH, seed, device)?,
         })
     }
 
-    /// Features `[N, F]` to projections `[N, 128]`, not normalised.
-    pub fn forward(&self, tape: &Tape, features: &Var) -> Result<Var> {
-        let hidden = self.hidden.forward(tape, features)?;
-        let hidden = autograd::relu(tape, &hidden)?;
-        self.output.forward(tape, &hidden)
-    }
-
-    /// In the order of the layers.
-    pub fn parameters(&self) -> Vec<&Parameter> {
-        let layers = [&self.hidden, &self.output];
-        layers.into_iter().flat_map(Linear::parameters).collect()
-    }
-
-    /// Inputs and outputs of its linear layers, for features of `width` numbers.
+    /// Inputs and outputs of the linear layers, for features `[N, width]`.
     pub fn layers(width: usize) -> [[usize; 2]; 2] {
         [[width, width], [width, PROJECTION_WIDTH]]
     }
 
-    /// The number of learned numbers of a projector of features of `width` numbers.
+    /// The number of scalar parameters, for features `[N, width]`.
     pub fn parameter_count(width: usize) -> usize {
-        let layers = Self::layers(width);
-        layers.iter().map(|[i, o]| (i + 1) * o).sum()
+        let layers = Self::layers(width).into_iter();
+        let counts = layers.map(|[inputs, outputs]| Linear::parameter_count(inputs, outputs));
+        counts.sum()
+    }
+}
+
+impl Module for Projector {
+    /// Maps features `[N, F]` to projections `[N, 128]`, which are not normalised.
+    fn forward(&self, features: &Var) -> Result<Var> {
+        self.output.forward(&self.hidden.forward(features)?.relu()?)
+    }
+
+    fn parameters(&self) -> Vec<&Parameter> {
+        parameters([&self.hidden as &dyn Module, &self.output])
     }
 }

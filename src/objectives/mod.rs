@@ -1,5 +1,6 @@
-//! The self-supervised objectives.
+//! The objectives SimCLR, RotNet and supervised classification, for any encoder.
 
+pub mod classifier;
 mod protocol;
 pub mod rotnet;
 pub mod simclr;

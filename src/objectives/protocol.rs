@@ -1,4 +1,4 @@
-//! The two ways of running an experiment.
+//! The two protocols of an experiment.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,19 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::optim::Schedule;
 
-/// Which choices a run follows where the evaluated paper's code and sound practice differ.
+/// The choices of a run if the released code of the reproduced paper differs from sound practice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// What the papers behind the methods describe.
+    /// The choices of the papers that introduced the methods.
     #[default]
     Sound,
-    /// What the evaluated paper's released code does, point by point.
+    /// The choices of the released code of the reproduced paper.
     Paper,
 }
 
 impl Protocol {
-    /// The learning rate's course: the paper's code divides it by ten every 1,000 updates, in every training.
+    /// The learning rate schedule. The paper's code divides the rate by ten every 1,000 steps of
+    /// each training.
     pub fn schedule(self) -> Schedule {
         match self {
             Protocol::Sound => Schedule::Constant,
@@ -43,7 +44,7 @@ impl FromStr for Protocol {
             "sound" => Ok(Protocol::Sound),
             "paper" => Ok(Protocol::Paper),
             _ => Err(Error::usage(format!(
-                "protocol '{word}' is neither sound nor paper"
+                "unknown protocol '{word}'; expected sound or paper"
             ))),
         }
     }

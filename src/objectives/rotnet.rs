@@ -1,38 +1,41 @@
-//! RotNet (Gidaris, Singh and Komodakis 2018): an image is turned by 0, 90, 180 and 270 degrees, and the network tells
-//! by which.
+//! RotNet (Gidaris, Singh and Komodakis 2018): images are rotated by 0, 90, 180 and 270 degrees,
+//! and the network predicts the rotation.
 
 use super::Protocol;
 use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
-use crate::autograd::{self, Gradients, Tape, Var};
+use crate::autograd::{Tape, Var};
 use crate::data::{EpochSampler, Split};
-use crate::device::{Device, upload_u32};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Head, Mode, Parameter, ResNet, ResNetConfig, Stem};
+use crate::nn::{Linear, Module, ResNet, ResNetConfig, Stem};
+use crate::ops::copy::Concat;
+use crate::ops::images::{Normalize, Rotate90};
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::tensor::Tensor;
-use crate::train::{Objective, Tapes, micro_batch, whole_batch};
+use crate::train::{Objective, PartialObjective, micro_batch};
 
-/// The quarter turns that are told apart, the class being their number.
+/// The number of rotations. The class of an image is its number of quarter turns.
 pub const ROTATIONS: usize = 4;
 
-/// What a pretraining is.
+/// The settings of a RotNet pretraining.
 #[derive(Clone, Debug)]
 pub struct RotNetSettings {
     pub encoder: ResNetConfig,
-    /// Images a step; each is seen under all four rotations, so that the network sees four times as many.
+    /// Images per step. The network processes each of them in all four rotations.
     pub batch_size: usize,
-    /// Images that pass the encoder at a time, each under all four rotations, where the batch does not fit in memory.
-    /// See [`micro_batch`] for what stays exact.
+    /// Images that the encoder processes at a time, each in all four rotations, if the batch does
+    /// not fit in memory. See [`micro_batch`] for its effect on gradients.
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
-    /// What happens to an image before it is turned: the same for its four rotations.
+    /// The augmentation before the rotation, which is the same for all four rotations of an image.
     pub augmentation: PaddedCropAugmentation,
     pub seed: u64,
 }
 
 impl RotNetSettings {
-    /// The settings of `protocol`: SGD with Nesterov momentum 0.9, rate 0.01. The paper's code has the ImageNet stem
-    /// (1/15 of the work on 32 x 32 images) and borders that give the rotation away.
+    /// The settings of `protocol`: SGD with Nesterov momentum 0.9 and a learning rate of 0.01. The
+    /// paper's code has the ImageNet stem (1/15 of the FLOPs on 32 x 32 images) and crops whose
+    /// borders reveal the rotation.
     pub fn of_protocol(
         protocol: Protocol,
         mut encoder: ResNetConfig,
@@ -62,69 +65,71 @@ impl RotNetSettings {
         }
     }
 
-    /// Fails where a batch of images of `side` pixels cannot be cut into chunks of `micro_batch` images.
+    /// Checks the micro-batch for images of `side` x `side` pixels.
     ///
     /// # Errors
     /// As [`micro_batch::check`].
     pub fn check_micro_batch(&self, side: usize) -> Result<()> {
-        micro_batch::check(
-            self.batch_size,
-            self.micro_batch,
-            &self.encoder.shape()?,
-            side,
-            ROTATIONS,
-        )
+        let (encoder, chunk) = (self.encoder.shape()?, self.micro_batch);
+        micro_batch::check(self.batch_size, chunk, &encoder, side, ROTATIONS)
     }
 }
 
-/// The objective: an encoder, a head of four classes, and the images that they learn from.
+/// The network of a pretraining: an encoder and a linear layer with four classes.
+pub type RotNetNetwork = (ResNet, Linear);
+
+/// Creates the network of a pretraining with random weights.
+///
+/// # Errors
+/// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
+pub fn network(settings: &RotNetSettings, device: &Device) -> Result<RotNetNetwork> {
+    let encoder = ResNet::new(&settings.encoder, settings.seed, device)?;
+    let width = encoder.feature_width();
+    let head = Linear::new("fc", width, ROTATIONS, settings.seed, device)?;
+    Ok((encoder, head))
+}
+
+/// The cross-entropy of rotations, for a module that maps images to four logits.
 pub struct RotNet {
     device: Device,
     settings: RotNetSettings,
-    pub encoder: ResNet,
-    pub head: Head,
-    /// How batch norm behaves: in training mode, unless somebody wants gradients that do not depend on how the batch is
-    /// cut.
-    pub mode: Mode,
     images: ImageStore,
     sampler: EpochSampler,
 }
 
 impl RotNet {
-    /// Draws the weights and puts the images of `split` on `device`.
+    /// Copies the images of `split` to `device`.
     ///
     /// # Errors
-    /// `Error::Usage` for a batch that is empty or larger than the split or cannot be cut into its chunks, or images
-    /// that are not square.
-    pub fn new(device: &Device, settings: RotNetSettings, split: &Split) -> Result<Self> {
+    /// `Error::Usage` if the batch is empty, larger than the split, or cannot be split into
+    /// micro-batches, or if images are not square.
+    pub fn new(settings: RotNetSettings, split: &Split, device: &Device) -> Result<Self> {
         if split.height != split.width {
             return Err(Error::usage(format!(
-                "the images have {} x {} pixels; RotNet turns images by 90 degrees and needs square ones",
+                "the images have {} x {} pixels; RotNet rotates images by 90 degrees and needs square ones",
                 split.height, split.width
             )));
         }
         settings.check_micro_batch(split.height)?;
-        let sampler = EpochSampler::new(split.len(), settings.batch_size, settings.seed)?;
-        let encoder = ResNet::new(device, &settings.encoder, settings.seed)?;
-        let head = Head::new(device, encoder.feature_width(), ROTATIONS, settings.seed)?;
         Ok(RotNet {
+            sampler: EpochSampler::new(split.len(), settings.batch_size, settings.seed)?,
             images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
             device: device.clone(),
             settings,
-            encoder,
-            head,
-            mode: Mode::Training,
-            sampler,
         })
     }
 
-    /// Step `step`'s images under all rotations, `[4B, 3, H, W]`: all upright ones first, then all turned once.
+    /// The images of step `step` in all rotations, `[4B, 3, H, W]`: first all images without
+    /// rotation, then all images with one quarter turn, and so on.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
     pub fn rotated_batch(&mut self, step: u64) -> Result<Tensor> {
         let samples = self.sampler.batch(step);
         self.rotated(&samples, step)
     }
 
-    /// As [`RotNet::rotated_batch`], of `samples`, which belong to step `step`.
+    /// As [`RotNet::rotated_batch`], for some samples of step `step`.
     fn rotated(&self, samples: &[u32], step: u64) -> Result<Tensor> {
         let images = self.images.gather(samples)?;
         let key = ViewKey {
@@ -137,69 +142,52 @@ impl RotNet {
         let cropped = augmentation.apply(&self.device, &images, &crops)?;
         rotations(&self.device, &cropped)
     }
+}
 
-    /// Logits `[N, 4]` of normalised images.
-    pub fn logits(&self, tape: &Tape, images: &Tensor, mode: Mode) -> Result<Var> {
-        let features = self.encoder.forward(tape, &tape.constant(images), mode)?;
-        self.head.forward(tape, &features)
+impl<M: Module> Objective<M> for RotNet {
+    /// The mean cross-entropy over the 4B rotated images.
+    fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var> {
+        let samples = self.sampler.batch(step);
+        let logits = self.rows(module, tape, &samples, step)?;
+        PartialObjective::<M>::score(self, &logits, &samples)
+    }
+}
+
+impl<M: Module> PartialObjective<M> for RotNet {
+    const IS_MEAN: bool = true;
+
+    fn samples(&mut self, step: u64) -> Vec<u32> {
+        self.sampler.batch(step)
     }
 
-    /// The mean cross-entropy of `samples` under all rotations.
-    fn loss_of(&self, tape: &Tape, samples: &[u32], step: u64) -> Result<Var> {
-        let images = self.rotated(samples, step)?;
-        let logits = self.logits(tape, &images, self.mode)?;
+    /// Logits `[4B, 4]` of `samples` in all rotations.
+    fn rows(&self, module: &M, tape: &Tape, samples: &[u32], step: u64) -> Result<Var> {
+        module.forward(&tape.constant(&self.rotated(samples, step)?))
+    }
+
+    fn score(&self, logits: &Var, samples: &[u32]) -> Result<Var> {
         let labels = rotation_labels(samples.len());
-        let labels = upload_u32(&self.device, &labels, &[labels.len()])?;
-        autograd::softmax_cross_entropy(tape, &logits, &labels)
+        let labels = Tensor::from_slice(&labels, &[labels.len()], &self.device)?;
+        logits.cross_entropy(&labels)
     }
 }
 
-impl Objective for RotNet {
-    /// The mean cross-entropy over the 4B turned images.
-    fn loss(&mut self, tape: &Tape, step: u64) -> Result<Var> {
-        let samples = self.sampler.batch(step);
-        self.loss_of(tape, &samples, step)
-    }
-
-    fn gradients(&mut self, tapes: &Tapes, step: u64) -> Result<(Tensor, Gradients)> {
-        let RotNetSettings {
-            batch_size,
-            micro_batch,
-            ..
-        } = self.settings;
-        let Some(images) = micro_batch::in_parts(batch_size, micro_batch) else {
-            return whole_batch(self, tapes, step);
-        };
-        let samples = self.sampler.batch(step);
-        micro_batch::accumulated(tapes, batch_size, images, |tape, chunk| {
-            self.loss_of(tape, &samples[chunk], step)
-        })
-    }
-
-    fn encoder(&self) -> &ResNet {
-        &self.encoder
-    }
-
-    fn parameters(&self) -> Vec<&Parameter> {
-        let mut all = self.encoder.parameters();
-        all.extend(self.head.parameters());
-        all
-    }
-}
-
-/// The quarter turns of a batch of `images` images under all rotations, in the order of [`rotations`].
+/// The classes of the results of [`rotations`] for `images` images.
 pub fn rotation_labels(images: usize) -> Vec<u32> {
     (0..ROTATIONS as u32)
         .flat_map(|turns| std::iter::repeat_n(turns, images))
         .collect()
 }
 
-/// `images [B, 3, H, H]`, in [0, 1], turned by 0 to 3 quarters counter-clockwise and normalised: `[4B, 3, H, H]`.
+/// Rotates `images [B, 3, H, H]`, in [0, 1], by 0 to 3 quarter turns counter-clockwise and
+/// normalises them: `[4B, 3, H, H]`.
 pub fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
     let count = images.shape()[0];
-    let pair = device.concat(images, images)?;
-    let all = device.concat(&pair, &pair)?;
-    let turned = device.rotate90(&all, &rotation_labels(count))?;
+    let twice = |x: &Tensor| device.run(Concat { a: x, b: x });
+    let x = &device.run(Rotate90 {
+        x: &twice(&twice(images)?)?,
+        quarter_turns: &rotation_labels(count),
+    })?;
     let (mean, std) = CIFAR10_STATISTICS;
-    device.normalize(&turned, mean, std)
+    device.run(Normalize { x, mean, std })
 }

@@ -1,13 +1,44 @@
-//! Either optimiser behind one door, and everything that decides how parameters move.
+//! SGD and Adam over a fixed list of parameters.
 
-use super::{Adam, AdamOptions, Schedule, Sgd, SgdOptions};
+use super::Schedule;
 use crate::autograd::Gradients;
-use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::Parameter;
-use crate::tensor::Tensor;
+use crate::ops::optimizer::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+use crate::tensor::{DType, Tensor};
 
-/// Which optimiser, with what stays the same over a run.
+/// Stochastic gradient descent with momentum, plain or Nesterov's, as `torch.optim.SGD`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdOptions {
+    pub momentum: f32,
+    pub nesterov: bool,
+    /// Added to the gradient as `weight_decay * parameter`.
+    pub weight_decay: f32,
+}
+
+/// Adam (Kingma and Ba 2015), as `torch.optim.Adam`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamOptions {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    /// Added to the gradient as `weight_decay * parameter`.
+    pub weight_decay: f32,
+}
+
+impl Default for AdamOptions {
+    /// The defaults of PyTorch: 0.9, 0.999, 1e-8, no weight decay.
+    fn default() -> Self {
+        AdamOptions {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+/// The update rule of an optimiser, with the settings that are constant during a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerOptions {
     Adam(AdamOptions),
@@ -24,7 +55,7 @@ impl OptimizerOptions {
         })
     }
 
-    /// torch's Adam with this weight decay.
+    /// Adam with the default options of PyTorch and this weight decay.
     pub fn adam(weight_decay: f32) -> Self {
         OptimizerOptions::Adam(AdamOptions {
             weight_decay,
@@ -32,7 +63,7 @@ impl OptimizerOptions {
         })
     }
 
-    /// What is added to a gradient for each unit of its parameter.
+    /// The weight decay of the rule.
     pub fn weight_decay(&self) -> f32 {
         match self {
             OptimizerOptions::Adam(options) => options.weight_decay,
@@ -40,7 +71,7 @@ impl OptimizerOptions {
         }
     }
 
-    /// As configurations name it.
+    /// The name in configurations.
     pub fn name(&self) -> &'static str {
         match self {
             OptimizerOptions::Adam(_) => "adam",
@@ -48,9 +79,17 @@ impl OptimizerOptions {
             OptimizerOptions::Sgd(_) => "sgd",
         }
     }
+
+    /// The names of the state tensors of each parameter.
+    fn state(&self) -> &'static [&'static str] {
+        match self {
+            OptimizerOptions::Adam(_) => &["first_moment", "second_moment"],
+            OptimizerOptions::Sgd(_) => &["momentum"],
+        }
+    }
 }
 
-/// An optimiser, its base learning rate, and how the rate changes.
+/// An optimiser, its base learning rate, and the schedule of the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optimization {
     pub optimizer: OptimizerOptions,
@@ -58,66 +97,148 @@ pub struct Optimization {
     pub schedule: Schedule,
 }
 
-/// An optimiser of either kind over a fixed list of parameters.
-pub enum Optimizer {
-    Adam(Adam),
-    Sgd(Sgd),
+impl Optimization {
+    /// Adam with a constant learning rate.
+    pub fn adam(learning_rate: f64) -> Self {
+        Optimization {
+            optimizer: OptimizerOptions::adam(0.0),
+            learning_rate,
+            schedule: Schedule::Constant,
+        }
+    }
+
+    /// SGD with Nesterov momentum 0.9 and a constant learning rate.
+    pub fn sgd(learning_rate: f64) -> Self {
+        Optimization {
+            optimizer: OptimizerOptions::nesterov(0.0),
+            ..Optimization::adam(learning_rate)
+        }
+    }
+
+    /// The learning rate of step `step`, counted from 0.
+    pub fn rate(&self, step: u64) -> f32 {
+        self.schedule.learning_rate(self.learning_rate, step)
+    }
+}
+
+/// An optimiser over a fixed list of parameters, with its state on their device. Each update is one
+/// kernel per parameter.
+pub struct Optimizer {
+    options: OptimizerOptions,
+    parameters: Vec<Parameter>,
+    /// For each name of [`OptimizerOptions::state`], one tensor per parameter, named
+    /// `STATE.PARAMETER`.
+    state: Vec<Vec<Parameter>>,
+    steps: u32,
 }
 
 impl Optimizer {
-    /// An optimiser that has taken no step.
+    /// An optimiser that has taken no step. The parameters are shared, not copied.
     ///
     /// # Errors
-    /// `Error::Device` where memory for its state is short.
-    pub fn new(
-        device: &Device,
-        parameters: &[&Parameter],
-        options: OptimizerOptions,
-    ) -> Result<Self> {
-        Ok(match options {
-            OptimizerOptions::Adam(options) => {
-                Optimizer::Adam(Adam::new(device, parameters, options)?)
-            }
-            OptimizerOptions::Sgd(options) => {
-                Optimizer::Sgd(Sgd::new(device, parameters, options)?)
-            }
+    /// `Error::Device` if memory for the state is short.
+    pub fn new(parameters: &[&Parameter], options: OptimizerOptions) -> Result<Self> {
+        let zeros_like = |prefix: &&str| {
+            let zeros = parameters.iter().map(|parameter| {
+                let value = &parameter.value;
+                Ok(Parameter {
+                    name: format!("{prefix}.{}", parameter.name),
+                    value: Tensor::zeros(value.shape(), DType::F32, &value.device())?,
+                })
+            });
+            zeros.collect::<Result<Vec<_>>>()
+        };
+        Ok(Optimizer {
+            options,
+            parameters: parameters.iter().map(|&p| p.clone()).collect(),
+            state: options
+                .state()
+                .iter()
+                .map(zeros_like)
+                .collect::<Result<_>>()?,
+            steps: 0,
         })
     }
 
-    /// As [`Adam::step`] and [`Sgd::step`].
+    /// Updates every parameter. If `gate` (u32 `[1]`) is set on the device, parameters and state
+    /// keep their values, but the step counts.
+    ///
+    /// # Errors
+    /// `Error::Usage` that names a parameter without gradient. In that case, nothing changes.
     pub fn step(
         &mut self,
         learning_rate: f32,
         gradients: &Gradients,
         gate: Option<&Tensor>,
     ) -> Result<()> {
-        match self {
-            Optimizer::Adam(adam) => adam.step(learning_rate, gradients, gate),
-            Optimizer::Sgd(sgd) => sgd.step(learning_rate, gradients, gate),
+        let gradient_scale = gradients.scale();
+        let found = self.gradients(gradients)?;
+        for (i, gradient) in found.into_iter().enumerate() {
+            let parameter = &self.parameters[i].value;
+            let device = parameter.device();
+            let state = |number: usize| &self.state[number][i].value;
+            match self.options {
+                OptimizerOptions::Adam(options) => device.run(AdamUpdate {
+                    step: AdamStep {
+                        learning_rate,
+                        beta1: options.beta1,
+                        beta2: options.beta2,
+                        eps: options.eps,
+                        weight_decay: options.weight_decay,
+                        gradient_scale,
+                        step: self.steps + 1,
+                    },
+                    parameter,
+                    gradient,
+                    first_moment: state(0),
+                    second_moment: state(1),
+                    gate,
+                })?,
+                OptimizerOptions::Sgd(options) => device.run(SgdUpdate {
+                    step: SgdStep {
+                        learning_rate,
+                        momentum: options.momentum,
+                        nesterov: options.nesterov,
+                        weight_decay: options.weight_decay,
+                        gradient_scale,
+                        first: self.steps == 0,
+                    },
+                    parameter,
+                    gradient,
+                    momentum: state(0),
+                    gate,
+                })?,
+            }
         }
+        self.steps += 1;
+        Ok(())
     }
 
-    /// Steps taken.
+    /// The gradient of each parameter.
+    fn gradients<'a>(&self, gradients: &'a Gradients) -> Result<Vec<&'a Tensor>> {
+        let of = |parameter: &Parameter| {
+            gradients.of(&parameter.value).ok_or_else(|| {
+                Error::usage(format!(
+                    "parameter {} has no gradient: the loss does not depend on it; leave it out",
+                    parameter.name
+                ))
+            })
+        };
+        self.parameters.iter().map(of).collect()
+    }
+
+    /// The number of steps taken.
     pub fn steps(&self) -> u32 {
-        match self {
-            Optimizer::Adam(adam) => adam.steps(),
-            Optimizer::Sgd(sgd) => sgd.steps(),
-        }
+        self.steps
     }
 
-    /// Says how many steps the state has seen, after the state was loaded.
+    /// Sets the number of steps, after a state was loaded.
     pub fn resume_at(&mut self, steps: u32) {
-        match self {
-            Optimizer::Adam(adam) => adam.resume_at(steps),
-            Optimizer::Sgd(sgd) => sgd.resume_at(steps),
-        }
+        self.steps = steps;
     }
 
-    /// The moments or momentum buffers: what a checkpoint keeps beside the number of steps.
+    /// The tensors of the state. A checkpoint stores them and the number of steps.
     pub fn state(&self) -> Vec<&Parameter> {
-        match self {
-            Optimizer::Adam(adam) => adam.state(),
-            Optimizer::Sgd(sgd) => sgd.state(),
-        }
+        self.state.iter().flatten().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! How the learning rate changes over a run.
+//! Learning-rate schedules.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use std::fmt;
 pub enum Schedule {
     /// The base rate throughout.
     Constant,
-    /// A tenth after every so many steps, as torch's `StepLR` with gamma 0.1. `every` is at least 1.
+    /// A tenth after each `every` steps (at least 1), as `StepLR` of PyTorch with gamma 0.1.
     StepDecay { every: u64 },
-    /// Up in a line over the first `warmup` steps, then down along half a cosine to 0 at `total` (Loshchilov and Hutter
-    /// 2017; Chen et al. 2020).
+    /// Linear increase over the first `warmup` steps, then half a cosine down to 0 at step `total`
+    /// (Loshchilov and Hutter 2017; Chen et al. 2020).
     Cosine { warmup: u64, total: u64 },
 }
 
@@ -48,14 +48,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn step_decay_divides_by_ten_every_so_often() {
+    fn step_decay_divides_by_ten() {
         let schedule = Schedule::StepDecay { every: 1000 };
         let rates = [0, 999, 1000, 2500].map(|step| schedule.learning_rate(1e-3, step));
         assert_eq!(rates, [1e-3, 1e-3, 1e-4, 1e-5]);
     }
 
     #[test]
-    fn cosine_rises_then_falls_to_nothing() {
+    fn cosine_rises_and_falls_to_zero() {
         let schedule = Schedule::Cosine {
             warmup: 10,
             total: 110,

@@ -10,17 +10,17 @@ use super::weights_file::{Loaded, state};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
 use crate::data::{DataKind, Dataset, Split, batches};
-use crate::device::kernels::NoiseKey;
-use crate::device::{Device, read_f32, upload_f32, upload_u32};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
-use crate::evaluate::classifier::logits;
+use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{accuracy, predictions};
 use crate::evaluate::partial::{Partial, as_classes, as_values, complete};
 use crate::interrupt;
-use crate::nn::state::digest;
-use crate::nn::{Head, Mode};
+use crate::nn::weights::digest;
+use crate::nn::{Linear, Module};
 use crate::objectives::Protocol;
+use crate::ops::uniform::NoiseKey;
 use crate::tensor::Tensor;
 
 /// Images of one attack.
@@ -57,7 +57,7 @@ pub struct Adversarial {
 ///
 /// # Errors
 /// `Error::Usage` for a file without a classifier, or of another number of classes.
-pub fn head<'a>(loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Head> {
+pub fn head<'a>(loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Linear> {
     let classes = dataset.classes.len();
     match &loaded.head {
         Some(head) if loaded.origin.classes == Some(classes) => Ok(head),
@@ -119,7 +119,7 @@ pub fn run(
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
-    let key = || digest(device, &state(encoder, Some(head)));
+    let key = || digest(&state(encoder, Some(head)));
     let place = (folder.path(), UNFINISHED);
     let Measured {
         clean: clean_predictions,
@@ -179,7 +179,7 @@ struct Measured {
 fn measure(
     device: &Device,
     request: &AttackRequest,
-    head: &Head,
+    head: &Linear,
     split: &Split,
     labels: &[u32],
     partial: &mut Partial,
@@ -187,7 +187,7 @@ fn measure(
     let encoder = &request.loaded.encoder;
     let classes = request.dataset.classes.len();
     let clean_logits = partial.entry("clean".to_string()).or_default();
-    logits(device, encoder, (head, classes), split, clean_logits)?;
+    logits(device, &(encoder, head), classes, split, clean_logits)?;
     let clean_predictions = predictions(clean_logits, classes);
 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
@@ -198,18 +198,15 @@ fn measure(
     let mut last = None;
     for (number, &eps) in request.eps.iter().enumerate() {
         let settings = AttackSettings::of_protocol(request.protocol, request.method, eps)?;
-        let classifier = |tape: &Tape, images: &Var| {
-            let x = network_input(tape, settings.units, images)?;
-            let features = encoder.forward(tape, &x, Mode::Evaluation)?;
-            head.forward(tape, &features)
-        };
+        let classifier =
+            |images: &Var| (encoder, head).forward(&network_input(settings.units, images)?);
         let is_last = number + 1 == request.eps.len();
         let found = partial.entry(format!("eps {number}")).or_default();
         let is_done = found.len() == split.len();
         let attacked = complete(found, size, 1, |batch, indices| {
             let x = in_units(device, settings.units, &store.gather(indices)?)?;
             let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
-            let targets = upload_u32(device, &targets, &[targets.len()])?;
+            let targets = Tensor::from_slice(&targets, &[targets.len()], device)?;
             // The same noise, scaled, at every strength, and another one for each batch.
             let key = NoiseKey {
                 seed: request.seed,
@@ -217,12 +214,12 @@ fn measure(
             };
             let x = perturb(device, classifier, &x, &targets, &settings, key)?;
             let tape = Tape::inference(device);
-            let scores = classifier(&tape, &tape.constant(&x))?;
+            let scores = classifier(&tape.constant(&x))?;
             if is_last {
-                moved.extend(read_f32(device, &x)?);
+                moved.extend(x.to_vec::<f32>()?);
             }
             Ok(as_values(&predictions(
-                &read_f32(device, scores.tensor())?,
+                &scores.tensor().to_vec::<f32>()?,
                 classes,
             )))
         });
@@ -256,7 +253,7 @@ fn measure(
     let mut clean = Vec::with_capacity(moved.len());
     for indices in batches(split.len() as u32, BATCH) {
         let x = in_units(device, units, &store.gather(&indices)?)?;
-        clean.extend(read_f32(device, &x)?);
+        clean.extend(x.to_vec::<f32>()?);
     }
     let shape = [split.len(), 3, split.height, split.width];
     Ok(Measured {
@@ -264,8 +261,8 @@ fn measure(
         found,
         curve,
         images: Adversarial {
-            clean: upload_f32(device, &clean, &shape)?,
-            adversarial: upload_f32(device, &moved, &shape)?,
+            clean: Tensor::from_slice(&clean, &shape, device)?,
+            adversarial: Tensor::from_slice(&moved, &shape, device)?,
             labels: labels.to_vec(),
         },
     })

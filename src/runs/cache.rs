@@ -3,15 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::folder::write_whole;
 use super::warn;
-use crate::device::gpu::GpuDevice;
-use crate::device::kernels::Kernels;
-use crate::device::variants::{TableKey, VariantTable};
+use crate::device::Gpu;
+use crate::device::gpu::variants::{TableKey, VariantTable};
 use crate::error::{Error, Result};
 
 /// The environment variable that names the folder.
@@ -110,7 +108,7 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
 
 /// The driver's compiled pipelines: read when a device is opened, written when this is dropped.
 pub struct KeptPipelines {
-    gpu: Arc<GpuDevice>,
+    gpu: Gpu,
     path: PathBuf,
     /// Bytes that were read.
     before: usize,
@@ -119,8 +117,8 @@ pub struct KeptPipelines {
 impl KeptPipelines {
     /// Gives `gpu`, which has run no kernel yet, what is stored for it; none where the adapter keeps no such data or no
     /// folder is known.
-    pub fn load(gpu: &Arc<GpuDevice>) -> Option<Self> {
-        let key = gpu.variants()?.key;
+    pub fn load(gpu: &Gpu) -> Option<Self> {
+        let key = gpu.variants().key;
         let name = format!("{}-{}.bin", gpu.pipeline_key()?, digest(&key));
         let path = folder()?.join(name);
         let bytes = read(&path);

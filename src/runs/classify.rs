@@ -1,6 +1,5 @@
 //! A supervised run, from scratch or from a pretrained encoder, from its request to its summary.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
@@ -9,17 +8,19 @@ use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
 use super::training::{CHECKPOINT, Plan, train};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, Origin, pack};
+use crate::autograd::PassOptions;
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
-use crate::device::profile::ProfiledDevice;
 use crate::error::{Error, Result};
-use crate::evaluate::classifier::{Classifier, ClassifierSettings, logits};
+use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{Metrics, check_labels};
-use crate::nn::state::digest;
-use crate::nn::{ResNet, ResNetConfig};
+use crate::nn::weights::digest;
+use crate::nn::{Linear, Module, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
+use crate::objectives::classifier::{Classifier, ClassifierSettings};
 use crate::tensor::DType;
-use crate::train::{Objective, Trainer};
+use crate::train::Trainer;
+use crate::train::micro_batch::in_parts;
 
 /// How long a training is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,8 +70,8 @@ pub struct ClassificationRequest {
     pub recompute: bool,
     /// How the network's activations are stored while it is trained; the measurement is in f32.
     pub precision: DType,
-    /// The run's device where its first steps are to be measured.
-    pub profiler: Option<Arc<ProfiledDevice>>,
+    /// Whether the first steps are measured.
+    pub profile: bool,
     pub data: DataKind,
     pub dataset: Dataset,
 }
@@ -98,7 +99,7 @@ pub fn run(
         checkpoint_every,
         recompute,
         precision,
-        profiler,
+        profile,
         data,
         dataset,
     } = request;
@@ -115,7 +116,7 @@ pub fn run(
         .map(|images| images.min(labelled_images));
     let (encoder, network, start) = match beginning {
         Beginning::FromScratch(network) => {
-            (ResNet::new(device, &network, settings.seed)?, network, None)
+            (ResNet::new(&network, settings.seed, device)?, network, None)
         }
         Beginning::Pretrained(loaded) => {
             let start = Start::new(&loaded);
@@ -123,13 +124,14 @@ pub fn run(
         }
     };
     let objective = Classifier::new(
-        device,
         settings.clone(),
-        encoder,
-        classes,
+        encoder.shape(),
         &dataset.train,
         members,
+        device,
     )?;
+    let width = encoder.feature_width();
+    let head = Linear::new("fc", width, classes, settings.seed, device)?;
     let per_epoch = objective.steps_per_epoch();
     let steps = match length {
         Length::Steps(steps) => steps,
@@ -184,27 +186,25 @@ pub fn run(
         label_fraction: Some(labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
     };
-    let mut trainer = Trainer::new(device, objective, settings.optimization)?
-        .recomputing(recompute)
-        .with_activations(precision)?;
-    let save =
-        |model: &Classifier, step| pack(device, &model.encoder, Some(&model.head), &origin(step));
-    let trained = train(
-        device,
-        &mut trainer,
-        &plan,
-        &mut folder,
-        save,
-        profiler.as_deref(),
-    )?;
+    let options = PassOptions {
+        recompute,
+        activations: precision,
+        ..PassOptions::default()
+    };
+    let mut trainer =
+        Trainer::new((encoder, head), settings.optimization, objective)?.with_options(options)?;
+    if let Some(images) = in_parts(settings.batch_size, settings.micro_batch) {
+        trainer = trainer.with_micro_batch(images);
+    }
+    let save = |(encoder, head): &(ResNet, Linear), step| pack(encoder, Some(head), &origin(step));
+    let trained = train(device, &mut trainer, &plan, &mut folder, save, profile)?;
     let steps = trained.losses.len() as u64;
-    let model = trainer.objective;
+    let model = trainer.module;
     folder.write("model.safetensors", &save(&model, steps)?)?;
-    let key = || digest(device, &model.state());
+    let key = || digest(&model.state());
     let scores = resumable((folder.path(), UNFINISHED), &key, |partial| {
         let scores = partial.entry("logits".to_string()).or_default();
-        let head = (&model.head, classes);
-        logits(device, &model.encoder, head, &dataset.test, scores)?;
+        logits(device, &model, classes, &dataset.test, scores)?;
         Ok(std::mem::take(scores))
     })?;
     let summary = ClassificationSummary {

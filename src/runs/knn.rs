@@ -11,8 +11,8 @@ use super::weights_file::{Loaded, state};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
 use crate::error::Result;
-use crate::evaluate::knn::judge;
-use crate::nn::state::digest;
+use crate::evaluate::knn::neighbour_accuracy;
+use crate::nn::weights::digest;
 use crate::objectives::Protocol;
 
 /// Settings of a run.
@@ -54,9 +54,9 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
-    let key = || digest(device, &state(&loaded.encoder, None));
+    let key = || digest(&state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        judge(device, &loaded.encoder, dataset, (partial, "knn"))
+        neighbour_accuracy(device, &loaded.encoder, dataset, (partial, "knn"))
     })?;
     let summary = KnnSummary {
         command: config.command,

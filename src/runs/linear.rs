@@ -9,14 +9,15 @@ use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::Loaded;
 use crate::autograd::Tape;
 use crate::data::{DataKind, Dataset};
-use crate::device::read_f32;
-use crate::device::{Device, upload_f32};
+use crate::device::Device;
 use crate::error::Result;
 use crate::evaluate::features::complete_features;
 use crate::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use crate::evaluate::metrics::{Metrics, check_labels};
-use crate::nn::state::digest;
+use crate::nn::Module;
+use crate::nn::weights::digest;
 use crate::objectives::Protocol;
+use crate::tensor::Tensor;
 
 /// What a run is asked to do.
 pub struct LinearRequest {
@@ -79,20 +80,18 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
-    let mut state = encoder.parameters();
-    state.extend(encoder.buffers());
-    let key = || digest(device, &state);
-    let (logits, final_loss) = with_frozen(device, encoder, || {
+    let key = || digest(&encoder.state());
+    let (logits, final_loss) = with_frozen(encoder, || {
         resumable((folder.path(), UNFINISHED), &key, |partial| {
             let train = &dataset.train;
             let (head, loss) =
                 train_head(device, encoder, train, members, classes, settings, partial)?;
             let x = partial.entry("test features".to_string()).or_default();
             complete_features(device, encoder, &dataset.test, settings.resolution, x)?;
-            let x = upload_f32(device, x, &[dataset.test.len(), encoder.feature_width()])?;
+            let x = Tensor::from_slice(x, &[dataset.test.len(), encoder.feature_width()], device)?;
             let tape = Tape::inference(device);
-            let logits = head.forward(&tape, &tape.constant(&x))?;
-            Ok((read_f32(device, logits.tensor())?, loss))
+            let logits = head.forward(&tape.constant(&x))?;
+            Ok((logits.tensor().to_vec::<f32>()?, loss))
         })
     })?;
     let summary = LinearSummary {
@@ -104,7 +103,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         width: network.width,
         seed: settings.seed,
         start: Start::new(loaded),
-        encoder_digest: digest(device, &state)?,
+        encoder_digest: digest(&encoder.state())?,
         label_fraction: request.labels,
         labelled_images: members.len(),
         resolution: settings.resolution,

@@ -1,7 +1,6 @@
 //! A pretraining run, SimCLR's or RotNet's, from its request to its summary.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
@@ -12,22 +11,22 @@ use super::training::{Plan, Trained, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, initialize, pack};
+use crate::autograd::PassOptions;
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
-use crate::device::profile::ProfiledDevice;
 use crate::error::Result;
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::evaluate::{features, knn};
-use crate::nn::state::digest;
-use crate::nn::{Head, Projector, ResNet, ResNetConfig};
+use crate::nn::weights::digest;
+use crate::nn::{Linear, Module, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
-use crate::objectives::rotnet::{ROTATIONS, RotNet, RotNetSettings};
-use crate::objectives::simclr::{SimClr, SimClrSettings};
+use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings};
+use crate::objectives::simclr::{self, SimClr, SimClrSettings};
 use crate::optim::Optimization;
 use crate::tensor::DType;
 use crate::train::micro_batch::in_parts;
-use crate::train::{Objective, Trainer};
+use crate::train::{PartialObjective, Trainer};
 
 /// What is learned, with its settings.
 #[derive(Clone, Debug)]
@@ -99,7 +98,7 @@ impl Pretext {
                 (2, settings.augmentation.size, parameters)
             }
             Pretext::RotNet(_) => {
-                let parameters = Head::parameter_count(width, ROTATIONS);
+                let parameters = Linear::parameter_count(width, ROTATIONS);
                 (ROTATIONS, images.height, parameters)
             }
         };
@@ -187,8 +186,8 @@ pub struct PretrainingRequest {
     pub recompute: bool,
     /// How the network's activations are stored in training; evaluations are in f32.
     pub precision: DType,
-    /// The run's device where its first steps are to be measured.
-    pub profiler: Option<Arc<ProfiledDevice>>,
+    /// Whether the first steps are measured.
+    pub profile: bool,
     pub data: DataKind,
     pub dataset: Dataset,
 }
@@ -281,13 +280,15 @@ pub fn run(
     let split = request.dataset.pretraining();
     match &request.pretext {
         Pretext::SimClr(settings) => {
-            let objective = SimClr::new(device, settings.clone(), split)?;
-            let trained = pretrain(device, request, objective, &mut folder)?;
+            let objective = SimClr::new(settings.clone(), split, device)?;
+            let network = simclr::network(settings, device)?;
+            let trained = pretrain(device, request, (network, objective), &mut folder)?;
             judge(device, request, trained, &folder, started, |_, _| Ok(None))
         }
         Pretext::RotNet(settings) => {
-            let objective = RotNet::new(device, settings.clone(), split)?;
-            let trained = pretrain(device, request, objective, &mut folder)?;
+            let objective = RotNet::new(settings.clone(), split, device)?;
+            let network = rotnet::network(settings, device)?;
+            let trained = pretrain(device, request, (network, objective), &mut folder)?;
             judge(
                 device,
                 request,
@@ -317,53 +318,62 @@ fn plan(request: &PretrainingRequest) -> Plan {
     }
 }
 
-fn pretrain<O: Objective>(
+/// An encoder with the head of its pretraining.
+type Network<H> = (ResNet, H);
+
+fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
     device: &Device,
     request: &PretrainingRequest,
-    objective: O,
+    (network, objective): (Network<H>, O),
     folder: &mut RunFolder,
-) -> Result<(Trained, O)> {
+) -> Result<(Trained, Network<H>)> {
     if let Some(path) = &request.init {
-        initialize(device, objective.encoder(), path)?;
+        initialize(&network.0, path)?;
     }
-    let mut trainer = Trainer::new(device, objective, request.pretext.optimization())?
-        .recomputing(request.recompute)
-        .with_activations(request.precision)?;
-    let encoder =
-        |objective: &O, step| pack(device, objective.encoder(), None, &request.origin(step));
+    let pretext = &request.pretext;
+    let mut trainer =
+        Trainer::new(network, pretext.optimization(), objective)?.with_options(PassOptions {
+            recompute: request.recompute,
+            activations: request.precision,
+            ..PassOptions::default()
+        })?;
+    if let Some(images) = in_parts(pretext.batch_size(), pretext.micro_batch()) {
+        trainer = trainer.with_micro_batch(images);
+    }
+    let encoder = |(encoder, _): &Network<H>, step| pack(encoder, None, &request.origin(step));
     let trained = train(
         device,
         &mut trainer,
         &plan(request),
         folder,
         encoder,
-        request.profiler.as_deref(),
+        request.profile,
     )?;
-    let bytes = encoder(&trainer.objective, request.steps)?;
+    let bytes = encoder(&trainer.module, request.steps)?;
     folder.write("encoder.safetensors", &bytes)?;
-    Ok((trained, trainer.objective))
+    Ok((trained, trainer.module))
 }
 
 /// Evaluates the trained network and writes the summary. `rotations` returns RotNet's accuracy and
 /// the number of images that it was measured on.
-fn judge<O: Objective>(
+fn judge<H: Module>(
     device: &Device,
     request: &PretrainingRequest,
-    (trained, objective): (Trained, O),
+    (trained, network): (Trained, Network<H>),
     folder: &RunFolder,
     started: Instant,
-    rotations: impl FnOnce(&O, &mut Partial) -> Result<Option<(f64, usize)>>,
+    rotations: impl FnOnce(&Network<H>, &mut Partial) -> Result<Option<(f64, usize)>>,
 ) -> Result<PretrainingSummary> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    let key = || digest(device, &objective.state());
+    let key = || digest(&network.state());
     let (rotation, neighbours, before) = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        let rotation = rotations(&objective, partial)?;
+        let rotation = rotations(&network, partial)?;
         if !request.knn {
             return Ok((rotation, None, None));
         }
         println!("evaluating the trained and the untrained encoder by their nearest neighbours");
-        let encoder = objective.encoder();
-        let trained = knn::judge(device, encoder, dataset, (partial, "trained"))?;
+        let encoder = &network.0;
+        let trained = knn::neighbour_accuracy(device, encoder, dataset, (partial, "trained"))?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -408,11 +418,11 @@ fn judge_untrained(
     partial: &mut Partial,
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    let untrained = ResNet::new(device, pretext.encoder(), pretext.seed())?;
+    let untrained = ResNet::new(pretext.encoder(), pretext.seed(), device)?;
     if let Some(path) = &request.init {
-        initialize(device, &untrained, path)?;
+        initialize(&untrained, path)?;
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::judge(device, &untrained, dataset, (partial, "untrained"))
+    knn::neighbour_accuracy(device, &untrained, dataset, (partial, "untrained"))
 }

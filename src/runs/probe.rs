@@ -1,35 +1,36 @@
-//! Passes of a few images through a network, to learn what more of them would take.
+//! Passes of a few images through a network, to estimate the time and memory of more.
 
-use crate::autograd::{self, Tape};
-use crate::device::{Device, read_f32, upload_f32, upload_u32};
+use crate::autograd::{PassOptions, Tape, Var};
+use crate::device::Device;
 use crate::error::Result;
 use crate::evaluate::attack::input_gradient;
-use crate::nn::{Head, Mode, ResNet, ResNetConfig};
+use crate::nn::{Linear, Module, ResNet, ResNetConfig};
 use crate::tensor::{DType, Tensor};
 
-/// A network with a few images on a device.
+/// The classes of the network.
+const CLASSES: usize = 10;
+
+/// A classifier with a few images on a device.
 pub struct Probe {
     device: Device,
-    encoder: ResNet,
-    head: Head,
+    network: (ResNet, Linear),
     images: Tensor,
     labels: Tensor,
 }
 
 impl Probe {
-    /// Draws nothing: every pixel and label is made up.
+    /// Pixels and labels are constructed, not read from a data set.
     pub fn new(device: Device, config: &ResNetConfig, side: usize, images: usize) -> Result<Self> {
-        let encoder = ResNet::new(&device, config, 0)?;
-        let head = Head::new(&device, encoder.feature_width(), 10, 0)?;
+        let encoder = ResNet::new(config, 0, &device)?;
+        let head = Linear::new("fc", encoder.feature_width(), CLASSES, 0, &device)?;
         let len = images * 3 * side * side;
-        // Not all the same, so that no statistic is degenerate.
+        // Different pixels, so that no statistic is degenerate.
         let pixels: Vec<f32> = (0..len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
-        let labels: Vec<u32> = (0..images as u32).map(|i| i % 10).collect();
+        let labels: Vec<u32> = (0..images as u32).map(|i| i % CLASSES as u32).collect();
         Ok(Probe {
-            images: upload_f32(&device, &pixels, &[images, 3, side, side])?,
-            labels: upload_u32(&device, &labels, &[images])?,
-            encoder,
-            head,
+            images: Tensor::from_slice(&pixels, &[images, 3, side, side], &device)?,
+            labels: Tensor::from_slice(&labels, &[images], &device)?,
+            network: (encoder, head),
             device,
         })
     }
@@ -38,40 +39,34 @@ impl Probe {
         &self.device
     }
 
-    /// A supervised step without its optimiser, whose blocks are computed again on the way back where `recompute` says
-    /// so and whose activations are stored as `activations`; waits for it.
+    /// Runs a supervised step without its optimiser, and waits for it.
     pub fn train(&self, recompute: bool, activations: DType) -> Result<()> {
-        let tape = Tape::new(&self.device)
-            .recomputing(recompute)
-            .with_activations(activations);
-        let x = tape.constant(&self.images);
-        let features = self.encoder.forward(&tape, &x, Mode::Training)?;
-        let logits = self.head.forward(&tape, &features)?;
-        let loss = autograd::softmax_cross_entropy(&tape, &logits, &self.labels)?;
+        let options = PassOptions {
+            recompute,
+            activations,
+            ..PassOptions::default()
+        };
+        let tape = Tape::with(&self.device, options);
+        let logits = self.network.forward(&tape.constant(&self.images))?;
+        let loss = logits.cross_entropy(&self.labels)?;
+        drop(logits);
+        let value = loss.tensor().clone();
         // Read after everything was recorded, the loss waits for every gradient.
-        tape.backward(&loss)?;
-        read_f32(&self.device, loss.tensor()).map(drop)
+        loss.backward()?;
+        value.to_vec::<f32>().map(drop)
     }
 
-    /// A forward pass in evaluation mode; waits for it.
+    /// Runs a forward pass in evaluation mode, and waits for it.
     pub fn evaluate(&self) -> Result<()> {
         let tape = Tape::inference(&self.device);
-        let x = tape.constant(&self.images);
-        let features = self.encoder.forward(&tape, &x, Mode::Evaluation)?;
-        read_f32(&self.device, features.tensor()).map(drop)
+        let features = self.network.0.forward(&tape.constant(&self.images))?;
+        features.tensor().to_vec::<f32>().map(drop)
     }
 
-    /// The gradient with respect to the images; waits for it.
+    /// Computes the gradient with respect to the images, and waits for it.
     pub fn attack(&self) -> Result<()> {
-        let dx = input_gradient(
-            &self.device,
-            |tape, x| {
-                let features = self.encoder.forward(tape, x, Mode::Evaluation)?;
-                self.head.forward(tape, &features)
-            },
-            &self.images,
-            &self.labels,
-        )?;
-        read_f32(&self.device, &dx).map(drop)
+        let classifier = |x: &Var| self.network.forward(x);
+        let dx = input_gradient(&self.device, classifier, &self.images, &self.labels)?;
+        dx.to_vec::<f32>().map(drop)
     }
 }

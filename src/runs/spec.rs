@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::folder::{CONFIG, RunFolder};
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
 use crate::data::{DataKind, Dataset};
-use crate::device::variants::VariantTable;
+use crate::device::gpu::variants::VariantTable;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::Optimization;

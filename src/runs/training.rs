@@ -9,13 +9,13 @@ use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::warn;
-use crate::device::Device;
 use crate::device::gpu::StreamCounts;
-use crate::device::profile::ProfiledDevice;
-use crate::device::variants::VariantTable;
+use crate::device::gpu::variants::VariantTable;
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::nn::state::{Matching, load, metadata, save};
+use crate::nn::Module;
+use crate::nn::weights::{Matching, load, metadata, save};
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
 /// Steps that may be under way before the oldest one's loss is waited for.
@@ -74,7 +74,7 @@ impl Trained {
 
 /// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after
 /// each `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`.
-/// Where `profiler` is `device` itself, the first steps are measured: a table is printed and a trace left in the
+/// If `profile` is set, the first steps are measured: a table is printed and a trace written into the
 /// folder.
 ///
 /// A run that was interrupted and resumed has bitwise the same losses and weights as one that was
@@ -84,13 +84,13 @@ impl Trained {
 /// # Errors
 /// `Error::Stopped` if a stop is requested before the last step, after a checkpoint of the steps
 /// taken was written; otherwise those of the objective and of the files.
-pub fn train<O: Objective>(
+pub fn train<M: Module, O: Objective<M>>(
     device: &Device,
-    trainer: &mut Trainer<O>,
+    trainer: &mut Trainer<M, O>,
     plan: &Plan,
     folder: &mut RunFolder,
-    save_network: impl Fn(&O, u64) -> Result<Vec<u8>>,
-    profiler: Option<&ProfiledDevice>,
+    save_network: impl Fn(&M, u64) -> Result<Vec<u8>>,
+    profile: bool,
 ) -> Result<Trained> {
     let (first_step, peak_before) = restore(device, trainer, folder)?;
     let mut run = Run {
@@ -115,7 +115,7 @@ pub fn train<O: Objective>(
     }
     run.progress.start_at(first_step, run.seconds_before);
     run.judge();
-    let trained = run.all(profiler);
+    let trained = run.all(profile);
     run.progress.finish();
     trained?;
     let seconds = run.seconds();
@@ -129,9 +129,9 @@ pub fn train<O: Objective>(
     })
 }
 
-struct Run<'a, O, S> {
+struct Run<'a, M, O, S> {
     device: &'a Device,
-    trainer: &'a mut Trainer<O>,
+    trainer: &'a mut Trainer<M, O>,
     plan: &'a Plan,
     folder: &'a mut RunFolder,
     save_network: S,
@@ -144,13 +144,18 @@ struct Run<'a, O, S> {
     next: u64,
     /// Whether the training has ended because its loss no longer falls.
     is_flat: bool,
-    /// While steps are measured: by what, and what a GPU counted in each.
-    measured: Option<(&'a ProfiledDevice, Vec<StreamCounts>)>,
+    /// While steps are measured: the counts of a GPU in each.
+    measured: Option<Vec<StreamCounts>>,
     /// Peak number of bytes that the device held before the run was interrupted.
     peak_before: u64,
 }
 
-impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
+impl<M, O, S> Run<'_, M, O, S>
+where
+    M: Module,
+    O: Objective<M>,
+    S: Fn(&M, u64) -> Result<Vec<u8>>,
+{
     fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
@@ -159,12 +164,12 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
         self.device.memory().peak.max(self.peak_before)
     }
 
-    /// Takes the remaining steps. `profiler` measures the first of them.
-    fn all(&mut self, profiler: Option<&'a ProfiledDevice>) -> Result<()> {
+    /// Takes the remaining steps. If `profile` is set, the first of them are measured.
+    fn all(&mut self, profile: bool) -> Result<()> {
         let (first, end) = (self.next, self.plan.steps);
-        if let Some(profiler) = profiler {
+        if profile {
             match Phases::new(first, end) {
-                Ok(phases) => self.profile(profiler, phases)?,
+                Ok(phases) => self.profile(phases)?,
                 Err(error) if first == 0 => return Err(error),
                 Err(_) => self.progress.say("too few steps remain for a profile"),
             }
@@ -232,7 +237,7 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
                 self.finish(oldest)?;
             }
             if saves {
-                let bytes = (self.save_network)(&self.trainer.objective, done)?;
+                let bytes = (self.save_network)(&self.trainer.module, done)?;
                 self.folder
                     .write(&format!("encoder-step{done}.safetensors"), &bytes)?;
             }
@@ -259,13 +264,14 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
     }
 
     fn begin(&mut self, step: u64) -> Result<PendingStep> {
-        let Some((profiler, counts)) = &mut self.measured else {
+        let Some(counts) = &mut self.measured else {
             return self.trainer.step(step);
         };
-        profiler.begin_step(step);
-        let before = profiler.counts();
+        self.device.profiler().begin_step(step);
+        let gpu = self.device.as_gpu();
+        let before = gpu.map(Gpu::counts);
         let pending = self.trainer.step(step)?;
-        if let (Some(before), Some(after)) = (before, profiler.counts()) {
+        if let (Some(before), Some(after)) = (before, gpu.map(Gpu::counts)) {
             counts.push(after.since(before));
         }
         Ok(pending)
@@ -302,18 +308,15 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
 
     /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the
     /// steps that the training would have taken in any case.
-    fn profile(&mut self, profiler: &'a ProfiledDevice, phases: Phases) -> Result<()> {
-        self.measured = Some((profiler, Vec::new()));
+    fn profile(&mut self, phases: Phases) -> Result<()> {
+        self.measured = Some(Vec::new());
         self.steps(phases.warm_up.clone())?;
         let plain_seconds = self.seconds_a_step(&phases.plain)?;
-        profiler.start();
+        self.device.start_recording();
         let recorded_seconds = self.seconds_a_step(&phases.recorded);
-        let recording = profiler.stop()?;
+        let recording = self.device.stop_recording()?;
         let recorded_seconds = recorded_seconds?;
-        let counts = self
-            .measured
-            .take()
-            .map_or(Vec::new(), |(_, counts)| counts);
+        let counts = self.measured.take().unwrap_or_default();
         if self.next < phases.recorded.end {
             println!("the training ended before its profile did; there is none");
             return Ok(());
@@ -336,9 +339,9 @@ impl<'a, O: Objective, S: Fn(&O, u64) -> Result<Vec<u8>>> Run<'a, O, S> {
     }
 }
 
-fn write_checkpoint<O: Objective>(
+fn write_checkpoint<M: Module, O: Objective<M>>(
     device: &Device,
-    trainer: &Trainer<O>,
+    trainer: &Trainer<M, O>,
     step: u64,
     peak_bytes: u64,
     folder: &RunFolder,
@@ -359,14 +362,14 @@ fn write_checkpoint<O: Objective>(
         let text = table.to_toml().map_err(Error::usage)?;
         entries.insert(VARIANTS.to_string(), text);
     }
-    folder.write(CHECKPOINT, &save(device, &trainer.state(), &entries)?)
+    folder.write(CHECKPOINT, &save(&trainer.state(), &entries)?)
 }
 
 /// Loads the folder's checkpoint, if it has one. Returns the number of steps that were taken and
 /// the peak number of bytes that the device held.
-fn restore<O: Objective>(
+fn restore<M: Module, O: Objective<M>>(
     device: &Device,
-    trainer: &mut Trainer<O>,
+    trainer: &mut Trainer<M, O>,
     folder: &RunFolder,
 ) -> Result<(u64, u64)> {
     let path = folder.path().join(CHECKPOINT);
@@ -401,13 +404,7 @@ fn restore<O: Objective>(
             path.display()
         ));
     }
-    load(
-        device,
-        &bytes,
-        Path::new(&path),
-        &trainer.state(),
-        Matching::Exact,
-    )?;
+    load(&bytes, Path::new(&path), &trainer.state(), Matching::Exact)?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
     Ok((step, peak_bytes))
 }

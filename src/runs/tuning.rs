@@ -10,12 +10,12 @@ use super::cache;
 use super::folder::RunFolder;
 use super::spec::variants_of;
 use super::warn;
-use crate::device::gpu::{GpuDevice, Problem};
-use crate::device::kernels::{Gemm, Kernels};
-use crate::device::shapes::ConvGeometry;
-use crate::device::variants::{LARGEST_CLASS, VariantTable};
+use crate::device::Gpu;
+use crate::device::gpu::variants::{LARGEST_CLASS, VariantTable};
 use crate::error::Result;
 use crate::nn::ResNetConfig;
+use crate::ops::conv2d::ConvGeometry;
+use crate::ops::tuning::Problem;
 
 /// FLOPs at which a convolution is measured, about, as far as the whole batch allows.
 const FLOPS: u64 = 500_000_000;
@@ -64,13 +64,10 @@ impl TrainedNetwork {
         }
         for &[inputs, outputs] in &self.layers {
             let [n, i, o] = [self.images, inputs, outputs].map(|size| size.min(LARGEST_CLASS));
-            let transposed = Gemm {
-                transpose_a: true,
-                transpose_b: false,
-            };
             problems.push(Problem::Linear([n, o, i]));
-            problems.push(Problem::Gemm(Gemm::default(), [n, i, o]));
-            problems.push(Problem::Gemm(transposed, [o, i, n]));
+            for (transpose_a, sizes) in [(false, [n, i, o]), (true, [o, i, n])] {
+                problems.push(Problem::Gemm { transpose_a, sizes });
+            }
         }
         Ok(problems)
     }
@@ -80,10 +77,8 @@ impl TrainedNetwork {
 ///
 /// # Errors
 /// As the tuning. A table that cannot be read or stored is a warning.
-pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<()> {
-    let Some(table) = gpu.variants() else {
-        return Ok(());
-    };
+pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
+    let table = gpu.variants();
     let ships = VariantTable::ships_for(&table.key.adapter);
     if when == When::Never || (when == When::WhereNoTableShips && ships) {
         gpu.use_variants(VariantTable::shipped(table.key));
@@ -124,10 +119,8 @@ pub fn prepare(gpu: &GpuDevice, when: When, network: &TrainedNetwork) -> Result<
 
 /// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An adapter for which a
 /// table ships keeps that.
-pub fn use_stored(gpu: &GpuDevice) {
-    let Some(table) = gpu.variants() else {
-        return;
-    };
+pub fn use_stored(gpu: &Gpu) {
+    let table = gpu.variants();
     if !VariantTable::ships_for(&table.key.adapter)
         && let Some(stored) = cache::read_table(&table.key)
     {
@@ -139,10 +132,8 @@ pub fn use_stored(gpu: &GpuDevice) {
 ///
 /// # Errors
 /// As reading the run's configuration.
-pub fn resume(gpu: &GpuDevice, folder: &RunFolder) -> Result<()> {
-    let Some(now) = gpu.variants().map(|table| table.key) else {
-        return Ok(());
-    };
+pub fn resume(gpu: &Gpu, folder: &RunFolder) -> Result<()> {
+    let now = gpu.variants().key;
     let Some(table) = variants_of(folder)? else {
         warn(
             "the run's configuration has no table of variants; the one that ships is used, and bits may differ",

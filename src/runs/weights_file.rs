@@ -7,8 +7,8 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::features::set_running_statistics;
-use crate::nn::state::{Matching, load, metadata, save};
-use crate::nn::{Head, Parameter, ResNet, ResNetConfig};
+use crate::nn::weights::{Matching, load, metadata, save};
+use crate::nn::{Linear, Module, Parameter, ResNet, ResNetConfig};
 
 /// The command in the [`Origin`] of a network that was not trained.
 pub const UNTRAINED: &str = "untrained";
@@ -104,14 +104,8 @@ impl Origin {
 }
 
 /// The bytes of a file of `encoder`, and of `head` where there is one.
-pub fn pack(
-    device: &Device,
-    encoder: &ResNet,
-    head: Option<&Head>,
-    origin: &Origin,
-) -> Result<Vec<u8>> {
-    let state = state(encoder, head);
-    save(device, &state, &origin.to_map())
+pub fn pack(encoder: &ResNet, head: Option<&Linear>, origin: &Origin) -> Result<Vec<u8>> {
+    save(&state(encoder, head), &origin.to_map())
 }
 
 /// A network to evaluate.
@@ -120,7 +114,7 @@ pub struct Loaded {
     pub source: String,
     pub encoder: ResNet,
     /// None in a file that pretraining wrote.
-    pub head: Option<Head>,
+    pub head: Option<Linear>,
     pub origin: Origin,
 }
 
@@ -131,13 +125,12 @@ pub struct Loaded {
 pub fn read(device: &Device, path: &Path) -> Result<Loaded> {
     let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
     let origin = Origin::from_map(&metadata(&bytes, path)?, path)?;
-    let encoder = ResNet::new(device, &origin.encoder, 0)?;
+    let encoder = ResNet::new(&origin.encoder, 0, device)?;
     let head = origin
         .classes
-        .map(|classes| Head::new(device, encoder.feature_width(), classes, 0))
+        .map(|classes| Linear::new("fc", encoder.feature_width(), classes, 0, device))
         .transpose()?;
     load(
-        device,
         &bytes,
         path,
         &state(&encoder, head.as_ref()),
@@ -163,7 +156,7 @@ pub fn untrained(
     dataset: &Dataset,
     seed: u64,
 ) -> Result<Loaded> {
-    let encoder = ResNet::new(device, config, seed)?;
+    let encoder = ResNet::new(config, seed, device)?;
     set_running_statistics(device, &encoder, &dataset.train)?;
     Ok(Loaded {
         source: "random weights".to_string(),
@@ -189,22 +182,15 @@ pub fn untrained(
 ///
 /// # Errors
 /// As [`read`].
-pub fn initialize(device: &Device, encoder: &ResNet, path: &Path) -> Result<()> {
+pub fn initialize(encoder: &ResNet, path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
-    load(
-        device,
-        &bytes,
-        path,
-        &state(encoder, None),
-        Matching::Initialize,
-    )?;
+    load(&bytes, path, &state(encoder, None), Matching::Initialize)?;
     Ok(())
 }
 
 /// Returns the tensors that a file of `encoder` and `head` stores.
-pub fn state<'a>(encoder: &'a ResNet, head: Option<&'a Head>) -> Vec<&'a Parameter> {
-    let mut state = encoder.parameters();
-    state.extend(encoder.buffers());
-    state.extend(head.map(Head::parameters).unwrap_or_default());
+pub fn state<'a>(encoder: &'a ResNet, head: Option<&'a Linear>) -> Vec<&'a Parameter> {
+    let mut state = encoder.state();
+    state.extend(head.map(Module::parameters).unwrap_or_default());
     state
 }

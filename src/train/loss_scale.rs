@@ -1,21 +1,22 @@
-//! How many times the loss is multiplied before its gradient is taken, where gradients of activations are f16: most of
-//! them are smaller than the smallest f16 and would be zero. As `torch.amp.GradScaler` does it, and with its numbers:
-//! the scale begins large, is halved where a gradient overflows, and doubled after many steps without one. It is always
-//! a power of two, so that scaling changes no digit.
+//! Loss scaling for f16 activations, as in `torch.amp.GradScaler` and with its constants. Without
+//! it, most gradients of activations would underflow f16.
+//!
+//! The scale starts large, is halved when a gradient overflows, and is doubled after many steps
+//! without an overflow. It is a power of two, so scaling does not round.
 
-/// Of the first step, as `GradScaler`'s `init_scale`.
+/// The scale of the first step (`init_scale`).
 const INITIAL: f32 = 65_536.0;
-/// What it is multiplied by, after so many steps without an overflow (`growth_factor`, `growth_interval`).
+/// The factor after `GROWTH_INTERVAL` steps without an overflow (`growth_factor`).
 const GROWTH: f32 = 2.0;
 const GROWTH_INTERVAL: u32 = 2_000;
-/// What it is multiplied by where a gradient overflows (`backoff_factor`).
+/// The factor after an overflow (`backoff_factor`).
 const BACKOFF: f32 = 0.5;
-/// A gradient that overflows though the loss is not scaled at all is no matter of the scale.
+/// At a scale of 1, an overflow cannot be fixed by scaling down.
 const SMALLEST: f32 = 1.0;
-/// Far more than any gradient needs: what keeps the scale finite where all gradients are zero.
+/// A limit that keeps the scale finite if all gradients are zero.
 const LARGEST: f32 = 16_777_216.0;
 
-/// The loss scale of a step, with what decides when it grows.
+/// The loss scale of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScale {
     pub scale: f32,
@@ -33,7 +34,7 @@ impl Default for LossScale {
 }
 
 impl LossScale {
-    /// That of the step after one whose gradients were finite.
+    /// The scale of the step that follows a step with finite gradients.
     pub fn after_good_step(self) -> Self {
         match self.good_steps + 1 {
             GROWTH_INTERVAL => LossScale {
@@ -44,7 +45,8 @@ impl LossScale {
         }
     }
 
-    /// That of the same step taken again, after a gradient overflowed; none where the loss is not scaled any more.
+    /// The scale for repeating a step whose gradient overflowed, or `None` if the scale cannot be
+    /// smaller.
     pub fn after_overflow(self) -> Option<Self> {
         (self.scale > SMALLEST).then_some(LossScale {
             scale: (self.scale * BACKOFF).max(SMALLEST),

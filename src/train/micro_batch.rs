@@ -1,48 +1,53 @@
-//! A batch that is larger than memory, a chunk of images at a time: the loss and its gradients are those of the whole
-//! batch, the activations that are held are those of one chunk.
+//! Training with batches that are larger than memory. A batch is processed in chunks
+//! (micro-batches), and only the activations of one chunk are in memory. Loss and gradients are
+//! those of the whole batch.
 //!
-//! A loss that is a mean over images is a sum over chunks, and so are its gradients: [`accumulated`]. A contrastive
-//! loss ties every image to all others, but only through its embedding: [`cached`] (GradCache, Gao et al. 2021,
-//! "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup") computes all embeddings first and keeps
-//! nothing else, then the loss and its gradients `dz` with respect to them, then each chunk again with a backward pass
-//! that starts from the chunk's rows of `dz`. By the chain rule this is the whole batch's gradient; it costs a second
-//! forward pass.
+//! A loss that is a mean over samples is a weighted sum over chunks, and so are its gradients. A
+//! contrastive loss depends on all pairs of samples, but only through their embeddings. GradCache
+//! (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup")
+//! first computes all embeddings without recording them, then the loss and its gradients `dz` with
+//! respect to the embeddings. Each chunk is then computed again, and its backward pass starts from
+//! its rows of `dz`. By the chain rule, the result is the gradient of the whole batch. It costs a
+//! second forward pass.
 //!
-//! Both equal the whole batch's to rounding (sums over images are associated differently) wherever the network treats
-//! each image on its own: batch norm in evaluation mode. In training mode batch norm normalises by the statistics of
-//! the chunk, as data-parallel training does whose workers do not synchronise them: the gradients are exact for that
-//! network, which is not quite the network of the whole batch.
+//! If the network processes samples independently (batch norm in evaluation mode), both methods
+//! differ from the whole batch only in rounding. In training mode, batch norm uses the statistics
+//! of the chunk, as in data-parallel training without synchronised batch norm. The gradients are
+//! exact for that network, which differs slightly from the network of the whole batch.
 //!
-//! Chunks follow one another and are added up in their order, so that a step gives the same bits whenever it is taken.
+//! Chunks are processed and added in a fixed order, so a step always gives the same bits.
 
 use std::ops::Range;
 
-use super::Tapes;
-use crate::autograd::{self, Gradients, Tape, Var};
+use super::{PartialObjective, StepGradients};
+use crate::autograd::{Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{ResNet, ResNetShape};
+use crate::nn::ResNetShape;
+use crate::ops::copy::{Concat, Slice};
+use crate::ops::elementwise::Add;
 use crate::tensor::Tensor;
 
-/// Places 0 .. `batch_size` in runs of `micro_batch` (1 or more); the last one may be shorter.
+/// Splits `0..batch_size` into ranges of `micro_batch` (1 or more). The last range may be shorter.
 pub fn chunks(batch_size: usize, micro_batch: usize) -> Vec<Range<usize>> {
-    (0..batch_size)
-        .step_by(micro_batch.max(1))
-        .map(|start| start..batch_size.min(start + micro_batch.max(1)))
+    let size = micro_batch.max(1);
+    let starts = (0..batch_size).step_by(size);
+    starts
+        .map(|start| start..batch_size.min(start + size))
         .collect()
 }
 
-/// `micro_batch` where it cuts the batch at all.
+/// Returns `micro_batch` if it is smaller than the batch, so that chunks are needed.
 pub fn in_parts(batch_size: usize, micro_batch: Option<usize>) -> Option<usize> {
     micro_batch.filter(|&images| images < batch_size)
 }
 
-/// Fails where a batch cannot be cut into chunks of `micro_batch` images: none at all, more than the batch, or so few
-/// that `encoder`'s last batch norm would see one number a channel, which has no variance. Of each image `views` of
-/// `side` pixels go through one pass.
+/// Checks that a batch can be split into chunks of `micro_batch` images. Each image has `views`
+/// views of `side` x `side` pixels in a pass.
 ///
 /// # Errors
-/// `Error::Usage` that says which sizes can be used.
+/// `Error::Usage` if `micro_batch` is 0 or larger than the batch, or if the last batch norm of
+/// `encoder` would have one value per channel in a chunk, which has no variance.
 pub fn check(
     batch_size: usize,
     micro_batch: Option<usize>,
@@ -54,13 +59,12 @@ pub fn check(
         return Ok(());
     };
     if images == 0 {
-        return Err(Error::usage(format!(
-            "--micro-batch is 0; use 1 to {batch_size} images, which is the batch size"
-        )));
+        let message = format!("the micro-batch is 0 images; use 1 to {batch_size}");
+        return Err(Error::usage(message));
     }
     if images > batch_size {
         return Err(Error::usage(format!(
-            "--micro-batch {images} is larger than the batch of {batch_size} images; use {batch_size} or less"
+            "the micro-batch of {images} images is larger than the batch of {batch_size}; use {batch_size} or less"
         )));
     }
     let plane = encoder.last_plane(side)?;
@@ -68,111 +72,149 @@ pub fn check(
         0 => images,
         rest => rest,
     };
-    let numbers = smallest * views * plane;
-    if numbers < 2 && images < batch_size {
+    let values = smallest * views * plane;
+    if values < 2 && images < batch_size {
         return Err(Error::usage(format!(
-            "--micro-batch {images} cuts a batch of {batch_size} into chunks of which one has {smallest} image; the last batch \
-             norm then sees {numbers} number a channel and needs 2 or more: use a --micro-batch that leaves no such chunk"
+            "with a micro-batch of {images} images, the smallest chunk of a batch of {batch_size} has {smallest} image, and \
+             its last batch norm has {values} value per channel and needs 2 or more: use another micro-batch"
         )));
     }
     Ok(())
 }
 
-/// The mean over `batch_size` images, and its gradients, of a loss that `loss` gives as the mean over a chunk's images,
-/// `[1]`, recorded on the tape that it is handed.
+/// Computes the loss of step `step` and its gradients in chunks of `micro_batch` (1 or more)
+/// samples.
 ///
 /// # Errors
-/// As the passes.
-pub fn accumulated(
-    tapes: &Tapes,
-    batch_size: usize,
+/// Those of the objective. `Error::NonFinite` also names the images of the chunk.
+pub fn in_chunks<M, O: PartialObjective<M>>(
+    objective: &mut O,
+    module: &M,
+    pass: (&Device, PassOptions),
+    step: u64,
     micro_batch: usize,
-    mut loss: impl FnMut(&Tape, Range<usize>) -> Result<Var>,
-) -> Result<(Tensor, Gradients)> {
-    let device = tapes.device();
-    let mut sum: Option<(Tensor, Gradients)> = None;
-    for chunk in chunks(batch_size, micro_batch) {
-        let tape = tapes.recording();
-        let part = || -> Result<(Tensor, Gradients)> {
-            let mean = loss(&tape, chunk.clone())?;
-            let weight = chunk.len() as f32 / batch_size as f32;
-            let part = autograd::scale(&tape, weight, &mean)?;
-            Ok((part.tensor().clone(), tape.backward(&part)?))
-        };
-        let (loss, gradients) = named(&chunk, part())?;
-        match &mut sum {
-            None => sum = Some((loss, gradients)),
-            Some((total, all)) => {
-                *total = device.add(total, &loss)?;
-                all.add(device, gradients)?;
+) -> Result<StepGradients> {
+    let samples = objective.samples(step);
+    let chunks = chunks(samples.len(), micro_batch);
+    let batch = Batch {
+        objective,
+        module,
+        pass,
+        step,
+        samples,
+        chunks,
+    };
+    if O::IS_MEAN {
+        batch.accumulated()
+    } else {
+        batch.cached()
+    }
+}
+
+/// A batch in chunks.
+struct Batch<'a, M, O> {
+    objective: &'a O,
+    module: &'a M,
+    pass: (&'a Device, PassOptions),
+    step: u64,
+    samples: Vec<u32>,
+    chunks: Vec<Range<usize>>,
+}
+
+impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
+    /// The rows of a chunk, recorded on `tape`.
+    fn rows(&self, tape: &Tape, chunk: &Range<usize>) -> Result<Var> {
+        let samples = &self.samples[chunk.clone()];
+        self.objective.rows(self.module, tape, samples, self.step)
+    }
+
+    /// The sum over chunks, for a loss that is a mean over samples.
+    fn accumulated(&self) -> Result<StepGradients> {
+        let (device, options) = self.pass;
+        let mut sum: Option<StepGradients> = None;
+        for chunk in &self.chunks {
+            let part = || {
+                let tape = Tape::with(device, options);
+                let rows = self.rows(&tape, chunk)?;
+                let mean = self.objective.score(&rows, &self.samples[chunk.clone()])?;
+                drop(rows);
+                let weight = chunk.len() as f32 / self.samples.len() as f32;
+                let loss = mean.scale(weight)?;
+                drop(mean);
+                StepGradients::of(loss, &tape)
+            };
+            let part = named(chunk, part())?;
+            match &mut sum {
+                None => sum = Some(part),
+                Some(sum) => {
+                    let (a, b) = (&sum.loss, &part.loss);
+                    sum.loss = device.run(Add { a, b })?;
+                    sum.gradients.add(device, part.gradients)?;
+                    sum.updates.extend(part.updates);
+                }
             }
         }
+        sum.ok_or_else(no_images)
     }
-    sum.ok_or_else(no_images)
-}
 
-/// A loss over the embeddings of a whole batch, and its gradients. `embed` gives the embeddings `[2c, D]` of the two
-/// views of a chunk's c images, first views above second views, recorded on the tape that it is handed; it is called
-/// twice a chunk and must draw the same views both times. `loss` gives the loss `[1]` of all embeddings
-/// `[2 batch_size, D]`, again with every first view above every second one, as NT-Xent expects them.
-///
-/// The running statistics of `encoder`'s batch norms that are left to be committed are those of the second pass, a
-/// chunk after the other.
-///
-/// # Errors
-/// As the passes; `Error::Shape` where `embed` does not give two rows an image.
-pub fn cached(
-    tapes: &Tapes,
-    encoder: &ResNet,
-    batch_size: usize,
-    micro_batch: usize,
-    mut embed: impl FnMut(&Tape, Range<usize>) -> Result<Var>,
-    loss: impl FnOnce(&Tape, &Var) -> Result<Var>,
-) -> Result<(Tensor, Gradients)> {
-    let device = tapes.device();
-    let chunks = chunks(batch_size, micro_batch);
-    let [mut first, mut second] = [Vec::new(), Vec::new()];
-    for chunk in &chunks {
-        let z = named(chunk, embed(&tapes.forward_only(), chunk.clone()))?;
-        first.push(device.slice(z.tensor(), 0, chunk.len())?);
-        second.push(device.slice(z.tensor(), chunk.len(), chunk.len())?);
-    }
-    // The second pass leaves the same statistics again.
-    encoder.discard_running_statistics();
-    let z = device.concat(&stack(device, &first)?, &stack(device, &second)?)?;
-    drop([first, second]);
-
-    let tape = tapes.recording();
-    let total = loss(&tape, &tape.leaf(&z))?;
-    let gradients = tape.backward(&total)?;
-    let dz = gradients
-        .of(&z)
-        .ok_or_else(|| Error::shape("micro_batch", "the loss does not depend on the embeddings"))?;
-
-    let mut sum: Option<Gradients> = None;
-    for chunk in &chunks {
-        let rows = [chunk.start, batch_size + chunk.start];
-        let [above, below] = rows.map(|start| device.slice(dz, start, chunk.len()));
-        let dz = device.concat(&above?, &below?)?;
-        let tape = tapes.recording();
-        let part = embed(&tape, chunk.clone()).and_then(|z| tape.backward_from(&z, &dz));
-        let gradients = named(chunk, part)?;
-        match &mut sum {
-            None => sum = Some(gradients),
-            Some(sum) => sum.add(device, gradients)?,
+    /// GradCache, for a loss over the embeddings of all samples. The rows of each chunk are
+    /// computed twice, from the same views. The second pass requests the updates of buffers.
+    fn cached(&self) -> Result<StepGradients> {
+        let (device, options) = self.pass;
+        let slice = |x: &Tensor, start, count| device.run(Slice { x, start, count });
+        let [mut first, mut second] = [Vec::new(), Vec::new()];
+        for chunk in &self.chunks {
+            let tape = Tape::forward_only(device, options);
+            let z = named(chunk, self.rows(&tape, chunk))?;
+            first.push(slice(z.tensor(), 0, chunk.len())?);
+            second.push(slice(z.tensor(), chunk.len(), chunk.len())?);
         }
+        let (a, b) = (&stack(device, &first)?, &stack(device, &second)?);
+        let z = device.run(Concat { a, b })?;
+        drop([first, second]);
+
+        let tape = Tape::with(device, options);
+        let total = self.objective.score(&tape.leaf(&z), &self.samples)?;
+        let StepGradients {
+            loss, gradients, ..
+        } = StepGradients::of(total, &tape)?;
+        let dz = gradients.of(&z).ok_or_else(|| {
+            Error::shape("micro_batch", "the loss does not depend on the embeddings")
+        })?;
+
+        let (mut sum, mut updates) = (None::<Gradients>, Vec::new());
+        for chunk in &self.chunks {
+            let rows = [chunk.start, self.samples.len() + chunk.start];
+            let [above, below] = rows.map(|start| slice(dz, start, chunk.len()));
+            let (a, b) = (&above?, &below?);
+            let dz = device.run(Concat { a, b })?;
+            let tape = Tape::with(device, options);
+            let gradients = self.rows(&tape, chunk).and_then(|z| z.backward_from(dz));
+            let gradients = named(chunk, gradients)?;
+            updates.extend(tape.take_buffer_updates());
+            match &mut sum {
+                None => sum = Some(gradients),
+                Some(sum) => sum.add(device, gradients)?,
+            }
+        }
+        Ok(StepGradients {
+            loss,
+            gradients: sum.ok_or_else(no_images)?,
+            updates,
+        })
     }
-    Ok((total.tensor().clone(), sum.ok_or_else(no_images)?))
 }
 
-/// `parts` one above the other. Joined in pairs, each row is copied as often as the pairs nest, not once a part.
+/// Concatenates the rows of `parts`, recursively in halves: each row is copied once per level, and
+/// not once per part.
 fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
     match parts {
         [] => Err(no_images()),
         [one] => Ok(one.clone()),
         _ => {
             let (above, below) = parts.split_at(parts.len() / 2);
-            device.concat(&stack(device, above)?, &stack(device, below)?)
+            let (a, b) = (&stack(device, above)?, &stack(device, below)?);
+            device.run(Concat { a, b })
         }
     }
 }
@@ -181,7 +223,7 @@ fn no_images() -> Error {
     Error::usage("the batch has no images; use 1 or more")
 }
 
-/// A replay that finds a value that is not finite also says in which images.
+/// Adds the images of the chunk to the message of `Error::NonFinite`.
 fn named<T>(chunk: &Range<usize>, result: Result<T>) -> Result<T> {
     result.map_err(|error| match error {
         Error::NonFinite(what) => Error::NonFinite(format!(
@@ -199,7 +241,7 @@ mod tests {
     use crate::nn::{Arch, ResNetConfig, Stem};
 
     #[test]
-    fn chunks_hold_every_place_once() {
+    fn chunks_cover_the_batch() {
         assert_eq!(chunks(5, 2), [0..2, 2..4, 4..5]);
         assert_eq!(chunks(4, 2), [0..2, 2..4]);
         assert_eq!(chunks(3, 1), [0..1, 1..2, 2..3]);
@@ -208,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_chunk_must_have_a_variance() {
-        // 32 pixels through the stem for large images end as a plane of 1.
+        // With the ImageNet stem, images of 32 x 32 end as planes of one pixel.
         let encoder = ResNetConfig {
             arch: Arch::ResNet18,
             stem: Stem::ImageNet,
@@ -221,8 +263,8 @@ mod tests {
                 .map(|e| e.to_string())
         };
         for (batch_size, images) in [(8, 1), (9, 4), (9, 8)] {
-            let said = refused(batch_size, images, 1).expect("one number has no variance");
-            assert!(said.contains("1 number a channel"), "{said}");
+            let message = refused(batch_size, images, 1).expect("one value has no variance");
+            assert!(message.contains("1 value per channel"), "{message}");
             assert_eq!(refused(batch_size, images, 2), None);
         }
         assert_eq!(refused(8, 4, 1), None);

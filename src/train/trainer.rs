@@ -1,39 +1,46 @@
-//! One training under way: steps that are recorded without waiting, and the replay of a step that went wrong.
+//! Training: records steps without waiting for them, and replays a step that failed.
 
 use std::collections::VecDeque;
 
-use super::{LossScale, Objective, Tapes};
-use crate::device::kernels::HostSlice;
+use super::{LossScale, Objective, PartialObjective, StepGradients, micro_batch, whole_batch};
+use crate::autograd::PassOptions;
 use crate::device::{Device, Readback};
 use crate::error::{Error, Result};
-use crate::nn::Parameter;
+use crate::nn::{Module, Parameter};
+use crate::ops::reduce::CheckFinite;
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::{DType, Tensor};
 
-/// An objective, its optimiser, and the flag that guards both.
-pub struct Trainer<O> {
+/// Computes the loss of a step and its gradients. The last argument is the number of samples per
+/// chunk.
+type ComputeGradients<M, O> =
+    fn(&mut O, &M, (&Device, PassOptions), u64, usize) -> Result<StepGradients>;
+
+/// A module in training, with its objective and its optimiser.
+pub struct Trainer<M, O> {
+    pub module: M,
+    objective: O,
     device: Device,
-    pub objective: O,
     optimization: Optimization,
     optimizer: Optimizer,
-    /// u32 `[1]`: set by the first loss or gradient that is not finite. It shuts the optimiser and the running
-    /// statistics from then on, so that the state stays that of the step before.
+    /// u32 `[1]`, set by the first loss or gradient that is not finite. It disables all later
+    /// updates of parameters and buffers, so the state remains that of the step before.
     flag: Tensor,
-    /// Whether blocks are computed again on the way back, for memory.
-    recompute: bool,
-    /// How the network's activations are stored.
-    activations: DType,
-    /// Of the next step, where activations are f16.
+    options: PassOptions,
+    compute: ComputeGradients<M, O>,
+    /// Samples per chunk, for `compute`.
+    micro_batch: usize,
+    /// The loss scale of the next step, for f16 activations.
     loss_scale: Option<LossScale>,
-    /// How often steps were taken again with a smaller loss scale.
+    /// Number of times that the loss scale was reduced and steps were repeated.
     overflows: u32,
-    /// The steps of the last time that this happened, but for those that were finished since.
-    again: VecDeque<PendingStep>,
+    /// Repeated steps that are not finished yet.
+    repeated: VecDeque<PendingStep>,
     /// The step that was recorded last.
     last: Option<u64>,
 }
 
-/// A step that was recorded, whose loss may not have been computed yet.
+/// A recorded step, whose loss may not have been computed yet.
 pub struct PendingStep {
     /// Counted from 0.
     pub step: u64,
@@ -41,132 +48,163 @@ pub struct PendingStep {
     loss: Readback,
     flag: Readback,
     loss_scale: Option<LossScale>,
-    /// Steps that the optimiser had taken before.
+    /// Number of steps of the optimiser before this step.
     optimizer_steps: u32,
-    /// The trainer's count when it was recorded.
+    /// [`Trainer::overflows`] at the time of recording.
     overflows: u32,
 }
 
-/// A step that was taken.
+/// A finished step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FinishedStep {
-    /// Before its update, not scaled.
+    /// The loss before the update of this step, not scaled.
     pub loss: f32,
-    /// What it was multiplied by for its gradient, where activations are f16.
+    /// The factor of the loss in the backward pass, for f16 activations.
     pub loss_scale: Option<f32>,
-    /// How often the step was taken again, since a gradient overflowed.
+    /// Number of repetitions of the step because a gradient overflowed.
     pub overflows: u32,
 }
 
-impl<O: Objective> Trainer<O> {
-    /// A training that has taken no step.
+impl<M: Module, O: Objective<M>> Trainer<M, O> {
+    /// A training without any steps yet.
     ///
     /// # Errors
-    /// `Error::Device` where memory for the optimiser's state is short.
-    pub fn new(device: &Device, objective: O, optimization: Optimization) -> Result<Self> {
-        let optimizer = Optimizer::new(device, &objective.parameters(), optimization.optimizer)?;
+    /// `Error::Usage` if the module has no parameters; `Error::Device` if memory for the
+    /// optimiser's state is short.
+    pub fn new(module: M, optimization: Optimization, objective: O) -> Result<Self> {
+        let parameters = module.parameters();
+        let Some(first) = parameters.first() else {
+            return Err(Error::usage(
+                "the module has no parameters; a training needs 1 or more",
+            ));
+        };
+        let device = first.value.device();
+        let optimizer = Optimizer::new(&parameters, optimization.optimizer)?;
         Ok(Trainer {
-            device: device.clone(),
+            flag: Tensor::zeros(&[1], DType::U32, &device)?,
+            module,
             objective,
+            device,
             optimization,
             optimizer,
-            flag: device.zeros(&[1], DType::U32)?,
-            recompute: false,
-            activations: DType::F32,
+            options: PassOptions::default(),
+            compute: |objective, module, pass, step, _| whole_batch(objective, module, pass, step),
+            micro_batch: usize::MAX,
             loss_scale: None,
             overflows: 0,
-            again: VecDeque::new(),
+            repeated: VecDeque::new(),
             last: None,
         })
     }
 
-    /// The same training, whose network's blocks are computed again on the way back where `recompute` says so: the same
-    /// bits with less memory and another forward pass.
-    pub fn recomputing(self, recompute: bool) -> Self {
-        Trainer { recompute, ..self }
-    }
-
-    /// The same training, whose network's activations and their gradients are stored as `activations`, f32 or f16; with
-    /// f16 the loss is scaled. Weights, their gradients and the optimiser's state stay f32.
+    /// Sets the options of the passes. If activations are f16, the loss is scaled. Weights, their
+    /// gradients and the state of the optimiser are always f32.
     ///
     /// # Errors
-    /// `Error::Device` where the device has no f16.
-    pub fn with_activations(self, activations: DType) -> Result<Self> {
-        // Says so where there is no such type.
-        self.device.zeros(&[1], activations)?;
-        let loss_scale = (activations == DType::F16).then(LossScale::default);
+    /// `Error::Device` if the device does not support the type of the activations.
+    pub fn with_options(self, options: PassOptions) -> Result<Self> {
+        // Fails if the device does not support the type.
+        Tensor::zeros(&[1], options.activations, &self.device)?;
+        let loss_scale = (options.activations == DType::F16).then(LossScale::default);
         Ok(Trainer {
-            activations,
+            options,
             loss_scale,
             ..self
         })
     }
 
-    fn tapes(&self, tapes: Tapes, loss_scale: Option<LossScale>) -> Tapes {
-        let scale = loss_scale.map_or(1.0, |loss_scale| loss_scale.scale);
-        tapes
-            .recomputing(self.recompute)
-            .with_activations(self.activations, scale)
+    /// Sets the number of samples that the module processes at a time: see
+    /// [`crate::train::micro_batch`].
+    pub fn with_micro_batch(self, samples: usize) -> Self
+    where
+        O: PartialObjective<M>,
+    {
+        Trainer {
+            compute: micro_batch::in_chunks::<M, O>,
+            micro_batch: samples,
+            ..self
+        }
+    }
+
+    fn gradients(
+        &mut self,
+        step: u64,
+        loss_scale: Option<LossScale>,
+        check: bool,
+    ) -> Result<StepGradients> {
+        let options = PassOptions {
+            loss_scale: loss_scale.map_or(1.0, |loss_scale| loss_scale.scale),
+            check,
+            ..self.options
+        };
+        let (pass, objective) = ((&self.device, options), &mut self.objective);
+        (self.compute)(objective, &self.module, pass, step, self.micro_batch)
     }
 
     /// Records step `step` (counted from 0) without waiting for it.
+    ///
+    /// # Errors
+    /// Those of the objective and of the backward pass.
     pub fn step(&mut self, step: u64) -> Result<PendingStep> {
         let loss_scale = self.loss_scale;
         let optimizer_steps = self.optimizer.steps();
-        let tapes = self.tapes(Tapes::new(&self.device), loss_scale);
-        let (loss, gradients) = self.objective.gradients(&tapes, step)?;
-        self.device.check_finite(&loss, &self.flag)?;
-        for gradient in gradients.iter() {
-            self.device.check_finite(gradient, &self.flag)?;
+        let StepGradients {
+            loss,
+            gradients,
+            updates,
+        } = self.gradients(step, loss_scale, false)?;
+        let flag = &self.flag;
+        for x in std::iter::once(&loss).chain(gradients.iter()) {
+            self.device.run(CheckFinite { x, flag })?;
         }
-        let rate = self.optimization.schedule;
-        let learning_rate = rate.learning_rate(self.optimization.learning_rate, step);
-        self.optimizer
-            .step(learning_rate, &gradients, Some(&self.flag))?;
-        self.objective
-            .encoder()
-            .commit_running_statistics(Some(&self.flag))?;
+        let learning_rate = self.optimization.rate(step);
+        self.optimizer.step(learning_rate, &gradients, Some(flag))?;
+        for update in updates {
+            update(&self.device, Some(flag))?;
+        }
         let pending = PendingStep {
             step,
             learning_rate,
-            loss: self.device.download(&loss)?,
-            flag: self.device.download(&self.flag)?,
+            loss: loss.read()?,
+            flag: flag.read()?,
             loss_scale,
             optimizer_steps,
             overflows: self.overflows,
         };
         self.device.submit()?;
-        // As if it were good: where it is not, it is taken again, and all that follow.
+        // Assumes that no gradient overflows. If one does, this step and all later ones are
+        // repeated.
         self.loss_scale = loss_scale.map(LossScale::after_good_step);
         self.last = Some(step);
         Ok(pending)
     }
 
-    /// Waits for a step's loss. Where a gradient overflowed f16, this step and all that were recorded after it are
-    /// taken again from the same state, which the flag has kept, with half the loss scale: none is lost, and a run
-    /// repeats to the bit.
+    /// Waits for the loss of a step. If a gradient overflowed f16, this step and all steps that
+    /// were recorded after it are repeated with half the loss scale. They start from the same
+    /// state, so no step is lost and a run is reproducible to the bit.
     ///
     /// # Errors
-    /// `Error::NonFinite` where its loss or a gradient was not finite: the step is computed again from the same state
-    /// and the same random numbers with a check after each operation, and the error names the first bad tensor.
+    /// `Error::NonFinite` if the loss or a gradient is not finite. The step is replayed from the
+    /// same state with a check after each operation, and the error names the first tensor that is
+    /// not finite.
     pub fn finish(&mut self, pending: PendingStep) -> Result<f32> {
         self.finish_scaled(pending).map(|finished| finished.loss)
     }
 
-    /// As [`Trainer::finish`], with how the loss was scaled.
+    /// As [`Trainer::finish`], and returns the loss scale.
     ///
     /// # Errors
     /// As [`Trainer::finish`].
     pub fn finish_scaled(&mut self, mut pending: PendingStep) -> Result<FinishedStep> {
         let before = self.overflows;
         if pending.overflows != self.overflows {
-            // It ran behind a step that overflowed, and did nothing.
-            pending = self.taken_again(pending.step)?;
+            // The step was recorded after one that overflowed, so it had no effect.
+            pending = self.repeated_step(pending.step)?;
         }
         loop {
             let (step, loss_scale) = (pending.step, pending.loss_scale);
-            let is_finite = pending.flag.wait_u32()?.first() == Some(&0);
-            let loss = pending.loss.wait_f32()?.first().copied();
+            let is_finite = pending.flag.wait_as::<u32>()?.first() == Some(&0);
+            let loss = pending.loss.wait_as::<f32>()?.first().copied();
             let loss = loss.unwrap_or(f32::NAN);
             if is_finite {
                 return Ok(FinishedStep {
@@ -175,85 +213,92 @@ impl<O: Objective> Trainer<O> {
                     overflows: self.overflows - before,
                 });
             }
-            // A loss is not scaled before it is computed: a smaller scale would not mend it.
+            // The loss itself is not scaled, so a smaller scale would not make it finite.
             let scaled = loss_scale.filter(|_| loss.is_finite());
             let Some(smaller) = scaled.and_then(LossScale::after_overflow) else {
                 return Err(self.diagnose(step, loss_scale));
             };
-            self.take_again(step, pending.optimizer_steps, smaller)?;
-            pending = self.taken_again(step)?;
+            self.repeat_from(step, pending.optimizer_steps, smaller)?;
+            pending = self.repeated_step(step)?;
         }
     }
 
-    /// The step as it was taken again after an overflow.
-    fn taken_again(&mut self, step: u64) -> Result<PendingStep> {
-        let again = self.again.pop_front().filter(|again| again.step == step);
-        again.ok_or_else(|| {
-            Error::usage("finish a training's steps in the order in which they were recorded")
+    /// Removes and returns the repetition of a step after an overflow.
+    fn repeated_step(&mut self, step: u64) -> Result<PendingStep> {
+        let next = self.repeated.pop_front();
+        next.filter(|next| next.step == step).ok_or_else(|| {
+            Error::usage(format!(
+                "step {} is finished out of order; finish steps in the order in which they were recorded",
+                step + 1
+            ))
         })
     }
 
-    /// Takes the steps from `step` on again, from the state before it.
-    fn take_again(&mut self, step: u64, optimizer_steps: u32, loss_scale: LossScale) -> Result<()> {
+    /// Records the steps from `step` to the last one again, from the state before `step`.
+    fn repeat_from(
+        &mut self,
+        step: u64,
+        optimizer_steps: u32,
+        loss_scale: LossScale,
+    ) -> Result<()> {
         self.overflows += 1;
         self.loss_scale = Some(loss_scale);
         self.optimizer.resume_at(optimizer_steps);
-        self.device.overwrite(&self.flag, HostSlice::U32(&[0]))?;
-        self.again.clear();
+        self.flag.overwrite(&[0u32])?;
+        self.repeated.clear();
         for step in step..=self.last.unwrap_or(step) {
             let pending = self.step(step)?;
-            self.again.push_back(pending);
+            self.repeated.push_back(pending);
         }
         Ok(())
     }
 
+    /// Replays a step with checks and returns the error.
     fn diagnose(&mut self, step: u64, loss_scale: Option<LossScale>) -> Error {
-        let advice = match self.activations {
-            DType::F16 => {
-                "the weights are those of the step before; try --precision f32, a lower learning rate, or for SimCLR a \
-                 higher temperature"
-            }
-            _ => {
-                "the weights are those of the step before; try a lower learning rate, or for SimCLR a higher temperature"
-            }
+        let precision = match self.options.activations {
+            DType::F16 => "f32 activations, ",
+            _ => "",
         };
-        self.objective.encoder().discard_running_statistics();
-        let tapes = self.tapes(Tapes::checked(&self.device), loss_scale);
-        match self.objective.gradients(&tapes, step) {
+        let advice = format!(
+            "the weights are those of the step before; try {precision}a lower learning rate, or for SimCLR \
+             a higher temperature"
+        );
+        match self.gradients(step, loss_scale, true) {
             Err(Error::NonFinite(what)) => {
                 Error::NonFinite(format!("step {}: {what}; {advice}", step + 1))
             }
             Err(other) => other,
             Ok(_) => Error::NonFinite(format!(
-                "step {}: the loss or a gradient is not finite, and every operation of its replay is; {advice}",
+                "step {}: the loss or a gradient is not finite, but a replay found only finite numbers; {advice}",
                 step + 1
             )),
         }
     }
 
-    /// The loss scale of the next step, where there is one.
+    /// The loss scale of the next step, if activations are f16.
     pub fn loss_scale(&self) -> Option<LossScale> {
         self.loss_scale
     }
 
-    /// Goes on with the loss scale of a checkpoint, or of the caller's choice; without f16 there is none.
+    /// Sets the loss scale when a run is resumed. Has no effect unless activations are f16.
     pub fn resume_with_loss_scale(&mut self, loss_scale: LossScale) {
         self.loss_scale = self.loss_scale.map(|_| loss_scale);
     }
 
-    /// Steps that the optimiser has taken.
+    /// The number of steps of the optimiser.
     pub fn optimizer_steps(&self) -> u32 {
         self.optimizer.steps()
     }
 
-    /// Says how many steps the optimiser's state has seen, after [`Trainer::state`] was loaded.
+    /// Sets the number of steps of the optimiser when a run is resumed and [`Trainer::state`] is
+    /// loaded.
     pub fn resume_at(&mut self, optimizer_steps: u32) {
         self.optimizer.resume_at(optimizer_steps);
     }
 
-    /// All that a checkpoint keeps: the objective's state, then the optimiser's.
+    /// The tensors of a checkpoint: the state of the module, then that of the optimiser.
     pub fn state(&self) -> Vec<&Parameter> {
-        let mut state = self.objective.state();
+        let mut state = self.module.state();
         state.extend(self.optimizer.state());
         state
     }

@@ -11,7 +11,7 @@
 mod motif;
 
 use super::{Dataset, Split};
-use crate::device::philox::Philox;
+use crate::philox::Philox;
 use motif::{MOTIFS, Motif, REACH};
 
 const SIDE: usize = 32;

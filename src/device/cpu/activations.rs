@@ -1,5 +1,5 @@
-//! Activations: stored as f32 or f16, computed with as f32. A kernel reads and writes a part at a time; where f16 is
-//! stored, the part lies in memory that its thread keeps, and is rounded to the nearest as it is stored.
+//! Activations: stored as f32 or f16, computed as f32. Each thread converts one part of an f16
+//! tensor at a time, in scratch memory of its own, and rounds to nearest when it stores the part.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut, Range};
@@ -11,26 +11,25 @@ use half::slice::HalfFloatSliceExt;
 use super::arena::Buffer;
 use super::parallel;
 use super::storage::{CpuData, read, write};
-use super::{CpuDevice, data, read_f32, write_f32};
-use crate::device::shapes;
+use super::{Cpu, data, wrong_type};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-/// f16 numbers in an arena's floats, two in each.
-pub(super) struct HalfBuffer {
+/// f16 numbers in the memory of floats, two per float.
+pub(crate) struct HalfBuffer {
     floats: Buffer,
     len: usize,
 }
 
 impl HalfBuffer {
-    /// `len` numbers in `floats`, which has [`HalfBuffer::floats`] of them.
-    pub(super) fn new(floats: Buffer, len: usize) -> Self {
+    /// `len` numbers in a buffer of [`HalfBuffer::floats`]`(len)` floats.
+    pub(crate) fn new(floats: Buffer, len: usize) -> Self {
         debug_assert_eq!(floats.len(), Self::floats(len));
         HalfBuffer { floats, len }
     }
 
-    /// The floats that `len` numbers take.
-    pub(super) fn floats(len: usize) -> usize {
+    /// The number of floats that hold `len` numbers.
+    pub(crate) fn floats(len: usize) -> usize {
         len.div_ceil(2)
     }
 }
@@ -49,7 +48,8 @@ impl DerefMut for HalfBuffer {
     }
 }
 
-/// Memory that a thread keeps between parts, one piece for each part that it holds at once.
+/// Calls `body` with `len` floats of undefined content. The thread keeps the memory for later
+/// calls; nested calls get different pieces.
 fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local! {
         static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
@@ -65,15 +65,15 @@ fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
 
 /// The elements of a tensor of activations.
 #[derive(Clone, Copy)]
-pub(super) enum Activations<'a> {
+pub(crate) enum Activations<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
 }
 
 impl Activations<'_> {
-    /// What `body` makes of the elements of `range`, as f32.
+    /// Calls `body` with the elements of `range`, as f32.
     #[inline(always)]
-    pub(super) fn with<R>(self, range: Range<usize>, body: impl FnOnce(&[f32]) -> R) -> R {
+    pub(crate) fn with<R>(self, range: Range<usize>, body: impl FnOnce(&[f32]) -> R) -> R {
         match self {
             Activations::F32(values) => body(&values[range]),
             Activations::F16(values) => with_scratch(range.len(), |part| {
@@ -83,7 +83,7 @@ impl Activations<'_> {
         }
     }
 
-    pub(super) fn dtype(self) -> DType {
+    pub(crate) fn dtype(self) -> DType {
         match self {
             Activations::F32(_) => DType::F32,
             Activations::F16(_) => DType::F16,
@@ -91,9 +91,9 @@ impl Activations<'_> {
     }
 }
 
-/// What `body` makes of the elements of `range` of two tensors.
+/// Calls `body` with the elements of `range` of two tensors, as f32.
 #[inline(always)]
-pub(super) fn with_both<R>(
+pub(crate) fn with_both<R>(
     [a, b]: [Activations<'_>; 2],
     range: Range<usize>,
     body: impl FnOnce(&[f32], &[f32]) -> R,
@@ -101,14 +101,14 @@ pub(super) fn with_both<R>(
     a.with(range.clone(), |a| b.with(range, |b| body(a, b)))
 }
 
-/// A tensor of activations that is being read.
-pub(super) enum ReadActivations<'a> {
+/// Activations that are locked for reading.
+pub(crate) enum ReadActivations<'a> {
     F32(RwLockReadGuard<'a, Buffer>),
     F16(RwLockReadGuard<'a, HalfBuffer>),
 }
 
 impl ReadActivations<'_> {
-    pub(super) fn values(&self) -> Activations<'_> {
+    pub(crate) fn values(&self) -> Activations<'_> {
         match self {
             ReadActivations::F32(values) => Activations::F32(values),
             ReadActivations::F16(values) => Activations::F16(values),
@@ -116,32 +116,16 @@ impl ReadActivations<'_> {
     }
 }
 
-/// Reads a tensor of activations.
-pub(super) fn read_activations<'a>(
-    operation: &'static str,
-    name: &str,
-    x: &'a Tensor,
-) -> Result<ReadActivations<'a>> {
-    match data(operation, name, x)? {
-        CpuData::F32(lock) => Ok(ReadActivations::F32(read(lock))),
-        CpuData::F16(lock) => Ok(ReadActivations::F16(read(lock))),
-        _ => Err(Error::shape(
-            operation,
-            format!("{name} holds {:?}; expected F32 or F16", x.dtype()),
-        )),
-    }
-}
-
-/// Activations that are to be filled; their content is not defined before.
-pub(super) enum NewActivations {
+/// New activations. Their content is undefined until it is filled.
+pub(crate) enum NewActivations {
     F32(Buffer),
     F16(HalfBuffer),
 }
 
 impl NewActivations {
-    /// Calls `body` with each chunk of `chunk` elements (the last may be shorter), as f32 and with undefined content,
-    /// and its index; it is stored as `body` leaves it.
-    pub(super) fn for_chunks(
+    /// Calls `body` with the index of each chunk and an f32 slice of undefined content, and stores
+    /// what `body` writes to it. A chunk has `chunk` elements; the last one may be shorter.
+    pub(crate) fn for_chunks(
         &mut self,
         chunk: usize,
         body: impl Fn(usize, &mut [f32]) + Sync + Send,
@@ -158,40 +142,75 @@ impl NewActivations {
     }
 }
 
-/// Changes a tensor of activations in place: calls `body` with each chunk, as f32, and its index.
-pub(super) fn change_activations(
-    operation: &'static str,
-    name: &str,
-    x: &Tensor,
-    chunk: usize,
-    body: impl Fn(usize, &mut [f32]) + Sync + Send,
-) -> Result<()> {
-    match data(operation, name, x)? {
-        CpuData::F16(lock) => parallel::for_chunks(&mut write(lock), chunk, |i, stored| {
-            with_scratch(stored.len(), |part| {
-                stored.convert_to_f32_slice(part);
-                body(i, part);
-                stored.convert_from_f32_slice(part);
-            });
-        }),
-        _ => parallel::for_chunks(&mut write_f32(operation, name, x)?, chunk, body),
+impl Cpu {
+    /// Locks a tensor of activations for reading.
+    pub(crate) fn read_activations<'a>(&self, x: &'a Tensor) -> Result<ReadActivations<'a>> {
+        match data(x)? {
+            CpuData::F32(lock) => Ok(ReadActivations::F32(read(lock))),
+            CpuData::F16(lock) => Ok(ReadActivations::F16(read(lock))),
+            _ => {
+                let message = format!("a tensor holds {:?}; expected F32 or F16", x.dtype());
+                Err(Error::shape("", message))
+            }
+        }
     }
-    Ok(())
-}
 
-impl CpuDevice {
-    /// Room for `len` activations of type `dtype`.
-    pub(super) fn take_activations(&self, len: usize, dtype: DType) -> NewActivations {
+    /// Changes activations in place: `body` gets the index and the f32 elements of each chunk.
+    pub(crate) fn change_activations(
+        &self,
+        x: &Tensor,
+        chunk: usize,
+        body: impl Fn(usize, &mut [f32]) + Sync + Send,
+    ) -> Result<()> {
+        match data(x)? {
+            CpuData::F16(lock) => parallel::for_chunks(&mut write(lock), chunk, |i, stored| {
+                with_scratch(stored.len(), |part| {
+                    stored.convert_to_f32_slice(part);
+                    body(i, part);
+                    stored.convert_from_f32_slice(part);
+                });
+            }),
+            _ => parallel::for_chunks(&mut self.write(x)?, chunk, body),
+        }
+        Ok(())
+    }
+
+    /// Reads the f32 weight `w`, rounded to `dtype`, the type of the activations.
+    pub(crate) fn read_weight<'a>(&self, w: &'a Tensor, dtype: DType) -> Result<Weight<'a>> {
+        let CpuData::F32(lock) = data(w)? else {
+            return Err(wrong_type(w, DType::F32));
+        };
+        let stored = read(lock);
+        if dtype != DType::F16 {
+            return Ok(Weight::Stored(stored));
+        }
+        const PART_LEN: usize = 1024;
+        let mut values = self.allocate(stored.len());
+        parallel::for_chunks(&mut values, parallel::CHUNK, |i, values| {
+            let mut half = [f16::ZERO; PART_LEN];
+            let stored = &stored[i * parallel::CHUNK..][..values.len()];
+            for (values, stored) in values.chunks_mut(PART_LEN).zip(stored.chunks(PART_LEN)) {
+                let half = &mut half[..stored.len()];
+                half.convert_from_f32_slice(stored);
+                half.convert_to_f32_slice(values);
+            }
+        });
+        Ok(Weight::Rounded(values))
+    }
+
+    /// Allocates `len` activations of type `dtype`.
+    pub(crate) fn allocate_activations(&self, len: usize, dtype: DType) -> NewActivations {
         match dtype {
             DType::F16 => {
-                NewActivations::F16(HalfBuffer::new(self.take(HalfBuffer::floats(len)), len))
+                let floats = self.allocate(HalfBuffer::floats(len));
+                NewActivations::F16(HalfBuffer::new(floats, len))
             }
-            _ => NewActivations::F32(self.take(len)),
+            _ => NewActivations::F32(self.allocate(len)),
         }
     }
 
     /// The filled activations as a tensor.
-    pub(super) fn activations(&self, shape: &[usize], values: NewActivations) -> Tensor {
+    pub(crate) fn activations(&self, shape: &[usize], values: NewActivations) -> Tensor {
         match values {
             NewActivations::F32(values) => self.floats(shape, values),
             NewActivations::F16(values) => {
@@ -202,10 +221,10 @@ impl CpuDevice {
     }
 }
 
-/// A weight as it is multiplied with activations.
-pub(super) enum Weight<'a> {
+/// A weight that multiplies activations.
+pub(crate) enum Weight<'a> {
     Stored(RwLockReadGuard<'a, Buffer>),
-    /// To f16 and back.
+    /// Rounded to f16, as f32.
     Rounded(Buffer),
 }
 
@@ -218,42 +237,4 @@ impl Deref for Weight<'_> {
             Weight::Rounded(values) => values,
         }
     }
-}
-
-/// Reads the f32 weight `w` for activations of type `dtype`: rounded to it.
-pub(super) fn read_weight<'a>(
-    device: &CpuDevice,
-    operation: &'static str,
-    w: &'a Tensor,
-    dtype: DType,
-) -> Result<Weight<'a>> {
-    let stored = read_f32(operation, "w", w)?;
-    if dtype != DType::F16 {
-        return Ok(Weight::Stored(stored));
-    }
-    const PART: usize = 1024;
-    let mut values = device.take(stored.len());
-    parallel::for_chunks(&mut values, parallel::CHUNK, |i, values| {
-        let mut half = [f16::ZERO; PART];
-        let stored = &stored[i * parallel::CHUNK..][..values.len()];
-        for (values, stored) in values.chunks_mut(PART).zip(stored.chunks(PART)) {
-            let half = &mut half[..stored.len()];
-            half.convert_from_f32_slice(stored);
-            half.convert_to_f32_slice(values);
-        }
-    });
-    Ok(Weight::Rounded(values))
-}
-
-pub(super) fn cast(device: &CpuDevice, x: &Tensor, dtype: DType) -> Result<Tensor> {
-    shapes::activations("cast", "x", x)?;
-    shapes::activation_type("cast", "dtype", dtype)?;
-    let stored = read_activations("cast", "x", x)?;
-    let mut y = device.take_activations(x.len(), dtype);
-    y.for_chunks(parallel::CHUNK, |i, part| {
-        let start = i * parallel::CHUNK;
-        let range = start..start + part.len();
-        stored.values().with(range, |x| part.copy_from_slice(x));
-    });
-    Ok(device.activations(x.shape(), y))
 }

@@ -1,21 +1,21 @@
-//! The exponential function, written without jumps or calls so that the compiler turns loops of it into vector code.
+//! The exponential function, without branches and calls, so that the compiler vectorises its loops.
 
-/// Adding it to a float of less than 2^22 rounds the float to a whole number, which the sum's lowest bits then hold.
+/// 1.5 * 2^23. Adding it rounds a float of magnitude below 2^22 to an integer in the lowest bits.
 const ROUND: f32 = 12_582_912.0;
-/// ln 2 in two parts: the first has so few digits that its products with exponents of floats are exact.
+/// ln 2 in two parts. The first has so few bits that its product with any exponent is exact.
 const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
-/// Of less than this, 2^-100, the result is 0. What is summed up with such terms does not see them; products of them would
-/// soon be subnormal numbers, with which processors take tens of times as long.
+/// ln(2^-100). Below it, the result is 0: such terms do not change a sum, and their products would
+/// soon be subnormal numbers, which many processors compute with tens of times more slowly.
 const SMALLEST: f32 = -69.314_72;
 
-/// e^x to two units in the last place, but 0 where that is less than 2^-100; NaN where x is.
+/// e^x with an error of at most 2 ulp; 0 if e^x < 2^-100; NaN if x is NaN.
 ///
-/// `e^x = 2^n e^r` with whole n and `|r| <= ln 2 / 2`, where e^r is the first eight terms of its Taylor series (Cody
-/// and Waite, Software Manual for the Elementary Functions, 1980).
+/// `e^x = 2^n e^r` with an integer n and `|r| <= ln 2 / 2`; e^r is the sum of the first eight terms
+/// of its Taylor series (Cody and Waite, Software Manual for the Elementary Functions, 1980).
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    // Where the result is infinite or 0 anyway. Comparisons that NaN fails, as is the last one.
+pub(crate) fn exp(x: f32) -> f32 {
+    // Beyond these bounds, the result is infinite or 0. All comparisons are false for NaN.
     let bounded = if x > 89.0 { 89.0 } else { x };
     let bounded = if bounded < SMALLEST {
         SMALLEST
@@ -36,7 +36,7 @@ pub(super) fn exp(x: f32) -> f32 {
         1.0,
     ];
     let series = terms.iter().fold(0.0, |sum, term| sum * r + term);
-    // 2^n as two factors, since 2^128 is no float.
+    // 2^n as two factors, since 2^128 is not a finite float.
     let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
     let half = n >> 1;
@@ -49,7 +49,7 @@ mod tests {
     use super::{SMALLEST, exp};
 
     #[test]
-    fn as_the_float64_function() {
+    fn agrees_with_the_float64_function() {
         let mut x = -105.0f32;
         while x < 90.0 {
             let (found, expected) = (exp(x), f64::from(x).exp());
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_no_number() {
+    fn special_values() {
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(-f32::NAN).is_nan());
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);

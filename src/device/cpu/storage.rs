@@ -1,20 +1,21 @@
-//! Tensors' memory on the CPU.
+//! The memory of tensors on the CPU.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::Cpu;
 use super::activations::HalfBuffer;
-use super::arena::{Arena, Buffer};
+use super::arena::Buffer;
 use crate::device::memory::next_storage_id;
 
-/// The elements of one tensor. The locks let kernels change a tensor in place behind a shared reference; they are never
-/// contended, since a step's kernels follow one another.
+/// The elements of one tensor. The locks allow operations to change a tensor through a shared
+/// reference. They are never contended, because operations run one after the other.
 pub(crate) struct CpuStorage {
     id: u64,
-    pub(super) data: CpuData,
-    arena: Arc<Arena>,
+    data: CpuData,
+    cpu: Cpu,
 }
 
-pub(super) enum CpuData {
+pub(crate) enum CpuData {
     F32(RwLock<Buffer>),
     F16(RwLock<HalfBuffer>),
     U32(RwLock<Vec<u32>>),
@@ -22,24 +23,58 @@ pub(super) enum CpuData {
 }
 
 impl CpuStorage {
-    pub(super) fn new(data: CpuData, arena: Arc<Arena>) -> Self {
+    pub(super) fn new(data: CpuData, cpu: &Cpu) -> Self {
         if let Some(bytes) = data.bytes_outside_the_arena() {
-            arena.memory.add(bytes);
+            cpu.arena().memory.add(bytes);
         }
         CpuStorage {
             id: next_storage_id(),
             data,
-            arena,
+            cpu: cpu.clone(),
         }
     }
 
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
+
+    pub(crate) fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    pub(super) fn data(&self) -> &CpuData {
+        &self.data
+    }
+
+    /// A copy of the elements, as bytes.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        match &self.data {
+            CpuData::F32(values) => bytemuck::cast_slice(&read(values)).to_vec(),
+            CpuData::F16(values) => bytemuck::cast_slice(&read(values)).to_vec(),
+            CpuData::U32(values) => bytemuck::cast_slice(&read(values)).to_vec(),
+            CpuData::U8(values) => read(values).to_vec(),
+        }
+    }
+
+    /// Replaces all elements by those of `bytes`.
+    pub(crate) fn overwrite(&self, bytes: &[u8]) {
+        match &self.data {
+            CpuData::F32(values) => {
+                bytemuck::cast_slice_mut(&mut write(values)).copy_from_slice(bytes);
+            }
+            CpuData::F16(values) => {
+                bytemuck::cast_slice_mut(&mut write(values)).copy_from_slice(bytes);
+            }
+            CpuData::U32(values) => {
+                bytemuck::cast_slice_mut(&mut write(values)).copy_from_slice(bytes);
+            }
+            CpuData::U8(values) => write(values).copy_from_slice(bytes),
+        }
+    }
 }
 
 impl CpuData {
-    /// The bytes of integer tensors, which are few; floats are counted by the arena.
+    /// The bytes of an integer tensor. The arena counts floats.
     fn bytes_outside_the_arena(&self) -> Option<u64> {
         match self {
             CpuData::F32(_) | CpuData::F16(_) => None,
@@ -52,17 +87,21 @@ impl CpuData {
 impl Drop for CpuStorage {
     fn drop(&mut self) {
         if let Some(bytes) = self.data.bytes_outside_the_arena() {
-            self.arena.memory.remove(bytes);
+            self.cpu.arena().memory.remove(bytes);
         }
     }
 }
 
-/// Read access. A panic in another kernel does not make the numbers unreadable.
+/// Locks for reading, also after a panic in another operation.
 pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Write access.
+/// Locks for writing, also after a panic in another operation.
 pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn shared(data: CpuData, cpu: &Cpu) -> Arc<CpuStorage> {
+    Arc::new(CpuStorage::new(data, cpu))
 }

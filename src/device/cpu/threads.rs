@@ -1,6 +1,6 @@
-//! The threads of the CPU device. A training step has about a thousand loops of some hundred microseconds, so a thread
-//! that has nothing to do looks out for the next loop for a while before it sleeps: waking it would cost as much as a
-//! loop. The thread that asks for a loop takes part in it.
+//! The thread pool of the CPU device. A training step runs about a thousand loops of some hundred
+//! microseconds each. To wake a thread would cost as much as a loop, so an idle thread spins for a
+//! while before it sleeps. The thread that calls a loop takes part in it.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -11,35 +11,35 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a thread looks out before it sleeps: longer than what stands between two loops of a step.
-const LOOK_OUT: Duration = Duration::from_micros(300);
-/// Looks between two questions for the time, and before the processor is offered to other programs.
-const LOOKS: usize = 100;
+/// How long an idle thread spins before it sleeps: longer than a step pauses between two loops.
+const SPIN_TIME: Duration = Duration::from_micros(300);
+/// Spins before a thread yields the processor, and between two readings of the clock.
+const SPINS: usize = 100;
 
-/// The threads of the process, one a core with the caller's.
-static ALL: LazyLock<Threads> = LazyLock::new(|| {
+/// The default threads: with the calling thread, one per core.
+static DEFAULT: LazyLock<Threads> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Threads::new(cores)
 });
 
 thread_local! {
-    static CHOSEN: RefCell<Option<Arc<Threads>>> = const { RefCell::new(None) };
+    static WITH_THREADS: RefCell<Option<Arc<Threads>>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`, in which the loops of this thread have `threads` threads in place of one a core. Their results do not
-/// depend on it.
+/// Runs `body`. Inside it, the loops of this thread run on `threads` threads instead of one per
+/// core. Results do not depend on the number of threads.
 pub fn with_threads<R>(threads: usize, body: impl FnOnce() -> R) -> R {
-    let before = CHOSEN.replace(Some(Arc::new(Threads::new(threads))));
+    let before = WITH_THREADS.replace(Some(Arc::new(Threads::new(threads))));
     let result = catch_unwind(AssertUnwindSafe(body));
-    CHOSEN.set(before);
+    WITH_THREADS.set(before);
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Calls `body` with each of 0 .. count, in any order and on several threads; on this one where the others are busy.
-pub(super) fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
-    match CHOSEN.with_borrow(Clone::clone) {
+/// Calls `body` with each index of `0..count`, in any order, on all threads that are free.
+pub(crate) fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
+    match WITH_THREADS.with_borrow(Clone::clone) {
         Some(threads) => threads.for_each(count, body),
-        None => ALL.for_each(count, body),
+        None => DEFAULT.for_each(count, body),
     }
 }
 
@@ -49,24 +49,24 @@ struct Threads {
 }
 
 struct Shared {
-    /// Held by the thread whose loop runs.
+    /// Locked by the thread whose loop runs.
     busy: Mutex<()>,
-    /// The loop that runs, or null.
+    /// The current loop, or null.
     job: AtomicPtr<Job>,
-    /// Goes up with each loop.
+    /// Counts the loops.
     number: AtomicUsize,
-    /// Threads that may hold the pointer to the loop.
+    /// The number of threads that may hold the pointer to the loop.
     inside: AtomicUsize,
     sleeping: AtomicUsize,
-    /// Guards the step from looking out to sleeping.
+    /// Locked between the last check of `number` and the sleep, so that no wake-up is lost.
     bed: Mutex<()>,
-    bell: Condvar,
+    wake: Condvar,
     closed: AtomicBool,
 }
 
-/// A loop: on the stack of the thread that asked for it.
+/// A loop. It is stored on the stack of the thread that called it.
 struct Job {
-    /// Borrowed for as long as the loop runs.
+    /// Borrowed until the loop ends.
     body: *const (dyn Fn(usize) + Sync),
     count: usize,
     next: AtomicUsize,
@@ -78,21 +78,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Job {
-    /// Takes turns until none is left. A panic ends the loop and is kept.
+    /// Runs `body` for the next index until none is left. A panic ends the loop and is stored.
     fn work(&self) {
-        // SAFETY: whoever has the job is counted in `inside` or asked for it, and the body is borrowed until these are
-        // gone.
+        // SAFETY: a thread that has the job is counted in `inside` or is its caller, and the caller
+        // borrows the body until `inside` is 0.
         let body = unsafe { &*self.body };
-        let turns = AssertUnwindSafe(|| {
+        let indices = AssertUnwindSafe(|| {
             loop {
-                let turn = self.next.fetch_add(1, Relaxed);
-                if turn >= self.count {
+                let index = self.next.fetch_add(1, Relaxed);
+                if index >= self.count {
                     return;
                 }
-                body(turn);
+                body(index);
             }
         });
-        if let Err(panic) = catch_unwind(turns) {
+        if let Err(panic) = catch_unwind(indices) {
             self.next.store(self.count, Relaxed);
             lock(&self.panic).get_or_insert(panic);
         }
@@ -100,7 +100,7 @@ impl Job {
 }
 
 impl Threads {
-    /// `count` threads with the one that asks.
+    /// A pool of `count` threads. The calling thread is one of them.
     fn new(count: usize) -> Self {
         let shared = Arc::new(Shared {
             busy: Mutex::new(()),
@@ -109,14 +109,14 @@ impl Threads {
             inside: AtomicUsize::new(0),
             sleeping: AtomicUsize::new(0),
             bed: Mutex::new(()),
-            bell: Condvar::new(),
+            wake: Condvar::new(),
             closed: AtomicBool::new(false),
         });
         let spawn = |_| {
             let shared = shared.clone();
             let named = std::thread::Builder::new().name("parallax-cpu".to_string());
-            // Where the system gives no more threads, the loops run on those that there are.
-            named.spawn(move || shared.look_out()).ok()
+            // If the system refuses a thread, the loops run on fewer.
+            named.spawn(move || shared.run_loops()).ok()
         };
         let others = (1..count).map_while(spawn).collect();
         Threads { shared, others }
@@ -129,7 +129,7 @@ impl Threads {
             return (0..count).for_each(body);
         };
         let job = Job {
-            // SAFETY: only the lifetime is left out; `run` returns when no thread has the pointer any more.
+            // SAFETY: only the lifetime changes, and `run` returns when no thread has the pointer.
             body: unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), _>(body) },
             count,
             next: AtomicUsize::new(0),
@@ -154,52 +154,52 @@ impl Shared {
             let _bed = lock(&self.bed);
             (1..job.count)
                 .take(self.sleeping.load(SeqCst))
-                .for_each(|_| self.bell.notify_one());
+                .for_each(|_| self.wake.notify_one());
         }
         job.work();
-        // A thread counts itself before it reads the pointer: it finds null, or is seen here.
+        // A thread increments `inside` before it reads the pointer: it reads null or is waited for.
         self.job.store(std::ptr::null_mut(), SeqCst);
-        let mut looks = 0;
+        let mut spins = 0;
         while self.inside.load(SeqCst) > 0 {
-            pause(&mut looks);
+            pause(&mut spins);
         }
     }
 
-    /// The life of a thread: waits for a loop, takes part in it.
-    fn look_out(&self) {
+    /// The main function of a thread: takes part in one loop after the other.
+    fn run_loops(&self) {
         let mut seen = 0;
         while let Some(number) = self.next_after(seen) {
             seen = number;
             self.inside.fetch_add(1, SeqCst);
             let job = self.job.load(SeqCst);
             if !job.is_null() {
-                // SAFETY: the job is alive while it can be read here: `run` waits until nobody is inside.
+                // SAFETY: the job is alive, because `run` waits until `inside` is 0.
                 unsafe { &*job }.work();
             }
             self.inside.fetch_sub(1, SeqCst);
         }
     }
 
-    /// The number of a loop after `seen`, as soon as there is one; None at the end.
+    /// Waits for a loop after `seen` and returns its number, or `None` when the pool is dropped.
     fn next_after(&self, seen: usize) -> Option<usize> {
         let changed = || {
             let number = self.number.load(SeqCst);
             (number != seen || self.closed.load(SeqCst)).then_some(number)
         };
-        let (start, mut looks) = (Instant::now(), 0);
+        let (start, mut spins) = (Instant::now(), 0);
         let number = loop {
             if let Some(number) = changed() {
                 break number;
             }
-            pause(&mut looks);
-            if looks % LOOKS == 0 && start.elapsed() > LOOK_OUT {
+            pause(&mut spins);
+            if spins % SPINS == 0 && start.elapsed() > SPIN_TIME {
                 let mut bed = lock(&self.bed);
                 self.sleeping.fetch_add(1, SeqCst);
                 let number = loop {
                     if let Some(number) = changed() {
                         break number;
                     }
-                    bed = self.bell.wait(bed).unwrap_or_else(PoisonError::into_inner);
+                    bed = self.wake.wait(bed).unwrap_or_else(PoisonError::into_inner);
                 };
                 self.sleeping.fetch_sub(1, SeqCst);
                 break number;
@@ -209,10 +209,10 @@ impl Shared {
     }
 }
 
-/// Waits for a moment; from the hundredth on it lets others have the processor, where there are any.
-fn pause(looks: &mut usize) {
-    *looks += 1;
-    if *looks < LOOKS {
+/// Waits for a moment. After [`SPINS`] calls, it yields the processor to other programs.
+fn pause(spins: &mut usize) {
+    *spins += 1;
+    if *spins < SPINS {
         std::hint::spin_loop();
     } else {
         std::thread::yield_now();
@@ -223,9 +223,9 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.shared.closed.store(true, SeqCst);
         drop(lock(&self.shared.bed));
-        self.shared.bell.notify_all();
+        self.shared.wake.notify_all();
         for thread in self.others.drain(..) {
-            // It does not panic: what a loop's body does is caught in `work`.
+            // A thread does not panic: `work` catches the panics of a body.
             let _ = thread.join();
         }
     }
@@ -236,28 +236,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_turn_is_taken_once() {
+    fn every_index_is_passed_once() {
         with_threads(4, || {
             for count in (0..200).chain([10_000]) {
-                let taken: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                for_each(count, &|turn| {
-                    taken[turn].fetch_add(1, Relaxed);
+                let calls: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                for_each(count, &|index| {
+                    calls[index].fetch_add(1, Relaxed);
                 });
-                assert!(taken.iter().all(|taken| taken.load(Relaxed) == 1));
+                assert!(calls.iter().all(|calls| calls.load(Relaxed) == 1));
             }
         });
     }
 
-    /// Loops that follow one another at once, after a while, and after everyone has fallen asleep.
+    /// Runs loops at once, after a while, and when all threads sleep.
     #[test]
-    fn sleepers_wake() {
+    fn sleeping_threads_wake() {
         with_threads(3, || {
             for wait in [0, 0, 100, 1_000, 20_000, 0, 5_000] {
                 std::thread::sleep(Duration::from_micros(wait));
                 let threads = Mutex::new(std::collections::HashSet::new());
                 for_each(3, &|_| {
                     lock(&threads).insert(std::thread::current().id());
-                    // Long enough that each turn finds a thread of its own.
+                    // Long enough for each index to run on a thread of its own.
                     std::thread::sleep(Duration::from_millis(30));
                 });
                 assert_eq!(lock(&threads).len(), 3);
@@ -266,12 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_inside_a_loop_and_several_at_once_are_run_too() {
+    fn nested_and_concurrent_loops_run() {
         with_threads(3, || {
             let sum = AtomicUsize::new(0);
             for_each(8, &|_| {
-                for_each(8, &|turn| {
-                    sum.fetch_add(turn, Relaxed);
+                for_each(8, &|index| {
+                    sum.fetch_add(index, Relaxed);
                 });
             });
             assert_eq!(sum.into_inner(), 8 * 28);
@@ -281,8 +281,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        for_each(16, &|turn| {
-                            sum.fetch_add(turn, Relaxed);
+                        for_each(16, &|index| {
+                            sum.fetch_add(index, Relaxed);
                         });
                     }
                 });
@@ -292,16 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_leaves_the_threads_whole() {
+    fn a_panic_reaches_the_caller_and_the_threads_survive() {
         with_threads(3, || {
             for _ in 0..50 {
                 let caught = catch_unwind(|| {
-                    for_each(100, &|turn| assert!(turn != 57, "turn 57"));
+                    for_each(100, &|index| assert!(index != 57, "index 57"));
                 });
                 assert!(caught.is_err());
                 let sum = AtomicUsize::new(0);
-                for_each(100, &|turn| {
-                    sum.fetch_add(turn, Relaxed);
+                for_each(100, &|index| {
+                    sum.fetch_add(index, Relaxed);
                 });
                 assert_eq!(sum.into_inner(), 4_950);
             }

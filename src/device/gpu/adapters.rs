@@ -1,31 +1,32 @@
-//! The adapters that this machine has, and the choice of one.
+//! The adapters of this machine, and the choice of one.
 
 use crate::error::{Error, Result};
 
 /// Which adapter to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdapterChoice {
-    /// The best hardware adapter: a discrete one before an integrated one before a virtual one.
+    /// The best hardware adapter: discrete, then integrated, then others.
     Hardware,
-    /// The first adapter whose name or driver contains this text, in any case; a software one too.
+    /// The first adapter, hardware or software, whose name or driver contains this text. Case is
+    /// ignored.
     Named(String),
 }
 
-/// An adapter as `parallax devices` shows it.
+/// Properties of an adapter, for lists.
 #[derive(Clone, Debug)]
 pub struct AdapterDescription {
     pub name: String,
     pub backend: String,
     pub driver: String,
-    /// discrete, integrated, virtual, cpu or other
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
     pub kind: &'static str,
-    /// Whether it computes on the processor.
+    /// Whether it is software that runs on the CPU.
     pub is_software: bool,
-    /// Smallest and largest subgroup.
+    /// Smallest and largest size of a subgroup.
     pub subgroup_size: [u32; 2],
-    /// Largest tensor, in bytes.
+    /// Bytes of the largest possible tensor.
     pub max_buffer_bytes: u64,
-    /// Largest part of a tensor that a kernel sees at once, in bytes.
+    /// Maximum bytes per binding of a kernel.
     pub max_binding_bytes: u64,
     pub max_workgroup_invocations: u32,
     pub max_workgroup_bytes: u32,
@@ -46,7 +47,7 @@ fn kind(info: &wgpu::AdapterInfo) -> &'static str {
     }
 }
 
-pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
+pub(crate) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     info.device_type == wgpu::DeviceType::Cpu
         || ["llvmpipe", "lavapipe", "swiftshader", "basic render"]
@@ -54,8 +55,8 @@ pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
             .any(|software| name.contains(software))
 }
 
-/// The driver with its version.
-pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
+/// The name and version of the driver.
+pub(crate) fn driver(info: &wgpu::AdapterInfo) -> String {
     let words = format!("{} {}", info.driver, info.driver_info);
     words.trim().to_string()
 }
@@ -82,23 +83,23 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
     }
 }
 
-/// Every adapter, in the order in which the drivers name them.
+/// All adapters, in the order of the drivers.
 pub async fn adapters() -> Vec<AdapterDescription> {
     let found = instance().enumerate_adapters(wgpu::Backends::all()).await;
     found.iter().map(describe).collect()
 }
 
-/// The adapter of `choice`.
+/// Finds the adapter of `choice`.
 ///
 /// # Errors
-/// `Error::Device` where there is none, with the names of those that there are.
-pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+/// `Error::Device` if there is no such adapter. The message lists all adapters.
+pub(crate) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     let mut found = instance().enumerate_adapters(wgpu::Backends::all()).await;
     let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
-    let there_are = if names.is_empty() {
-        "no adapter was found; install a Vulkan driver or use --device cpu".to_string()
+    let available = if names.is_empty() {
+        "there is no adapter; install a Vulkan driver or use the CPU".to_string()
     } else {
-        format!("the adapters are: {}", names.join(", "))
+        format!("name one of {}, or use the CPU", names.join(", "))
     };
     match choice {
         AdapterChoice::Hardware => {
@@ -110,7 +111,7 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
             found.retain(|adapter| !is_software(&adapter.get_info()));
             found.sort_by_key(rank);
             found.into_iter().next().ok_or_else(|| {
-                Error::device("gpu", format!("there is no hardware GPU; {there_are}"))
+                Error::device("gpu", format!("there is no hardware GPU; {available}"))
             })
         }
         AdapterChoice::Named(part) => {
@@ -124,10 +125,8 @@ pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
                         .contains(&wanted)
                 })
                 .ok_or_else(|| {
-                    Error::device(
-                        part,
-                        format!("no adapter has this in its name; {there_are}"),
-                    )
+                    let message = format!("no adapter has this name; {available}");
+                    Error::device(part, message)
                 })
         }
     }

@@ -1,44 +1,45 @@
-//! GPU memory: tensors' storage, the buffers that it lies in, and the staging buffers of readbacks.
+//! GPU memory: the storage of tensors, the buffers that contain it, and the staging buffers of
+//! readbacks.
 //!
-//! Two tensors of a kernel may lie in one buffer. wgpu gives a buffer one use in a dispatch, and where one part of it
-//! is written that use is to be written: `build.rs` makes every storage binding such a one, and a launch sees to it
-//! that nothing that its kernel writes is bound twice.
+//! One buffer holds many tensors, and a kernel may read one of them and write another. wgpu allows
+//! a single usage of a buffer per dispatch. Therefore `build.rs` declares all storage bindings as
+//! `read_write`, and a launch fails if a tensor that its kernel writes overlaps another binding.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::context::{Context, lock};
 use super::stream::Part;
+use super::{Gpu, GpuReadback};
+use crate::device::Readback;
+use crate::device::allocator::{ALIGNMENT_BYTES, Allocation, Allocator};
 use crate::device::memory::{MemoryCounter, next_storage_id};
-use crate::device::spans::{Span, Spans, Taken, UNIT};
 use crate::error::{Error, Result};
 
-/// A buffer with a number of its own, by which bind groups are cached.
+/// A buffer with a unique number, which is a part of the keys of cached bind groups.
 #[derive(Clone)]
-pub(super) struct Buffer {
-    pub(super) raw: wgpu::Buffer,
-    pub(super) number: u64,
+pub(crate) struct Buffer {
+    pub(crate) raw: wgpu::Buffer,
+    pub(crate) number: u64,
 }
 
-/// The elements of one tensor. The span is a multiple of 256 bytes, so that the last vec4 of a kernel may touch
-/// padding.
+/// The elements of one tensor. Its region is a multiple of 256 bytes, so the last vec4 of a kernel
+/// may contain padding.
 pub(crate) struct GpuStorage {
     id: u64,
     buffer: Buffer,
-    block: usize,
-    span: Span,
+    allocation: Allocation,
     context: Arc<Context>,
 }
 
 impl GpuStorage {
-    /// Memory for `bytes` bytes whose content is not defined.
-    pub(super) fn allocate(context: &Arc<Context>, bytes: usize) -> Result<Self> {
-        let (buffer, taken) = context.pool.take(context, bytes)?;
+    /// Allocates `bytes` bytes with undefined content.
+    pub(crate) fn allocate(context: &Arc<Context>, bytes: usize) -> Result<Self> {
+        let (buffer, allocation) = context.pool.allocate(context, bytes)?;
         Ok(GpuStorage {
             id: next_storage_id(),
             buffer,
-            block: taken.block,
-            span: taken.span,
+            allocation,
             context: context.clone(),
         })
     }
@@ -47,127 +48,145 @@ impl GpuStorage {
         self.id
     }
 
-    /// Whether the tensor lives on the device of `context`.
-    pub(super) fn is_on(&self, context: &Arc<Context>) -> bool {
+    pub(crate) fn gpu(&self) -> Gpu {
+        Gpu {
+            context: self.context.clone(),
+        }
+    }
+
+    /// Replaces the first bytes of the tensor.
+    pub(crate) fn overwrite(&self, bytes: &[u8]) -> Result<()> {
+        self.context.write(&self.whole(), bytes)
+    }
+
+    /// Starts the transfer of the first `bytes` bytes to the host.
+    pub(crate) fn read(&self, bytes: usize) -> Result<Readback> {
+        GpuReadback::start(&self.context, &self.whole(), bytes).map(Readback::from_gpu)
+    }
+
+    /// Whether the tensor is on the device of `context`.
+    pub(crate) fn is_on(&self, context: &Arc<Context>) -> bool {
         Arc::ptr_eq(&self.context, context)
     }
 
-    /// All of it, with the padding.
-    pub(super) fn whole(&self) -> Part {
+    /// The whole region, including padding.
+    pub(crate) fn whole(&self) -> Part {
         Part {
             buffer: self.buffer.clone(),
-            offset: self.span.start,
-            size: self.span.len,
+            offset: self.allocation.region.start,
+            size: self.allocation.region.len,
         }
     }
 }
 
 impl Drop for GpuStorage {
-    /// The span can be used again at once: kernels run in the order in which they were recorded, and what the host
-    /// writes comes behind all that was recorded before ([`Context::write`]).
+    /// The region can be reused at once: kernels run in the order in which they were recorded, and
+    /// a write by the host runs after them ([`Context::write`]).
     fn drop(&mut self) {
         let mut blocks = lock(&self.context.pool.blocks);
-        blocks.spans.give_back(self.block, self.span);
+        let Allocation { block, region, .. } = self.allocation;
+        blocks.allocator.free(block, region);
     }
 }
 
-/// Bytes of a block, or more for a larger tensor. It holds many tensors of most kinds; of the last one, a part is not
-/// used.
-const BLOCK: u64 = 128 << 20;
-/// The same for an adapter that is software, which takes memory as it is touched: the longer a block, the better large
-/// spans find room in it. Adapters have no longer buffers.
-const BLOCK_OF_SOFTWARE: u64 = 2 << 30;
-/// Staging buffers of a size that are made together: readbacks of several steps are under way at once, and only the
-/// first step is to make buffers.
-const STAGING_AT_ONCE: usize = 8;
-/// The largest staging buffer that is made with others.
-const SMALL_STAGING: u64 = 1024;
+/// Bytes per block on a hardware adapter; a larger tensor gets a larger block. Small enough to
+/// waste little memory in the last block.
+const BLOCK_BYTES: u64 = 128 << 20;
+/// Bytes per block on a software adapter, which provides a page only when it is touched. In a
+/// larger block, more large regions find room. No known adapter allows a larger buffer.
+const SOFTWARE_BLOCK_BYTES: u64 = 2 << 30;
+/// Number of small staging buffers that are created together: several readbacks are in flight at
+/// once, and no step after the first one should create a buffer.
+const STAGING_BUFFERS: usize = 8;
+/// The largest staging buffer that is created together with others.
+const SMALL_STAGING_BYTES: u64 = 1024;
+/// The largest staging buffer that is kept for reuse, since whole tensors are rarely read.
+const KEPT_STAGING_BYTES: u64 = 64 * 1024;
 
-/// The places in the blocks, and the buffers that these are.
 #[derive(Default)]
 struct Blocks {
-    spans: Spans,
+    allocator: Allocator,
     buffers: Vec<Buffer>,
 }
 
-/// Tensors' memory, and free staging buffers by size.
+/// The memory of tensors, and free staging buffers by size.
 #[derive(Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     blocks: Mutex<Blocks>,
     staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
-    /// Bytes of the blocks that were ever in use.
-    pub(super) memory: MemoryCounter,
+    /// Bytes of the blocks that were ever allocated.
+    pub(crate) memory: MemoryCounter,
 }
 
 impl Pool {
-    fn take(&self, context: &Context, bytes: usize) -> Result<(Buffer, Taken)> {
-        let len = (bytes.max(1) as u64).next_multiple_of(UNIT);
+    fn allocate(&self, context: &Context, bytes: usize) -> Result<(Buffer, Allocation)> {
+        let len = (bytes.max(1) as u64).next_multiple_of(ALIGNMENT_BYTES);
         let mut blocks = lock(&self.blocks);
-        let taken = match blocks.spans.take(len) {
-            Some(taken) => taken,
+        let allocation = match blocks.allocator.allocate(len) {
+            Some(allocation) => allocation,
             None => {
-                let (raw, size) = block(context, bytes, len)?;
+                let (raw, size) = create_block(context, bytes, len)?;
                 blocks.buffers.push(Buffer {
                     raw,
                     number: next_storage_id(),
                 });
-                blocks.spans.add(size);
-                let taken = blocks.spans.take(len);
-                taken.expect("the block is as large as the span")
+                blocks.allocator.add_block(size);
+                let allocation = blocks.allocator.allocate(len);
+                allocation.expect("the new block has room")
             }
         };
-        self.memory.add(taken.touched);
-        Ok((blocks.buffers[taken.block].clone(), taken))
+        self.memory.add(allocation.touched);
+        Ok((blocks.buffers[allocation.block].clone(), allocation))
     }
 
-    /// A buffer that the host can map, of `bytes` bytes or more.
-    pub(super) fn take_staging(&self, context: &Context, bytes: u64) -> Result<wgpu::Buffer> {
+    /// A buffer of at least `bytes` bytes that the host can map.
+    pub(crate) fn allocate_staging(&self, context: &Context, bytes: u64) -> Result<wgpu::Buffer> {
         let size = bytes.next_multiple_of(256).max(256);
         if let Some(buffer) = lock(&self.staging).get_mut(&size).and_then(Vec::pop) {
             return Ok(buffer);
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        if size <= SMALL_STAGING {
-            for _ in 1..STAGING_AT_ONCE {
-                self.give_back_staging(context.create_buffer(size, usage)?);
+        if size <= SMALL_STAGING_BYTES {
+            for _ in 1..STAGING_BUFFERS {
+                self.free_staging(context.create_buffer(size, usage)?);
             }
         }
         context.create_buffer(size, usage)
     }
 
-    /// Keeps a small staging buffer for the next readback; a large one is freed, since whole tensors are rarely read.
-    pub(super) fn give_back_staging(&self, buffer: wgpu::Buffer) {
-        if buffer.size() <= 64 * 1024 {
-            lock(&self.staging)
-                .entry(buffer.size())
-                .or_default()
-                .push(buffer);
+    /// Keeps a small staging buffer for the next readback, and drops a large one.
+    pub(crate) fn free_staging(&self, buffer: wgpu::Buffer) {
+        let size = buffer.size();
+        if size <= KEPT_STAGING_BYTES {
+            lock(&self.staging).entry(size).or_default().push(buffer);
         }
     }
 }
 
-/// A buffer for a tensor of `bytes` bytes, rounded up to `len`, and for others.
-fn block(context: &Context, bytes: usize, len: u64) -> Result<(wgpu::Buffer, u64)> {
-    let limit = context.limits.max_buffer_size / UNIT * UNIT;
+/// Creates a buffer for a tensor of `bytes` bytes, padded to `len`, and for others. Returns its
+/// size.
+fn create_block(context: &Context, bytes: usize, len: u64) -> Result<(wgpu::Buffer, u64)> {
+    let limit = context.limits.max_buffer_size / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
     if len > limit {
         return Err(Error::device(
             &context.name,
             format!(
-                "a tensor of {bytes} bytes is larger than the adapter's largest buffer, {limit} bytes; use a smaller batch \
-                 or another device"
+                "a tensor has {bytes} bytes and the adapter allows {limit} per buffer; use a \
+                 smaller batch or another device"
             ),
         ));
     }
-    let block = match context.is_software {
-        true => BLOCK_OF_SOFTWARE,
-        false => BLOCK,
+    let preferred = if context.is_software {
+        SOFTWARE_BLOCK_BYTES
+    } else {
+        BLOCK_BYTES
     };
-    let size = block.clamp(len, limit);
+    let size = preferred.clamp(len, limit);
     let usage =
         wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     match context.create_buffer(size, usage) {
-        // Where so large a block is refused, one for this tensor may not be.
+        // There may still be memory for this tensor alone.
         Err(_) if size > len => Ok((context.create_buffer(len, usage)?, len)),
-        made => Ok((made?, size)),
+        created => Ok((created?, size)),
     }
 }

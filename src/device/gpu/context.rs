@@ -1,30 +1,30 @@
-//! The open adapter: its limits, its pipelines, and what went wrong on it.
+//! The open adapter: its limits, pipelines and errors.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
-use super::shaders::{self, EntryPoint, SHADERS};
+use super::kernels::{self, Kernel, shader};
 use super::stream::Stream;
-use crate::device::variants::{TableKey, Variant, VariantTable};
+use super::variants::{TableKey, Variant, VariantTable};
+use crate::device::profiler::Profiler;
 use crate::error::{Error, Result};
 
 /// How to open an adapter.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
     pub adapter: AdapterChoice,
-    /// Whether shaders run with wgpu's bounds checks and loop limits. The kernels never index outside their tensors, so
-    /// that this only costs time; tests turn it on to hold the results against each other.
+    /// Whether shaders run with wgpu's bounds checks and loop limits. No kernel needs them; tests
+    /// compare the results with and without.
     pub runtime_checks: bool,
-    /// The largest part of a tensor, in bytes, that a kernel is given at once; the adapter's own limit where absent.
-    /// Tests make it small, so that the sliced paths run on small tensors.
+    /// Maximum bytes per binding; by default, the limit of the adapter. Tests set a small limit, so
+    /// that small tensors are cut into slices.
     pub binding_limit: Option<u64>,
-    /// Whether tensors may be f16 where the adapter has it. Tests turn it off, to see what an adapter without it is
-    /// told.
+    /// Whether tensors may be f16 if the adapter supports it. Tests turn it off.
     pub f16: bool,
-    /// The one variant of products and convolutions to run, wherever an operation has it (plain elsewhere), in place of
-    /// what the table that ships picks. For tests and benches.
+    /// For tests and benches: the variant of products and convolutions that runs, instead of those
+    /// that the table selects. Operations without this variant run `Plain`.
     pub variant: Option<Variant>,
 }
 
@@ -40,47 +40,48 @@ impl Default for GpuOptions {
     }
 }
 
-/// One compiled kernel.
-pub(super) struct Pipeline {
-    pub(super) raw: wgpu::ComputePipeline,
-    pub(super) layout: wgpu::BindGroupLayout,
+/// A compiled kernel.
+pub(crate) struct Pipeline {
+    pub(crate) raw: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
 }
 
 /// An open adapter with its stream, pipelines and memory.
 pub(crate) struct Context {
-    pub(super) device: wgpu::Device,
-    pub(super) queue: wgpu::Queue,
-    pub(super) limits: wgpu::Limits,
-    /// Whether the adapter computes in the host's memory.
-    pub(super) in_host_memory: bool,
-    /// Whether the adapter is a program on the processor.
-    pub(super) is_software: bool,
-    pub(super) name: String,
-    /// Bytes of a tensor that a kernel is given at once.
-    pub(super) binding_limit: u64,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) limits: wgpu::Limits,
+    /// Whether the adapter uses the host's memory.
+    pub(crate) in_host_memory: bool,
+    /// Whether the adapter is software that runs on the CPU.
+    pub(crate) is_software: bool,
+    pub(crate) name: String,
+    /// Maximum bytes per binding.
+    pub(crate) binding_limit: u64,
     /// Whether kernels can read and write f16.
-    pub(super) has_f16: bool,
-    /// Which variant each shape runs.
-    pub(super) table: Mutex<VariantTable>,
-    /// The name for data of the adapter's pipelines, where it has them.
-    pub(super) pipeline_key: Option<String>,
-    pub(super) pipeline_cache: OnceLock<wgpu::PipelineCache>,
+    pub(crate) has_f16: bool,
+    /// Selects the variant for each shape.
+    pub(crate) table: Mutex<VariantTable>,
+    /// Identifies the adapter and driver of pipeline data; `None` if the adapter has no such data.
+    pub(crate) pipeline_key: Option<String>,
+    pub(crate) pipeline_cache: OnceLock<wgpu::PipelineCache>,
     runtime_checks: bool,
     modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
-    pub(super) stream: Mutex<Stream>,
-    pub(super) pool: Pool,
+    pub(crate) stream: Mutex<Stream>,
+    pub(crate) pool: Pool,
+    pub(crate) profiler: Profiler,
     /// The first error that wgpu reported outside an error scope, or the loss of the device.
     failure: Arc<Mutex<Option<String>>>,
 }
 
-/// The workgroup sizes that the kernels are written for.
+/// The limits that the kernels require.
 const NEEDED_INVOCATIONS: u32 = 256;
 const NEEDED_WORKGROUP_BYTES: u32 = 16 * 1024;
 const NEEDED_STORAGE_BUFFERS: u32 = 8;
 
 impl Context {
-    pub(super) async fn open(options: &GpuOptions) -> Result<Context> {
+    pub(crate) async fn open(options: &GpuOptions) -> Result<Context> {
         let adapter = adapters::choose(&options.adapter).await?;
         let info = adapter.get_info();
         let limits = adapter.limits();
@@ -125,7 +126,7 @@ impl Context {
         let key = TableKey {
             adapter: info.name.clone(),
             driver: adapters::driver(&info),
-            shaders: shaders::digest(),
+            shaders: kernels::digest(),
         };
         let table = match options.variant {
             None => VariantTable::shipped(key),
@@ -134,7 +135,7 @@ impl Context {
         Ok(Context {
             device,
             queue,
-            // Rounded down to 256 bytes, so that slices begin where any adapter can bind them.
+            // A multiple of 256 bytes, so that slices start at aligned offsets.
             binding_limit: (binding_limit / 256 * 256).max(256),
             has_f16: features.contains(wgpu::Features::SHADER_F16),
             table: Mutex::new(table),
@@ -155,20 +156,21 @@ impl Context {
             pipelines: Mutex::default(),
             stream: Mutex::new(stream),
             pool: Pool::default(),
+            profiler: Profiler::default(),
             failure,
         })
     }
 
-    /// Fails where wgpu has reported an error since the device was opened.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Fails if wgpu has reported an error since the device was opened.
+    pub(crate) fn check(&self) -> Result<()> {
         match &*lock(&self.failure) {
             Some(message) => Err(Error::device(&self.name, message.clone())),
             None => Ok(()),
         }
     }
 
-    /// A new buffer, or an error where the device has no memory for it.
-    pub(super) fn create_buffer(
+    /// Creates a buffer. Fails if there is no memory for it.
+    pub(crate) fn create_buffer(
         &self,
         size: u64,
         usage: wgpu::BufferUsages,
@@ -180,7 +182,7 @@ impl Context {
             usage,
             mapped_at_creation: false,
         });
-        // On every native backend the scope's future is ready at once.
+        // On native backends, the future is ready at once.
         match pollster::block_on(scope.pop()) {
             None => {
                 lock(&self.stream).counts.allocations += 1;
@@ -189,25 +191,25 @@ impl Context {
             Some(error) => Err(Error::device(
                 &self.name,
                 format!(
-                    "no memory for {size} more bytes (it holds {}): {error}; use a smaller batch",
+                    "no memory for {size} more bytes ({} in use): {error}; use a smaller batch",
                     self.pool.memory.read().current
                 ),
             )),
         }
     }
 
-    /// The pipeline of `entry`, compiled at its first use.
-    pub(super) fn pipeline(&self, entry: &'static EntryPoint) -> Result<Arc<Pipeline>> {
-        let key = (entry.shader, entry.name);
+    /// The pipeline of `kernel`, compiled at its first use.
+    pub(crate) fn pipeline(&self, kernel: &'static Kernel) -> Result<Arc<Pipeline>> {
+        let key = (kernel.shader, kernel.name);
         if let Some(pipeline) = lock(&self.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = lock(&self.modules)
-            .entry(entry.shader)
-            .or_insert_with(|| self.module(entry.shader))
+            .entry(kernel.shader)
+            .or_insert_with(|| self.module(kernel.shader))
             .clone();
-        let uniform = entry.uses_params.then_some(wgpu::BindGroupLayoutEntry {
+        let uniform = (kernel.params > 0).then_some(wgpu::BindGroupLayoutEntry {
             binding: 0,
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
@@ -217,14 +219,14 @@ impl Context {
             },
             count: None,
         });
-        let storage = entry
+        let storage = kernel
             .storage
             .iter()
-            .map(|&(binding, _)| wgpu::BindGroupLayoutEntry {
-                binding,
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding: binding.number,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    // Where the kernel only reads, too: `buffers.rs` says why.
+                    // Also for bindings that are only read: see `buffers.rs`.
                     ty: wgpu::BufferBindingType::Storage { read_only: false },
                     has_dynamic_offset: false,
                     min_binding_size: None,
@@ -235,23 +237,23 @@ impl Context {
         let layout = self
             .device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 entries: &entries,
             });
         let pipeline_layout = self
             .device
             .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 bind_group_layouts: &[Some(&layout)],
                 immediate_size: 0,
             });
         let raw = self
             .device
             .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 layout: Some(&pipeline_layout),
                 module: &module,
-                entry_point: Some(entry.name),
+                entry_point: Some(kernel.name),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
@@ -263,7 +265,8 @@ impl Context {
                 &self.name,
                 format!(
                     "kernel {} of shader {} could not be compiled: {error}",
-                    entry.name, SHADERS[entry.shader].name
+                    kernel.name,
+                    shader(kernel.shader).0.name
                 ),
             ));
         }
@@ -273,17 +276,17 @@ impl Context {
     }
 
     fn module(&self, index: usize) -> wgpu::ShaderModule {
-        let shader = &SHADERS[index];
+        let (shader, is_own) = shader(index);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),
             source: wgpu::ShaderSource::Wgsl(shader.source.into()),
         };
-        if self.runtime_checks {
+        if self.runtime_checks || !is_own {
             return self.device.create_shader_module(descriptor);
         }
-        // SAFETY: without run-time checks a shader must not index outside its buffers and its loops must end. The
-        // shaders are this crate's own, their sizes come from shapes that were checked before the launch, and the tests
-        // hold each against the same shader with the checks on.
+        // SAFETY: a shader without run-time checks must not index outside its buffers, and its
+        // loops must end. These shaders are part of this crate, their sizes come from checked
+        // shapes, and the tests compare each of them with its checked form.
         unsafe {
             self.device
                 .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
@@ -291,11 +294,11 @@ impl Context {
     }
 }
 
-/// Fails where an adapter is too small for the kernels.
+/// Fails if the limits of an adapter are too small for the kernels.
 fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
     for (what, has, needs) in [
         (
-            "invocations a workgroup",
+            "invocations per workgroup",
             limits.max_compute_invocations_per_workgroup,
             NEEDED_INVOCATIONS,
         ),
@@ -305,7 +308,7 @@ fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
             NEEDED_WORKGROUP_BYTES,
         ),
         (
-            "storage buffers a kernel",
+            "storage buffers per kernel",
             limits.max_storage_buffers_per_shader_stage,
             NEEDED_STORAGE_BUFFERS,
         ),
@@ -314,7 +317,8 @@ fn check_limits(name: &str, limits: &wgpu::Limits) -> Result<()> {
             return Err(Error::device(
                 name,
                 format!(
-                    "the adapter has {has} {what} and {needs} are needed; use another adapter or --device cpu"
+                    "the adapter has {has} {what}; expected at least {needs}; use another \
+                     adapter or the CPU"
                 ),
             ));
         }
@@ -326,8 +330,8 @@ fn remember(slot: &Mutex<Option<String>>, message: String) {
     lock(slot).get_or_insert(message);
 }
 
-/// A lock whose holder's panic does not matter: every critical section leaves its map whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// Locks a mutex, also after a panic: every critical section leaves its data consistent.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -336,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_adapter_that_is_too_small_is_told_what_it_lacks() {
+    fn the_error_names_the_missing_limit() {
         let enough = wgpu::Limits::default();
         assert!(check_limits("a card", &enough).is_ok());
         let error = check_limits(
@@ -349,8 +353,8 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "device a card: the adapter has 4 storage buffers a kernel and 8 are needed; use another adapter or \
-             --device cpu"
+            "device a card: the adapter has 4 storage buffers per kernel; expected at least 8; use \
+             another adapter or the CPU"
         );
     }
 }

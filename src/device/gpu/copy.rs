@@ -1,61 +1,51 @@
-//! Launches of `shaders/copy.wgsl`.
+//! Copies between tensors: launches of `shaders/copy.wgsl`. Copies are kernels, because a buffer
+//! that holds many tensors cannot be both source and destination of a wgpu copy.
 
-use super::shaders::copy_vectors as vectors;
-use super::shaders::copy_words::{self as words, Params};
-use super::{GpuDevice, Part};
-use crate::device::spans::UNIT;
+use super::kernels::{copy_vectors as vectors, copy_words as words};
+use super::{Gpu, Grid};
+use crate::device::allocator::ALIGNMENT_BYTES;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Records a copy of `count` elements between places counted in elements, each a whole number of words behind the start
-/// of its tensor. Elements up to the next whole word are copied too.
-pub(super) fn copy_elements(
-    device: &GpuDevice,
-    operation: &'static str,
-    from: (&Tensor, usize),
-    to: (&Tensor, usize),
-    count: usize,
-) -> Result<()> {
-    let element = from.0.dtype().bytes();
-    let bytes = (count * element).next_multiple_of(4);
-    let most = (device.context.binding_limit as usize)
-        .saturating_sub(UNIT as usize)
-        .max(4);
-    for start in (0..bytes).step_by(most) {
-        let length = most.min(bytes - start);
-        let (x, from) = bound(device, operation, from.0, from.1 * element + start, length)?;
-        let (y, to) = bound(device, operation, to.0, to.1 * element + start, length)?;
-        let (entry, unit) = match [from, to, length].iter().all(|place| place % 16 == 0) {
-            true => (&vectors::COPY, 16),
-            false => (&words::COPY, 4),
-        };
-        let params = Params {
-            count: (length / unit) as u32,
-            x_start: (from / unit) as u32,
-            y_start: (to / unit) as u32,
-        };
-        device.launch(entry, params, &[x, y], (length / unit).div_ceil(256))?;
+impl Gpu {
+    /// Records a copy of `count` elements from element `from` of `x` to element `to` of `y`. Both
+    /// start at whole words. The rest of the last word is copied too.
+    pub(crate) fn copy_elements(
+        &self,
+        (x, from): (&Tensor, usize),
+        (y, to): (&Tensor, usize),
+        count: usize,
+    ) -> Result<()> {
+        let element = x.dtype().bytes();
+        let bytes = (count * element).next_multiple_of(4);
+        let most = (self.context.binding_limit as usize)
+            .saturating_sub(ALIGNMENT_BYTES as usize)
+            .max(4);
+        for start in (0..bytes).step_by(most) {
+            let length = most.min(bytes - start);
+            let elements = |first: usize| {
+                let first = first + start / element;
+                first..first + length.div_ceil(element)
+            };
+            let (source, target) = (elements(from), elements(to));
+            let skipped = |first: usize| first * element % ALIGNMENT_BYTES as usize;
+            let places = [skipped(source.start), skipped(target.start), length];
+            let (kernel, unit) = match places.iter().all(|place| place % 16 == 0) {
+                true => (&vectors::COPY, 16),
+                false => (&words::COPY, 4),
+            };
+            self.launch(kernel)
+                .read("x", x, source)
+                .write("y", y, target)
+                .run(|slice| {
+                    let params = words::Params {
+                        count: length / unit,
+                        x_start: slice.offset("x") * element / unit,
+                        y_start: slice.offset("y") * element / unit,
+                    };
+                    (params, Grid::Invocations(length / unit))
+                })?;
+        }
+        Ok(())
     }
-    Ok(())
-}
-
-/// `length` bytes from byte `start` of a tensor: the part begins where every adapter can bind it, and the number of
-/// bytes before `start` comes with it.
-fn bound(
-    device: &GpuDevice,
-    operation: &'static str,
-    x: &Tensor,
-    start: usize,
-    length: usize,
-) -> Result<(Part, usize)> {
-    let skipped = start % UNIT as usize;
-    let element = x.dtype().bytes();
-    let part = device.part(
-        operation,
-        "x",
-        x,
-        (start - skipped) / element,
-        (skipped + length).div_ceil(element),
-    )?;
-    Ok((part, skipped))
 }

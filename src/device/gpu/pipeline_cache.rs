@@ -1,24 +1,24 @@
-//! The driver's data of compiled pipelines, in and out as bytes. Keeping them is the caller's.
+//! The driver's data of compiled pipelines, as bytes that the caller stores.
 
 use sha2::{Digest, Sha256};
 
-use super::GpuDevice;
+use super::Gpu;
 
-/// Bytes of the digest in front of the data.
-const DIGEST: usize = 32;
+/// The data follow a digest of this size.
+const DIGEST_BYTES: usize = 32;
 
-impl GpuDevice {
-    /// The name under which data for this adapter can be kept; none where the adapter has no such data.
+impl Gpu {
+    /// Identifies the adapter and driver of the data. `None` if the adapter has no such data.
     pub fn pipeline_key(&self) -> Option<&str> {
         self.context.pipeline_key.as_deref()
     }
 
-    /// Lets the driver take pipelines from `bytes`, which [`GpuDevice::pipeline_data`] returned on an adapter with the
-    /// same key, and note those that it makes. To be called before the first kernel; a second call does nothing, nor
-    /// does any where [`GpuDevice::pipeline_key`] is none.
+    /// Starts the collection of pipeline data, from `bytes` that [`Gpu::pipeline_data`] returned on
+    /// an adapter with the same key, or from nothing. Call this before the first kernel. A second
+    /// call has no effect, nor has a call if [`Gpu::pipeline_key`] is `None`.
     ///
     /// # Errors
-    /// Where `bytes` are not what was returned; the driver then begins with none.
+    /// A description of the damage if `bytes` are damaged. The collection then starts from nothing.
     pub fn load_pipelines(&self, bytes: Option<&[u8]>) -> Result<(), String> {
         if self.context.pipeline_key.is_none() {
             return Ok(());
@@ -28,18 +28,18 @@ impl GpuDevice {
             let descriptor = wgpu::PipelineCacheDescriptor {
                 label: Some("pipelines"),
                 data: data.as_ref().ok().copied().flatten(),
-                // Data of another driver or version are dropped and no error.
+                // The driver ignores data of another driver or version.
                 fallback: true,
             };
-            // SAFETY: the data must come from `get_data` on an adapter with the same key. They stand behind a digest
-            // that `pipeline_data` wrote, so that no damage since has gone unseen; wgpu compares the adapter and the
-            // driver in their header with those at hand.
+            // SAFETY: the data must come from `get_data` on an adapter with the same key. The
+            // digest that `pipeline_data` wrote excludes damage, and wgpu compares the header with
+            // this adapter and driver.
             unsafe { self.context.device.create_pipeline_cache(&descriptor) }
         });
         data.map(drop)
     }
 
-    /// The data of the pipelines so far, for [`GpuDevice::load_pipelines`]; none where there are none.
+    /// The data of all pipelines compiled so far, for [`Gpu::load_pipelines`], if there are any.
     pub fn pipeline_data(&self) -> Option<Vec<u8>> {
         let data = self.context.pipeline_cache.get()?.get_data()?;
         let mut bytes = Sha256::digest(&data).to_vec();
@@ -48,15 +48,15 @@ impl GpuDevice {
     }
 }
 
-/// The data behind their digest.
+/// Returns the data behind the digest if they agree with it.
 fn checked(bytes: &[u8]) -> Result<&[u8], String> {
     let (digest, data) = bytes
-        .split_at_checked(DIGEST)
+        .split_at_checked(DIGEST_BYTES)
         .ok_or_else(|| format!("{} bytes are too few", bytes.len()))?;
-    match Sha256::digest(data)[..] == *digest {
-        true => Ok(data),
-        false => Err("its digest does not fit its content".to_string()),
+    if Sha256::digest(data)[..] != *digest {
+        return Err("the digest does not agree with the content".to_string());
     }
+    Ok(data)
 }
 
 #[cfg(test)]
@@ -64,12 +64,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damaged_data_are_told() {
+    fn damaged_data_are_an_error() {
         let mut bytes = Sha256::digest(b"pipelines").to_vec();
         bytes.extend(b"pipelines");
         assert_eq!(checked(&bytes), Ok(&b"pipelines"[..]));
-        bytes[DIGEST] ^= 1;
+        bytes[DIGEST_BYTES] ^= 1;
         assert!(checked(&bytes).unwrap_err().contains("digest"));
-        assert!(checked(&bytes[..DIGEST - 1]).unwrap_err().contains("few"));
+        assert!(checked(&bytes[..31]).unwrap_err().contains("few"));
     }
 }

@@ -1,4 +1,4 @@
-//! A readback under way: the bytes arrive in a staging buffer, which goes back to the pool once they are taken.
+//! Readbacks: the bytes arrive in a staging buffer of the pool.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -16,15 +16,15 @@ pub(crate) struct GpuReadback {
 }
 
 impl GpuReadback {
-    /// Submits what was recorded and a copy of the first `bytes` bytes of `part`.
-    pub(super) fn start(context: &Arc<Context>, part: &Part, bytes: usize) -> Result<Self> {
+    /// Records a copy of the first `bytes` bytes of `part`, and submits everything recorded so far.
+    pub(crate) fn start(context: &Arc<Context>, part: &Part, bytes: usize) -> Result<Self> {
         let copied = (bytes as u64).next_multiple_of(4);
-        let staging = context.pool.take_staging(context, copied)?;
+        let staging = context.pool.allocate_staging(context, copied)?;
         context.copy_to_staging(part, &staging, copied);
         context.submit()?;
         let (send, mapped) = channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            // The receiver is gone where the readback was dropped: nobody wants the bytes.
+            // Sending fails if the readback was dropped, which makes the bytes unnecessary.
             let _ = send.send(result);
         });
         Ok(GpuReadback {
@@ -37,7 +37,7 @@ impl GpuReadback {
 
     pub(crate) fn is_ready(&self) -> Result<bool> {
         self.poll(wgpu::PollType::Poll)?;
-        // wgpu maps the buffer in the poll; the message itself is taken by `wait`.
+        // `poll` maps the buffer. `wait` receives the message.
         Ok(self.staging.get_mapped_range(..).is_ok())
     }
 
@@ -61,7 +61,7 @@ impl GpuReadback {
         drop(view);
         self.staging.unmap();
         self.context.check()?;
-        self.context.pool.give_back_staging(self.staging);
+        self.context.pool.free_staging(self.staging);
         Ok(bytes)
     }
 

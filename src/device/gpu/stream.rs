@@ -1,28 +1,30 @@
-//! The stream of commands: kernels and copies are recorded back to back and submitted together; nothing waits.
+//! The command stream: kernels and copies are recorded back to back and submitted together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::buffers::Buffer;
 use super::context::{Context, Pipeline, lock};
-use super::shaders::{EntryPoint, SHADERS};
-use super::timing::Timing;
+use super::kernels::{Kernel, shader};
+use super::timestamps::Timing;
 use crate::error::{Error, Result};
 
-/// Bytes of the uniform buffer: one slot a dispatch of a submission.
+/// Size of the uniform buffer: one slot per dispatch of a submission.
 const UNIFORM_BYTES: u64 = 256 * 1024;
-/// Bytes that the host writes before they are handed to the queue, which stages a copy of what it is given until it has
-/// written it. At most about three times as many are staged.
-const STAGED: usize = 1 << 20;
-/// Bind groups kept before the cache is emptied; a training step of ResNet-50 makes some two to six thousand.
+/// Maximum size of the uniform of one dispatch.
+const PARAMS_BYTES: usize = 128;
+/// The queue copies written data to staging memory. After this many bytes the copies are flushed,
+/// so staging memory holds at most about three times as many.
+const STAGED_BYTES: usize = 1 << 20;
+/// Size at which the cache of bind groups is emptied. A step of ResNet-50 uses 2,000 to 6,000.
 const MAX_BIND_GROUPS: usize = 20_000;
 
-/// The part of a buffer that a kernel is given, in bytes.
+/// The part of a buffer that is bound to a kernel, in bytes.
 #[derive(Clone)]
-pub(super) struct Part {
-    pub(super) buffer: Buffer,
-    pub(super) offset: u64,
-    pub(super) size: u64,
+pub(crate) struct Part {
+    pub(crate) buffer: Buffer,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
 }
 
 impl Part {
@@ -33,24 +35,24 @@ impl Part {
     }
 }
 
-/// A bind group is made for a kernel and the parts of buffers that it is given.
+/// Shader and name of a kernel, and number, offset and size of each bound part.
 type BindGroupKey = (usize, &'static str, Vec<(u64, u64, u64)>);
 
-/// Counts of what was done since the device was opened.
+/// Counts of the work since the device was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
     pub dispatches: u64,
     pub submissions: u64,
-    /// Bind groups that were made; those found in the cache are not counted.
+    /// Created bind groups, without those found in the cache.
     pub bind_groups: u64,
-    /// Buffers that were made, for tensors and for readbacks; those found in a pool are not counted.
+    /// Created buffers, for tensors and readbacks, without those found in the pool.
     pub allocations: u64,
-    /// Times that the host waited for a readback.
+    /// Readbacks that the host waited for.
     pub waits: u64,
 }
 
 impl StreamCounts {
-    /// What was done since `before`.
+    /// The counts since `before`.
     pub fn since(self, before: StreamCounts) -> StreamCounts {
         StreamCounts {
             dispatches: self.dispatches - before.dispatches,
@@ -62,25 +64,25 @@ impl StreamCounts {
     }
 }
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
-    /// The uniforms of the dispatches recorded since the last submission, each in its slot. Writing them all at the
-    /// submission is safe: the queue runs writes and submissions in their order.
+    /// The uniforms of the dispatches since the last submission, one per slot. They are written
+    /// once per submission. The queue runs writes and submissions in order.
     uniforms: Vec<u8>,
     uniform_buffer: wgpu::Buffer,
     uniform_slot: usize,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
-    /// Bytes written since the last of [`Context::bound_staging`]'s submissions, and that submission.
+    /// Bytes written since `last_flush`; see [`Context::limit_staging`].
     staged: usize,
-    handed_over: Option<wgpu::SubmissionIndex>,
-    /// Where kernels are timed, each is a pass of its own.
+    last_flush: Option<wgpu::SubmissionIndex>,
+    /// If kernels are timed, each is a pass of its own.
     timing: Option<Timing>,
-    pub(super) counts: StreamCounts,
+    pub(crate) counts: StreamCounts,
 }
 
 impl Stream {
-    pub(super) fn new(device: &wgpu::Device, limits: &wgpu::Limits) -> Self {
+    pub(crate) fn new(device: &wgpu::Device, limits: &wgpu::Limits) -> Self {
         Stream {
             encoder: None,
             pass: None,
@@ -91,10 +93,10 @@ impl Stream {
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             }),
-            uniform_slot: (limits.min_uniform_buffer_offset_alignment as usize).max(128),
+            uniform_slot: (limits.min_uniform_buffer_offset_alignment as usize).max(PARAMS_BYTES),
             bind_groups: HashMap::new(),
             staged: 0,
-            handed_over: None,
+            last_flush: None,
             timing: None,
             counts: StreamCounts::default(),
         }
@@ -108,17 +110,17 @@ impl Stream {
         })
     }
 
-    /// Begins or ends the timing of kernels, and returns the timing before.
-    pub(super) fn set_timing(&mut self, timing: Option<Timing>) -> Option<Timing> {
+    /// Replaces the timing of kernels. Returns the previous timing.
+    pub(crate) fn set_timing(&mut self, timing: Option<Timing>) -> Option<Timing> {
         self.pass = None;
         std::mem::replace(&mut self.timing, timing)
     }
 
-    pub(super) fn timing(&mut self) -> Option<&mut Timing> {
+    pub(crate) fn timing(&mut self) -> Option<&mut Timing> {
         self.timing.as_mut()
     }
 
-    /// Records a copy between passes; `name` is what timings call it.
+    /// Records a copy between passes. `name` is its name in timings.
     fn copy(
         &mut self,
         context: &Context,
@@ -140,13 +142,13 @@ impl Stream {
         }
     }
 
-    /// Opens a pass for a kernel, unless one is open that it can join.
-    fn open_pass(&mut self, context: &Context, entry: &'static EntryPoint) {
+    /// Opens a pass for a kernel, unless an open pass can be used.
+    fn open_pass(&mut self, context: &Context, kernel: &'static Kernel) {
         if self.pass.is_some() && self.timing.is_none() {
             return;
         }
         self.pass = None;
-        let name = [SHADERS[entry.shader].name, entry.name];
+        let name = [shader(kernel.shader).0.name, kernel.name];
         let timed = self
             .timing
             .as_mut()
@@ -187,7 +189,7 @@ impl Stream {
     fn bind_group(
         &mut self,
         context: &Context,
-        entry: &'static EntryPoint,
+        kernel: &'static Kernel,
         pipeline: &Pipeline,
         parts: &[Part],
     ) -> wgpu::BindGroup {
@@ -195,35 +197,36 @@ impl Stream {
             .iter()
             .map(|part| (part.buffer.number, part.offset, part.size))
             .collect();
-        let key = (entry.shader, entry.name, ranges);
+        let key = (kernel.shader, kernel.name, ranges);
         if let Some(found) = self.bind_groups.get(&key) {
             return found.clone();
         }
-        let uniform = entry.uses_params.then(|| wgpu::BindGroupEntry {
+        let uniform = (kernel.params > 0).then(|| wgpu::BindGroupEntry {
             binding: 0,
             resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &self.uniform_buffer,
                 offset: 0,
-                size: wgpu::BufferSize::new(128),
+                size: wgpu::BufferSize::new(PARAMS_BYTES as u64),
             }),
         });
-        let storage = entry
-            .storage
-            .iter()
-            .zip(parts)
-            .map(|(&(binding, _), part)| wgpu::BindGroupEntry {
-                binding,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &part.buffer.raw,
-                    offset: part.offset,
-                    size: wgpu::BufferSize::new(part.size),
-                }),
-            });
+        let storage =
+            kernel
+                .storage
+                .iter()
+                .zip(parts)
+                .map(|(binding, part)| wgpu::BindGroupEntry {
+                    binding: binding.number,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &part.buffer.raw,
+                        offset: part.offset,
+                        size: wgpu::BufferSize::new(part.size),
+                    }),
+                });
         let entries: Vec<_> = uniform.into_iter().chain(storage).collect();
         let group = context
             .device
             .create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(entry.name),
+                label: Some(kernel.name),
                 layout: &pipeline.layout,
                 entries: &entries,
             });
@@ -237,12 +240,11 @@ impl Stream {
 }
 
 impl Context {
-    /// Records one kernel over `workgroups` workgroups along one dimension.
-    ///
-    /// `parts` stand in the order of the kernel's storage bindings.
-    pub(super) fn launch(
+    /// Records a dispatch of `workgroups` workgroups along one dimension. `parts` are in the order
+    /// of the kernel's storage bindings.
+    pub(crate) fn launch(
         self: &Arc<Self>,
-        entry: &'static EntryPoint,
+        kernel: &'static Kernel,
         params: &[u8],
         parts: &[Part],
         workgroups: usize,
@@ -250,14 +252,15 @@ impl Context {
         if workgroups == 0 {
             return Ok(());
         }
-        if parts.len() != entry.storage.len() || params.len() > 128 {
+        if parts.len() != kernel.storage.len() || params.len() > PARAMS_BYTES {
             return Err(Error::shape(
-                entry.name,
+                kernel.name,
                 format!(
-                    "the kernel has {} tensors and 128 bytes of parameters; {} and {} were given",
-                    entry.storage.len(),
+                    "{} tensors and {} bytes of parameters; expected {} tensors and at most \
+                     {PARAMS_BYTES} bytes",
                     parts.len(),
-                    params.len()
+                    params.len(),
+                    kernel.storage.len()
                 ),
             ));
         }
@@ -265,26 +268,31 @@ impl Context {
             return Err(Error::device(
                 &self.name,
                 format!(
-                    "kernel {} needs {} bytes of one tensor at once and the adapter binds {}; use a smaller batch",
-                    entry.name, part.size, self.binding_limit
+                    "kernel {} binds {} bytes of one tensor and the adapter allows {}; use a \
+                     smaller batch",
+                    kernel.name, part.size, self.binding_limit
                 ),
             ));
         }
-        check_aliases(entry, parts)?;
+        check_aliases(kernel, parts)?;
         let [x, y] = fold(workgroups, self.limits.max_compute_workgroups_per_dimension)
             .ok_or_else(|| {
                 Error::device(
                     &self.name,
-                    format!("kernel {} needs {workgroups} workgroups", entry.name),
+                    format!(
+                        "kernel {} needs {workgroups} workgroups, which exceeds the limit of the \
+                         adapter; use a smaller batch",
+                        kernel.name
+                    ),
                 )
             })?;
-        let pipeline = self.pipeline(entry)?;
+        let pipeline = self.pipeline(kernel)?;
         let mut stream = lock(&self.stream);
         if stream.uniforms.len() + stream.uniform_slot > UNIFORM_BYTES as usize {
             stream.submit(self);
         }
         let offset = stream.uniforms.len() as u32;
-        let offsets: &[u32] = if entry.uses_params {
+        let offsets: &[u32] = if kernel.params > 0 {
             let slot = stream.uniform_slot;
             stream.uniforms.extend_from_slice(params);
             stream.uniforms.resize(offset as usize + slot, 0);
@@ -292,9 +300,9 @@ impl Context {
         } else {
             &[]
         };
-        let group = stream.bind_group(self, entry, &pipeline, parts);
-        stream.open_pass(self, entry);
-        let pass = stream.pass.as_mut().expect("it was opened above");
+        let group = stream.bind_group(self, kernel, &pipeline, parts);
+        stream.open_pass(self, kernel);
+        let pass = stream.pass.as_mut().expect("open_pass opened it");
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, &group, offsets);
         pass.dispatch_workgroups(x, y, 1);
@@ -302,39 +310,39 @@ impl Context {
         Ok(())
     }
 
-    /// Records a copy of the first `bytes` bytes (a multiple of four) of a part to a buffer that the host can map.
-    pub(super) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
+    /// Records a copy of the first `bytes` bytes of a part, a multiple of 4, to a mappable buffer.
+    pub(crate) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
         lock(&self.stream).copy(self, "copy", |encoder| {
             encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, to, 0, bytes);
         });
     }
 
-    /// Records the filling of a part with zeros.
-    pub(super) fn clear(&self, part: &Part) {
+    /// Records a command that fills a part with zeros.
+    pub(crate) fn clear(&self, part: &Part) {
         lock(&self.stream).copy(self, "clear", |encoder| {
             encoder.clear_buffer(&part.buffer.raw, part.offset, Some(part.size));
         });
     }
 
     /// Records the transfer of the first `count` timestamps of `set` to a buffer.
-    pub(super) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
+    pub(crate) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
         lock(&self.stream).copy(self, "timestamps", |encoder| {
             encoder.resolve_query_set(set, 0..count, to, offset);
         });
     }
 
-    /// Hands what was recorded to the queue.
-    pub(super) fn submit(&self) -> Result<()> {
+    /// Submits everything recorded so far.
+    pub(crate) fn submit(&self) -> Result<()> {
         lock(&self.stream).submit(self);
         self.check()
     }
 
-    /// Replaces a part's first bytes. Kernels recorded before still see the old ones: they are submitted first.
-    pub(super) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
+    /// Replaces the first bytes of a part, after all kernels that were recorded so far.
+    pub(crate) fn write(&self, to: &Part, bytes: &[u8]) -> Result<()> {
         self.submit()?;
         let buffer = &to.buffer.raw;
-        for (i, chunk) in bytes.chunks(STAGED).enumerate() {
-            let offset = to.offset + (i * STAGED) as u64;
+        for (i, chunk) in bytes.chunks(STAGED_BYTES).enumerate() {
+            let offset = to.offset + (i * STAGED_BYTES) as u64;
             let whole = chunk.len() / 4 * 4;
             self.queue.write_buffer(buffer, offset, &chunk[..whole]);
             if whole < chunk.len() {
@@ -343,60 +351,52 @@ impl Context {
                 self.queue
                     .write_buffer(buffer, offset + whole as u64, &last);
             }
-            self.bound_staging(chunk.len())?;
+            self.limit_staging(chunk.len())?;
         }
         self.check()
     }
 
-    /// Hands over what was staged, now that `bytes` more were, where it is much; and waits for what was handed over so
-    /// before, so that its memory serves what comes.
-    fn bound_staging(&self, bytes: usize) -> Result<()> {
+    /// Counts `bytes` more staged bytes. Once there are [`STAGED_BYTES`], flushes them and waits
+    /// for the previous flush, whose staging memory is then reused.
+    fn limit_staging(&self, bytes: usize) -> Result<()> {
         let mut stream = lock(&self.stream);
         stream.staged += bytes;
-        if stream.staged < STAGED {
+        if stream.staged < STAGED_BYTES {
             return Ok(());
         }
         stream.staged = 0;
-        let now = self.queue.submit([]);
-        let Some(before) = stream.handed_over.replace(now) else {
+        let flush = self.queue.submit([]);
+        let Some(previous) = stream.last_flush.replace(flush) else {
             return Ok(());
         };
         drop(stream);
         let wait = wgpu::PollType::Wait {
-            submission_index: Some(before),
+            submission_index: Some(previous),
             timeout: None,
         };
-        match self.device.poll(wait) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::device(
-                &self.name,
-                format!("an upload failed: {error}"),
-            )),
-        }
+        let waited = self.device.poll(wait).map(drop);
+        waited.map_err(|error| Error::device(&self.name, format!("an upload failed: {error}")))
     }
 }
 
-/// Fails where a kernel would write what another of its bindings shows: each invocation would see what others had done
-/// by chance.
-fn check_aliases(entry: &EntryPoint, parts: &[Part]) -> Result<()> {
-    let bound = || entry.storage.iter().zip(parts).enumerate();
-    for (i, (&(binding, writes), part)) in bound() {
+/// Fails if a written binding overlaps another binding, since the result would depend on the order
+/// of the invocations.
+fn check_aliases(kernel: &Kernel, parts: &[Part]) -> Result<()> {
+    let bound = || kernel.storage.iter().zip(parts).enumerate();
+    for (i, (binding, part)) in bound().filter(|(_, (binding, _))| binding.writes) {
         let mut others = bound().filter(|&(other, _)| other != i);
-        if let (true, Some((_, (&(other, _), _)))) =
-            (writes, others.find(|(_, (_, other))| part.overlaps(other)))
-        {
+        if let Some((_, (other, _))) = others.find(|(_, (_, other))| part.overlaps(other)) {
+            let (written, other) = (binding.name, other.name);
             return Err(Error::shape(
-                entry.name,
-                format!(
-                    "the tensor of binding {binding}, which is written, overlaps that of binding {other}"
-                ),
+                kernel.name,
+                format!("{written}, which the kernel writes, overlaps {other}; copy one first"),
             ));
         }
     }
     Ok(())
 }
 
-/// `count` workgroups as x times y, each at most `limit`; the product may be larger.
+/// Two factors of at most `limit`, whose product is `count` or slightly larger.
 fn fold(count: usize, limit: u32) -> Option<[u32; 2]> {
     let limit = limit as usize;
     let y = count.div_ceil(limit);
@@ -406,11 +406,11 @@ fn fold(count: usize, limit: u32) -> Option<[u32; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shaders::copy_vectors as copy;
+    use super::super::kernels::copy_vectors as copy;
     use super::{Buffer, Part, check_aliases, fold};
 
     #[test]
-    fn what_a_kernel_writes_is_bound_once() {
+    fn a_written_tensor_is_bound_once() {
         let (device, _queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
         let buffer = |number| Buffer {
             raw: device.create_buffer(&wgpu::BufferDescriptor {
@@ -428,14 +428,11 @@ mod tests {
             size: 256,
         };
         let check = |from, to| check_aliases(&copy::COPY, &[from, to]);
-        assert!(
-            check(part(&one, 0), part(&one, 256)).is_ok(),
-            "side by side"
-        );
+        assert!(check(part(&one, 0), part(&one, 256)).is_ok(), "adjacent");
         assert!(check(part(&one, 0), part(&other, 0)).is_ok(), "two buffers");
         let error = check(part(&one, 256), part(&one, 256)).unwrap_err();
         assert!(error.to_string().contains("overlaps"), "{error}");
-        assert!(check(part(&one, 0), part(&one, 128)).is_err(), "in part");
+        assert!(check(part(&one, 0), part(&one, 128)).is_err(), "partly");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use serde_json::{Value, from_value, json};
 use super::claims::claims;
 use super::inference::{Answer, Claim};
 use super::runs::{Found, Run, Runs};
-use crate::device::philox::Philox;
 use crate::paper::numbers as paper;
+use crate::philox::Philox;
 use crate::runs::weights_file::UNTRAINED;
 
 const FIRST: &str = "A";

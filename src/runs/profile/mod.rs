@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::device::gpu::StreamCounts;
-use crate::device::profile::{Clock, Recording};
+use crate::device::profiler::{Clock, Recording};
 use crate::error::{Error, Result};
 
 pub use trace::trace;
@@ -56,7 +56,7 @@ impl Phases {
 /// A kernel of the table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
-    /// The vocabulary's method, with the window and stride of a convolution.
+    /// The operation, with the kernel and stride of a convolution.
     pub kernel: String,
     /// In all recorded steps.
     pub calls: u64,
@@ -103,12 +103,12 @@ pub fn rows(recording: &Recording) -> Vec<Row> {
     // The row of each call.
     let mut of_call = Vec::with_capacity(recording.calls.len());
     for call in &recording.calls {
-        let key = (call.kernel, call.work.variant.as_deref());
+        let key = (call.name, call.work.label.as_deref());
         let row = *known.entry(key).or_insert_with(|| {
             rows.push(Row {
                 kernel: match key {
-                    (kernel, Some(variant)) => format!("{kernel} {variant}"),
-                    (kernel, None) => kernel.to_string(),
+                    (name, Some(label)) => format!("{name} {label}"),
+                    (name, None) => name.to_string(),
                 },
                 ..Row::default()
             });

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{Profile, Row};
 use crate::device::gpu::StreamCounts;
-use crate::device::profile::Clock;
+use crate::device::profiler::Clock;
 
 /// The share of a step that kernels are to account for; below it the table says what the rest is.
 const ACCOUNTED: f64 = 0.95;

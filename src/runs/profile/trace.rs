@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::device::profile::{Call, Recording, Span};
+use crate::device::profiler::{Call, Recording, Span};
 
 const MICROSECONDS: f64 = 1e6;
 /// The rows of the picture: steps above, kernels below.
@@ -29,7 +29,7 @@ fn event(name: &str, tid: u64, [start, end]: [f64; 2], arguments: Value) -> Valu
 fn kernel(call: &Call, span: &Span, origin: f64) -> Value {
     let [reads, writes] = &call.work.shapes;
     let arguments = json!({
-        "call": call.kernel,
+        "call": call.name,
         "number": span.call,
         "step": call.step + 1,
         "reads": reads,
@@ -37,7 +37,7 @@ fn kernel(call: &Call, span: &Span, origin: f64) -> Value {
         "flops": call.work.flops,
         "bytes": call.work.bytes,
     });
-    let name = span.launched.as_deref().unwrap_or(call.kernel);
+    let name = span.launched.as_deref().unwrap_or(call.name);
     let times = [span.start - origin, span.end - origin];
     event(name, KERNELS, times, arguments)
 }

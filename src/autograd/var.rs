@@ -1,0 +1,241 @@
+//! Values with gradients.
+
+use std::rc::Rc;
+
+use super::gradients::{Gradients, accumulate};
+use super::recompute::{Recompute, Saved};
+use super::tape::{Input, Mode, Tape};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A tensor, with the operation that computed it if gradients flow through it. Cheap to clone.
+///
+/// The operations of [`crate::ops`] are methods of `Var`. They run at once, and are recorded if the
+/// value is on a tape.
+#[derive(Clone)]
+pub struct Var {
+    tensor: Tensor,
+    tape: Option<Tape>,
+    /// The node of the tape that computed the value, if a gradient flows through it.
+    node: Option<usize>,
+    /// The recomputation of the value, which operations save instead of the tensor.
+    recompute: Option<Rc<Recompute>>,
+}
+
+impl From<Tensor> for Var {
+    /// A value outside of any tape. Operations on it are not recorded.
+    fn from(tensor: Tensor) -> Var {
+        Var {
+            tensor,
+            tape: None,
+            node: None,
+            recompute: None,
+        }
+    }
+}
+
+impl Var {
+    pub(super) fn on(tape: &Tape, tensor: Tensor, node: Option<usize>) -> Var {
+        Var {
+            tensor,
+            tape: Some(tape.clone()),
+            node,
+            recompute: None,
+        }
+    }
+
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    pub fn device(&self) -> Device {
+        self.tensor.device()
+    }
+
+    /// The tape of the value, if it is on one.
+    pub fn tape(&self) -> Option<&Tape> {
+        self.tape.as_ref()
+    }
+
+    /// The mode of the tape. Without a tape, it is [`Mode::Evaluation`].
+    pub fn mode(&self) -> Mode {
+        let tape = self.tape.as_ref();
+        tape.map_or(Mode::Evaluation, |tape| tape.options().mode)
+    }
+
+    /// Whether a gradient flows back through this value.
+    pub fn is_tracked(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The value in the form in which operations save it for the backward pass.
+    pub(crate) fn saved(&self) -> Saved {
+        match &self.recompute {
+            Some(recompute) => Saved::Recompute(recompute.clone()),
+            None => Saved::Tensor(self.tensor.clone()),
+        }
+    }
+
+    /// Keeps the tensor, so that the backward pass does not recompute it.
+    pub(super) fn keep(&self) {
+        if let Some(recompute) = &self.recompute {
+            recompute.keep(&self.tensor);
+        }
+    }
+
+    /// The same value. Operations save `recompute` instead of the tensor.
+    pub(crate) fn recomputed_by(self, recompute: Rc<Recompute>) -> Var {
+        Var {
+            recompute: Some(recompute),
+            ..self
+        }
+    }
+
+    /// Records the result `y` of an operation on `inputs`, which have names for error messages.
+    /// Each method that is an operation calls this last. `backward` computes one gradient per input
+    /// from the gradient of `y`. Gradients of inputs that are not tracked are dropped.
+    ///
+    /// `backward` must not own a [`Var`], which would keep the tape alive.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the inputs are on different tapes; `Error::NonFinite` on a tape that
+    /// checks operations.
+    pub fn record<const N: usize>(
+        &self,
+        operation: &'static str,
+        y: Tensor,
+        inputs: [(&'static str, &Var); N],
+        backward: impl FnOnce(&Device, Tensor) -> Result<[Tensor; N]> + 'static,
+    ) -> Result<Var> {
+        self.record_some(operation, y, &inputs, move |device, dy| {
+            Ok(backward(device, dy)?.map(Some).into())
+        })
+    }
+
+    /// As [`Var::record`], for an operation that omits the gradients of inputs that are not
+    /// tracked.
+    ///
+    /// # Errors
+    /// As [`Var::record`].
+    pub fn record_some(
+        &self,
+        operation: &'static str,
+        y: Tensor,
+        inputs: &[(&'static str, &Var)],
+        backward: impl FnOnce(&Device, Tensor) -> Result<Vec<Option<Tensor>>> + 'static,
+    ) -> Result<Var> {
+        let tracked = || inputs.iter().filter(|(_, input)| input.is_tracked());
+        let tape_of = |(_, input): &(&'static str, &Var)| input.tape.clone();
+        let tape = tracked()
+            .find_map(tape_of)
+            .or_else(|| inputs.iter().find_map(tape_of));
+        let Some(tape) = tape else {
+            return Ok(Var::from(y));
+        };
+        for (name, input) in tracked() {
+            if !input.tape.as_ref().is_some_and(|own| own.is_same(&tape)) {
+                let message =
+                    format!("{name} was recorded on another tape; use one tape per forward pass");
+                return Err(Error::shape(operation, message));
+            }
+        }
+        for (name, input) in inputs {
+            let what = format!("input {name}");
+            tape.check_finite(operation, None, &what, &input.tensor)?;
+        }
+        tape.check_finite(operation, None, "the result", &y)?;
+        if tracked().next().is_none() {
+            return Ok(Var::on(&tape, y, None));
+        }
+        let inputs = inputs
+            .iter()
+            .map(|(name, input)| Input {
+                name,
+                node: input.node,
+                shape: input.shape().to_vec(),
+                dtype: input.tensor.dtype(),
+            })
+            .collect();
+        let node = tape.push(operation, inputs, Box::new(backward))?;
+        Ok(Var::on(&tape, y, Some(node)))
+    }
+
+    /// The gradients of this value, `[1]`, with respect to all leaves, multiplied by the loss scale
+    /// of the tape. A tape has only one backward pass, which frees the record.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the value does not have one element or depends on no leaf;
+    /// `Error::NonFinite` on a tape that checks operations.
+    pub fn backward(self) -> Result<Gradients> {
+        if self.tensor.len() != 1 {
+            let shape = self.shape();
+            let message = format!("the loss has shape {shape:?}; expected one element");
+            return Err(Error::shape("backward", message));
+        }
+        let tape = self.tape.as_ref();
+        let scale = tape.map_or(1.0, |tape| tape.options().loss_scale);
+        let dy = Tensor::from_slice(&[scale], self.shape(), &self.device())?;
+        self.backward_from(dy)
+    }
+
+    /// The gradients of `sum(self * dy)` with respect to all leaves. `dy` is the gradient of this
+    /// value, and has its shape and type. Saved tensors are freed after the backward pass of their
+    /// operation.
+    ///
+    /// # Errors
+    /// As [`Var::backward`].
+    pub fn backward_from(self, dy: Tensor) -> Result<Gradients> {
+        let (Some(tape), Some(last)) = (self.tape.clone(), self.node) else {
+            let message = "the loss depends on no leaf of a tape, so there is no gradient";
+            return Err(Error::shape("backward", message));
+        };
+        dy.expect("backward", "dy", self.shape(), self.tensor.dtype())?;
+        drop(self);
+        let (mut nodes, leaves) = tape.spend()?;
+        let device = tape.device();
+        let mut slots: Vec<Option<Tensor>> = vec![None; nodes.len()];
+        slots[last] = Some(dy);
+        // In reverse order, the gradient of each result is complete before its operation is
+        // reached. Dropping nodes frees the saved tensors.
+        while let Some(node) = nodes.pop() {
+            let index = nodes.len();
+            let Some(backward) = node.backward else {
+                continue;
+            };
+            let Some(dy) = slots[index].take() else {
+                continue;
+            };
+            let gradients = backward(device, dy)?;
+            if gradients.len() != node.inputs.len() {
+                let message = format!(
+                    "its backward pass returned {} gradients for {} inputs",
+                    gradients.len(),
+                    node.inputs.len()
+                );
+                return Err(Error::shape(node.operation, message));
+            }
+            for (input, gradient) in node.inputs.iter().zip(gradients) {
+                let Some(target) = input.node else { continue };
+                let Some(gradient) = gradient else {
+                    let message =
+                        format!("its backward pass returned no gradient for {}", input.name);
+                    return Err(Error::shape(node.operation, message));
+                };
+                gradient.expect(node.operation, input.name, &input.shape, input.dtype)?;
+                let what = format!("the gradient of {}", input.name);
+                tape.check_finite(node.operation, node.layer.as_deref(), &what, &gradient)?;
+                accumulate(device, &mut slots[target], gradient)?;
+            }
+        }
+        let by_leaf = leaves
+            .into_iter()
+            .filter_map(|(key, index)| Some((key, slots[index].take()?)))
+            .collect();
+        Ok(Gradients::new(by_leaf, tape.options().loss_scale))
+    }
+}

@@ -1,0 +1,254 @@
+//! The expanded shaders and their kernels, as `build.rs` reflects them.
+
+use std::sync::{PoisonError, RwLock};
+
+use sha2::{Digest, Sha256};
+use wgpu::naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
+use wgpu::naga::{AddressSpace, ScalarKind, TypeInner};
+
+use crate::error::{Error, Result};
+
+/// One expanded WGSL file.
+pub struct Shader {
+    /// The name of the file, followed by an underscore and the variant.
+    pub name: &'static str,
+    pub source: &'static str,
+    pub entry_points: &'static [&'static str],
+}
+
+/// One entry point of a shader, with its bindings.
+pub struct Kernel {
+    /// The index of its shader; see [`shader`].
+    pub(crate) shader: usize,
+    pub(crate) name: &'static str,
+    pub(crate) workgroup_size: [u32; 3],
+    /// Bytes of the uniform; 0 if there is none.
+    pub(crate) params: usize,
+    /// Storage bindings in the order of their numbers.
+    pub(crate) storage: &'static [Binding],
+    /// The same kernel for f16 activations, if there is one.
+    pub(crate) f16: Option<&'static Kernel>,
+}
+
+/// A storage binding, as the shader declares it.
+pub(crate) struct Binding {
+    pub(crate) number: u32,
+    pub(crate) name: &'static str,
+    pub(crate) writes: bool,
+    pub(crate) element: ElementType,
+}
+
+/// The element type of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ElementType {
+    F32,
+    F16,
+    /// Words of 32 bits, which may hold any type.
+    Words,
+}
+
+/// The uniform of a kernel. The build script generates one per shader, named `Params`.
+pub trait Uniform {
+    /// Appends the words of the uniform. Returns `None` if a size does not fit 32 bits.
+    fn words(&self, out: &mut Vec<u32>) -> Option<()>;
+}
+
+impl<const N: usize> Uniform for [u32; N] {
+    fn words(&self, out: &mut Vec<u32>) -> Option<()> {
+        out.extend_from_slice(self);
+        Some(())
+    }
+}
+
+/// Shaders from other crates. Their indices follow those of [`SHADERS`].
+static CUSTOM: RwLock<Vec<&'static Shader>> = RwLock::new(Vec::new());
+
+/// The shader with this index, and whether it belongs to this crate.
+pub(crate) fn shader(index: usize) -> (&'static Shader, bool) {
+    match SHADERS.get(index) {
+        Some(shader) => (shader, true),
+        None => {
+            let custom = CUSTOM.read().unwrap_or_else(PoisonError::into_inner);
+            (custom[index - SHADERS.len()], false)
+        }
+    }
+}
+
+impl Kernel {
+    /// The entry point `name` of `wgsl`, for an operation of another crate. It runs with the
+    /// run-time checks of wgpu. Create it once, in a `LazyLock`: its memory is never freed.
+    ///
+    /// All bindings are in group 0. A uniform of up to 128 bytes has number 0; the others are storage
+    /// buffers. A launch runs workgroups along one dimension: see
+    /// [`Grid`](crate::device::gpu::Grid).
+    ///
+    /// # Errors
+    /// `Error::Usage` if `wgsl` is not valid, has no such entry point, or has other bindings.
+    pub fn new(name: &'static str, wgsl: &str) -> Result<Kernel> {
+        let invalid = |what: String| Error::usage(format!("kernel {name}: {what}"));
+        let module = wgpu::naga::front::wgsl::parse_str(wgsl)
+            .map_err(|error| invalid(error.emit_to_string(wgsl)))?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&module)
+            .map_err(|error| invalid(error.emit_to_string(wgsl)))?;
+        let position = module.entry_points.iter().position(|e| e.name == name);
+        let position =
+            position.ok_or_else(|| invalid("there is no such entry point".to_string()))?;
+        let usage = info.get_entry_point(position);
+        let (mut storage, mut params) = (Vec::new(), 0);
+        for (handle, variable) in module.global_variables.iter() {
+            let (false, Some(binding)) = (usage[handle].is_empty(), &variable.binding) else {
+                continue;
+            };
+            let ty = &module.types[variable.ty].inner;
+            let name = variable.name.clone().unwrap_or_default();
+            match (variable.space, binding.group, binding.binding) {
+                (AddressSpace::Uniform, 0, 0) => params = ty.size(module.to_ctx()) as usize,
+                (AddressSpace::Storage { .. }, 0, number) => storage.push(Binding {
+                    number,
+                    name: name.leak(),
+                    writes: usage[handle].contains(GlobalUse::WRITE),
+                    element: element_type(&module, ty),
+                }),
+                (_, group, number) => {
+                    return Err(invalid(format!(
+                        "{name} is at @group({group}) @binding({number}); expected storage buffers in group 0, and \
+                         a uniform at @group(0) @binding(0) only"
+                    )));
+                }
+            }
+        }
+        storage.sort_by_key(|binding| binding.number);
+        let shader: &'static Shader = Box::leak(Box::new(Shader {
+            name,
+            // Because tensors share buffers: see `buffers.rs`.
+            source: wgsl
+                .replace("var<storage, read>", "var<storage, read_write>")
+                .leak(),
+            entry_points: vec![name].leak(),
+        }));
+        let mut custom = CUSTOM.write().unwrap_or_else(PoisonError::into_inner);
+        custom.push(shader);
+        Ok(Kernel {
+            shader: SHADERS.len() + custom.len() - 1,
+            name,
+            workgroup_size: module.entry_points[position].workgroup_size,
+            params,
+            storage: storage.leak(),
+            f16: None,
+        })
+    }
+}
+
+fn element_type(module: &wgpu::naga::Module, ty: &TypeInner) -> ElementType {
+    match ty {
+        TypeInner::Array { base, .. } => element_type(module, &module.types[*base].inner),
+        TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => {
+            match (scalar.kind, scalar.width) {
+                (ScalarKind::Float, 4) => ElementType::F32,
+                (ScalarKind::Float, 2) => ElementType::F16,
+                _ => ElementType::Words,
+            }
+        }
+        _ => ElementType::Words,
+    }
+}
+
+/// The first 16 hexadecimal digits of the SHA-256 of all expanded shaders. Comments and indentation
+/// do not count, so a change of these keeps tuned tables and compiled pipelines.
+pub fn digest() -> String {
+    let mut hasher = Sha256::new();
+    for shader in SHADERS {
+        hasher.update(shader.name);
+        hasher.update([0]);
+        let lines = shader.source.lines().map(|line| line.split("//").next());
+        for line in lines
+            .flatten()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            hasher.update(line);
+            hasher.update("\n");
+        }
+        hasher.update([0]);
+    }
+    let bytes = hasher.finalize();
+    bytes[..8].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::Kernel;
+    use crate::device::gpu::Grid;
+    use crate::tensor::Tensor;
+    use crate::testing::devices;
+
+    const DOUBLE: &str = "
+@group(0) @binding(0) var<uniform> count: u32;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    let i = at.y * groups.x * 64u + at.x;
+    if i < count {
+        y[i] = 2.0 * x[i];
+    }
+}
+";
+
+    static KERNEL: LazyLock<Kernel> = LazyLock::new(|| Kernel::new("doubled", DOUBLE).unwrap());
+
+    #[test]
+    fn a_kernel_of_another_crate_runs() {
+        // Several slices of small bindings, and more workgroups than an adapter runs along x.
+        for (count, device) in [
+            (40_001, devices::gpu_sliced()),
+            (64 * 70_000 + 1, devices::gpu(false)),
+        ] {
+            let gpu = device.as_gpu().unwrap();
+            let values: Vec<f32> = (0..count).map(|i| i as f32).collect();
+            let x = Tensor::from_slice(&values, &[count], &device).unwrap();
+            let y = gpu.floats(&[count]).unwrap();
+            gpu.launch(&KERNEL)
+                .elements(count)
+                .read("x", &x, 1)
+                .write("y", &y, 1)
+                .run(|slice| ([slice.rows as u32], Grid::Invocations(slice.rows)))
+                .unwrap();
+            let doubled: Vec<f32> = values.iter().map(|x| 2.0 * x).collect();
+            assert!(y.to_vec::<f32>().unwrap() == doubled, "{count} elements");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_run_is_an_error() {
+        for (name, wgsl, words) in [
+            ("doubled", "fn doubled(", "expected"),
+            ("triple", DOUBLE, "no such entry point"),
+            (
+                "doubled",
+                &DOUBLE.replace("binding(0)", "binding(3)"),
+                "count is at @group(0) @binding(3)",
+            ),
+            (
+                "doubled",
+                &DOUBLE.replace("group(0)", "group(1)"),
+                "@group(1)",
+            ),
+        ] {
+            let Err(error) = Kernel::new(name, wgsl) else {
+                panic!("{name} of {wgsl} was accepted");
+            };
+            let message = error.to_string();
+            assert!(
+                message.contains(name) && message.contains(words),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Launches of `shaders/batch_norm.wgsl`. A row of a launch is a *split*: some images of the batch,
+//! whose sums one workgroup per channel computes. If one image is larger than a binding, a row is
+//! one plane instead.
+
+use std::ops::Range;
+
+use super::{
+    Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormGradients, BatchNormStatistics,
+    BatchStatistics, Statistics, UpdateRunningStatistics,
+};
+use crate::device::gpu::kernels::batch_norm_elements::{self as elements, Params};
+use crate::device::gpu::kernels::batch_norm_vectors as vectors;
+use crate::device::gpu::{Grid, Kernel, Launch, Slice};
+use crate::device::{Gpu, RunOn};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Elements of one channel per workgroup: enough to amortise the launch of a workgroup, and few
+/// enough that there are workgroups for the whole device.
+const SPLIT: usize = 8 * 1024;
+
+/// The kernel for planes of any size, and the kernel for planes whose size is a multiple of 4.
+type Kernels = [&'static Kernel; 2];
+
+/// A batch, cut into splits.
+struct Batch<'a> {
+    gpu: &'a Gpu,
+    sizes: [usize; 4],
+    images_per_split: usize,
+    /// Whether a row is one plane.
+    by_plane: bool,
+    /// Pixels per load.
+    width: usize,
+    params: Params,
+}
+
+impl<'a> Batch<'a> {
+    fn new(gpu: &'a Gpu, sizes: [usize; 4], eps: f32) -> Self {
+        let [n, c, h, w] = sizes;
+        let plane = h * w;
+        let width = if plane.is_multiple_of(4) { 4 } else { 1 };
+        let fitting = gpu.rows_at_once(c * plane);
+        let images_per_split = SPLIT.div_ceil(plane).min(n).min(fitting.max(1));
+        let lanes = (plane / width).next_power_of_two().min(256);
+        let params = Params {
+            plane_len: plane / width,
+            lanes_log2: lanes.ilog2() as usize,
+            all_channels: c,
+            images_per_split,
+            splits: n.div_ceil(images_per_split),
+            count: (n * plane) as f32,
+            eps,
+            ..Params::default()
+        };
+        Batch {
+            gpu,
+            sizes,
+            images_per_split,
+            by_plane: fitting == 0,
+            width,
+            params,
+        }
+    }
+
+    /// Elements per row.
+    fn row(&self) -> usize {
+        let [_, c, h, w] = self.sizes;
+        if self.by_plane {
+            h * w
+        } else {
+            self.images_per_split * c * h * w
+        }
+    }
+
+    /// The rows of each launch. If a row is one plane, each launch covers one image.
+    fn rows(&self) -> Vec<Range<usize>> {
+        let [n, c, ..] = self.sizes;
+        let (launches, rows) = if self.by_plane {
+            (n, c)
+        } else {
+            (1, self.params.splits)
+        };
+        (0..launches).map(|i| i * rows..(i + 1) * rows).collect()
+    }
+
+    /// Allocates partial sums: four numbers per split and channel.
+    fn partials(&self) -> Result<Tensor> {
+        self.gpu.floats(&[self.params.splits, self.sizes[1], 4])
+    }
+
+    /// Records the kernel that fits the planes, over the whole batch. `name` is the shader's
+    /// variable for `x`.
+    fn run<'b>(
+        &self,
+        [elements, vectors]: Kernels,
+        (name, x): (&'static str, &'b Tensor),
+        bind: impl Fn(Launch<'b>) -> Launch<'b>,
+    ) -> Result<()>
+    where
+        'a: 'b,
+    {
+        let kernel = if self.width == 4 { vectors } else { elements };
+        for rows in self.rows() {
+            let launch = self.gpu.launch(kernel).rows(rows).read(name, x, self.row());
+            bind(launch).run(|slice| self.params(slice, name, x))?;
+        }
+        Ok(())
+    }
+
+    fn params(&self, slice: &Slice<'_>, name: &str, x: &Tensor) -> (Params, Grid) {
+        let [_, c, h, w] = self.sizes;
+        let (images, channels, first_channel, first_split) = if self.by_plane {
+            (1, slice.rows, slice.start % c, slice.start / c)
+        } else {
+            (
+                slice.elements(x, self.row()) / (c * h * w),
+                c,
+                0,
+                slice.start,
+            )
+        };
+        let params = Params {
+            images,
+            channels,
+            first_channel,
+            first_split,
+            offset: slice.offset(name) / self.width,
+            ..self.params
+        };
+        let splits = images.div_ceil(self.images_per_split);
+        (params, Grid::Workgroups(splits * channels))
+    }
+
+    /// Records `kernel` with one invocation per channel.
+    fn run_channels<'b>(
+        &self,
+        kernel: &'static Kernel,
+        bind: impl FnOnce(Launch<'b>) -> Launch<'b>,
+    ) -> Result<()>
+    where
+        'a: 'b,
+    {
+        let grid = Grid::Invocations(self.sizes[1]);
+        bind(self.gpu.launch(kernel)).run(|_| (self.params, grid))
+    }
+}
+
+impl RunOn<Gpu> for BatchNormStatistics<'_> {
+    fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<BatchStatistics> {
+        let batch = Batch::new(gpu, sizes, 0.0);
+        let partials = batch.partials()?;
+        let kernels = [
+            &elements::STATISTICS_OF_SPLIT,
+            &vectors::STATISTICS_OF_SPLIT,
+        ];
+        batch.run(kernels, ("x", self.x), |launch| {
+            launch.write("partials", &partials, ..)
+        })?;
+        let (mean, variance) = (gpu.floats(&[sizes[1]])?, gpu.floats(&[sizes[1]])?);
+        batch.run_channels(&elements::MERGE_STATISTICS, |launch| {
+            launch
+                .read("partials", &partials, ..)
+                .write("new_mean", &mean, ..)
+                .write("new_variance", &variance, ..)
+        })?;
+        Ok(BatchStatistics { mean, variance })
+    }
+}
+
+impl RunOn<Gpu> for BatchNorm<'_> {
+    fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<Tensor> {
+        let y = gpu.allocate(self.x.shape(), self.x.dtype())?;
+        let mut batch = Batch::new(gpu, sizes, self.norm.eps);
+        batch.params.rectified = usize::from(matches!(self.activation, Activation::Relu));
+        let BatchStatistics { mean, variance } = &self.norm.statistics;
+        let kernels = match self.activation {
+            Activation::AddRelu(_) => [&elements::NORMALIZE_ADD_RELU, &vectors::NORMALIZE_ADD_RELU],
+            _ => [&elements::NORMALIZE, &vectors::NORMALIZE],
+        };
+        batch.run(kernels, ("x", self.x), |mut launch| {
+            if let Some(shortcut) = self.activation.shortcut() {
+                launch = launch.read("shortcut", shortcut, batch.row());
+            }
+            launch
+                .read("mean", mean, ..)
+                .read("variance", variance, ..)
+                .read("gamma", &self.norm.gamma, ..)
+                .read("beta", &self.norm.beta, ..)
+                .write("y", &y, batch.row())
+        })?;
+        Ok(y)
+    }
+}
+
+impl RunOn<Gpu> for BatchNormBackward<'_> {
+    fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<BatchNormGradients> {
+        let mut batch = Batch::new(gpu, sizes, self.norm.eps);
+        batch.params.rectified = usize::from(self.is_rectified);
+        batch.params.training = usize::from(self.statistics == Statistics::OfTheBatch);
+        let (row, c) = (batch.row(), sizes[1]);
+        let partials = batch.partials()?;
+        let BatchStatistics { mean, variance } = &self.norm.statistics;
+        let kernels = [
+            &elements::GRADIENT_SUMS_OF_SPLIT,
+            &vectors::GRADIENT_SUMS_OF_SPLIT,
+        ];
+        batch.run(kernels, ("x", &self.x), |launch| {
+            launch
+                .read("dy", self.dy, row)
+                .read("mean", mean, ..)
+                .read("variance", variance, ..)
+                .read("gamma", &self.norm.gamma, ..)
+                .read("beta", &self.norm.beta, ..)
+                .write("partials", &partials, ..)
+        })?;
+        let coefficients = gpu.floats(&[c, 4])?;
+        let (dgamma, dbeta) = (gpu.floats(&[c])?, gpu.floats(&[c])?);
+        batch.run_channels(&elements::MERGE_GRADIENT_SUMS, |launch| {
+            launch
+                .read("mean", mean, ..)
+                .read("variance", variance, ..)
+                .read("gamma", &self.norm.gamma, ..)
+                .read("partials", &partials, ..)
+                .write("coefficients", &coefficients, ..)
+                .write("dbeta", &dbeta, ..)
+                .write("dgamma", &dgamma, ..)
+        })?;
+        let dx = if self.x.is_unshared() {
+            let kernels = [
+                &elements::INPUT_GRADIENT_IN_PLACE,
+                &vectors::INPUT_GRADIENT_IN_PLACE,
+            ];
+            batch.run(kernels, ("dy", self.dy), |launch| {
+                launch
+                    .read("beta", &self.norm.beta, ..)
+                    .read("coefficients", &coefficients, ..)
+                    .write("y", &self.x, row)
+            })?;
+            self.x.clone()
+        } else {
+            let dx = gpu.allocate(self.x.shape(), self.x.dtype())?;
+            let kernels = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
+            batch.run(kernels, ("x", &self.x), |launch| {
+                launch
+                    .read("dy", self.dy, row)
+                    .read("beta", &self.norm.beta, ..)
+                    .read("coefficients", &coefficients, ..)
+                    .write("y", &dx, row)
+            })?;
+            dx
+        };
+        Ok(BatchNormGradients { dx, dgamma, dbeta })
+    }
+}
+
+impl RunOn<Gpu> for BatchNormDx<'_> {
+    fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<Tensor> {
+        let dx = gpu.allocate(self.dy.shape(), self.dy.dtype())?;
+        let mut batch = Batch::new(gpu, sizes, self.norm.eps);
+        batch.params.rectified = usize::from(self.y.is_some());
+        let kernels = [&elements::EVALUATION_DX, &vectors::EVALUATION_DX];
+        batch.run(kernels, ("dy", self.dy), |launch| {
+            launch
+                // Without y, the kernel ignores this binding.
+                .read("result", self.y.unwrap_or(self.dy), batch.row())
+                .read("variance", &self.norm.statistics.variance, ..)
+                .read("gamma", &self.norm.gamma, ..)
+                .write("y", &dx, batch.row())
+        })?;
+        Ok(dx)
+    }
+}
+
+impl RunOn<Gpu> for UpdateRunningStatistics<'_> {
+    fn run(&self, gpu: &Gpu, channels: usize) -> Result<()> {
+        let (running, batch, update) = (self.running, self.batch, self.update);
+        let params = Params {
+            all_channels: channels,
+            momentum: update.momentum,
+            unbiased: update.count as f32 / (update.count - 1) as f32,
+            ..Params::default()
+        };
+        let open = match self.gate {
+            Some(gate) => gate.clone(),
+            None => gpu.zeros(&[1], DType::U32)?,
+        };
+        gpu.launch(&elements::UPDATE_RUNNING)
+            .read("mean", &batch.mean, ..)
+            .read("variance", &batch.variance, ..)
+            .read("gate", &open, ..)
+            .write("running_mean", &running.mean, ..)
+            .write("running_variance", &running.variance, ..)
+            .run(|_| (params, Grid::Invocations(channels)))
+    }
+}

@@ -1,0 +1,181 @@
+//! Copies of whole tensors and of their rows.
+//!
+//! | operation | result | backward |
+//! | --- | --- | --- |
+//! | [`struct@Copy`] | a new tensor with the elements of `x` | |
+//! | [`Concat`] | the rows of `a` above the rows of `b` | each operand gets its rows of `dy` |
+//! | [`Slice`] | rows `start..start + count` of `x` | `dy` in these rows, 0 in the others |
+//!
+//! A *row* is one index of the first dimension.
+
+mod cpu;
+mod gpu;
+#[cfg(test)]
+mod tests;
+
+use crate::autograd::Var;
+use crate::device::{Check, Device, Op};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// A new tensor with the elements of `x`, of any type.
+pub struct Copy<'a> {
+    pub x: &'a Tensor,
+}
+
+impl Op for Copy<'_> {
+    const NAME: &'static str = "copy";
+    type Sizes = ();
+    type Output = Tensor;
+
+    fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        check.tensor("x", self.x, self.x.shape(), self.x.dtype())
+    }
+
+    fn flops(&self, _: ()) -> u64 {
+        0
+    }
+}
+
+/// The rows of `a` above the rows of `b`. All dimensions but the first are equal.
+pub struct Concat<'a> {
+    pub a: &'a Tensor,
+    pub b: &'a Tensor,
+}
+
+impl Op for Concat<'_> {
+    const NAME: &'static str = "concat";
+    /// The rows of the result.
+    type Sizes = usize;
+    type Output = Tensor;
+
+    fn check(&self, check: &mut Check<'_>) -> Result<usize> {
+        check.f32("a", self.a)?;
+        check.f32("b", self.b)?;
+        match (self.a.shape(), self.b.shape()) {
+            ([a, rest_a @ ..], [b, rest_b @ ..]) if rest_a == rest_b => Ok(a + b),
+            (a, b) => Err(check.error(format!(
+                "a has shape {a:?} and b has shape {b:?}; they may differ in the first dimension only"
+            ))),
+        }
+    }
+
+    fn flops(&self, _: usize) -> u64 {
+        0
+    }
+}
+
+impl Concat<'_> {
+    fn shape(&self, rows: usize) -> Vec<usize> {
+        let mut shape = self.a.shape().to_vec();
+        shape[0] = rows;
+        shape
+    }
+}
+
+/// Rows `start..start + count` of `x`.
+pub struct Slice<'a> {
+    pub x: &'a Tensor,
+    pub start: usize,
+    pub count: usize,
+}
+
+impl Op for Slice<'_> {
+    const NAME: &'static str = "slice";
+    /// The elements of one row.
+    type Sizes = usize;
+    type Output = Tensor;
+
+    fn check(&self, check: &mut Check<'_>) -> Result<usize> {
+        let Slice { x, start, count } = *self;
+        let row = match x.shape() {
+            [rows, rest @ ..] if start.checked_add(count).is_some_and(|end| end <= *rows) => {
+                rest.iter().product::<usize>()
+            }
+            shape => {
+                return Err(check.error(format!(
+                    "x has shape {shape:?}; the first dimension is too short for {count} rows from row {start} on"
+                )));
+            }
+        };
+        check.part("x", x, DType::F32, count * row)?;
+        Ok(row)
+    }
+
+    fn flops(&self, _: usize) -> u64 {
+        0
+    }
+}
+
+impl Slice<'_> {
+    fn shape(&self) -> Vec<usize> {
+        let mut shape = self.x.shape().to_vec();
+        shape[0] = self.count;
+        shape
+    }
+}
+
+impl Var {
+    /// The rows of this value above those of `other`. Saves nothing.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the shapes differ in a dimension other than the first.
+    pub fn concat(&self, other: &Var) -> Result<Var> {
+        let (a, b) = (self.tensor(), other.tensor());
+        let y = self.device().run(Concat { a, b })?;
+        let needed = [self.is_tracked(), other.is_tracked()];
+        let (rows_a, rows_b) = (self.shape()[0], other.shape()[0]);
+        let inputs = [("a", self), ("b", other)];
+        self.record_some(Concat::NAME, y, &inputs, move |device, dy| {
+            let rows = |start, count| {
+                let x = &dy;
+                device.run(Slice { x, start, count })
+            };
+            let da = needed[0].then(|| rows(0, rows_a)).transpose()?;
+            let db = needed[1].then(|| rows(rows_a, rows_b)).transpose()?;
+            Ok(vec![da, db])
+        })
+    }
+
+    /// Rows `start..start + count`. Saves nothing.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the value has fewer rows.
+    pub fn slice(&self, start: usize, count: usize) -> Result<Var> {
+        let x = self.tensor();
+        let y = self.device().run(Slice { x, start, count })?;
+        let shape = self.shape().to_vec();
+        self.record(Slice::NAME, y, [("x", self)], move |device, dy| {
+            let below = shape[0] - start - count;
+            let mut dx = dy;
+            if start > 0 {
+                let a = &zero_rows(device, start, &shape)?;
+                dx = device.run(Concat { a, b: &dx })?;
+            }
+            if below > 0 {
+                let b = &zero_rows(device, below, &shape)?;
+                dx = device.run(Concat { a: &dx, b })?;
+            }
+            Ok([dx])
+        })
+    }
+
+    /// The same elements under another shape. Copies nothing.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Var> {
+        let y = self.tensor().reshape(shape)?;
+        let shape = self.shape().to_vec();
+        self.record("reshape", y, [("x", self)], move |_, dy| {
+            Ok([dy.reshape(&shape)?])
+        })
+    }
+}
+
+/// `rows` rows of zeros, with the other dimensions of `shape`.
+fn zero_rows(device: &Device, rows: usize, shape: &[usize]) -> Result<Tensor> {
+    let mut shape = shape.to_vec();
+    shape[0] = rows;
+    Tensor::zeros(&shape, DType::F32, device)
+}

@@ -1,0 +1,85 @@
+//! One pass over a parameter, its gradient and its state.
+
+use super::{AdamUpdate, SgdUpdate};
+use crate::device::cpu::parallel::{CHUNK, for_chunks};
+use crate::device::{Cpu, RunOn};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Whether the gate is set, which disables the update.
+fn is_set(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
+    match gate {
+        Some(gate) => Ok(cpu.read_u32(gate)?[0] != 0),
+        None => Ok(false),
+    }
+}
+
+impl RunOn<Cpu> for SgdUpdate<'_> {
+    fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
+        if is_set(cpu, self.gate)? {
+            return Ok(());
+        }
+        let options = self.step;
+        // Exact, because the scale is a power of two.
+        let unscale = 1.0 / options.gradient_scale;
+        let g = cpu.read(self.gradient)?;
+        let mut p = cpu.write(self.parameter)?;
+        let mut m = cpu.write(self.momentum)?;
+        let mut parts: Vec<[&mut [f32]; 2]> = p
+            .chunks_mut(CHUNK)
+            .zip(m.chunks_mut(CHUNK))
+            .map(|(p, m)| [p, m])
+            .collect();
+        for_chunks(&mut parts, 1, |i, parts| {
+            let [p, m] = &mut parts[0];
+            let g = &g[i * CHUNK..][..p.len()];
+            for ((p, m), &g) in p.iter_mut().zip(m.iter_mut()).zip(g) {
+                let g = g * unscale + options.weight_decay * *p;
+                *m = if options.first {
+                    g
+                } else {
+                    options.momentum * *m + g
+                };
+                let step = if options.nesterov {
+                    g + options.momentum * *m
+                } else {
+                    *m
+                };
+                *p -= options.learning_rate * step;
+            }
+        });
+        Ok(())
+    }
+}
+
+impl RunOn<Cpu> for AdamUpdate<'_> {
+    fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
+        if is_set(cpu, self.gate)? {
+            return Ok(());
+        }
+        let options = self.step;
+        let [step_size, root] = options.corrections();
+        // Exact, because the scale is a power of two.
+        let unscale = 1.0 / options.gradient_scale;
+        let g = cpu.read(self.gradient)?;
+        let mut p = cpu.write(self.parameter)?;
+        let mut m = cpu.write(self.first_moment)?;
+        let mut v = cpu.write(self.second_moment)?;
+        let mut parts: Vec<[&mut [f32]; 3]> = p
+            .chunks_mut(CHUNK)
+            .zip(m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK)))
+            .map(|(p, (m, v))| [p, m, v])
+            .collect();
+        for_chunks(&mut parts, 1, |i, parts| {
+            let [p, m, v] = &mut parts[0];
+            let g = &g[i * CHUNK..][..p.len()];
+            for (((p, m), v), &g) in p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
+                let g = g * unscale + options.weight_decay * *p;
+                *m = options.beta1 * *m + (1.0 - options.beta1) * g;
+                *v = options.beta2 * *v + (1.0 - options.beta2) * g * g;
+                *p -= step_size * *m / (v.sqrt() / root + options.eps);
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Parameter updates: SGD as `torch.optim.SGD` and Adam as `torch.optim.Adam` define them, in
+//! place.
+//!
+//! Weight decay is added to the gradient. If the gate (u32 `[1]`) is set on the device, an update
+//! changes nothing.
+
+mod cpu;
+mod gpu;
+#[cfg(test)]
+mod tests;
+
+use crate::device::{Check, Op};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// The settings of one step of SGD.
+#[derive(Clone, Copy, Debug)]
+pub struct SgdStep {
+    pub learning_rate: f32,
+    pub momentum: f32,
+    pub nesterov: bool,
+    pub weight_decay: f32,
+    /// See [`AdamStep::gradient_scale`].
+    pub gradient_scale: f32,
+    /// Whether this is the first update, which sets the momentum buffer to the gradient.
+    pub first: bool,
+}
+
+/// The settings of one step of Adam.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamStep {
+    pub learning_rate: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+    /// The loss scale, a power of two, by which the gradient is divided. It keeps f16 gradients of
+    /// activations from underflowing. 1 without scaling.
+    pub gradient_scale: f32,
+    /// Counted from 1.
+    pub step: u32,
+}
+
+impl AdamStep {
+    /// The bias corrections `learning_rate / (1 - beta1^t)` and `sqrt(1 - beta2^t)`, computed in
+    /// float64.
+    fn corrections(&self) -> [f32; 2] {
+        let power = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(self.step));
+        let step_size = f64::from(self.learning_rate) / power(self.beta1);
+        [step_size as f32, power(self.beta2).sqrt() as f32]
+    }
+}
+
+/// Updates a parameter and its momentum buffer.
+pub struct SgdUpdate<'a> {
+    pub step: SgdStep,
+    pub parameter: &'a Tensor,
+    pub gradient: &'a Tensor,
+    pub momentum: &'a Tensor,
+    pub gate: Option<&'a Tensor>,
+}
+
+/// Updates a parameter and its two moments.
+pub struct AdamUpdate<'a> {
+    pub step: AdamStep,
+    pub parameter: &'a Tensor,
+    pub gradient: &'a Tensor,
+    pub first_moment: &'a Tensor,
+    pub second_moment: &'a Tensor,
+    pub gate: Option<&'a Tensor>,
+}
+
+/// Fails unless gradient and state have the shape of the parameter, and none of them share memory.
+fn check_update(
+    check: &mut Check<'_>,
+    parameter: &Tensor,
+    gradient: &Tensor,
+    state: &[(&str, &Tensor)],
+    gate: Option<&Tensor>,
+) -> Result<()> {
+    check.f32("parameter", parameter)?;
+    if let Some(gate) = gate {
+        check.tensor("gate", gate, &[1], DType::U32)?;
+    }
+    let mut others = vec![("parameter", parameter)];
+    for &other in std::iter::once(&("gradient", gradient)).chain(state) {
+        check.same(("parameter", parameter), other)?;
+        for &earlier in &others {
+            check.distinct(earlier, other)?;
+        }
+        others.push(other);
+    }
+    check.changes(parameter);
+    for (_, x) in state {
+        check.changes(x);
+    }
+    Ok(())
+}
+
+impl Op for SgdUpdate<'_> {
+    const NAME: &'static str = "sgd_update";
+    type Sizes = ();
+    type Output = ();
+
+    fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        let state = [("momentum", self.momentum)];
+        check_update(check, self.parameter, self.gradient, &state, self.gate)
+    }
+
+    fn flops(&self, _: ()) -> u64 {
+        let per_element = if self.step.nesterov { 8 } else { 6 };
+        per_element * self.parameter.len() as u64
+    }
+}
+
+impl Op for AdamUpdate<'_> {
+    const NAME: &'static str = "adam_update";
+    type Sizes = ();
+    type Output = ();
+
+    fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        let state = [
+            ("first_moment", self.first_moment),
+            ("second_moment", self.second_moment),
+        ];
+        check_update(check, self.parameter, self.gradient, &state, self.gate)
+    }
+
+    fn flops(&self, _: ()) -> u64 {
+        15 * self.parameter.len() as u64
+    }
+}

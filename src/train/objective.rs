@@ -1,0 +1,86 @@
+//! Objectives: the loss functions of trainings.
+
+use crate::autograd::{BufferUpdate, Gradients, PassOptions, Tape, Var};
+use crate::device::Device;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// The loss function of a training of a module of type `M`. Closures of type
+/// `FnMut(&M, &Tape, u64) -> Result<Var>` implement it.
+pub trait Objective<M> {
+    /// Records the mean loss of the batch of step `step` (counted from 0), `[1]`, on `tape`. It may
+    /// depend only on the tensors of the module and on the step, so that steps can be repeated and
+    /// runs resumed.
+    ///
+    /// # Errors
+    /// Those of the module.
+    fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var>;
+}
+
+impl<M, F: FnMut(&M, &Tape, u64) -> Result<Var>> Objective<M> for F {
+    fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var> {
+        self(module, tape, step)
+    }
+}
+
+/// An objective that can process a batch in chunks, so that only the activations of one chunk are
+/// in memory (see [`crate::train::micro_batch`]). The module computes rows for some samples, and
+/// the loss is computed from the rows.
+pub trait PartialObjective<M>: Objective<M> {
+    /// Whether the loss is a mean over samples. If not, the loss is contrastive: it needs the rows
+    /// of all samples, and the rows of `c` samples are `[2c, D]`, first views above second views.
+    const IS_MEAN: bool;
+
+    /// The samples of a step, as indices into the data set.
+    fn samples(&mut self, step: u64) -> Vec<u32>;
+
+    /// Computes the rows of `samples` of step `step`. A row does not depend on the position of its
+    /// sample in the batch.
+    ///
+    /// # Errors
+    /// Those of the module.
+    fn rows(&self, module: &M, tape: &Tape, samples: &[u32], step: u64) -> Result<Var>;
+
+    /// Computes the mean loss, `[1]`, from the rows of `samples`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    fn score(&self, rows: &Var, samples: &[u32]) -> Result<Var>;
+}
+
+/// The loss of a step, its gradients, and the requested updates of buffers.
+pub struct StepGradients {
+    /// `[1]`
+    pub loss: Tensor,
+    pub gradients: Gradients,
+    pub updates: Vec<BufferUpdate>,
+}
+
+impl StepGradients {
+    /// Runs the backward pass of `loss`, which was recorded on `tape`.
+    ///
+    /// # Errors
+    /// As [`Var::backward`].
+    pub fn of(loss: Var, tape: &Tape) -> Result<Self> {
+        let value = loss.tensor().clone();
+        Ok(StepGradients {
+            gradients: loss.backward()?,
+            loss: value,
+            updates: tape.take_buffer_updates(),
+        })
+    }
+}
+
+/// Computes the loss of a step and its gradients in one pass over the whole batch.
+///
+/// # Errors
+/// Those of the objective and of the backward pass.
+pub fn whole_batch<M>(
+    objective: &mut impl Objective<M>,
+    module: &M,
+    (device, options): (&Device, PassOptions),
+    step: u64,
+) -> Result<StepGradients> {
+    let tape = Tape::with(device, options);
+    StepGradients::of(objective.loss(module, &tape, step)?, &tape)
+}
