@@ -2,7 +2,7 @@
 //!
 //! | operation | result | backward |
 //! | --- | --- | --- |
-//! | [`Copy`] | a new tensor with the elements of `x` | |
+//! | [`struct@Copy`] | a new tensor with the elements of `x` | |
 //! | [`Concat`] | the rows of `a` above the rows of `b` | each operand gets its rows of `dy` |
 //! | [`Slice`] | rows `start..start + count` of `x` | `dy` in these rows, 0 in the others |
 //!

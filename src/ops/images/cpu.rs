@@ -26,10 +26,11 @@ impl RunOn<Cpu> for GatherImages<'_> {
 
 impl RunOn<Cpu> for Normalize<'_> {
     fn run(&self, cpu: &Cpu, [_, _, h, w]: [usize; 4]) -> Result<Tensor> {
+        let (mean, std) = (self.mean, self.std);
         let source = cpu.read(self.x)?;
         let mut y = cpu.allocate(source.len());
         for_chunks(&mut y, h * w, |plane, pixels| {
-            let (mean, std) = (self.mean[plane % 3], self.std[plane % 3]);
+            let (mean, std) = (mean[plane % 3], std[plane % 3]);
             for (pixel, value) in pixels.iter_mut().zip(&source[plane * h * w..]) {
                 *pixel = (value - mean) / std;
             }
@@ -40,11 +41,11 @@ impl RunOn<Cpu> for Normalize<'_> {
 
 impl RunOn<Cpu> for PaddedCrops<'_> {
     fn run(&self, cpu: &Cpu, [_, c, h, w]: [usize; 4]) -> Result<Tensor> {
-        let padding = self.padding;
+        let (padding, crops) = (self.padding, self.crops);
         let source = cpu.read(self.x)?;
         let mut y = cpu.allocate(source.len());
         for_chunks(&mut y, c * h * w, |image, pixels| {
-            let crop = self.crops[image];
+            let crop = crops[image];
             for (row, line) in pixels.chunks_exact_mut(w.max(1)).enumerate() {
                 let (channel, i) = (row / h, row % h);
                 let plane = &source[(image * c + channel) * h * w..][..h * w];

@@ -92,7 +92,7 @@ impl Row {
 
 impl RunOn<Cpu> for NtXent<'_> {
     fn run(&self, cpu: &Cpu, [n, d]: [usize; 2]) -> Result<RowLoss> {
-        let z = cpu.read(self.z)?;
+        let (z, temperature) = (cpu.read(self.z)?, self.temperature);
         let block_rows = parallel::rows_at_a_time(n);
         let blocks = parallel::map(n.div_ceil(block_rows), |block| {
             let first = block * block_rows;
@@ -103,7 +103,7 @@ impl RunOn<Cpu> for NtXent<'_> {
                     let row = first + i;
                     simd(
                         #[inline(always)]
-                        || line.iter_mut().for_each(|s| *s /= self.temperature),
+                        || line.iter_mut().for_each(|s| *s /= temperature),
                     );
                     let positive = (row + n / 2) % n;
                     if (column..column + width).contains(&positive) {

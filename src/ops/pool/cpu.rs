@@ -36,12 +36,12 @@ fn maximum(
 impl RunOn<Cpu> for MaxPool2d<'_> {
     fn run(&self, cpu: &Cpu, sizes: PoolSizes) -> Result<MaxPooled> {
         let ([n, c, h, w], [_, _, oh, ow]) = (sizes.x, sizes.y);
-        let stored = cpu.read_activations(self.x)?;
+        let (stored, options) = (cpu.read_activations(self.x)?, self.options);
         let planes = parallel::map(n * c, |plane| {
             let range = plane * h * w..(plane + 1) * h * w;
             stored.values().with(range, |values| {
                 (0..oh * ow)
-                    .map(|at| maximum(values, [h, w], [at / ow, at % ow], self.options))
+                    .map(|at| maximum(values, [h, w], [at / ow, at % ow], options))
                     .collect::<Vec<_>>()
             })
         });

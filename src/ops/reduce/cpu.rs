@@ -32,14 +32,14 @@ impl RunOn<Cpu> for SumRows<'_> {
 
 impl RunOn<Cpu> for CheckFinite<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
-        let stored = cpu.read_activations(self.x)?;
+        let (stored, len) = (cpu.read_activations(self.x)?, self.x.len());
         // The compiler vectorises a fold, but not `all`, which exits early.
         let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, x| all & x.is_finite());
         let finite = |i: usize| {
-            let range = i * CHUNK..self.x.len().min((i + 1) * CHUNK);
+            let range = i * CHUNK..len.min((i + 1) * CHUNK);
             stored.values().with(range, finite)
         };
-        if parallel::map(self.x.len().div_ceil(CHUNK), finite).contains(&false) {
+        if parallel::map(len.div_ceil(CHUNK), finite).contains(&false) {
             cpu.write_u32(self.flag)?[0] = 1;
         }
         Ok(())
