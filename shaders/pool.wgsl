@@ -39,7 +39,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<real>;
 @group(0) @binding(2) var<storage, read> places: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<real>;
-// The means of the planes and their gradient. They replace y and x.
+// The means of the planes, with the binding of y, and their gradient, with the binding of x.
 @group(0) @binding(3) var<storage, read_write> features: array<f32>;
 @group(0) @binding(1) var<storage, read> dfeatures: array<f32>;
 @group(0) @binding(4) var<storage, read_write> argmax: array<u32>;
