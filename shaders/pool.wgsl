@@ -1,7 +1,8 @@
 // Pooling of N C planes of size H x W.
 //
 //   max_pool2d            y = the largest element of a window, argmax = its index in the plane; of
-//                         equal elements the first; NaN is larger than all numbers
+//                         equal elements the first; NaN is larger than all numbers; of
+//                         several NaNs any
 //   max_pool2d_backward   dx = the sum of dy over the windows whose argmax is this index
 //   global_average_pool   y = the mean of a plane
 //   global_average_pool_backward   dx = dy / (H W)

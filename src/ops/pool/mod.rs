@@ -6,7 +6,7 @@
 //! | [`GlobalAveragePool`] | the mean of each plane, f32 `[N, C]` | `dx = dy / (H W)` |
 //!
 //! Padding counts as minus infinity. Of several equal maxima, the first is taken. NaN counts as
-//! larger than any number.
+//! larger than any number; of several NaNs, any may be taken.
 
 mod cpu;
 mod gpu;
