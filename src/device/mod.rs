@@ -130,6 +130,14 @@ impl Device {
         }
     }
 
+    /// The name in a message that also names `other`, a different device.
+    pub(crate) fn name_beside(&self, other: &Device) -> String {
+        match self.name() {
+            name if name == other.name() => format!("another device named {name}"),
+            name => name,
+        }
+    }
+
     /// Whether `x` is on this device.
     pub(crate) fn holds(&self, x: &Tensor) -> bool {
         match (self, x.storage()) {
