@@ -305,7 +305,7 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
         for (result, words) in [
             (
                 launch()
-                    .rows(9)
+                    .rows(3..9)
                     .read("x", &x, 50)
                     .write("y", &y, 1)
                     .run(one),
@@ -351,6 +351,8 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
     #[test]
     fn a_kernel_that_cannot_run_is_an_error() {
         for (name, wgsl, words) in [
+            ("doubled", "fn doubled(", "expected"),
+            ("triple", DOUBLE, "no such entry point"),
             (
                 "doubled",
                 &DOUBLE.replace("workgroup_size(64)", "workgroup_size(4096, 4096, 4096)"),
@@ -372,8 +374,6 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
                     .replace("i < count", "i < count[0].x"),
                 "its uniform has 144 bytes",
             ),
-            ("doubled", "fn doubled(", "expected"),
-            ("triple", DOUBLE, "no such entry point"),
             (
                 "doubled",
                 &DOUBLE.replace("binding(0)", "binding(3)"),
