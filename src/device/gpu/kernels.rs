@@ -305,7 +305,7 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
         for (result, words) in [
             (
                 launch()
-                    .rows(9)
+                    .rows(3..9)
                     .read("x", &x, 50)
                     .write("y", &y, 1)
                     .run(one),

@@ -147,7 +147,7 @@ impl Gpu {
     /// `Error::Shape` if the structs do not fill whole words; `Error::Device` if memory is short.
     pub fn words<T: bytemuck::Pod>(&self, values: &[T]) -> Result<Tensor> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        if bytes.len() % 4 != 0 {
+        if !bytes.len().is_multiple_of(4) {
             let message = format!(
                 "{} bytes; expected a multiple of 4; pad the structs",
                 bytes.len()
