@@ -105,7 +105,7 @@ fn softplus(x: &Var) -> Result<Var> {
         x: &saved,
         dy: None,
     })?;
-    x.record(Softplus::NAME, y, [("x", x)], move |device, dy| {
+    Var::record(Softplus::NAME, y, [("x", x)], move |device, dy| {
         let (x, dy) = (&saved, Some(&dy));
         Ok([device.run(Softplus { x, dy })?])
     })

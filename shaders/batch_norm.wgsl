@@ -8,21 +8,21 @@
 //                      unless xhat gamma_c + beta_c > 0
 //   input_gradient     gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m);
 //                      if the statistics are constants, the first term only; `rectified` as above
-//   input_gradient_in_place  the same; y contains x before
+//   input_gradient_in_place  the same, with x in y; overwrites it
 //   evaluation_dx      the first term, from dy only; if `rectified`, 0 unless the result y > 0
 //   update_running     running = (1 - momentum) running + momentum batch
 //
 // Sums have two steps. A workgroup sums one channel over images_per_split images, a split, into a
 // row of `partials` (statistics_of_split, gradient_sums_of_split). Then one invocation per channel
-// adds the rows in order (merge_statistics, merge_gradient_sums). The variance of a split is
-// computed relative to the mean of the numbers that its lanes read first, and then corrected to the
-// mean of the split (Chan, Golub and LeVeque 1983). So a split is read once, and a mean far from 0
-// costs no digits.
+// adds the rows in order (merge_statistics, merge_gradient_sums). Each lane reads a first number.
+// The variance of a split is computed relative to the mean of these numbers, and then corrected to
+// the mean of the split (Chan, Golub and LeVeque 1983). So a split is read once, and a mean far
+// from 0 costs no digits.
 //
-// In all large kernels, a workgroup processes one channel of some images: 256 >> lanes_log2 planes
-// at a time, with 1 << lanes_log2 lanes each. So small planes occupy all lanes, and no element
-// needs a division. Bindings contain whole images, or some channels of one image that is larger
-// than a binding. The first plane starts at `offset`.
+// In the kernels over pixels, a workgroup processes one channel of some images: 256 >> lanes_log2
+// planes at a time, with 1 << lanes_log2 lanes each. So small planes occupy all lanes, and no
+// element needs a division. Bindings contain whole images, or some channels of one image that is
+// larger than a binding. The first plane starts at `offset`.
 //
 // The variant vectors loads four pixels at a time and requires planes of whole vec4s. The f16
 // variants have f16 x, dy, y and shortcut; all values per channel are f32 there too.
@@ -109,7 +109,7 @@ struct Params {
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
-// The rectified result of the forward pass. It replaces x.
+// The rectified result of the forward pass, for evaluation_dx. It has the binding of x.
 @group(0) @binding(1) var<storage, read> result: array<Stored>;
 
 const WORKGROUP: u32 = 256u;

@@ -1,5 +1,5 @@
 // Colour changes of images [N, 3, H, W], with the definitions of torchvision for float images: up
-// to five steps per image, in an order of its own. Each result is clamped to [0, 1].
+// to five steps per image, in any order. Each result is clamped to [0, 1].
 //
 // One workgroup of 256 per image, along one dimension. Each invocation changes its own pixels; only
 // the mean for the contrast depends on other pixels.

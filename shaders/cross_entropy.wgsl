@@ -1,4 +1,4 @@
-// Softmax cross-entropy of logits [N, C] with labels as indices.
+// Softmax cross-entropy of logits [N, K] with labels as indices.
 //
 //   cross_entropy           log_sum_exp_i = log sum_j exp(logits_ij)
 //                           losses_i = log_sum_exp_i - logits_i,label

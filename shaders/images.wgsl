@@ -2,11 +2,12 @@
 //
 //   gather       y[b] = bytes of image indices[b] / 255, if it is one of the stored images
 //   normalize    y = (x - mean) / std per channel
-//   padded_crop  y = x, moved and flipped; padding is 0   (indices: top, left, flip per image)
-//   rotate90     y = x, turned counter-clockwise          (indices: quarter turns per image)
+//   padded_crop  y = x, moved and flipped; padding is 0
+//   rotate90     y = x, turned counter-clockwise
 //
-// One element of y per invocation, workgroups of 256 along one dimension. The bindings start
-// x_offset and y_offset elements before the first image.
+// `indices` has the image numbers of gather, (top, left, flip) per image of padded_crop, and the
+// quarter turns per image of rotate90. One element of y per invocation, workgroups of 256 along one
+// dimension. The bindings start x_offset and y_offset elements before the first image.
 
 #import grid
 

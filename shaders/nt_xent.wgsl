@@ -5,11 +5,11 @@
 //   weigh       replaces the products z_i . z_j by dloss / (n temperature) w_ij, where w_ij =
 //               [j != i] (exp(s_ij - log_sum_exp_i) + exp(s_ij - log_sum_exp_j)) - 2 [j = pos(i)]
 //
-// gemm.wgsl computes the products for some rows i, and dz_i = sum_j w_ij z_j from the weights, so
-// the n x n matrix is never stored as a whole. One workgroup per row of products. A lane holds a
-// maximum and a sum for each of the WIDTH columns of a vector. It loads UNROLL vectors before it
-// computes. The order of a lane's sum and of the final sum over lanes is fixed. n is even, so rows
-// consist of whole vec2s, or of vec4s if n is a multiple of 4.
+// gemm.wgsl computes the products for some rows i, and then dz_i = sum_j w_ij z_j from the weights
+// of these rows, so the n x n matrix is never stored as a whole. One workgroup per row of products.
+// A lane holds a maximum and a sum for each of the WIDTH columns of a vector. It loads UNROLL
+// vectors before it computes. The order of a lane's sum and of the final sum over lanes is fixed. n
+// is even, so rows consist of whole vec2s, or of vec4s if n is a multiple of 4.
 //
 // Lower bounds of the time per row, besides the products: 4 n (weigh: 8 n) bytes at the memory
 // bandwidth.

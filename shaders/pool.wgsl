@@ -1,7 +1,8 @@
 // Pooling of N C planes of size H x W.
 //
 //   max_pool2d            y = the largest element of a window, argmax = its index in the plane; of
-//                         equal elements the first; NaN is larger than all numbers
+//                         equal elements the first; NaN is larger than all numbers; of
+//                         several NaNs any
 //   max_pool2d_backward   dx = the sum of dy over the windows whose argmax is this index
 //   global_average_pool   y = the mean of a plane
 //   global_average_pool_backward   dx = dy / (H W)
@@ -39,7 +40,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<real>;
 @group(0) @binding(2) var<storage, read> places: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<real>;
-// The means of the planes and their gradient. They replace y and x.
+// The means of the planes, with the binding of y, and their gradient, with the binding of x.
 @group(0) @binding(3) var<storage, read_write> features: array<f32>;
 @group(0) @binding(1) var<storage, read> dfeatures: array<f32>;
 @group(0) @binding(4) var<storage, read_write> argmax: array<u32>;

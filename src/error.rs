@@ -119,3 +119,63 @@ impl Error {
         }
     }
 }
+
+/// Entries of a list that a message names.
+const LISTED: usize = 10;
+/// Bytes of a list in a message, at most, unless its first entry is longer.
+const LISTED_BYTES: usize = 700;
+
+/// Joins the first entries of a list, at most ten, and counts the others.
+pub fn listed<T: AsRef<str>>(entries: impl IntoIterator<Item = T>, separator: &str) -> String {
+    list_of(entries, LISTED, separator)
+}
+
+/// Joins the first entries of a list, at most `most`, and counts the others. If entries are long,
+/// fewer are named.
+pub fn list_of<T: AsRef<str>>(
+    entries: impl IntoIterator<Item = T>,
+    most: usize,
+    separator: &str,
+) -> String {
+    let mut text = String::new();
+    let (mut named, mut more) = (0, 0);
+    for entry in entries {
+        let entry = entry.as_ref();
+        let fits = named == 0 || text.len() + entry.len() <= LISTED_BYTES;
+        // No later entry is named after one that was left out.
+        if more > 0 || named == most || !fits {
+            more += 1;
+            continue;
+        }
+        if named > 0 {
+            text.push_str(separator);
+        }
+        text.push_str(entry);
+        named += 1;
+    }
+    if more > 0 {
+        text.push_str(&format!("{separator}and {more} more"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed;
+
+    #[test]
+    fn a_list_has_ten_entries_and_then_a_count() {
+        let names: Vec<String> = (1..=12).map(|i| i.to_string()).collect();
+        assert_eq!(listed(&names[..2], ", "), "1, 2");
+        assert_eq!(listed(&names[..10], ", "), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10");
+        let all = listed(&names, "; ");
+        assert_eq!(all, "1; 2; 3; 4; 5; 6; 7; 8; 9; 10; and 2 more");
+    }
+
+    #[test]
+    fn long_entries_make_a_list_shorter() {
+        let names = vec!["x".repeat(300); 5];
+        let text = listed(&names, ", ");
+        assert!(text.ends_with("and 3 more") && text.len() < 800, "{text}");
+    }
+}

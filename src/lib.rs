@@ -18,14 +18,20 @@
 //! `examples/custom_op.rs` adds an operation from outside of this crate, with its own WGSL kernel and
 //! gradient.
 
+// A closed stdout must not end a run; see `console`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod augment;
 pub mod autograd;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod console;
 pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod file_kind;
 pub mod interrupt;
 pub mod nn;
 pub mod objectives;
@@ -42,6 +48,7 @@ pub mod train;
 #[cfg(test)]
 extern crate self as parallax;
 #[cfg(test)]
+#[allow(clippy::print_stderr, reason = "tests print what they leave out")]
 mod testing;
 
 pub use device::Device;

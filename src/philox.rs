@@ -27,7 +27,7 @@ pub fn unit_f32(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// A stream of random words, which depends on the seed and the number of the stream only.
+/// A stream of random words, which depends only on the seed and on the number of the stream.
 #[derive(Clone, Debug)]
 pub struct Philox {
     key: [u32; 2],
@@ -38,7 +38,8 @@ pub struct Philox {
 }
 
 impl Philox {
-    /// The stream with this seed and number, for example step, sample, and view with purpose.
+    /// The stream with this seed and number. For views, the words of the number are step, sample, and
+    /// view with purpose.
     pub fn new(seed: u64, stream: [u32; 3]) -> Self {
         Philox {
             key: [seed as u32, (seed >> 32) as u32],

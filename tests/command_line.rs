@@ -342,8 +342,14 @@ fn arguments_that_cannot_be_used_end_with_2() {
     let full = |arguments: &[&str], words: &[&str]| {
         self::refused(base.path(), arguments, 2, words);
     };
-    full(&["simclr", "--steps", "0"], &["--steps is 0"]);
-    full(&["simclr", "--steps", "-1"], &["-1"]);
+    full(
+        &["simclr", "--steps", "0"],
+        &["'0'", "--steps", "1 or more"],
+    );
+    full(
+        &["simclr", "--steps", "-1"],
+        &["'-1'", "--steps", "1 or more"],
+    );
     full(&["simclr", "--steps", "many"], &["--steps", "many"]);
     full(
         &["simclr", "--batch-size", "1", "--width", "0.0625"],
@@ -362,7 +368,23 @@ fn arguments_that_cannot_be_used_end_with_2() {
     full(&["train"], &["train"]);
     refused(&["--learning-rate", "0"], &["--learning-rate", "above 0"]);
     refused(&["--learning-rate", "inf"], &["--learning-rate", "finite"]);
-    refused(&["--temperature", "-1"], &["-1"]);
+    // A negative number is a value that is out of range, and no option.
+    for (option, value, expected) in [
+        ("--temperature", "-1", "above 0"),
+        ("--temperature", "-inf", "above 0"),
+        ("--weight-decay", "-0.5", "0 or more"),
+        ("--width", "-1", "above 0"),
+        ("--seed", "-1", "from 0 to 9223372036854775807"),
+        ("--batch-size", "-1", "1 or more"),
+        ("--save-every", "-1", "1 or more"),
+        ("--checkpoint-every", "-1", "0 or more"),
+    ] {
+        full(&["simclr", option, value], &[value, option, expected]);
+    }
+    full(
+        &["preview", "--images", "-1"],
+        &["'-1'", "--images", "from 1 to 64"],
+    );
     refused(
         &["--micro-batch", "0"],
         &["the micro-batch is 0 images", "use 1 to 8"],
@@ -381,7 +403,6 @@ fn arguments_that_cannot_be_used_end_with_2() {
     }
     refused(&["--temperature", "0"], &["--temperature", "above 0"]);
     refused(&["--weight-decay", "nan"], &["--weight-decay"]);
-    refused(&["--seed", "-3"], &["-3"]);
     refused(&["--protocol", "mine"], &["mine", "sound"]);
     refused(
         &["--protocol", "paper"],
@@ -454,7 +475,7 @@ fn wrong_data_files_end_with_1_and_are_named() {
     let cifar = base.path().join("cifar");
     simclr(&[
         "cifar",
-        "no such folder",
+        "does not exist",
         "https://www.cs.toronto.edu",
         "data_batch_1.bin",
     ]);
@@ -487,10 +508,10 @@ fn wrong_data_files_end_with_1_and_are_named() {
         "run",
         &[],
         1,
-        &["5.png", "replace or remove it"],
+        &["5.png", "replace or remove them"],
     );
-    fs::remove_dir_all(base.path().join("images/test")).unwrap();
-    refused_small(base.path(), "run", &[], 1, &["images", "no folder test"]);
+    fs::remove_dir_all(base.path().join("images/train")).unwrap();
+    refused_small(base.path(), "run", &[], 1, &["images", "no folder train"]);
 }
 
 #[test]
@@ -534,7 +555,13 @@ fn weights_that_do_not_fit_end_with_1_and_are_named() {
         "c",
         &foreign,
         1,
-        &["wide/encoder.safetensors", "layer"],
+        &[
+            "wide/encoder.safetensors",
+            "0 missing, 0 unexpected, 99 of another shape",
+            "bn1.weight has shape [8], expected [4]",
+            "and 96 more",
+            "use --arch resnet18 --width 0.125",
+        ],
     );
 }
 
@@ -567,13 +594,16 @@ fn devices_that_are_not_there_are_told() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_ends_with_1() {
+fn a_file_in_the_way_ends_with_2() {
     let base = TempDir::new().unwrap();
     write_folder(&base.path().join("images"));
     fs::write(base.path().join("file"), "").unwrap();
-    refused_small(base.path(), "file/run", &[], 1, &["file/run", "writable"]);
+    let below = "file/run is below file, which is a file";
+    refused_small(base.path(), "file/run", &[], 2, &[below]);
+    refused_small(base.path(), "file", &[], 2, &["the folder file is a file"]);
     let arguments = ["preview", "--out", "file/sheet.png"];
-    refused(base.path(), &arguments, 1, &["file/sheet.png", "writable"]);
+    let below = "file/sheet.png is below file, which is a file";
+    refused(base.path(), &arguments, 2, &[below]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Reading CIFAR-10, STL-10 and class folders: what right files give, and what each wrong one says.
 //!
-//! The files are written here, small and by hand. Where the environment variable PARALLAX_DATA names a folder that
-//! holds `cifar-10-batches-bin`, `stl10_binary` or `imagenette96`, those are read too.
+//! The files are written here, small and by hand. Where the environment variable PARALLAX_DATA
+//! names a folder that holds `cifar-10-batches-bin`, `stl10_binary` or `imagenette96`, those are
+//! read too.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +26,8 @@ fn read(kind: DataKind, dir: &Path) -> Result<Dataset> {
     load(kind, Some(dir), 0)
 }
 
-/// The message of the [`Error::Data`] that reading `dir` ends in; panics unless it contains all of `words`.
+/// The message of the [`Error::Data`] that reading `dir` ends in; panics unless it contains all of
+/// `words`.
 fn expect_data_error(kind: DataKind, dir: &Path, words: &[&str]) {
     let error = read(kind, dir).expect_err("the files are wrong");
     assert!(matches!(error, Error::Data { .. }), "{error:?}");
@@ -39,7 +41,8 @@ fn ten_names() -> String {
     (0..10).map(|i| format!("class{i}\n")).collect()
 }
 
-/// A record whose red bytes are `label`, green bytes 100 and blue bytes 200, but for red at row 1, column 2: 77.
+/// A record whose red bytes are `label`, green bytes 100 and blue bytes 200, but for red at row 1,
+/// column 2: 77.
 fn cifar_record(label: u8) -> Vec<u8> {
     let mut record = vec![label];
     for value in [label, 100, 200] {
@@ -277,10 +280,10 @@ fn each_wrong_stl10_file_is_named() {
     type Case<'a> = (&'a str, Option<Vec<u8>>, &'a [&'a str]);
     let cases: [Case; 8] = [
         (
-            "unlabeled_X.bin",
+            "train_y.bin",
             None,
             &[
-                "missing unlabeled_X.bin",
+                "missing train_y.bin",
                 "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
                 "train_X.bin (138,240,000 bytes)",
                 "unlabeled_X.bin (2,764,800,000 bytes)",
@@ -416,47 +419,34 @@ fn grey_alpha_and_jpeg_become_rgb() {
 
 #[test]
 fn each_wrong_folder_is_explained() {
-    let layout = "DIR/train/CLASS/*.png";
+    let layout = "DIR/train/CLASS/...";
     /// How a folder is spoilt, and words that the error must have.
     type Case<'a> = (&'a str, fn(&Path), &'a [&'a str]);
-    let cases: [Case; 8] = [
+    let cases: [Case; 6] = [
         (
             "no train",
             |d| fs::remove_dir_all(d.join("train")).unwrap(),
             &["no folder train", layout],
         ),
         (
-            "no test",
-            |d| fs::remove_dir_all(d.join("test")).unwrap(),
-            &["no folder test", layout],
-        ),
-        (
-            "no classes",
-            |d| {
-                fs::remove_dir_all(d.join("train")).unwrap();
-                save(&d.join("train/a.png"), small([0; 3]));
-            },
-            &["no class folder", layout],
-        ),
-        (
             "a class of test only",
             |d| save(&d.join("test/cow/a.png"), small([0; 3])),
-            &["'cow'", "cat, dog"],
+            &["cow", "cat, dog"],
         ),
         (
             "an empty class",
             |d| fs::create_dir(d.join("train/ant")).unwrap(),
-            &["ant", "no image"],
+            &["ant", "without an image"],
         ),
         (
             "another size",
             |d| save(&d.join("test/cat/y.png"), RgbImage::new(2, 4)),
-            &["y.png", "2 x 4", "a.PNG is 4 x 2"],
+            &["2 x 4", "4 x 2", "--size"],
         ),
         (
             "not an image",
             |d| fs::write(d.join("train/dog/b.jpg"), "hello").unwrap(),
-            &["b.jpg", "not a readable"],
+            &["b.jpg", "not an image"],
         ),
         (
             "a truncated image",
@@ -465,7 +455,7 @@ fn each_wrong_folder_is_explained() {
                 let bytes = fs::read(&path).unwrap();
                 fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
             },
-            &["a.png", "not a readable"],
+            &["a.png", "ends early"],
         ),
     ];
     for (name, spoil, words) in cases {
@@ -516,7 +506,8 @@ fn real_files_are_read_where_there_are_any() {
         .into_iter()
         .flatten()
         {
-            // Neighbours in a natural image are alike in both directions; bytes in a wrong order are not.
+            // Neighbours in a natural image are alike in both directions; bytes in a wrong order
+            // are not.
             assert!(
                 roughness(split, 1) < 20.0 && roughness(split, split.width) < 20.0,
                 "{child}"

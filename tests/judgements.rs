@@ -319,14 +319,19 @@ fn a_classifier_is_attacked_and_pictured() {
         assert_eq!(summary["images"], 8);
         assert_eq!(summary["protocol"], protocol);
     }
-    refused(folder, &attack(&["--eps", "0,-1"]), 2, &["-1", "0 or more"]);
+    refused(
+        folder,
+        &attack(&["--eps", "0,-1"]),
+        2,
+        &["--eps is -1", "from 0 to 1"],
+    );
     refused(folder, &attack(&["--eps", "much"]), 2, &["--eps", "much"]);
     // shapes has ten classes, the model two.
     refused(
         folder,
         &[&model[..], &["--device", "cpu", "--out", "x"]].concat(),
         2,
-        &["no classifier of the 10 classes"],
+        &["squares, stripes"],
     );
 }
 
@@ -361,14 +366,26 @@ fn encoders_that_cannot_be_judged_are_named() {
             &["supervised", "--labels", "1.5"],
             &["--labels", "at most 1"],
         ),
-        (&["supervised", "--epochs", "0"], &["--epochs is 0"]),
-        (&["supervised", "--steps", "0"], &["--steps is 0"]),
+        (
+            &["supervised", "--epochs", "0"],
+            &["'0'", "--epochs", "1 or more"],
+        ),
+        (
+            &["supervised", "--steps", "0"],
+            &["'0'", "--steps", "1 or more"],
+        ),
         (
             &["supervised", "--epochs", "2", "--steps", "2"],
             &["--epochs", "--steps"],
         ),
-        (&["supervised", "--batch-size", "0"], &["--batch-size is 0"]),
-        (&["supervised", "--labels", "0.01"], &["0.01", "class 0"]),
+        (
+            &["supervised", "--batch-size", "0"],
+            &["'0'", "--batch-size", "1 or more"],
+        ),
+        (
+            &["supervised", "--labels", "0.01"],
+            &["0.01", "leaves no image of squares"],
+        ),
         (
             &["rotnet", "--batch-size", "100"],
             &["--batch-size 100", "16 images"],

@@ -1,4 +1,5 @@
-//! `reproduce` as a process: the list of jobs, a run of one table from end to end, and what a second call does.
+//! `reproduce` as a process: the list of jobs, a run of one table from end to end, and what a
+//! second call does.
 
 mod process;
 
@@ -32,7 +33,8 @@ fn with(words: &[&'static str]) -> Vec<&'static str> {
     [&SMOKE, words].concat()
 }
 
-/// Pretraining on both sets, the baseline and transfers in both directions; then the same again, and cut.
+/// Pretraining on both sets, the baseline and transfers in both directions; then the same again,
+/// and cut.
 #[test]
 fn a_table_is_run_skipped_and_resumed() {
     let base = TempDir::new().unwrap();
@@ -192,7 +194,8 @@ fn report_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// A grid that is stopped by its time limit again and again, and one that is killed at a random moment.
+/// A grid that is stopped by its time limit again and again, and one that is killed at a random
+/// moment.
 #[test]
 fn an_interrupted_grid_has_the_report_of_one_that_was_not() {
     let base = TempDir::new().unwrap();
@@ -309,8 +312,26 @@ fn grids_that_cannot_be_are_refused() {
                 "cifar10",
                 "--data-dir",
                 "nowhere",
+                "--transfer-data-dir",
+                "elsewhere",
             ],
             &["nowhere"],
+        ),
+        // The option that is missing is the second data set's.
+        (
+            &[
+                "--scale",
+                "small",
+                "--data",
+                "cifar10",
+                "--data-dir",
+                "nowhere",
+            ],
+            &["stl10", "--transfer-data-dir"],
+        ),
+        (
+            &["--scale", "smoke", "--transfer-data", "folder"],
+            &["folder", "--transfer-data-dir"],
         ),
     ] {
         let code = if expected == ["nowhere"] { 1 } else { 2 };

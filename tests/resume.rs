@@ -197,9 +197,10 @@ fn a_run_goes_on_with_its_own_settings_only() {
     );
     // Without --resume a folder that holds a run is not touched.
     refused(&[], &["not empty"]);
-    // A damaged checkpoint is named.
-    let checkpoint = base.path().join("run/checkpoint.safetensors");
-    fs::write(&checkpoint, b"nothing").unwrap();
+    // Damaged checkpoints are named.
+    for name in ["checkpoint.safetensors", "checkpoint-previous.safetensors"] {
+        fs::write(base.path().join("run").join(name), b"nothing").unwrap();
+    }
     let resumed = [&arguments[..], &["--resume"]].concat();
     let output = parallax(base.path(), &resumed, "run")
         .stderr(Stdio::piped())

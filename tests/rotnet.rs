@@ -36,6 +36,7 @@ fn numbered() -> Split {
     Split {
         images: [0, 10].iter().flat_map(|&f| plane(f).repeat(3)).collect(),
         labels: None,
+        files: Vec::new(),
         height: 2,
         width: 2,
     }
@@ -80,11 +81,12 @@ fn images_that_are_not_square_are_refused() {
     let split = Split {
         images: vec![0; 2 * 3 * 2 * 4],
         labels: None,
+        files: Vec::new(),
         height: 2,
         width: 4,
     };
     let refused = RotNet::new(settings(Protocol::Sound, 1), &split, &Device::cpu());
-    assert!(matches!(refused.err(), Some(Error::Usage(m)) if m.contains("2 x 4")));
+    assert!(matches!(refused.err(), Some(Error::Usage(m)) if m.contains("4 x 2")));
 }
 
 #[test]
@@ -136,7 +138,8 @@ fn the_stem_and_the_schedule_are_the_protocols() {
     }
 }
 
-/// Images whose upper half is bright can be turned right after a few steps, and their accuracy then says so.
+/// Images whose upper half is bright can be turned right after a few steps, and their accuracy then
+/// says so.
 #[test]
 fn rotations_of_images_with_a_top_are_learned() {
     let device = Device::cpu();
@@ -151,6 +154,7 @@ fn rotations_of_images_with_a_top_are_learned() {
     let split = Split {
         images,
         labels: None,
+        files: Vec::new(),
         height: 16,
         width: 16,
     };

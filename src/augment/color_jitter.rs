@@ -7,7 +7,8 @@ use crate::philox::Philox;
 /// Strengths of the four changes, and their probability. A strength of 0 disables its change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColorJitter {
-    /// The factor is uniform in [max(0, 1 - brightness), 1 + brightness]; the next two likewise.
+    /// The factor is uniform in [max(0, 1 - brightness), 1 + brightness]. Contrast and saturation
+    /// have the same kind of range.
     pub brightness: f32,
     pub contrast: f32,
     pub saturation: f32,

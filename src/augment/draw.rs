@@ -1,5 +1,5 @@
-//! The keys of random views. Each seed, step, sample, view and purpose has a generator, so a view
-//! is the same on every device and after every resume.
+//! The keys of random views. Each combination of seed, step, sample, view and purpose has its own
+//! generator, so a view is the same on every device and in a resumed run.
 
 use crate::philox::Philox;
 

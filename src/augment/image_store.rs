@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::ops::images::GatherImages;
 use crate::tensor::{DType, Tensor};
 
-/// Maximum bytes per shard of several images: half of the 128 MiB that every adapter can bind.
+/// Maximum bytes per shard, unless one image is larger: half of the 128 MiB that every adapter can
+/// bind.
 const SHARD_BYTES: usize = 64 << 20;
 
 /// Images on a device, from which batches are gathered.

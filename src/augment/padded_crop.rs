@@ -29,8 +29,8 @@ impl Default for PaddedCropAugmentation {
 }
 
 impl PaddedCropAugmentation {
-    /// As in the code of the evaluated paper, before rotation: 4 pixels on the left and right, 2
-    /// above and below. The black borders therefore reveal whether an image was turned.
+    /// As in the code of the reproduced paper, before rotation: 4 pixels on the left and right, 2
+    /// above and below. The widths of the black borders therefore reveal quarter turns.
     pub fn paper_rotnet() -> Self {
         PaddedCropAugmentation {
             vertical: 2,
@@ -43,7 +43,7 @@ impl PaddedCropAugmentation {
         let draw_one = |&sample: &u32| {
             let mut rng = key.generator(sample, Purpose::PaddedCrop);
             PaddedCrop {
-                // The kernel pads all sides equally; the range excludes rows beyond `vertical`.
+                // The kernel pads all sides by `padding`. Rows beyond `vertical` are excluded.
                 top: self.padding - self.vertical + rng.below(2 * self.vertical + 1),
                 left: rng.below(2 * self.padding + 1),
                 flip: u32::from(happens(

@@ -64,7 +64,7 @@ impl SimClrAugmentation {
         }
     }
 
-    /// As in the code of the evaluated paper: full colour strength, unnormalised, one draw per
+    /// As in the code of the reproduced paper: full colour strength, unnormalised, one draw per
     /// batch.
     pub fn paper(size: usize) -> Self {
         SimClrAugmentation {

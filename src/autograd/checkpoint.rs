@@ -2,13 +2,14 @@
 //! part of a network saves only its input. The backward pass runs the part again, records it, and
 //! computes its gradients.
 
-use super::{PassOptions, Tape, Var};
+use super::{Tape, Var};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 impl Var {
     /// Computes `forward(self)` and saves only the input for the backward pass. `parameters` are
-    /// the tensors that `forward` uses as leaves. Only the first run requests updates of buffers.
+    /// the tensors that `forward` uses as leaves. Buffers are updated once, although `forward` runs
+    /// twice.
     ///
     /// # Errors
     /// Those of `forward`. In the backward pass, `Error::Shape` if the result does not depend on
@@ -21,10 +22,7 @@ impl Var {
         let Some(tape) = self.tape().filter(|tape| tape.tracks_leaves()) else {
             return forward(self);
         };
-        let options = PassOptions {
-            loss_scale: 1.0,
-            ..tape.options()
-        };
+        let options = tape.options();
         let first = Tape::forward_only(tape.device(), options);
         let y = forward(&first.constant(self.tensor()))?;
         for update in first.take_buffer_updates() {
@@ -36,8 +34,8 @@ impl Var {
         let (saved_x, needs_dx) = (self.saved(), self.is_tracked());
         let parameters: Vec<Tensor> = parameters.iter().map(|&p| p.clone()).collect();
         let y = y.tensor().clone();
-        self.record_some("checkpoint", y, &inputs, move |device, dy| {
-            // The updates of buffers that the second run requests are dropped with its tape.
+        Var::record_some("checkpoint", y, &inputs, move |device, dy| {
+            // The second run also requests updates of buffers. They are dropped with its tape.
             let second = Tape::with(device, options);
             let x = saved_x.tensor(device)?;
             let y = if needs_dx {
@@ -45,7 +43,7 @@ impl Var {
             } else {
                 forward(&second.constant(&x))?
             };
-            // Otherwise the backward pass of the last operation would compute y a third time.
+            // Without this, the backward pass of the last operation would compute y a third time.
             y.keep();
             let gradients = y.backward_from(dy)?;
             let of = |leaf: &Tensor| {

@@ -32,8 +32,8 @@ impl Leaf {
 /// error of each leaf, `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm,
 /// or 0 if both are zero.
 ///
-/// The step `h` is `step` times the root mean square of the leaf; 1e-2 suits f32. No kink may be
-/// within a step of a leaf. The function runs twice per element of each leaf.
+/// The step `h` is `step` times the root mean square of the leaf; 1e-2 suits f32. The function must
+/// have no kink within `h` of a leaf. It runs twice per element of each leaf.
 ///
 /// # Errors
 /// Those of `function` and of its backward pass.
@@ -90,7 +90,7 @@ pub fn relative_errors(
             difference_norm += difference.powi(2);
         }
         let norm = f64::max(tape_norm, difference_norm).sqrt();
-        // 0 if both norms are 0, and NaN if a gradient is.
+        // 0 if both norms are 0, and NaN if a gradient is NaN.
         errors.push(if error == 0.0 {
             0.0
         } else {

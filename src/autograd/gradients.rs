@@ -25,8 +25,7 @@ impl Gradients {
         self.by_leaf.get(&leaf_key(leaf))
     }
 
-    /// The loss scale of the tape, by which the gradients are multiplied. An optimiser divides by
-    /// it.
+    /// The loss scale of the tape. The gradients are multiplied by it; an optimiser divides by it.
     pub fn scale(&self) -> f32 {
         self.scale
     }
@@ -48,23 +47,17 @@ impl Gradients {
             )));
         }
         for (key, gradient) in other.by_leaf {
-            let mut sum = self.by_leaf.remove(&key);
-            accumulate(device, &mut sum, gradient)?;
-            self.by_leaf.extend(sum.map(|sum| (key, sum)));
+            let sum = accumulate(device, self.by_leaf.remove(&key), gradient)?;
+            self.by_leaf.insert(key, sum);
         }
         Ok(())
     }
 }
 
-/// Adds `gradient` to the sum in `slot`.
-pub(super) fn accumulate(
-    device: &Device,
-    slot: &mut Option<Tensor>,
-    gradient: Tensor,
-) -> Result<()> {
-    *slot = Some(match slot.take() {
-        None => gradient,
-        Some(sum) => device.run(Accumulate { sum, x: &gradient })?,
-    });
-    Ok(())
+/// Returns `gradient`, added to `sum` if there is one.
+pub(super) fn accumulate(device: &Device, sum: Option<Tensor>, gradient: Tensor) -> Result<Tensor> {
+    match sum {
+        None => Ok(gradient),
+        Some(sum) => device.run(Accumulate { sum, x: &gradient }),
+    }
 }

@@ -20,7 +20,8 @@ impl Saved {
         self.clone().into_tensor(device)
     }
 
-    /// As [`Saved::tensor`], for the last use in an operation, which may then own the tensor alone.
+    /// As [`Saved::tensor`], for the last use in an operation, which may overwrite the tensor if
+    /// nothing else shares it.
     pub(crate) fn into_tensor(self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor),
@@ -28,7 +29,8 @@ impl Saved {
         }
     }
 
-    /// As [`Saved::tensor`], for the recomputation of another value. Only some of these are kept.
+    /// As [`Saved::tensor`], for the recomputation of another value. Keeps the tensor only if it is
+    /// a [`KEPT`]-th value of its chain.
     pub(crate) fn intermediate(&self, device: &Device) -> Result<Tensor> {
         match self {
             Saved::Tensor(tensor) => Ok(tensor.clone()),
@@ -50,10 +52,10 @@ const KEPT: usize = 4;
 
 type Compute = dyn Fn(&Device) -> Result<Tensor>;
 
-/// A value that is cheap to compute from others that are saved anyway, such as a normalised
-/// activation from the result of its convolution. It takes no memory between its last use in the
-/// forward pass and its first use in the backward pass. From then on it is kept until every
-/// operation that saved it has run its backward pass.
+/// A value that is cheap to compute from other saved values, such as a normalised activation from
+/// the result of its convolution. It takes no memory between its last use in the forward pass and
+/// its first use in the backward pass. From then on, it is kept until every operation that saved it
+/// has run its backward pass.
 ///
 /// The last activation of a stage is recomputed from the last activation of the block before it,
 /// and so on to the first block. Of the values of this chain, only every [`KEPT`]-th is kept. This

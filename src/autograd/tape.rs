@@ -27,8 +27,8 @@ pub struct PassOptions {
     /// The element type in which networks store activations and their gradients: f32 or f16.
     pub activations: DType,
     /// Whether networks save only the inputs of their blocks and recompute the rest in the backward
-    /// pass ([`Var::checkpoint`]). Results have the same bits; memory is traded for a second
-    /// forward pass.
+    /// pass ([`Var::checkpoint`]). This saves memory and costs a second forward pass. Results have
+    /// the same bits.
     pub recompute: bool,
     /// The factor of the loss in the backward pass. It keeps small f16 gradients from underflowing.
     pub loss_scale: f32,
@@ -37,6 +37,16 @@ pub struct PassOptions {
     /// Whether each operation fails if an input or result is not finite. This is slow, because it
     /// waits for each operation. It serves to replay a step that failed.
     pub check: bool,
+}
+
+impl PassOptions {
+    /// The default options, in evaluation mode.
+    fn evaluation() -> PassOptions {
+        PassOptions {
+            mode: Mode::Evaluation,
+            ..PassOptions::default()
+        }
+    }
 }
 
 impl Default for PassOptions {
@@ -91,15 +101,15 @@ struct Inner {
 }
 
 #[derive(Default)]
-pub(super) struct Record {
-    pub(super) nodes: Vec<Node>,
-    pub(super) leaves: HashMap<LeafKey, usize>,
+struct Record {
+    nodes: Vec<Node>,
+    leaves: HashMap<LeafKey, usize>,
     updates: Vec<BufferUpdate>,
     /// The layer whose parameters were used last, for error messages.
     layer: Option<Rc<str>>,
 }
 
-/// Identifies a leaf: its tensor, and the shape under which it is used.
+/// Identifies a leaf by the number of its tensor and the shape under which it is used.
 pub(super) type LeafKey = (u64, Vec<usize>);
 
 pub(super) fn leaf_key(tensor: &Tensor) -> LeafKey {
@@ -128,8 +138,8 @@ pub(super) struct Input {
 }
 
 /// An update of a buffer, such as a running mean, that a forward pass requests. The caller of the
-/// pass applies it after the gradients, so a step whose gradients are not finite does not change
-/// buffers. The tensor is a gate (u32 `[1]`): if it is set on the device, the update has no effect.
+/// pass applies it after the backward pass. The tensor is a gate (u32 `[1]`): if it is set on the
+/// device, the update has no effect. A step sets it if a gradient is not finite.
 pub type BufferUpdate = Box<dyn FnOnce(&Device, Option<&Tensor>) -> Result<()>>;
 
 impl Tape {
@@ -140,7 +150,7 @@ impl Tape {
 
     /// A tape that records every operation, with these options.
     pub fn with(device: &Device, options: PassOptions) -> Tape {
-        Tape::recording(device, Recording::Everything, options)
+        Tape::open(device, Recording::Everything, options)
     }
 
     /// A tape for a forward pass without a backward pass. Records nothing unless `options.check` is
@@ -151,28 +161,21 @@ impl Tape {
         } else {
             Recording::Nothing
         };
-        Tape::recording(device, recording, options)
+        Tape::open(device, recording, options)
     }
 
     /// A tape for evaluation, which records nothing.
     pub fn inference(device: &Device) -> Tape {
-        Tape::recording(device, Recording::Nothing, Tape::evaluation())
+        Tape::open(device, Recording::Nothing, PassOptions::evaluation())
     }
 
     /// A tape in evaluation mode for gradients of inputs. It records the operations that depend on
     /// a [`Tape::input`]. Parameters get no gradients.
     pub fn of_input(device: &Device) -> Tape {
-        Tape::recording(device, Recording::OfInput, Tape::evaluation())
+        Tape::open(device, Recording::OfInput, PassOptions::evaluation())
     }
 
-    fn evaluation() -> PassOptions {
-        PassOptions {
-            mode: Mode::Evaluation,
-            ..PassOptions::default()
-        }
-    }
-
-    fn recording(device: &Device, recording: Recording, options: PassOptions) -> Tape {
+    fn open(device: &Device, recording: Recording, options: PassOptions) -> Tape {
         Tape {
             inner: Rc::new(Inner {
                 device: device.clone(),
@@ -209,8 +212,9 @@ impl Tape {
         self.inner.recording == Recording::Everything
     }
 
-    /// A value whose gradient is needed, such as a parameter. A tensor that is used twice is one
-    /// leaf, whose gradients are added.
+    /// A value whose gradient is needed, such as a parameter. It is a constant unless the tape
+    /// [tracks leaves](Tape::tracks_leaves). A tensor that is used twice is one leaf, whose
+    /// gradients are added.
     pub fn leaf(&self, tensor: &Tensor) -> Var {
         match self.inner.recording {
             Recording::Everything => self.tracked(tensor),
@@ -218,7 +222,8 @@ impl Tape {
         }
     }
 
-    /// An input, such as images, whose gradient is needed.
+    /// An input whose gradient is needed, such as images. It is a constant if the tape records
+    /// nothing.
     pub fn input(&self, tensor: &Tensor) -> Var {
         match self.inner.recording {
             Recording::Nothing => self.constant(tensor),

@@ -97,8 +97,8 @@ impl Var {
     }
 
     /// Records the result `y` of an operation on `inputs`, which have names for error messages.
-    /// Each method that is an operation calls this last. `backward` computes one gradient per input
-    /// from the gradient of `y`. Gradients of inputs that are not tracked are dropped.
+    /// Each method that is an operation calls this last. `backward` takes the gradient of `y` and
+    /// computes one gradient per input. Gradients of inputs that are not tracked are dropped.
     ///
     /// `backward` must not own a [`Var`], which would keep the tape alive.
     ///
@@ -106,13 +106,12 @@ impl Var {
     /// `Error::Shape` if the inputs are on different tapes; `Error::NonFinite` on a tape that
     /// checks operations.
     pub fn record<const N: usize>(
-        &self,
         operation: &'static str,
         y: Tensor,
         inputs: [(&'static str, &Var); N],
         backward: impl FnOnce(&Device, Tensor) -> Result<[Tensor; N]> + 'static,
     ) -> Result<Var> {
-        self.record_some(operation, y, &inputs, move |device, dy| {
+        Var::record_some(operation, y, &inputs, move |device, dy| {
             Ok(backward(device, dy)?.map(Some).into())
         })
     }
@@ -123,12 +122,12 @@ impl Var {
     /// # Errors
     /// As [`Var::record`].
     pub fn record_some(
-        &self,
         operation: &'static str,
         y: Tensor,
         inputs: &[(&'static str, &Var)],
         backward: impl FnOnce(&Device, Tensor) -> Result<Vec<Option<Tensor>>> + 'static,
     ) -> Result<Var> {
+        // A constant may be on another tape, or on none.
         let tracked = || inputs.iter().filter(|(_, input)| input.is_tracked());
         let tape_of = |(_, input): &(&'static str, &Var)| input.tape.clone();
         let tape = tracked()
@@ -166,7 +165,7 @@ impl Var {
     }
 
     /// The gradients of this value, `[1]`, with respect to all leaves, multiplied by the loss scale
-    /// of the tape. A tape has only one backward pass, which frees the record.
+    /// of the tape. A tape allows one backward pass, which frees the record.
     ///
     /// # Errors
     /// `Error::Shape` if the value does not have one element or depends on no leaf;
@@ -200,8 +199,8 @@ impl Var {
         let device = tape.device();
         let mut slots: Vec<Option<Tensor>> = vec![None; nodes.len()];
         slots[last] = Some(dy);
-        // In reverse order, the gradient of each result is complete before its operation is
-        // reached. Dropping nodes frees the saved tensors.
+        // In reverse order, every use of a result comes before the operation that computed it, so
+        // its gradient is complete there. Dropping a node frees its saved tensors.
         while let Some(node) = nodes.pop() {
             let index = nodes.len();
             let Some(backward) = node.backward else {
@@ -229,7 +228,7 @@ impl Var {
                 gradient.expect(node.operation, input.name, &input.shape, input.dtype)?;
                 let what = format!("the gradient of {}", input.name);
                 tape.check_finite(node.operation, node.layer.as_deref(), &what, &gradient)?;
-                accumulate(device, &mut slots[target], gradient)?;
+                slots[target] = Some(accumulate(device, slots[target].take(), gradient)?);
             }
         }
         let by_leaf = leaves

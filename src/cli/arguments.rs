@@ -1,5 +1,6 @@
 //! Arguments that several subcommands share, and the parsers of their values.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,14 +8,15 @@ use clap::Args;
 
 use super::data_cache;
 use super::device_choice::{ChosenDevice, DeviceRequest};
-use super::signals;
-use crate::data::{DataKind, Dataset};
+use super::{one_line, signals};
+use crate::console::note;
+use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, listed};
 use crate::interrupt;
 use crate::nn::{Arch, ResNetConfig, Stem};
 use crate::objectives::Protocol;
-use crate::runs::folder::{RunFolder, SUMMARY, is_begun, is_done};
+use crate::runs::folder::{self, RunFolder, SUMMARY, is_begun, is_done};
 use crate::runs::profile::Phases;
 use crate::runs::tuning::{self, TrainedNetwork, When};
 use crate::tensor::{DType, Tensor};
@@ -22,14 +24,26 @@ use crate::tensor::{DType, Tensor};
 /// Which images.
 #[derive(Args)]
 pub struct DataArguments {
-    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10 or STL-10 (their binary
-    /// files), or folder, which is DIR/train/CLASS/*.png and DIR/test/CLASS/*.png
-    #[arg(long, value_name = "shapes|shapes-inverted|cifar10|stl10|folder", default_value = "shapes", value_parser = data_kind)]
+    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10,
+    /// CIFAR-100 or STL-10, or a folder of image files: DIR/train/CLASS/... and DIR/test/CLASS/...,
+    /// DIR/CLASS/..., or images without class folders
+    #[arg(long, value_name = "shapes|shapes-inverted|cifar10|cifar100|stl10|folder", default_value = "shapes", value_parser = data_kind)]
     pub data: DataKind,
 
     /// The folder of the data's files [default: the environment variable PARALLAX_DATA]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// Resize the shorter side of each image to this many pixels, with antialiasing, and crop the
+    /// centre. SimCLR's views then have this size too [default: the images' own size, which must be
+    /// one]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(1..=2048))]
+    pub size: Option<u64>,
+
+    /// What to do if an image file cannot be decoded whole: error, or skip, which leaves it out and
+    /// records it
+    #[arg(long, value_name = "error|skip", default_value = "error", value_parser = on_bad_image)]
+    pub on_bad_image: OnBadImage,
 }
 
 impl DataArguments {
@@ -43,9 +57,58 @@ impl DataArguments {
         }
     }
 
-    /// The data set. `seed` matters to shapes alone.
+    /// How the files are read.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            size: self.size(),
+            on_bad_image: self.on_bad_image,
+        }
+    }
+
+    pub fn size(&self) -> Option<usize> {
+        self.size.map(|pixels| pixels as usize)
+    }
+
+    /// The data set, after notices of what its files are. `seed` matters to shapes alone.
     pub fn load(&self, seed: u64) -> Result<Dataset> {
-        data_cache::load(self.data, self.dir().as_deref(), seed)
+        let dataset = data_cache::load(self.data, self.dir().as_deref(), seed, &self.options())?;
+        for line in dataset.findings.notices() {
+            notice(&line);
+        }
+        Ok(dataset)
+    }
+}
+
+/// Prints a fact that the user should know, on one line.
+pub fn notice(line: &str) {
+    note!("{}", one_line("notice ", line));
+}
+
+/// Prints the classes of which the test images have none, if there are such classes.
+pub fn notice_absent(dataset: &Dataset) {
+    let absent = dataset.absent_classes();
+    if !absent.is_empty() {
+        notice(&format!(
+            "the test set has no image of these classes: {}; the accuracy is that of the images there are, and the \
+             AUC is the mean over the other classes",
+            listed(&absent, ", ")
+        ));
+    }
+}
+
+/// Fails unless training and test images have labels of two classes or more.
+///
+/// # Errors
+/// `Error::Usage` naming what is missing, or the only class.
+pub fn check_classes(dataset: &Dataset, command: &str) -> Result<()> {
+    dataset.labels_of(&dataset.train, "training")?;
+    dataset.labels_of(&dataset.test, "test")?;
+    match dataset.classes.as_slice() {
+        [class] => Err(Error::usage(format!(
+            "{} has one class, {class}; {command} tells classes apart and needs two or more",
+            dataset.name
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -57,7 +120,7 @@ pub struct NetworkArguments {
     pub arch: Arch,
 
     /// Multiplies every channel count [default: 0.25 on shapes, else 1]
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     pub width: Option<f64>,
 }
 
@@ -107,7 +170,8 @@ pub struct RunArguments {
     #[arg(long, default_value = "0", value_parser = seed)]
     pub seed: u64,
 
-    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    /// Where to compute: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
+    /// devices prints
     #[arg(long, default_value = "auto")]
     pub device: DeviceRequest,
 
@@ -129,6 +193,11 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
+    /// Fails if the run cannot write to --out, before any work.
+    pub fn check_out(&self) -> Result<()> {
+        check_folder(self.out.as_deref(), self.resume)
+    }
+
     /// Opens the run folder, and prints the data set, the device and the folder. The default name
     /// of the folder is that of the command and the data. Call this after all checks of the
     /// arguments, so that an error leaves no folder behind.
@@ -140,26 +209,31 @@ impl RunArguments {
     ) -> Result<RunFolder> {
         let folder = match &self.out {
             Some(path) => open_folder(path, self.resume, chosen)?,
-            None if self.resume => return Err(no_out()),
             None => {
                 let name = format!("{command}-{data}-{}-seed{}", self.protocol, self.seed);
                 RunFolder::create_next(Path::new("runs"), &name)?
             }
         };
-        println!(
+        note!(
             "data    {}, {} images",
             dataset.name,
             dataset.pretraining().len()
         );
-        println!("device  {} ({})", chosen.device.name(), chosen.reason);
-        println!("run     {}", folder.path().display());
+        note!("device  {} ({})", chosen.device.name(), chosen.reason);
+        note!("run     {}", folder.path().display());
         Ok(folder)
     }
 }
 
-/// Returns the error for `--resume` without `--out`.
-pub fn no_out() -> Error {
-    Error::usage("--resume needs the folder of the run; name it with --out")
+/// Fails if no run can start or be resumed in the folder of `--out`.
+pub fn check_folder(out: Option<&Path>, resume: bool) -> Result<()> {
+    match out {
+        Some(path) => folder::check(path, resume),
+        None if resume => Err(Error::usage(
+            "--resume needs the folder of the run; name it with --out",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Opens the run folder at `path`. With `resume`, the folder may hold a run. The device then uses
@@ -171,9 +245,9 @@ pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<R
     let folder = RunFolder::resume(path)?;
     let path = path.display();
     if is_done(folder.path()) {
-        println!("the run has ended; its results are in {path}/{SUMMARY}");
+        note!("the run has ended; its results are in {path}/{SUMMARY}");
     } else if !is_begun(folder.path()) {
-        println!("no run has begun in {path}, so one is started");
+        note!("no run has begun in {path}, so one is started");
         return Ok(folder);
     }
     if let Some(gpu) = chosen.device.as_gpu() {
@@ -186,11 +260,11 @@ pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<R
 #[derive(Args)]
 pub struct CheckpointArguments {
     /// Minimum number of seconds between two checkpoints
-    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = whole::<u64>(0..=u64::MAX))]
     checkpoint_every: u64,
 
     /// Save the network every this many steps
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = whole::<u64>(1..=u64::MAX))]
     pub save_every: Option<u64>,
 
     /// Keep only the inputs of the network's blocks and recompute the rest in the backward pass:
@@ -198,14 +272,14 @@ pub struct CheckpointArguments {
     #[arg(long)]
     pub recompute: bool,
 
-    /// How the network's activations are stored while it is trained: f32 or f16, which halves their memory. Sums,
-    /// weights and the optimiser's state are f32 in both; with f16 the loss is scaled, so that small gradients do not
-    /// vanish
+    /// How the network's activations are stored while it is trained: f32 or f16, which halves their
+    /// memory. Sums, weights and the optimiser's state are f32 in both; with f16 the loss is
+    /// scaled, so that small gradients do not vanish
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub precision: DType,
 
-    /// Measure where the time of a step goes: prints a table of the kernels after the first eight steps, and leaves
-    /// profile.json, a Chrome trace, in the run folder
+    /// Measure where the time of a step goes: prints a table of the kernels after the first eight
+    /// steps, and leaves profile.json, a Chrome trace, in the run folder
     #[arg(long)]
     pub profile: bool,
 }
@@ -266,7 +340,7 @@ impl TuningArguments {
         if !is_begun(folder.path()) {
             tuning::prepare(gpu, when, &network()?)?;
         }
-        println!("kernels variants {}", gpu.variants().summary());
+        note!("kernels variants {}", gpu.variants().summary());
         Ok(())
     }
 }
@@ -274,6 +348,10 @@ impl TuningArguments {
 /// Parses the name of a network.
 pub fn arch(word: &str) -> std::result::Result<Arch, String> {
     word.parse::<Arch>().map_err(|e| e.to_string())
+}
+
+fn on_bad_image(word: &str) -> std::result::Result<OnBadImage, String> {
+    word.parse::<OnBadImage>().map_err(|e| e.to_string())
 }
 
 fn precision(word: &str) -> std::result::Result<DType, String> {
@@ -293,6 +371,20 @@ pub fn protocol(word: &str) -> std::result::Result<Protocol, String> {
     word.parse::<Protocol>().map_err(|e| e.to_string())
 }
 
+/// Returns a parser of whole numbers in `range`, whose message gives the range.
+pub fn whole<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> std::result::Result<T, String> + Clone {
+    move |word| {
+        let number = word.parse::<u64>().ok().filter(|n| range.contains(n));
+        let number = number.and_then(|n| T::try_from(n).ok());
+        number.ok_or_else(|| match *range.end() {
+            u64::MAX => format!("expected a whole number, {} or more", range.start()),
+            end => format!("expected a whole number from {} to {end}", range.start()),
+        })
+    }
+}
+
 /// Reads a number above 0.
 pub fn positive(word: &str) -> std::result::Result<f64, String> {
     number(word, "above 0", |x| x > 0.0)
@@ -303,7 +395,8 @@ pub fn not_negative(word: &str) -> std::result::Result<f64, String> {
     number(word, "0 or more", |x| x >= 0.0)
 }
 
-fn number(
+/// Reads a number for which `holds` is true, which messages call `expected`.
+pub fn number(
     word: &str,
     expected: &str,
     holds: impl Fn(f64) -> bool,

@@ -9,24 +9,30 @@ use clap::Args;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::arguments::{DataArguments, RunArguments, fraction};
+use super::arguments::{
+    DataArguments, RunArguments, check_classes, fraction, notice, notice_absent, whole,
+};
 use super::device_choice::open;
 use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
+use crate::console::say;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::evaluate::attack::{AttackSettings, Method};
+use crate::evaluate::attack::{AttackSettings, Method, Units};
 use crate::objectives::Protocol;
 use crate::ops::copy::Slice;
-use crate::runs::attack::{Adversarial, AttackRequest, PICTURED, head, run as run_experiment};
+use crate::runs::attack::{
+    Adversarial, AttackRequest, MatchClasses, PICTURED, run as run_experiment,
+};
+use crate::runs::image_size::check_image_size;
 use crate::runs::result::AttackSummary;
-use crate::runs::weights_file::read;
+use crate::runs::weights_file::WeightsFile;
 use crate::tensor::Tensor;
 
 /// Attack a classifier with FGSM or PGD and measure its accuracy at several strengths
 ///
-/// The run folder gets attack.svg: images, their perturbation under the last eps (amplified, grey is none), the two
-/// together, and what each is taken for.
+/// The run folder gets attack.svg: images, their perturbation under the last eps (amplified, grey
+/// is none), the two together, and what each is taken for.
 #[derive(Args)]
 pub struct Arguments {
     /// The classifier: a model.safetensors that supervised or finetune wrote
@@ -41,19 +47,26 @@ pub struct Arguments {
     method: String,
 
     /// PGD's steps
-    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value = "10", value_parser = whole::<u32>(1..=10_000))]
     iterations: u32,
 
-    /// Strengths: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or numbers such as 0,0.01,0.03; in pixels
-    /// from 0 to 1, under the paper's protocol in normalised ones [default: fine, under the paper's protocol paper]
-    #[arg(long, value_name = "fine|paper|NUMBERS")]
+    /// Strengths: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or numbers such as
+    /// 0,0.01,8/255; in pixels from 0 to 1, under the paper's protocol in normalised ones [default:
+    /// fine, under the paper's protocol paper]
+    #[arg(long, value_name = "fine|paper|NUMBERS", allow_hyphen_values = true)]
     eps: Option<String>,
 
     /// The part of the test images to attack, the same of each class
     #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     images: f64,
 
-    /// Write the adversarial images of the last eps, with the labels, to adversarial.safetensors in the run folder
+    /// How the data set's classes are matched with the classifier's: name, or order, which ignores
+    /// their names
+    #[arg(long, value_name = "name|order", default_value = "name", value_parser = ["name", "order"])]
+    match_classes_by: String,
+
+    /// Write the adversarial images of the last eps, with the labels, to adversarial.safetensors in
+    /// the run folder
     #[arg(long)]
     save: bool,
 
@@ -78,19 +91,50 @@ fn strengths(word: Option<&str>, protocol: Protocol) -> Result<Vec<f32>> {
         "paper" => Ok(ten_up_to(0.275)),
         list => list
             .split(',')
-            .map(|number| {
-                number.trim().parse().map_err(|_| {
-                    Error::usage(format!(
-                        "--eps has '{number}'; expected fine, paper, or numbers with commas between them"
-                    ))
-                })
-            })
+            .map(|word| strength(word, protocol))
             .collect(),
     }
 }
 
+/// Reads a number or a fraction such as 8/255.
+fn strength(word: &str, protocol: Protocol) -> Result<f32> {
+    let number = match word.split_once('/') {
+        Some((above, below)) => above
+            .trim()
+            .parse()
+            .ok()
+            .zip(below.trim().parse().ok())
+            .map(|(a, b): (f64, f64)| a / b),
+        None => word.trim().parse().ok(),
+    };
+    let number: f64 = number.ok_or_else(|| {
+        Error::usage(format!(
+            "--eps has '{word}'; expected fine, paper, or numbers such as 0.03 or 8/255 with commas between them"
+        ))
+    })?;
+    let [low, high] = Units::of(protocol).range();
+    let most = f64::from(high - low);
+    if (0.0..=most).contains(&number) {
+        return Ok(number as f32);
+    }
+    let pixels = match Units::of(protocol) {
+        Units::Pixels => "pixels are in 0..1".to_string(),
+        Units::Normalized => format!("normalised pixels are in {low}..{high}"),
+    };
+    let meant = match number / 255.0 {
+        x if (0.0..=most).contains(&x) => {
+            format!("; for {word} of 255 levels, give {}/255", word.trim())
+        }
+        _ => String::new(),
+    };
+    Err(Error::usage(format!(
+        "--eps is {word}, and {pixels}; expected a number from 0 to {most}{meant}"
+    )))
+}
+
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { data, run, .. } = arguments;
+    run.check_out()?;
     run.stop.listen()?;
     let method = match arguments.method.as_str() {
         "fgsm" => Method::Fgsm,
@@ -103,11 +147,30 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for &eps in &eps {
         AttackSettings::of_protocol(run.protocol, method, eps)?;
     }
+    let file = WeightsFile::read(&arguments.model)?;
     let dataset = data.load(run.seed)?;
+    check_classes(&dataset, "attack")?;
     let chosen = open(&run.device)?;
     let device = &chosen.device;
-    let loaded = read(device, &arguments.model)?;
-    head(&loaded, &dataset)?;
+    let loaded = file.load(device)?;
+    let by = match arguments.match_classes_by.as_str() {
+        "order" => MatchClasses::Order,
+        _ => MatchClasses::Name,
+    };
+    let dataset = by.apply(&loaded, dataset)?;
+    if by == MatchClasses::Name && loaded.origin.class_names.is_empty() {
+        notice(&format!(
+            "{} holds no class names, so the classes are matched by their order",
+            loaded.source
+        ));
+    }
+    let part = arguments.images;
+    dataset
+        .test_members(part, run.seed)
+        .map_err(|error| Error::usage(format!("--images {part}: {error}")))?;
+    let size = [dataset.test.width, dataset.test.height];
+    check_image_size("attack", size, &loaded.origin.encoder, 0)?;
+    notice_absent(&dataset);
     let folder = run.start("attack", (data.data, &dataset), &chosen)?;
     let strongest = eps.last().copied().unwrap_or_default();
     let request = AttackRequest {
@@ -130,7 +193,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Ok(())
     })?;
-    println!(
+    say!(
         "clean top-1 {:.1} % on {} images of {}, {:.0} s in all; {}",
         100.0 * summary.clean_top1,
         summary.images,
@@ -170,7 +233,8 @@ fn picture(device: &Device, images: &Adversarial, protocol: Protocol, eps: f32) 
     Ok(sheet)
 }
 
-/// The sheet of [`picture`] with words: what the columns are, and what each image is and is taken for.
+/// The sheet of [`picture`] with words: what the columns are, and what each image is and is taken
+/// for.
 fn with_predictions(
     png: &[u8],
     [width, height]: [u32; 2],
@@ -263,7 +327,26 @@ mod tests {
             strengths(Some("0, 0.5"), Protocol::Sound).unwrap(),
             [0.0, 0.5]
         );
-        assert!(strengths(Some("0,much"), Protocol::Sound).is_err());
-        assert!(strengths(Some(""), Protocol::Sound).is_err());
+        let eight = strengths(Some("8/255, 0.5 / 255"), Protocol::Sound).unwrap();
+        assert_eq!(eight, [8.0 / 255.0, 0.5 / 255.0]);
+        for word in [
+            "0,much", "", "8/", "8/0", "1/2/3", "nan", "inf", "-0.1", "8", "256/255",
+        ] {
+            let error = strengths(Some(word), Protocol::Sound).unwrap_err();
+            assert!(
+                matches!(&error, Error::Usage(m) if m.contains("--eps")),
+                "{error}"
+            );
+        }
+        let levels = strengths(Some("8"), Protocol::Sound)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            levels.contains("pixels are in 0..1") && levels.contains("give 8/255"),
+            "{levels}"
+        );
+        // Normalised pixels have a wider range.
+        assert_eq!(strengths(Some("5"), Protocol::Paper).unwrap(), [5.0]);
+        assert!(strengths(Some("5.2"), Protocol::Paper).is_err());
     }
 }

@@ -3,12 +3,13 @@
 use clap::Args;
 
 use super::arguments::{
-    CheckpointArguments, DataArguments, RunArguments, TuningArguments, fraction, not_negative,
-    positive,
+    CheckpointArguments, DataArguments, RunArguments, TuningArguments, check_classes, fraction,
+    not_negative, notice_absent, positive, whole,
 };
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
-use crate::data::Dataset;
+use crate::console::say;
+use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
@@ -17,6 +18,7 @@ use crate::objectives::Protocol;
 use crate::objectives::classifier::ClassifierSettings;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::runs::classify::{Beginning, ClassificationRequest, Length, run as run_experiment};
+use crate::runs::image_size::check_image_size;
 use crate::runs::memory::StepSize;
 use crate::runs::result::ClassificationSummary;
 use crate::runs::tuning::TrainedNetwork;
@@ -33,27 +35,28 @@ pub struct ClassificationArguments {
     pub labels: f64,
 
     /// Images a step; all labelled ones where there are fewer
-    #[arg(long, default_value = "64")]
+    #[arg(long, default_value = "64", value_parser = whole::<usize>(1..=u64::MAX))]
     batch_size: usize,
 
-    /// Images that pass the network at a time: the gradients are still those of the whole batch, in less memory; the
-    /// statistics of batch norm are each chunk's own [default: the batch size]
-    #[arg(long, value_name = "IMAGES")]
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in
+    /// less memory; the statistics of batch norm are each chunk's own [default: the batch size]
+    #[arg(long, value_name = "IMAGES", value_parser = whole::<usize>(0..=u64::MAX))]
     micro_batch: Option<usize>,
 
     /// Passes over the labelled images
-    #[arg(long, conflicts_with = "steps")]
+    #[arg(long, conflicts_with = "steps", value_parser = whole::<u64>(1..=u64::MAX))]
     epochs: Option<u64>,
 
     /// Training steps, in place of --epochs
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>(1..=u64::MAX))]
     steps: Option<u64>,
 
     /// End after any so many steps whose mean loss is not below that of as many before
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = whole::<u64>(1..=u64::MAX))]
     stop_when_flat: Option<u64>,
 
-    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over 256]
+    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over
+    /// 256]
     #[arg(long, value_parser = positive)]
     learning_rate: Option<f64>,
 
@@ -73,30 +76,37 @@ pub struct ClassificationArguments {
 
 impl ClassificationArguments {
     /// How long to train, where `epochs` is the command's default.
-    fn length(&self, epochs: u64) -> Result<Length> {
-        match (self.epochs, self.steps) {
-            (_, Some(0)) => Err(Error::usage("--steps is 0; train for 1 step or more")),
-            (Some(0), _) => Err(Error::usage("--epochs is 0; train for 1 epoch or more")),
-            (_, Some(steps)) => Ok(Length::Steps(steps)),
-            (given, None) => Ok(Length::Epochs(given.unwrap_or(epochs))),
+    fn length(&self, epochs: u64) -> Length {
+        match self.steps {
+            Some(steps) => Length::Steps(steps),
+            None => Length::Epochs(self.epochs.unwrap_or(epochs)),
         }
     }
 
-    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else, and says what came
-    /// out.
+    /// Fails if the run cannot write to --out, before any work.
+    pub fn check_out(&self) -> Result<()> {
+        self.run.check_out()
+    }
+
+    /// Trains from what `beginning` gives, for `epochs` epochs where the flags say nothing else,
+    /// and says what came out. `command` is the name of the command.
     pub fn train(
         &self,
         epochs: u64,
+        command: &str,
         beginning: impl FnOnce(&Device) -> Result<Beginning>,
     ) -> Result<()> {
         let (run, checkpoints) = (&self.run, &self.checkpoints);
+        run.check_out()?;
         run.stop.listen()?;
-        let (length, settings) = (self.length(epochs)?, self.settings()?);
+        let (length, settings) = (self.length(epochs), self.settings());
         if let Length::Steps(steps) = length {
             checkpoints.check_steps(steps)?;
         }
         let dataset = self.data.load(run.seed)?;
-        labelled(&dataset)?;
+        check_classes(&dataset, command)?;
+        let labels = dataset.labels_of(&dataset.train, "training")?;
+        labelled_part(labels, &dataset, self.labels, run.seed)?;
         let chosen = open(&run.device)?;
         checkpoints.check_precision(&chosen.device)?;
         let beginning = beginning(&chosen.device)?;
@@ -108,6 +118,10 @@ impl ClassificationArguments {
             1,
         )?;
         let encoder = beginning.encoder();
+        let size = [dataset.train.width, dataset.train.height];
+        let padding = settings.augmentation.padding as usize;
+        check_image_size(command, size, &encoder, padding)?;
+        notice_absent(&dataset);
         let width = encoder.shape()?.feature_width;
         let step = StepSize {
             encoder,
@@ -153,11 +167,8 @@ impl ClassificationArguments {
     }
 
     /// The settings under the run's protocol.
-    fn settings(&self) -> Result<ClassifierSettings> {
-        if self.batch_size == 0 {
-            return Err(Error::usage("--batch-size is 0; use 1 or more"));
-        }
-        Ok(ClassifierSettings {
+    fn settings(&self) -> ClassifierSettings {
+        ClassifierSettings {
             batch_size: self.batch_size,
             micro_batch: self.micro_batch,
             optimization: Optimization {
@@ -170,17 +181,19 @@ impl ClassificationArguments {
             augmentation: PaddedCropAugmentation::default(),
             frozen_after_first_epoch: self.run.protocol == Protocol::Paper,
             seed: self.run.seed,
-        })
+        }
     }
 }
 
 fn print(summary: &ClassificationSummary, dataset: &str) {
-    println!(
+    say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
-        summary.final_loss, summary.first_loss, summary.chance_loss
+        summary.final_loss,
+        summary.first_loss,
+        summary.chance_loss
     );
     print_metrics(&summary.metrics, dataset);
-    println!(
+    say!(
         "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
         summary.images_per_second,
         summary.seconds,
@@ -191,20 +204,29 @@ fn print(summary: &ClassificationSummary, dataset: &str) {
 
 /// Prints the metrics of an evaluation on labels.
 pub fn print_metrics(metrics: &Metrics, dataset: &str) {
-    println!(
-        "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, AUC {:.4} (one-vs-one), {:.4} (one-vs-rest), loss {:.4}",
+    let auc = match metrics.auc_ovo.is_nan() {
+        true => "AUC not defined for one class".to_string(),
+        false => format!(
+            "AUC {:.4} (one-vs-one), {:.4} (one-vs-rest)",
+            metrics.auc_ovo, metrics.auc_ovr
+        ),
+    };
+    say!(
+        "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, {auc}, loss {:.4}",
         100.0 * metrics.top1,
         100.0 * metrics.top2,
         100.0 * metrics.top3,
-        metrics.auc_ovo,
-        metrics.auc_ovr,
         metrics.loss
     );
 }
 
-/// Fails where a set has nothing to learn from.
-pub fn labelled(dataset: &Dataset) -> Result<()> {
-    dataset.labels_of(&dataset.train, "training")?;
-    dataset.labels_of(&dataset.test, "test")?;
-    Ok(())
+/// The images of the part `fraction` of the labels, the value of `--labels`.
+pub fn labelled_part(
+    labels: &[u32],
+    dataset: &Dataset,
+    fraction: f64,
+    seed: u64,
+) -> Result<Vec<u32>> {
+    label_fraction(labels, &dataset.classes, fraction, seed)
+        .map_err(|error| Error::usage(format!("--labels {fraction}: {error}")))
 }

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use crate::data::{self, DataKind, Dataset};
+use crate::data::{self, DataKind, Dataset, LoadOptions};
 use crate::error::Result;
 
-type Key = (DataKind, Option<PathBuf>, u64);
+type Key = (DataKind, Option<PathBuf>, u64, LoadOptions);
 
 thread_local! {
     /// None where nothing is kept.
@@ -20,14 +20,19 @@ pub fn keep() {
     });
 }
 
-/// As [`data::load`], from memory where it is kept.
-pub fn load(kind: DataKind, dir: Option<&Path>, seed: u64) -> Result<Dataset> {
+/// As [`data::load_with`], from memory where it is kept.
+pub fn load(
+    kind: DataKind,
+    dir: Option<&Path>,
+    seed: u64,
+    options: &LoadOptions,
+) -> Result<Dataset> {
     // Only drawn images depend on the seed.
     let key_seed = match kind {
         DataKind::Shapes | DataKind::ShapesInverted => seed,
         _ => 0,
     };
-    let key = (kind, dir.map(Path::to_path_buf), key_seed);
+    let key = (kind, dir.map(Path::to_path_buf), key_seed, options.clone());
     let found = KEPT.with_borrow(|kept| {
         let kept = kept.as_ref()?;
         let (_, dataset) = kept.iter().find(|(k, _)| *k == key)?;
@@ -36,7 +41,7 @@ pub fn load(kind: DataKind, dir: Option<&Path>, seed: u64) -> Result<Dataset> {
     if let Some(dataset) = found {
         return Ok(dataset);
     }
-    let dataset = data::load(kind, dir, seed)?;
+    let dataset = data::load_with(kind, dir, seed, options)?;
     KEPT.with_borrow_mut(|kept| {
         if let Some(kept) = kept {
             kept.push((key, dataset.clone()));

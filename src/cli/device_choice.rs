@@ -1,12 +1,13 @@
 //! `--device`: which device a command runs on, and why.
 
+use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::device::Device;
 use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, listed};
 use crate::runs::cache::KeptPipelines;
 use crate::runs::tuning;
 
@@ -18,31 +19,37 @@ pub enum DeviceRequest {
     Cpu,
     /// A hardware GPU.
     Gpu,
-    /// The adapter with this in its name, a software one too.
+    /// The adapter with this in its name, in any case, a software one too.
     Named(String),
+    /// A device of the list that `devices` prints, where the CPU follows the adapters.
+    Numbered(usize),
 }
 
 impl FromStr for DeviceRequest {
     type Err = Infallible;
 
     fn from_str(word: &str) -> std::result::Result<Self, Infallible> {
-        Ok(match word {
+        Ok(match word.to_ascii_lowercase().as_str() {
             "auto" => DeviceRequest::Auto,
             "cpu" => DeviceRequest::Cpu,
             "gpu" => DeviceRequest::Gpu,
-            name => DeviceRequest::Named(name.to_string()),
+            _ if word.is_empty() || !word.bytes().all(|b| b.is_ascii_digit()) => {
+                DeviceRequest::Named(word.to_string())
+            }
+            digits => DeviceRequest::Numbered(digits.parse().unwrap_or(usize::MAX)),
         })
     }
 }
 
 impl fmt::Display for DeviceRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DeviceRequest::Auto => "auto",
-            DeviceRequest::Cpu => "cpu",
-            DeviceRequest::Gpu => "gpu",
-            DeviceRequest::Named(name) => name,
-        })
+        match self {
+            DeviceRequest::Auto => f.write_str("auto"),
+            DeviceRequest::Cpu => f.write_str("cpu"),
+            DeviceRequest::Gpu => f.write_str("gpu"),
+            DeviceRequest::Named(name) => f.write_str(name),
+            DeviceRequest::Numbered(number) => write!(f, "{number}"),
+        }
     }
 }
 
@@ -76,8 +83,8 @@ pub fn auto_takes_gpu(adapters: &[AdapterDescription]) -> (bool, &'static str) {
 /// Opens the device of `request`.
 ///
 /// # Errors
-/// `Error::Usage` if a name fits none of the adapters; `Error::Device` if there is no adapter of the
-/// requested kind, or if it cannot be opened.
+/// `Error::Usage` if a name fits none of the adapters; `Error::Device` if there is no adapter of
+/// the requested kind, or if it cannot be opened.
 pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
     let (choice, reason) = match request {
         DeviceRequest::Cpu => (None, "it was asked for"),
@@ -87,9 +94,16 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
         }
         DeviceRequest::Gpu => (Some(AdapterChoice::Hardware), "it is the best hardware GPU"),
         DeviceRequest::Named(part) => {
-            check_name(part, &adapters())?;
-            (Some(AdapterChoice::Named(part.clone())), "it was named")
+            let choice = match named(part, &adapters())? {
+                Some(number) => AdapterChoice::Numbered(number),
+                None => AdapterChoice::Named(part.clone()),
+            };
+            (Some(choice), "it was named")
         }
+        DeviceRequest::Numbered(number) => (
+            numbered(*number, &adapters())?.map(AdapterChoice::Numbered),
+            "it was asked for",
+        ),
     };
     let device = match choice {
         None => Device::cpu(),
@@ -109,22 +123,48 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
     })
 }
 
-/// Fails where adapters are there but none has `part` in its name; where there are none at all, opening says so.
-fn check_name(part: &str, adapters: &[AdapterDescription]) -> Result<()> {
+/// Returns the number of the first adapter with `part` in its name. `None` if there is no adapter
+/// at all: opening one then fails.
+///
+/// # Errors
+/// `Error::Usage` with the list of devices if no name has this part.
+fn named(part: &str, adapters: &[AdapterDescription]) -> Result<Option<usize>> {
     let wanted = part.to_lowercase();
-    let fits = |adapter: &AdapterDescription| {
-        format!("{} {}", adapter.name, adapter.driver)
-            .to_lowercase()
-            .contains(&wanted)
-    };
-    if adapters.is_empty() || (!wanted.is_empty() && adapters.iter().any(fits)) {
-        return Ok(());
+    let fits = |adapter: &AdapterDescription| adapter.name.to_lowercase().contains(&wanted);
+    let found = adapters
+        .iter()
+        .position(fits)
+        .filter(|_| !wanted.is_empty());
+    match found {
+        None if !adapters.is_empty() => Err(unknown(part, adapters)),
+        found => Ok(found),
     }
-    let names: Vec<&str> = adapters.iter().map(|a| a.name.as_str()).collect();
-    Err(Error::usage(format!(
-        "unknown device '{part}'; use auto, cpu, gpu, or a part of an adapter's name ({})",
-        names.join(", ")
-    )))
+}
+
+/// Returns the number of an adapter, or `None` for the CPU, which follows the adapters in the list
+/// of devices.
+///
+/// # Errors
+/// `Error::Usage` with the list of devices if it is shorter.
+fn numbered(number: usize, adapters: &[AdapterDescription]) -> Result<Option<usize>> {
+    match number.cmp(&adapters.len()) {
+        Ordering::Less => Ok(Some(number)),
+        Ordering::Equal => Ok(None),
+        Ordering::Greater => Err(unknown(&number.to_string(), adapters)),
+    }
+}
+
+fn unknown(word: &str, adapters: &[AdapterDescription]) -> Error {
+    let names = adapters.iter().map(|adapter| adapter.name.as_str());
+    let list: Vec<String> = names
+        .chain(["cpu"])
+        .enumerate()
+        .map(|(number, name)| format!("{number} {name}"))
+        .collect();
+    Error::usage(format!(
+        "unknown device '{word}'; use auto, cpu, gpu, a part of an adapter's name, or a number of this list: {}",
+        listed(&list, ", ")
+    ))
 }
 
 #[cfg(test)]
@@ -155,16 +195,52 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fits_no_adapter_is_told_with_those_there_are() {
-        let there = [adapter("llvmpipe (LLVM 19)", true)];
-        assert!(check_name("LLVMPIPE", &there).is_ok());
-        let error = check_name("banana", &there).unwrap_err();
-        let message = error.to_string();
-        assert!(matches!(error, Error::Usage(_)));
-        assert!(
-            message.contains("banana") && message.contains("llvmpipe (LLVM 19)"),
-            "{message}"
-        );
-        assert!(check_name("", &there).is_err());
+    fn a_name_fits_adapters_and_no_drivers() {
+        let there = [
+            adapter("A card", false),
+            adapter("llvmpipe (LLVM 15.0.6)", true),
+        ];
+        assert_eq!(named("LLVMPIPE", &there).unwrap(), Some(1));
+        assert_eq!(named("a CARD", &there).unwrap(), Some(0));
+        for word in ["banana", "driver", ""] {
+            let error = named(word, &there).unwrap_err();
+            assert!(matches!(error, Error::Usage(_)));
+            let message = error.to_string();
+            assert!(
+                message.contains(&format!("'{word}'"))
+                    && message.contains("1 llvmpipe (LLVM 15.0.6), 2 cpu"),
+                "{message}"
+            );
+        }
+        assert_eq!(named("banana", &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_number_is_a_place_in_the_list() {
+        let there = [adapter("A card", false), adapter("A card", false)];
+        let of = |word: &str| match word.parse::<DeviceRequest>().unwrap() {
+            DeviceRequest::Numbered(number) => numbered(number, &there),
+            other => panic!("{word} is {other:?}"),
+        };
+        assert_eq!(of("0").unwrap(), Some(0));
+        assert_eq!(of("1").unwrap(), Some(1));
+        assert_eq!(of("2").unwrap(), None, "the CPU");
+        for word in ["3", "15", "99999999999999999999999"] {
+            let message = of(word).unwrap_err().to_string();
+            assert!(message.contains("0 A card, 1 A card, 2 cpu"), "{message}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_in_any_case() {
+        for (word, request) in [
+            ("CPU", DeviceRequest::Cpu),
+            ("Auto", DeviceRequest::Auto),
+            ("gPU", DeviceRequest::Gpu),
+            ("3", DeviceRequest::Numbered(3)),
+            ("rtx 4090", DeviceRequest::Named("rtx 4090".to_string())),
+        ] {
+            assert_eq!(word.parse::<DeviceRequest>().unwrap(), request);
+        }
     }
 }

@@ -3,52 +3,56 @@
 use clap::Args;
 
 use super::device_choice::{adapters, auto_takes_gpu};
+use crate::console::say;
 use crate::device::gpu::variants::{TableKey, VariantTable};
 use crate::device::gpu::{AdapterDescription, kernels};
 use crate::error::Result;
 use crate::runs::cache::{read_table, table_path};
 
-/// List every GPU adapter with its backend, limits and features, and the CPU; say which one --device auto takes
+/// List every GPU adapter with its backend, limits and features, and the CPU; say which one
+/// --device auto takes
+///
+/// --device takes the number before a name, or a part of an adapter's name.
 #[derive(Args)]
 pub struct Arguments {}
 
 pub fn run(_: &Arguments) -> Result<()> {
     let adapters = adapters();
-    for adapter in &adapters {
+    for (number, adapter) in adapters.iter().enumerate() {
         let software = if adapter.is_software {
             ", software: runs only when named"
         } else {
             ""
         };
         let [smallest, largest] = adapter.subgroup_size;
-        println!("{} ({}{software})", adapter.name, adapter.kind);
-        println!("  backend    {}", adapter.backend);
-        println!("  driver     {}", adapter.driver);
-        println!(
+        say!("{number}: {} ({}{software})", adapter.name, adapter.kind);
+        say!("  backend    {}", adapter.backend);
+        say!("  driver     {}", adapter.driver);
+        say!(
             "  limits     buffer {}, binding {}, workgroup {} invocations and {} bytes",
             mebibytes(adapter.max_buffer_bytes),
             mebibytes(adapter.max_binding_bytes),
             adapter.max_workgroup_invocations,
             adapter.max_workgroup_bytes
         );
-        println!("  subgroup   {smallest} to {largest}");
-        println!("  features   {}", adapter.features.join(", "));
-        println!("  variants   {}", variants(adapter));
-        println!();
+        say!("  subgroup   {smallest} to {largest}");
+        say!("  features   {}", adapter.features.join(", "));
+        say!("  variants   {}", variants(adapter));
+        say!("");
     }
     if adapters.is_empty() {
-        println!("no GPU adapter\n");
+        say!("no GPU adapter\n");
     }
-    println!("cpu: cpu");
+    say!("{}: cpu", adapters.len());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("  threads    {threads}");
-    println!("  processor  {}\n", std::env::consts::ARCH);
+    say!("  threads    {threads}");
+    say!("  processor  {}\n", std::env::consts::ARCH);
     let (gpu, reason) = auto_takes_gpu(&adapters);
     let taken = match gpu {
         true => "the GPU that --device gpu takes",
         false => "cpu",
     };
-    println!("--device auto takes {taken}: {reason}");
+    say!("--device auto takes {taken}: {reason}");
     Ok(())
 }
 

@@ -1,22 +1,30 @@
 //! `parallax embed`: features of a split as a file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use safetensors::serialize;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
 
-use super::arguments::{DataArguments, StopArguments, seed};
+use super::arguments::{DataArguments, StopArguments, seed, whole};
 use super::device_choice::{DeviceRequest, open};
+use super::output::{self, ForceArguments, Inputs};
+use crate::console::say;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
+use crate::evaluate::partial::Partial;
 use crate::nn::weights::digest;
-use crate::runs::folder::write_whole;
-use crate::runs::unfinished::resumable;
-use crate::runs::weights_file::{read, state};
+use crate::runs::image_size::check_image_size;
+use crate::runs::safetensors_file::{Stored, packed};
+use crate::runs::unfinished::{is_stored, resumable};
+use crate::runs::weights_file::{Loaded, WeightsFile, state};
+use crate::runs::whole_file::{Place, folder_of, write_file};
+
+/// The tensor that every file of embed has.
+const FEATURES: &str = "features";
 
 /// Write an encoder's features of a split, with the labels, to a safetensors file
 #[derive(Args)]
@@ -28,113 +36,216 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Which images
-    #[arg(long, value_name = "train|test|unlabelled", default_value = "test", value_parser = ["train", "test", "unlabelled"])]
-    split: String,
+    /// Which images [default: test, or all images if there is no test set]
+    #[arg(long, value_name = "train|test|unlabelled", value_parser = ["train", "test", "unlabelled"])]
+    split: Option<String>,
 
     /// The file to write: features (F32, N x F), and labels (U32, N) where there are any
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Side in pixels to which images are resized [default: the data set's own]
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(4..=1024))]
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
+    /// centre is cropped [default: the images' own size]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(4..=1024))]
     resolution: Option<u64>,
 
     /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
-    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    /// Where to compute: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
+    /// devices prints
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
-    /// Resume an interrupted embed with the same arguments. If the file of --out exists, nothing is
-    /// computed
+    /// Resume an interrupted embed with the same arguments. If the file of --out holds features,
+    /// nothing is computed
     #[arg(long)]
     resume: bool,
+
+    #[command(flatten)]
+    force: ForceArguments,
 
     #[command(flatten)]
     stop: StopArguments,
 }
 
 fn split<'a>(dataset: &'a Dataset, name: &str) -> Result<&'a Split> {
-    match name {
-        "train" => Ok(&dataset.train),
-        "test" => Ok(&dataset.test),
-        _ => dataset.unlabelled.as_ref().ok_or_else(|| {
-            Error::usage(format!(
-                "{} has no unlabelled images; use --split train or --split test",
-                dataset.name
-            ))
-        }),
-    }
+    let found = match name {
+        "train" => Some(&dataset.train),
+        "test" => Some(&dataset.test).filter(|split| !split.is_empty()),
+        _ => {
+            dataset.check_pretraining()?;
+            dataset.unlabelled.as_ref()
+        }
+    };
+    found.ok_or_else(|| {
+        Error::usage(format!(
+            "{} has no {name} images; use another --split",
+            dataset.name
+        ))
+    })
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let out = &arguments.out;
-    if arguments.resume && out.is_file() {
-        println!("{} exists, so nothing is computed", out.display());
+    let Arguments { out, resume, .. } = arguments;
+    let inputs = Inputs {
+        file: Some(("--encoder", &arguments.encoder)),
+        data: arguments.data.dir(),
+    };
+    let is_done = *resume && holds_features(out);
+    output::check(out, arguments.force.force || is_done, None, &inputs)?;
+    if is_done {
+        say!("{} exists, so nothing is computed", out.display());
         return Ok(());
     }
+    let stored = Unfinished::of(out, *resume)?;
     arguments.stop.listen()?;
-    let name = out
-        .file_name()
-        .ok_or_else(|| Error::usage(format!("--out {} does not name a file", out.display())))?;
-    let name = name.to_string_lossy();
-    let folder = out.parent().unwrap_or(Path::new(""));
-    let dataset = arguments.data.load(arguments.seed)?;
-    let split = split(&dataset, &arguments.split)?;
+    let file = WeightsFile::read(&arguments.encoder)?;
+    let mut dataset = arguments.data.load(arguments.seed)?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
+    let part = match &arguments.split {
+        Some(name) => name,
+        None if dataset.test.is_empty() => "train",
+        None => "test",
+    };
+    let split = split(&dataset, part)?;
     let chosen = open(&arguments.device)?;
-    let loaded = read(&chosen.device, &arguments.encoder)?;
+    let device = &chosen.device;
+    let loaded = file.load(device)?;
+    let encoder = &loaded.encoder;
     let resolution = arguments
         .resolution
         .map_or(split.height, |pixels| pixels as usize);
-    let (device, encoder) = (&chosen.device, &loaded.encoder);
-    // The file of a stopped embed, next to the file to write.
-    let unfinished = format!("{name}.unfinished");
-    if !arguments.resume && folder.join(&unfinished).is_file() {
-        let path = folder.join(&unfinished);
-        fs::remove_file(&path).map_err(|e| Error::write(&path, e))?;
-    }
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [split.width, split.height],
+    };
+    check_image_size("embed", size, &loaded.origin.encoder, 0)?;
     let key = || {
         let weights = digest(&state(encoder, None))?;
-        let (images, split) = (&dataset.digest, &arguments.split);
+        let images = &dataset.digest;
         let variants = device.variants().map(|table| table.to_toml());
         Ok(format!(
-            "{weights} {images} {split} {resolution} {variants:?}"
+            "{weights} {images} {part} {resolution} {variants:?}"
         ))
     };
-    let values = resumable((folder, &unfinished), &key, |partial| {
+    let values = stored.resumable(&key, |partial| {
         let values = partial.entry("features".to_string()).or_default();
         complete_features(device, encoder, split, resolution, values)?;
         Ok(std::mem::take(values))
     })?;
     let width = encoder.feature_width();
-    let packed = |error| Error::usage(format!("features cannot be packed: {error}"));
-    let mut views = vec![(
-        "features",
-        TensorView::new(
-            Dtype::F32,
-            vec![split.len(), width],
-            bytemuck::cast_slice(&values),
-        )
-        .map_err(packed)?,
-    )];
+    let mut tensors = vec![Stored {
+        name: FEATURES.to_string(),
+        dtype: "F32",
+        shape: vec![split.len(), width],
+        bytes: bytemuck::cast_slice(&values),
+    }];
     if let Some(labels) = &split.labels {
-        let bytes = bytemuck::cast_slice(labels);
-        let view = TensorView::new(Dtype::U32, vec![split.len()], bytes).map_err(packed)?;
-        views.push(("labels", view));
+        tensors.push(Stored {
+            name: "labels".to_string(),
+            dtype: "U32",
+            shape: vec![split.len()],
+            bytes: bytemuck::cast_slice(labels),
+        });
     }
-    let about = HashMap::from([("data".to_string(), dataset.name.clone())]);
-    let bytes = serialize(views, Some(about)).map_err(packed)?;
-    write_whole(folder, &name, &bytes)?;
-    println!(
+    let about = about(&loaded, &dataset, (part, split))?;
+    write_file(out, &packed(&tensors, &about)?)?;
+    say!(
         "{} features of {} numbers, of the {} images of {}, in {}",
         split.len(),
         width,
-        arguments.split,
+        part,
         dataset.name,
-        arguments.out.display()
+        out.display()
     );
     Ok(())
+}
+
+/// Whether `path` is a file that embed wrote.
+fn holds_features(path: &Path) -> bool {
+    let names = |bytes: Vec<u8>| {
+        SafeTensors::deserialize(&bytes).is_ok_and(|file| file.tensor(FEATURES).is_ok())
+    };
+    path.is_file() && fs::read(path).is_ok_and(names)
+}
+
+/// Returns the entries that the file holds beside the features: the data set, its classes, the
+/// image files in the order of the features, the findings of the reader, and the network. Lists are
+/// JSON.
+fn about(
+    loaded: &Loaded,
+    dataset: &Dataset,
+    (part, split): (&str, &Split),
+) -> Result<BTreeMap<String, String>> {
+    let network = loaded.origin.encoder;
+    let mut about = BTreeMap::from(
+        [
+            ("data", dataset.name.clone()),
+            ("split", part.to_string()),
+            ("encoder", loaded.source.clone()),
+            ("arch", network.arch.to_string()),
+            ("width", network.width.to_string()),
+            ("stem", network.stem.to_string()),
+        ]
+        .map(|(key, value)| (key.to_string(), value)),
+    );
+    for (key, names) in [("classes", &dataset.classes), ("files", &split.files)] {
+        if !names.is_empty() {
+            about.insert(key.to_string(), json!(names).to_string());
+        }
+    }
+    let unpacked = |e| Error::usage(format!("metadata cannot be packed: {e}"));
+    let findings = serde_json::to_value(&dataset.findings).map_err(unpacked)?;
+    let record = serde_json::to_value(&loaded.record).map_err(unpacked)?;
+    for (key, value) in [findings, record]
+        .iter()
+        .filter_map(Value::as_object)
+        .flatten()
+    {
+        let words = value.as_str().map(str::to_string);
+        about.insert(key.clone(), words.unwrap_or_else(|| value.to_string()));
+    }
+    Ok(about)
+}
+
+/// The file of a stopped embed, beside the file to write. `None` if that is no regular file; an
+/// early stop then stores nothing.
+struct Unfinished(Option<PathBuf>);
+
+impl Unfinished {
+    /// Returns the file for `out`. Without `resume`, an earlier one is removed.
+    fn of(out: &Path, resume: bool) -> Result<Self> {
+        let Place::Regular(target) = Place::of(out) else {
+            return Ok(Unfinished(None));
+        };
+        let mut name = target.file_name().unwrap_or_default().to_os_string();
+        name.push(".unfinished");
+        let path = folder_of(&target).join(name);
+        if !resume && path.is_file() {
+            if !is_stored(&path) {
+                return Err(Error::usage(format!(
+                    "{} is in the way of the file of an interrupted embed; move it away",
+                    path.display()
+                )));
+            }
+            fs::remove_file(&path).map_err(|e| Error::write(&path, e))?;
+        }
+        Ok(Unfinished(Some(path)))
+    }
+
+    fn resumable<R>(
+        &self,
+        key: &dyn Fn() -> Result<String>,
+        evaluate: impl FnOnce(&mut Partial) -> Result<R>,
+    ) -> Result<R> {
+        let Some(path) = &self.0 else {
+            return evaluate(&mut Partial::new());
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        resumable((folder_of(path), &name), key, evaluate)
+    }
 }

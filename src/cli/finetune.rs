@@ -7,11 +7,12 @@ use clap::Args;
 use super::classification::ClassificationArguments;
 use crate::error::Result;
 use crate::runs::classify::Beginning;
-use crate::runs::weights_file::read;
+use crate::runs::weights_file::WeightsFile;
 
 /// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
 ///
-/// Without --epochs it trains as long as the paper: 60 epochs on up to 1 % of the labels, 30 on up to 10 %, else 20.
+/// Without --epochs it trains as long as the paper: 60 epochs on up to 1 % of the labels, 30 on up
+/// to 10 %, else 20.
 #[derive(Args)]
 pub struct Arguments {
     /// The encoder: a file written by a training
@@ -34,10 +35,12 @@ fn paper_epochs(labels: f64) -> u64 {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let path = &arguments.encoder;
     let classification = &arguments.classification;
-    classification.train(paper_epochs(classification.labels), |device| {
-        Ok(Beginning::Pretrained(Box::new(read(device, path)?)))
+    classification.check_out()?;
+    let file = WeightsFile::read(&arguments.encoder)?;
+    let epochs = paper_epochs(classification.labels);
+    classification.train(epochs, "finetune", |device| {
+        Ok(Beginning::Pretrained(Box::new(file.load(device)?)))
     })
 }
 

@@ -4,13 +4,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, no_out, open_folder, seed};
+use super::arguments::{
+    DataArguments, StopArguments, check_classes, check_folder, notice_absent, number, open_folder,
+    seed, whole,
+};
 use super::device_choice::{DeviceRequest, open};
+use crate::console::say;
 use crate::error::{Error, Result};
-use crate::evaluate::knn::neighbour_accuracy;
+use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::evaluate::partial::Partial;
+use crate::runs::image_size::check_image_size;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
-use crate::runs::weights_file::read;
+use crate::runs::weights_file::WeightsFile;
 
 /// Evaluate an encoder by the nearest neighbours of the test images among the training images
 #[derive(Args)]
@@ -22,11 +27,24 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
+    /// Neighbours that vote [default: a tenth of the training images, at most 200]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<usize>(1..=u64::MAX))]
+    k: Option<usize>,
+
+    /// What a similarity is divided by before a neighbour votes with its exponential
+    #[arg(long, value_name = "NUMBER", default_value = "0.5", value_parser = temperature)]
+    knn_temperature: f64,
+    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
+    /// centre is cropped [default: the images' own size]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(4..=1024))]
+    resolution: Option<u64>,
+
     /// The seed of the images, if the program draws them
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
-    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    /// Where to compute: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
+    /// devices prints
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
@@ -45,21 +63,39 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.resume && arguments.out.is_none() {
-        return Err(no_out());
-    }
+    check_folder(arguments.out.as_deref(), arguments.resume)?;
     arguments.stop.listen()?;
-    let dataset = arguments.data.load(arguments.seed)?;
+    let file = WeightsFile::read(&arguments.encoder)?;
+    let mut dataset = arguments.data.load(arguments.seed)?;
+    check_classes(&dataset, "knn")?;
+    if let Some(pixels) = arguments.resolution {
+        dataset = dataset.at_resolution(pixels as usize);
+    }
+    let vote = Vote {
+        k: arguments.k,
+        temperature: arguments.knn_temperature,
+    };
+    vote.neighbours(&dataset)?;
     let chosen = open(&arguments.device)?;
     let device = &chosen.device;
-    let loaded = read(device, &arguments.encoder)?;
+    let loaded = file.load(device)?;
+    let resolution = arguments
+        .resolution
+        .map_or(dataset.train.height, |pixels| pixels as usize);
+    let size = match arguments.resolution {
+        Some(pixels) => [pixels as usize; 2],
+        None => [dataset.train.width, dataset.train.height],
+    };
+    check_image_size("knn", size, &loaded.origin.encoder, 0)?;
+    notice_absent(&dataset);
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
             let folder = open_folder(out, arguments.resume, &chosen)?;
             let request = KnnRequest {
-                path: &arguments.encoder,
                 loaded,
+                vote,
+                resolution: arguments.resolution.map(|pixels| pixels as usize),
                 seed: arguments.seed,
                 data: arguments.data.data,
                 dataset,
@@ -69,16 +105,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             let partial = &mut Partial::new();
-            let found = neighbour_accuracy(device, &loaded.encoder, &dataset, (partial, "knn"));
+            let (data, partial) = ((&dataset, resolution), (partial, "knn"));
+            let found = neighbour_accuracy(device, &loaded.encoder, data, vote, partial);
             let found = found.map_err(unstored)?;
             (found.k, found.top1)
         }
     };
-    println!(
+    say!(
         "k-nearest-neighbour accuracy on {name} (k = {k}): {:.1} %",
         100.0 * top1
     );
     Ok(())
+}
+
+/// Reads a temperature. The exponential of a similarity over a smaller one overflows.
+fn temperature(word: &str) -> std::result::Result<f64, String> {
+    number(word, "from 0.01", |x| x >= 0.01)
 }
 
 /// Adds to a stop's message that the state is not stored.

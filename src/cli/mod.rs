@@ -7,6 +7,7 @@
 mod arguments;
 mod attack;
 mod classification;
+mod completions;
 mod data_cache;
 mod device_choice;
 mod devices;
@@ -14,6 +15,7 @@ mod embed;
 mod finetune;
 mod knn;
 mod linear;
+mod output;
 mod pretraining;
 mod preview;
 mod report;
@@ -24,14 +26,18 @@ mod signals;
 mod simclr;
 mod supervised;
 mod transfer;
+mod weights;
 
+use std::any::TypeId;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::console;
 use crate::error::{Error, Result};
 
 /// The exit code of a command that was stopped by its time limit or by SIGUSR1 (`EX_TEMPFAIL` of
@@ -49,8 +55,42 @@ pub const STOPPED_EARLY: u8 = 75;
     arg_required_else_help = true
 )]
 struct Arguments {
+    /// Print results and errors only: no progress and no notices
+    #[arg(long, short, global = true)]
+    quiet: bool,
+
     #[command(subcommand)]
     command: Command,
+}
+
+impl Arguments {
+    /// Parses a command line. A word such as -1 after an option that takes a number is its value,
+    /// so that the message names the values that can be used.
+    fn parse_from_words<I>(words: I) -> std::result::Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item: Into<OsString> + Clone>,
+    {
+        fn with_negative_numbers(command: clap::Command) -> clap::Command {
+            let is_number = |argument: &Arg| {
+                let parsed = argument.get_value_parser().type_id();
+                let numbers = [
+                    TypeId::of::<f64>(),
+                    TypeId::of::<u32>(),
+                    TypeId::of::<u64>(),
+                    TypeId::of::<usize>(),
+                ];
+                argument.get_action().takes_values() && numbers.iter().any(|id| parsed == *id)
+            };
+            command
+                .mut_args(|argument| match is_number(&argument) {
+                    true => argument.allow_hyphen_values(true),
+                    false => argument,
+                })
+                .mut_subcommands(with_negative_numbers)
+        }
+        let matches = with_negative_numbers(Arguments::command()).try_get_matches_from(words)?;
+        Arguments::from_arg_matches(&matches)
+    }
 }
 
 #[derive(Subcommand)]
@@ -66,8 +106,10 @@ enum Command {
     Report(report::Arguments),
     Knn(knn::Arguments),
     Embed(embed::Arguments),
+    Weights(weights::Arguments),
     Devices(devices::Arguments),
     Preview(preview::Arguments),
+    Completions(completions::Arguments),
 }
 
 /// Runs the command of the process's arguments, and returns its exit code.
@@ -82,10 +124,13 @@ pub fn run() -> ExitCode {
         .with_target(false)
         .init();
 
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::parse_from_words(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
+    if arguments.quiet {
+        console::be_quiet();
+    }
     match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -95,7 +140,10 @@ pub fn run() -> ExitCode {
                 }
                 _ => String::new(),
             };
-            eprintln!("parallax: {}{advice}", one_line(&error.to_string()));
+            console::error(format_args!(
+                "{}{advice}",
+                one_line("parallax:", &error.to_string())
+            ));
             match error {
                 Error::Usage(_) => ExitCode::from(2),
                 Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(cause)),
@@ -150,15 +198,17 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Report(arguments) => report::run(&arguments),
         Command::Knn(arguments) => knn::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
+        Command::Weights(arguments) => weights::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
     }
 }
 
 /// Runs the command that is given by the words after the program's name.
 fn execute(words: &[String]) -> Result<()> {
     let name = std::iter::once("parallax");
-    let arguments = Arguments::try_parse_from(name.chain(words.iter().map(String::as_str)));
+    let arguments = Arguments::parse_from_words(name.chain(words.iter().map(String::as_str)));
     dispatch(
         arguments
             .map_err(|e| Error::usage(usage_line(&e.to_string())))?
@@ -175,9 +225,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.to_string(),
-        _ => format!("parallax: {}; see --help", usage_line(&error.to_string())),
+        _ => one_line(
+            "parallax:",
+            &format!("{}; see --help", usage_line(&error.to_string())),
+        ),
     };
-    eprintln!("{}", shown.trim_end());
+    console::error(format_args!("{}", shown.trim_end()));
     ExitCode::from(2)
 }
 
@@ -193,13 +246,49 @@ fn usage_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(&line).to_string()
 }
 
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+/// Bytes of a message, at most.
+const MESSAGE_BYTES: usize = 1000;
+
+/// Returns `start` and the words of `message` as one line, cut where it is too long.
+fn one_line(start: &str, message: &str) -> String {
+    const CUT: &str = " [...]";
+    let mut line = start.to_string();
+    for word in message.split_whitespace() {
+        line.push(' ');
+        line.push_str(word);
+    }
+    if line.len() > MESSAGE_BYTES {
+        let fits = |end: &usize| line.is_char_boundary(*end);
+        let end = (0..=MESSAGE_BYTES - CUT.len())
+            .rev()
+            .find(fits)
+            .unwrap_or(0);
+        line.truncate(end);
+        line.push_str(CUT);
+    }
+    line
 }
 
 #[cfg(test)]
 mod tests {
-    use super::shell_word;
+    use super::{Arguments, MESSAGE_BYTES, one_line, shell_word};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_message_is_one_line_of_limited_length() {
+        assert_eq!(one_line("parallax:", "two\n  lines"), "parallax: two lines");
+        let long = one_line("parallax:", &"\u{e4}b ".repeat(1000));
+        assert!(
+            long.len() <= MESSAGE_BYTES && long.ends_with("[...]"),
+            "{}",
+            long.len()
+        );
+    }
 
     #[test]
     fn words_are_quoted_where_a_shell_would_change_them() {

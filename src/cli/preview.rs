@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, protocol, seed};
+use super::arguments::{DataArguments, protocol, seed, whole};
+use super::output::{self, ForceArguments, Inputs};
+use super::pretraining::VIEW_SIZE;
 use super::sheet::Sheet;
 use crate::augment::{ImageStore, SimClrAugmentation, ViewKey};
+use crate::console::say;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::objectives::Protocol;
+use crate::runs::whole_file::write_file;
 
 /// Draw a PNG of a data set's images, each followed by random views of it
 #[derive(Args)]
@@ -18,11 +22,11 @@ pub struct Arguments {
     data: DataArguments,
 
     /// Images to show, one a row
-    #[arg(long, default_value = "8", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value = "8", value_parser = whole::<u32>(1..=64))]
     images: u32,
 
     /// Views of each image
-    #[arg(long, default_value = "8", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value = "8", value_parser = whole::<u32>(1..=64))]
     views: u32,
 
     /// Whose views: sound, or the evaluated paper's
@@ -33,27 +37,36 @@ pub struct Arguments {
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
-    /// The file to write
-    #[arg(long, default_value = "preview.png")]
+    /// The PNG file to write
+    #[arg(long, value_name = "FILE", default_value = "preview.png")]
     out: PathBuf,
+
+    #[command(flatten)]
+    force: ForceArguments,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let inputs = Inputs {
+        file: None,
+        data: arguments.data.dir(),
+    };
+    output::check(&arguments.out, arguments.force.force, Some("png"), &inputs)?;
     let dataset = arguments.data.load(arguments.seed)?;
     let split = dataset.pretraining();
     let count = arguments.images.min(split.len() as u32);
     let device = Device::cpu();
     let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])?;
-    // Spread over the set, so that one sorted by class shows more than one, and not by equal steps, so that one whose
-    // classes take turns does too.
+    // Spread over the set, so that one sorted by class shows more than one, and not by equal steps,
+    // so that one whose classes take turns does too.
     let stride = split.len() as u32 / count;
     let samples: Vec<u32> = (0..count).map(|i| i * stride + i % stride).collect();
     let images = store.gather(&samples)?;
+    let size = arguments.data.size().unwrap_or(VIEW_SIZE);
     let augmentation = SimClrAugmentation {
         normalize: None,
         ..match arguments.protocol {
-            Protocol::Sound => SimClrAugmentation::sound(32),
-            Protocol::Paper => SimClrAugmentation::paper(32),
+            Protocol::Sound => SimClrAugmentation::sound(size),
+            Protocol::Paper => SimClrAugmentation::paper(size),
         }
     };
     let mut sheet = Sheet::new(arguments.views + 1, count);
@@ -69,8 +82,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         sheet.draw_column(view + 1, &views)?;
     }
     let png = sheet.to_png(&arguments.out)?;
-    std::fs::write(&arguments.out, png).map_err(|e| Error::write(&arguments.out, e))?;
-    println!(
+    write_file(&arguments.out, &png)?;
+    say!(
         "{}: {count} images of {}, each with {} views",
         arguments.out.display(),
         dataset.name,

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::console::say;
 use crate::error::Result;
 use crate::paper::report::write;
+use crate::runs::folder::check_place;
 
 /// Write tables and figures of the runs in a folder, next to the paper's values, and answer the
 /// paper's claims
@@ -25,16 +27,17 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let default = || arguments.dir.join("report");
     let out = arguments.out.clone().unwrap_or_else(default);
+    check_place(&out)?;
     let written = write(&arguments.dir, &out)?;
     for (title, answers) in &written.answers {
-        println!("{title}");
+        say!("{title}");
         let answers: Vec<String> = (1..)
             .zip(answers)
             .map(|(number, answer)| format!("{number} {}", answer.words()))
             .collect();
-        println!("claims  {}", answers.join(", "));
+        say!("claims  {}", answers.join(", "));
     }
-    println!(
+    say!(
         "{} runs, {}",
         written.runs,
         out.join("report.html").display()

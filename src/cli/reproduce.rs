@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{DataArguments, StopArguments, data_kind, positive, protocol, seed};
+use super::arguments::{
+    DataArguments, StopArguments, check_classes, data_kind, positive, protocol, seed, whole,
+};
 use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
-use crate::data::DataKind;
+use crate::console::{note, say};
+use crate::data::{DataKind, OnBadImage};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::objectives::Protocol;
@@ -16,7 +19,9 @@ use crate::paper::grid::{
     Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
 };
 use crate::paper::report;
-use crate::runs::folder::is_done;
+use crate::runs::folder::{check_place, is_done, make, remove_folders};
+use crate::runs::lock::FolderLock;
+use crate::runs::state_dict::StateDict;
 
 /// Run every experiment of the paper, or those of one figure, as a list of jobs
 ///
@@ -47,9 +52,9 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     transfer_data_dir: Option<PathBuf>,
 
-    /// Steps of the longest pretraining, a multiple of ten [default: 10 for smoke, 500 for small, 5000
-    /// for paper]
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Steps of the longest pretraining, a multiple of ten [default: 10 for smoke, 500 for small,
+    /// 5000 for paper]
+    #[arg(long, value_name = "STEPS", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     full_steps: Option<u32>,
 
     /// Multiplies every channel count of every network [default: 0.0625 for smoke, 0.25 for small,
@@ -59,12 +64,12 @@ pub struct Arguments {
 
     /// Test images to attack, the same number of each class [default: 50 for smoke, 500 for small,
     /// all for paper]
-    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "IMAGES", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     attack_images: Option<u32>,
 
     /// Training images of a linear evaluation, the same number of each class [default: 500 for
     /// smoke, 10000 for small, all for paper]
-    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "IMAGES", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     linear_images: Option<u32>,
 
     /// Run only the jobs that one table, figure or claim needs
@@ -77,14 +82,15 @@ pub struct Arguments {
     dry_run: bool,
 
     /// Runs of each job, with the seeds from --seed on
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = whole::<u64>(1..=100))]
     seeds: u64,
 
     /// The first seed
     #[arg(long, default_value = "0", value_parser = seed)]
     seed: u64,
 
-    /// Where to compute: auto, cpu, gpu, or a part of an adapter's name
+    /// Where to compute: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
+    /// devices prints
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
@@ -141,11 +147,30 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
         DataKind::Shapes => DataKind::ShapesInverted,
         _ => DataKind::Stl10,
     });
+    let drawn = [DataKind::Shapes, DataKind::ShapesInverted];
+    if !drawn.contains(&second) && arguments.transfer_data_dir.is_none() {
+        return Err(Error::usage(format!(
+            "the second data set, {second}, is read from files; name their folder with --transfer-data-dir, or another \
+             data set with --transfer-data"
+        )));
+    }
+    if let Some(file) = arguments.init.as_deref().filter(|&file| file != "none") {
+        StateDict::read(Path::new(file))?.check_values()?;
+    }
     let read = |kind: DataKind, dir: Option<&Path>| -> Result<Source> {
-        let dataset = data_cache::load(kind, dir, arguments.seed)?;
-        dataset.labels_of(&dataset.train, "training")?;
-        dataset.labels_of(&dataset.test, "test")?;
-        Ok(Source::new(kind, dir.map(Path::to_path_buf), &dataset))
+        let dataset = data_cache::load(kind, dir, arguments.seed, &data.options())?;
+        check_classes(&dataset, "reproduce")?;
+        let mut options = Vec::new();
+        if let Some(size) = data.size {
+            options.extend(["--size".to_string(), size.to_string()]);
+        }
+        if data.on_bad_image == OnBadImage::Skip {
+            options.extend(["--on-bad-image", "skip"].map(String::from));
+        }
+        Ok(Source {
+            options,
+            ..Source::new(kind, dir.map(Path::to_path_buf), &dataset)
+        })
     };
     let first = read(data.data, data.dir().as_deref())?;
     for (flag, images) in [
@@ -181,7 +206,9 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    check_place(&arguments.out)?;
     if !arguments.dry_run {
+        FolderLock::check(&arguments.out)?;
         arguments.stop.listen()?;
     }
     data_cache::keep();
@@ -189,14 +216,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let grid = Grid::new(&settings);
     let jobs = grid.select(arguments.only.as_deref());
     for line in &grid.shrunk {
-        println!("differs {line}");
+        note!("differs {line}");
     }
     if arguments.dry_run {
         grid.is_in(&settings.out)?;
         return list(arguments, &settings, &jobs);
     }
-    grid.claim(&settings.out)?;
-    run_all(&jobs, &settings, &arguments.device)
+    let made = make(&settings.out)?;
+    let done = FolderLock::acquire(&settings.out).and_then(|_lock| {
+        let is_resumed = grid.is_in(&settings.out)?;
+        grid.claim(&settings.out)?;
+        let done = run_all(&jobs, &settings, &arguments.device);
+        let is_begun = |job: &&Job| settings.folder(&job.id).exists();
+        if done.is_err() && !is_resumed && !jobs.iter().any(is_begun) {
+            grid.withdraw(&settings.out)?;
+        }
+        done
+    });
+    // Those that are not empty stay.
+    if done.is_err() {
+        remove_folders(&made);
+    }
+    done
 }
 
 /// Runs the jobs that are not done, and writes the report after each of them. If a job fails, only
@@ -220,11 +261,11 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
         let folder = settings.folder(&job.id);
         let place = format!("[{}/{}] {}", number + 1, jobs.len(), job.id);
         if is_done(&folder) {
-            println!("{place}: done before");
+            note!("{place}: done before");
             continue;
         }
         if let Some(need) = job.needs.iter().find(|n| missing.contains(&n.as_str())) {
-            println!("{place}: skipped, since {need} is missing");
+            note!("{place}: skipped, since {need} is missing");
             missing.push(&job.id);
             pace.left -= flops(job)?;
             continue;
@@ -233,14 +274,14 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
         if pace.done > 0.0 {
             interrupt::check(|| format!("before {job_place}"))?;
         }
-        println!("\n{place}, {}", pace.line(started.elapsed()));
+        note!("\n{place}, {}", pace.line(started.elapsed()));
         let job_started = Instant::now();
         match super::execute(&words(job, &folder, device)) {
             Ok(()) => {
                 pace.finish(flops(job)?, job_started.elapsed());
                 // The report at the end fails for the same reason, when every job has run.
                 if let Err(error) = report::write(&settings.out, &settings.out.join(REPORT)) {
-                    println!("no report yet: {error}");
+                    note!("no report yet: {error}");
                 }
             }
             Err(Error::Stopped { cause, place, .. }) => {
@@ -251,7 +292,7 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
                 });
             }
             Err(error) => {
-                println!("{place}: failed: {error}");
+                note!("{place}: failed: {error}");
                 missing.push(&job.id);
                 pace.left -= flops(job)?;
                 first_error.get_or_insert(error.of_job(&job.id));
@@ -259,7 +300,7 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
         }
     }
     let there = jobs.len() - missing.len();
-    println!(
+    say!(
         "\n{there} of {} jobs in {}, {}",
         jobs.len(),
         settings.out.display(),
@@ -268,7 +309,7 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
     if there > 0 {
         let out = settings.out.join(REPORT);
         let runs = report::write(&settings.out, &out)?.runs;
-        println!(
+        say!(
             "report on {runs} runs in {}",
             out.join("report.html").display()
         );
@@ -324,7 +365,7 @@ fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Vec<String> {
 /// Prints the expected time and memory of each job, from passes that are timed on the device.
 fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result<()> {
     let chosen = open(&arguments.device)?;
-    println!("device  {} ({})", chosen.device.name(), chosen.reason);
+    say!("device  {} ({})", chosen.device.name(), chosen.reason);
     let mut rates: Vec<Rates> = Vec::new();
     for job in jobs {
         let network = job.work.network;
@@ -344,7 +385,7 @@ fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result
             |rates| rates.estimate(&job.work),
         )
     };
-    println!("{:>9} {:>9}  job", "seconds", "MiB");
+    say!("{:>9} {:>9}  job", "seconds", "MiB");
     let (mut total, mut peak) = (0.0, 0);
     for job in jobs {
         let Estimate {
@@ -356,7 +397,7 @@ fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result
             total += seconds;
             peak = peak.max(peak_bytes);
         }
-        println!(
+        say!(
             "{seconds:>9.0} {:>9}  {}{}: {}",
             peak_bytes >> 20,
             job.id,
@@ -364,7 +405,7 @@ fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result
             job.command.join(" ")
         );
     }
-    println!(
+    say!(
         "{} jobs, about {:.0} minutes here for what is not done, peak {} MiB",
         jobs.len(),
         total / 60.0,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::arguments::{fraction, not_negative, positive};
+use super::arguments::{fraction, not_negative, positive, whole};
 use super::pretraining::PretrainingArguments;
 use crate::error::Result;
 use crate::objectives::rotnet::RotNetSettings;
@@ -10,15 +10,16 @@ use crate::runs::pretrain::Pretext;
 
 /// Pretrain an encoder with RotNet, then evaluate it by its nearest neighbours
 ///
-/// Each image of a batch is seen under all four rotations. The paper's protocol takes the ImageNet stem, 1/15 of the
-/// work. The generated shapes are drawn under any rotation, so that there is little to tell on them.
+/// Each image of a batch is seen under all four rotations. The paper's protocol takes the ImageNet
+/// stem, 1/15 of the work. The generated shapes are drawn under any rotation, so that there is
+/// little to tell on them.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pretraining: PretrainingArguments,
 
     /// Images a step; each is seen under four rotations [default: 32 on shapes, else 128]
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1..=u64::MAX))]
     batch_size: Option<usize>,
 
     /// The learning rate of SGD with Nesterov momentum 0.9

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::arguments::{not_negative, positive};
+use super::arguments::{not_negative, positive, whole};
 use super::pretraining::PretrainingArguments;
 use crate::error::Result;
 use crate::objectives::simclr::SimClrSettings;
@@ -17,7 +17,7 @@ pub struct Arguments {
     pretraining: PretrainingArguments,
 
     /// Images a step; each gives two views [default: 64 on shapes, else 128]
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1..=u64::MAX))]
     batch_size: Option<usize>,
 
     /// Adam's learning rate
@@ -41,7 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mut settings = SimClrSettings::of_protocol(
             pretraining.run.protocol,
             encoder,
-            32,
+            pretraining.view_size(),
             batch_size,
             arguments.weight_decay as f32,
             pretraining.run.seed,

@@ -23,5 +23,7 @@ const EPOCHS: u64 = 60;
 pub fn run(arguments: &Arguments) -> Result<()> {
     let classification = &arguments.classification;
     let encoder = arguments.network.config(classification.data.data)?;
-    classification.train(EPOCHS, |_| Ok(Beginning::FromScratch(encoder)))
+    classification.train(EPOCHS, "supervised", |_| {
+        Ok(Beginning::FromScratch(encoder))
+    })
 }

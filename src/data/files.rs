@@ -1,9 +1,11 @@
-//! What the readers of data files share: finding the files, checking their sizes, reading them whole.
+//! What the readers of data files share: finding the files, checking their sizes, reading them
+//! whole.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use super::findings::ShortFile;
 use crate::error::{Error, Result};
 
 /// A file that a published data set is made of.
@@ -45,14 +47,17 @@ impl Source {
     /// The folder that holds the files: `dir` or its child of the archive's name.
     ///
     /// # Errors
-    /// [`Error::Data`] naming every missing file if neither has all of them.
+    /// [`Error::Data`] naming every missing file if neither has all of them, and the command that
+    /// unpacks the archive if that is there.
     pub fn locate(&self, dir: &Path) -> Result<PathBuf> {
-        if !dir.is_dir() {
-            return Err(Error::data(
-                dir,
-                format!("no such folder. {}", self.describe()),
-            ));
-        }
+        self.locate_without(dir, &[])
+    }
+
+    /// As [`Source::locate`], but the `optional` files may be missing.
+    ///
+    /// # Errors
+    /// As [`Source::locate`].
+    pub fn locate_without(&self, dir: &Path, optional: &[&str]) -> Result<PathBuf> {
         let child = dir.join(self.folder);
         let root = if child.is_dir() {
             child
@@ -63,27 +68,43 @@ impl Source {
             .files
             .iter()
             .map(|expected| expected.file)
-            .filter(|file| !root.join(file).is_file())
+            .filter(|file| !optional.contains(file) && !root.join(file).is_file())
             .collect();
         if missing.is_empty() {
             return Ok(root);
+        }
+        let archive = self.address.rsplit('/').next().unwrap_or_default();
+        let stem = archive.trim_end_matches(".tar.gz");
+        let archives = ["tar.gz", "tgz", "tar"].map(|end| dir.join(format!("{stem}.{end}")));
+        if let Some(archive) = archives.iter().find(|path| path.is_file()) {
+            let message = format!(
+                "is an archive; unpack it: tar -xf {} -C {}",
+                archive.display(),
+                dir.display()
+            );
+            return Err(Error::data(archive, message));
         }
         let message = format!("missing {}. {}", missing.join(", "), self.describe());
         Err(Error::data(root, message))
     }
 
-    /// The number of records of `record` bytes in `root`/`file`, which is at least 1.
+    /// The number of records of `record` bytes in the file at `path`, which is at least 1.
     ///
     /// # Errors
     /// [`Error::Data`] for an empty file, or one whose size is not a whole number of records.
-    pub fn records(&self, root: &Path, file: &str, record: usize) -> Result<usize> {
-        let path = root.join(file);
-        let bytes = fs::metadata(&path)
-            .map_err(|e| Error::read(&path, e))?
-            .len();
-        if bytes > 0 && bytes % record as u64 == 0 {
+    pub fn records(&self, path: &Path, record: usize) -> Result<usize> {
+        let about = fs::metadata(path).map_err(|e| Error::read(path, e))?;
+        self.whole_records(path, about.len(), record)
+    }
+
+    /// As [`Source::records`], for a file of `bytes` bytes.
+    ///
+    /// # Errors
+    /// As [`Source::records`].
+    pub fn whole_records(&self, path: &Path, bytes: u64, record: usize) -> Result<usize> {
+        if bytes > 0 && bytes.is_multiple_of(record as u64) {
             return usize::try_from(bytes / record as u64)
-                .map_err(|_| Error::data(&path, format!("{bytes} bytes do not fit into memory")));
+                .map_err(|_| Error::data(path, format!("{bytes} bytes do not fit into memory")));
         }
         let found = if bytes == 0 {
             "the file is empty".to_string()
@@ -94,7 +115,7 @@ impl Source {
             )
         };
         Err(Error::data(
-            &path,
+            path,
             format!(
                 "{found}; expected records of {} bytes. Download it again: {}",
                 thousands(record as u64),
@@ -117,7 +138,8 @@ pub fn read_exactly(path: &Path, bytes: usize) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Gives `take` the file at `path`, which should have `bytes` bytes, in parts of `part` bytes, the last one shorter.
+/// Gives `take` the file at `path`, which should have `bytes` bytes, in parts of `part` bytes, the
+/// last one shorter.
 pub fn read_in_parts(
     path: &Path,
     bytes: usize,
@@ -144,21 +166,42 @@ pub fn read_in_parts(
 /// The lines of a text file, trimmed, without empty ones.
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    Ok(lines_of(&text))
+}
+
+/// The lines of `text`, trimmed, without empty ones.
+pub fn lines_of(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(String::from).collect())
+    lines.map(String::from).collect()
 }
 
 /// The names of the `count` classes, one a line.
 pub fn class_names(path: &Path, count: usize) -> Result<Vec<String>> {
     let names = lines(path)?;
-    if names.len() != count {
-        let message = format!("{} class names, expected {count}, one a line", names.len());
-        return Err(Error::data(path, message));
-    }
+    check_class_count(path, names.len(), count)?;
     Ok(names)
 }
 
-/// The first line of `dataset-name.txt` in `root`, or `default` if there is no such file or nothing in it.
+/// Fails if the file at `path` has another number of class names than `expected`.
+pub fn check_class_count(path: &Path, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("{found} class names, expected {expected}, one a line");
+    Err(Error::data(path, message))
+}
+
+/// A file of `records` records if it has fewer than the published one.
+pub fn short_file(file: &str, records: usize, published: usize) -> Option<ShortFile> {
+    (records < published).then(|| ShortFile {
+        file: file.to_string(),
+        records,
+        published,
+    })
+}
+
+/// The first line of `dataset-name.txt` in `root`, or `default` if there is no such file or nothing
+/// in it.
 pub fn dataset_name(root: &Path, default: &str) -> Result<String> {
     let path = root.join("dataset-name.txt");
     if !path.is_file() {
@@ -181,7 +224,8 @@ pub fn buffer(path: &Path, bytes: usize) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// `bytes` zeros, which the files at `path` need. No page of them is touched, which is left to whoever fills them.
+/// `bytes` zeros, which the files at `path` need. No page of them is touched, which is left to
+/// whoever fills them.
 pub fn zeroed(path: &Path, bytes: usize) -> Result<Vec<u8>> {
     // Only asked for: filling it would touch it.
     buffer(path, bytes)?;

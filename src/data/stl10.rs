@@ -1,5 +1,5 @@
-//! STL-10 in its binary layout (Coates, Lee, Ng 2011): 96 x 96 images, the red, green and blue plane one after
-//! another, each in column-major order; labels 1 to 10 in files of their own.
+//! STL-10 in its binary layout (Coates, Lee, Ng 2011): 96 x 96 images, the red, green and blue
+//! plane one after another, each in column-major order; labels 1 to 10 in files of their own.
 
 use std::path::Path;
 
@@ -27,34 +27,60 @@ pub const SOURCE: Source = Source {
         file("train_y.bin", Some(5_000)),
         file("test_X.bin", Some(8_000 * IMAGE as u64)),
         file("test_y.bin", Some(8_000)),
-        file("unlabeled_X.bin", Some(100_000 * IMAGE as u64)),
+        file(UNLABELLED, Some(100_000 * IMAGE as u64)),
         file("class_names.txt", None),
-        file("fold_indices.txt", None),
+        file(FOLDS_FILE, None),
     ],
 };
 
-/// Reads the files in `dir` or its child `stl10_binary`. Each split may hold any whole number of images.
+/// Needed by pretraining alone.
+const UNLABELLED: &str = "unlabeled_X.bin";
+/// Needed by no command.
+const FOLDS_FILE: &str = "fold_indices.txt";
+
+/// Reads the files in `dir` or its child `stl10_binary`. Each split may hold any whole number of
+/// images. The unlabelled images and the folds may be missing.
 ///
 /// # Errors
-/// [`Error::Data`] for missing files, sizes that are not whole images, labels outside 1 to 10, a number of labels
-/// that is not that of the images, and folds that do not fit the training images.
+/// [`Error::Data`] for missing files, sizes that are not whole images, labels outside 1 to 10, a
+/// number of labels that is not that of the images, and folds that do not fit the training images.
 pub fn load(dir: &Path) -> Result<Dataset> {
-    let root = SOURCE.locate(dir)?;
+    let root = SOURCE.locate_without(dir, &[UNLABELLED, FOLDS_FILE])?;
     let classes = files::class_names(&root.join("class_names.txt"), CLASSES)?;
     let train = labelled(&root, "train_X.bin", "train_y.bin")?;
     let test = labelled(&root, "test_X.bin", "test_y.bin")?;
-    let folds = folds(&root.join("fold_indices.txt"), train.len())?;
-    let unlabelled = images(&root, "unlabeled_X.bin")?;
+    let (folds_path, unlabelled_path) = (root.join(FOLDS_FILE), root.join(UNLABELLED));
+    let folds = match folds_path.is_file() {
+        true => Some(folds(&folds_path, train.len())?),
+        false => None,
+    };
+    let unlabelled = match unlabelled_path.is_file() {
+        true => Some(images(&root, UNLABELLED)?),
+        false => None,
+    };
+    let short = [
+        ("train_X.bin", train.len(), 5_000),
+        ("test_X.bin", test.len(), 8_000),
+        (
+            UNLABELLED,
+            unlabelled.as_ref().map_or(usize::MAX, Split::len),
+            100_000,
+        ),
+    ];
+    let short = short.map(|(file, records, published)| files::short_file(file, records, published));
+    let missing = unlabelled.is_none().then_some(unlabelled_path);
     let name = files::dataset_name(&root, "STL-10")?;
-    let mut dataset = Dataset::new(name, classes, train, test, Some(unlabelled));
-    dataset.folds = Some(folds);
+    let mut dataset = Dataset::new(name, classes, train, test, unlabelled);
+    dataset.missing_unlabelled = missing;
+    dataset.folds = folds;
+    dataset.findings.short_files = short.into_iter().flatten().collect();
     Ok(dataset)
 }
 
 fn labelled(root: &Path, pixels: &str, labels: &str) -> Result<Split> {
-    let count = SOURCE.records(root, pixels, IMAGE)?;
+    let count = SOURCE.records(&root.join(pixels), IMAGE)?;
     let path = root.join(labels);
-    let label_count = SOURCE.records(root, labels, 1)?;
+    let label_count = SOURCE.records(&path, 1)?;
     if label_count != count {
         let message = format!(
             "{label_count} labels for the {count} images of {pixels}; expected one label an image"
@@ -78,7 +104,7 @@ fn labelled(root: &Path, pixels: &str, labels: &str) -> Result<Split> {
 }
 
 fn images(root: &Path, name: &str) -> Result<Split> {
-    let count = SOURCE.records(root, name, IMAGE)?;
+    let count = SOURCE.records(&root.join(name), IMAGE)?;
     // In place, because the unlabelled split alone takes 2.8 GB.
     let mut images = files::read_exactly(&root.join(name), count * IMAGE)?;
     for plane in images.chunks_exact_mut(PLANE) {
@@ -87,6 +113,7 @@ fn images(root: &Path, name: &str) -> Result<Split> {
     Ok(Split {
         images,
         labels: None,
+        files: Vec::new(),
         height: SIDE,
         width: SIDE,
     })

@@ -31,7 +31,7 @@ struct Block {
     len: u64,
     /// Sorted by start. No two are adjacent.
     free: Vec<Region>,
-    /// The part that was never allocated. It lies in one free region.
+    /// The part that was never allocated, which is contained in one free region.
     untouched: Region,
 }
 

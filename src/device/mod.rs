@@ -96,7 +96,8 @@ impl Device {
         }
     }
 
-    /// The table of kernel variants in use, on a GPU. Equal bits need an equal table.
+    /// The table of kernel variants in use, on a GPU. Results have the same bits only if the tables
+    /// are equal.
     pub fn variants(&self) -> Option<VariantTable> {
         self.as_gpu().map(Gpu::variants)
     }

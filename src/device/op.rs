@@ -16,23 +16,27 @@ pub trait Op {
     type Sizes: Copy;
     type Output: Output;
 
-    /// Returns the sizes if the arguments fit each other. Passes every tensor to `check` once.
+    /// Returns the sizes if the arguments fit each other. Each tensor is checked by one method of
+    /// `check`, which also counts its bytes for profiles.
     ///
     /// # Errors
     /// `Error::Shape` that names the argument, its value and what was expected.
     fn check(&self, check: &mut Check<'_>) -> Result<Self::Sizes>;
 
     /// Floating-point operations of the formula, for profiles. A multiply-add counts as two.
-    fn flops(&self, sizes: Self::Sizes) -> u64;
+    /// The default is for operations without arithmetic.
+    fn flops(&self, _sizes: Self::Sizes) -> u64 {
+        0
+    }
 
-    /// Distinguishes calls whose rates are not comparable, such as the kernel and stride of a
-    /// convolution. Called before the operation runs.
+    /// Separates calls whose rates cannot be compared, for profiles: for example the kernel and
+    /// stride of a convolution. It is called before the operation runs.
     fn label(&self, _sizes: Self::Sizes) -> Option<String> {
         None
     }
 }
 
-/// An operation as one kind of device computes it: [`Cpu`] or [`Gpu`].
+/// The implementation of an operation for one kind of device, [`Cpu`] or [`Gpu`].
 pub trait RunOn<D>: Op {
     /// Computes the result. The arguments have passed `check`.
     ///
@@ -59,7 +63,7 @@ impl Output for Tensor {
     }
 }
 
-/// The product of `factors`, which may not fit a `usize`.
+/// The product of `factors` in 64 bits, because a `usize` has 32 bits on some targets.
 pub fn product(factors: &[usize]) -> u64 {
     factors.iter().map(|&factor| factor as u64).product()
 }
@@ -69,8 +73,8 @@ pub(super) fn bytes(x: &Tensor) -> u64 {
     product(&[x.len(), x.dtype().bytes()])
 }
 
-/// The checks of one call. Each fails with an error that names the argument if the argument is
-/// invalid or on another device.
+/// The checks of the arguments of one call. A check fails if its argument is invalid or on another
+/// device, and the error names the argument.
 pub struct Check<'a> {
     device: &'a Device,
     work: Work,
@@ -147,14 +151,14 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Counts `x`, which was checked, as changed in place.
+    /// Counts the bytes that are written to `x`, a checked argument that is changed in place.
     pub fn changes(&mut self, x: &Tensor) {
         if self.records_shapes {
             self.work.writes(x);
         }
     }
 
-    /// Checks a tensor of which the operation reads `elements` elements only.
+    /// As [`Check::tensor`], for a tensor of any shape of which only `elements` elements are read.
     pub fn part(&mut self, name: &str, x: &Tensor, dtype: DType, elements: usize) -> Result<()> {
         self.on_device(name, x)?;
         x.expect("", name, x.shape(), dtype)?;

@@ -186,9 +186,10 @@ impl Device {
         let (clock, spans) = match self {
             Device::Cpu(_) => (Clock::Host, spans),
             Device::Gpu(gpu) => {
-                let clock = match gpu.has_timestamps() {
-                    true => Clock::Adapter,
-                    false => Clock::Missing,
+                let clock = if gpu.has_timestamps() {
+                    Clock::Adapter
+                } else {
+                    Clock::Missing
                 };
                 let kernels = gpu.stop_timing()?.into_iter();
                 let spans = kernels.map(|kernel| Span {

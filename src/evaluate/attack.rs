@@ -33,6 +33,14 @@ pub enum Units {
 }
 
 impl Units {
+    /// The units of `protocol`.
+    pub fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Sound => Units::Pixels,
+            Protocol::Paper => Units::Normalized,
+        }
+    }
+
     /// Lowest and highest value of a pixel.
     pub fn range(self) -> [f32; 2] {
         match self {
@@ -65,9 +73,10 @@ impl AttackSettings {
                 "eps is {eps}; expected a finite number, 0 or more"
             )));
         }
-        let (units, factor) = match protocol {
-            Protocol::Sound => (Units::Pixels, 2.5),
-            Protocol::Paper => (Units::Normalized, 1.85),
+        let units = Units::of(protocol);
+        let factor = match units {
+            Units::Pixels => 2.5,
+            Units::Normalized => 1.85,
         };
         let alpha = match method {
             Method::Fgsm => eps,

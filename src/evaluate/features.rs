@@ -5,7 +5,7 @@ use crate::augment::{CIFAR10_STATISTICS, ImageStore};
 use crate::autograd::{PassOptions, Tape};
 use crate::data::{Split, batches};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Module, ResNet};
 use crate::ops::images::Normalize;
 use crate::ops::l2_normalize::L2Normalize;
@@ -57,11 +57,11 @@ pub fn complete_features(
 pub fn unit_features(
     device: &Device,
     encoder: &ResNet,
-    split: &Split,
+    (split, resolution): (&Split, usize),
     values: &mut Vec<f32>,
 ) -> Result<Tensor> {
     let width = encoder.feature_width();
-    complete(device, (split, split.height), width, values, |images| {
+    complete(device, (split, resolution), width, values, |images| {
         let (x, eps) = (&evaluate(device, encoder, images)?, 1e-12);
         Ok(device.run(L2Normalize { x, eps })?.y)
     })?;
@@ -115,6 +115,10 @@ pub fn logits(
 /// Appends the results of `compute` for the batches of `split` that `values` lacks: `width` numbers
 /// per image. The images are normalised, and resized to `resolution` x `resolution` if their height
 /// differs.
+///
+/// # Errors
+/// `Error::NonFinite` that names the first image with a result that is not finite; otherwise as
+/// [`partial::complete`].
 pub(super) fn complete(
     device: &Device,
     (split, resolution): (&Split, usize),
@@ -123,7 +127,8 @@ pub(super) fn complete(
     compute: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    partial::complete(values, (split.len(), BATCH), width, |_, indices| {
+    let total = split.len();
+    partial::complete(values, (total, BATCH), width, |_, indices| {
         let mut images = store.gather(indices)?;
         if resolution != split.height {
             let whole = |image| ResizedCrop {
@@ -141,7 +146,20 @@ pub(super) fn complete(
                 size: resolution,
             })?;
         }
-        compute(&normalized(device, &images)?)?.to_vec::<f32>()
+        let values = compute(&normalized(device, &images)?)?.to_vec::<f32>()?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(place) => {
+                let image = indices[place / width] as usize;
+                let file = split.files.get(image);
+                let file = file.map_or(String::new(), |file| format!(" ({file})"));
+                Err(Error::NonFinite(format!(
+                    "the network gives {} for image {} of {total}{file}, which is no finite number; use other weights",
+                    values[place],
+                    image + 1
+                )))
+            }
+        }
     })
 }
 

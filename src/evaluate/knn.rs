@@ -30,9 +30,44 @@ pub fn neighbours(bank: usize) -> usize {
     (bank / 10).clamp(1, MAX_NEIGHBOURS)
 }
 
+/// How neighbours vote.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Vote {
+    /// How many vote; `None` is as [`neighbours`] has it.
+    pub k: Option<usize>,
+    pub temperature: f64,
+}
+
+impl Vote {
+    /// Returns how many of the training images of `dataset` vote for a test image.
+    ///
+    /// # Errors
+    /// `Error::Usage` if there are fewer.
+    pub fn neighbours(&self, dataset: &Dataset) -> Result<usize> {
+        let bank = dataset.train.len();
+        let k = self.k.unwrap_or_else(|| neighbours(bank));
+        match k <= bank {
+            true => Ok(k),
+            false => Err(Error::usage(format!(
+                "--k is {k}, and {} has {bank} training images; use {bank} or less",
+                dataset.name
+            ))),
+        }
+    }
+}
+
+impl Default for Vote {
+    fn default() -> Self {
+        Vote {
+            k: None,
+            temperature: TEMPERATURE,
+        }
+    }
+}
+
 /// Predicts a class for each row of `queries [Q, D]` from the rows of `bank [B, D]` and their
 /// labels. The k rows with the largest cosine similarity vote for their class with the weight
-/// `exp(similarity / TEMPERATURE)`. Of rows with equal similarity, the earlier ones vote. The lower
+/// `exp(similarity / temperature)`. Of rows with equal similarity, the earlier ones vote. The lower
 /// class wins a tie. Rows must have length 1, and labels must be below `classes`.
 ///
 /// # Errors
@@ -44,7 +79,7 @@ pub fn classify(
     labels: &[u32],
     classes: usize,
     queries: &Tensor,
-    k: usize,
+    (k, temperature): (usize, f64),
 ) -> Result<Vec<u32>> {
     let [rows, columns] = bank.matrix("knn", "bank")?;
     let [query_rows, _] = queries.matrix("knn", "queries")?;
@@ -70,7 +105,7 @@ pub fn classify(
     let mut vote = |similarities: Readback| -> Result<()> {
         for row in similarities.wait_as::<f32>()?.chunks_exact(rows) {
             nearest(row, k, &mut candidates)?;
-            predictions.push(winner(&candidates, labels, classes));
+            predictions.push(winner(&candidates, labels, classes, temperature));
         }
         Ok(())
     };
@@ -101,8 +136,8 @@ pub struct NeighbourAccuracy {
 }
 
 /// Evaluates `encoder`: classifies the test images of `dataset` by the votes of the nearest
-/// labelled training images. `partial` holds the values computed so far, under names that start
-/// with `name`.
+/// labelled training images. They are resized to `resolution` x `resolution` pixels if their height
+/// differs. `partial` holds the values computed so far, under names that start with `name`.
 ///
 /// # Errors
 /// `Error::Usage` if training or test images have no labels; `Error::Stopped` as
@@ -110,24 +145,32 @@ pub struct NeighbourAccuracy {
 pub fn neighbour_accuracy(
     device: &Device,
     encoder: &ResNet,
-    dataset: &Dataset,
+    (dataset, resolution): (&Dataset, usize),
+    vote: Vote,
     (partial, name): (&mut Partial, &str),
 ) -> Result<NeighbourAccuracy> {
     let bank_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
-    let k = neighbours(bank_labels.len());
+    let k = vote.neighbours(dataset)?;
     let found = match partial.get(name) {
         Some(found) => as_classes(found),
         None => {
             let mut features = |part: &str, split| {
                 let values = partial.entry(format!("{name} {part}")).or_default();
-                unit_features(device, encoder, split, values)
+                unit_features(device, encoder, (split, resolution), values)
             };
             let bank = features("bank", &dataset.train)?;
             let queries = features("queries", &dataset.test)?;
             partial.retain(|key, _| !key.starts_with(&format!("{name} ")));
             let classes = dataset.classes.len();
-            let found = classify(device, &bank, bank_labels, classes, &queries, k)?;
+            let found = classify(
+                device,
+                &bank,
+                bank_labels,
+                classes,
+                &queries,
+                (k, vote.temperature),
+            )?;
             partial.insert(name.to_string(), as_values(&found));
             found
         }
@@ -176,10 +219,10 @@ fn nearest(similarities: &[f32], k: usize, out: &mut Vec<Candidate>) -> Result<(
 }
 
 /// The class with the largest sum of votes, or the lowest of several.
-fn winner(neighbours: &[Candidate], labels: &[u32], classes: usize) -> u32 {
+fn winner(neighbours: &[Candidate], labels: &[u32], classes: usize, temperature: f64) -> u32 {
     let mut votes = vec![0.0f64; classes];
     for &(similarity, row) in neighbours {
-        votes[labels[row as usize] as usize] += (f64::from(similarity) / TEMPERATURE).exp();
+        votes[labels[row as usize] as usize] += (f64::from(similarity) / temperature).exp();
     }
     let mut best = 0;
     for (class, &count) in votes.iter().enumerate() {
@@ -226,11 +269,17 @@ mod tests {
     fn votes_are_weighed_and_ties_go_to_the_lower_class() {
         let labels = [2, 1, 1, 0];
         // One near neighbour of class 2 outweighs two far ones: e^2 > 2 e^1.
-        assert_eq!(winner(&[(1.0, 0), (0.5, 1), (0.5, 2)], &labels, 3), 2);
+        assert_eq!(
+            winner(&[(1.0, 0), (0.5, 1), (0.5, 2)], &labels, 3, TEMPERATURE),
+            2
+        );
         // With similarities alike, two outvote one.
-        assert_eq!(winner(&[(0.9, 0), (0.9, 1), (0.9, 2)], &labels, 3), 1);
-        assert_eq!(winner(&[(0.9, 0), (0.9, 1)], &labels, 3), 1);
-        assert_eq!(winner(&[(0.9, 1), (0.9, 3)], &labels, 3), 0);
+        assert_eq!(
+            winner(&[(0.9, 0), (0.9, 1), (0.9, 2)], &labels, 3, TEMPERATURE),
+            1
+        );
+        assert_eq!(winner(&[(0.9, 0), (0.9, 1)], &labels, 3, TEMPERATURE), 1);
+        assert_eq!(winner(&[(0.9, 1), (0.9, 3)], &labels, 3, TEMPERATURE), 0);
     }
 
     #[test]
@@ -245,10 +294,10 @@ mod tests {
         let bank = Tensor::from_slice(&bank, &[6, 2], &device).unwrap();
         let queries = [[0.8f32, 0.6], [0.6, 0.8], [-0.8, 0.6]].concat();
         let queries = Tensor::from_slice(&queries, &[3, 2], &device).unwrap();
-        let found = classify(&device, &bank, &labels, 3, &queries, 2).unwrap();
+        let found = classify(&device, &bank, &labels, 3, &queries, (2, TEMPERATURE)).unwrap();
         assert_eq!(found, [0, 1, 2]);
         assert_eq!(accuracy(&found, &[0, 1, 1]), 2.0 / 3.0);
-        assert!(classify(&device, &bank, &labels, 3, &queries, 7).is_err());
-        assert!(classify(&device, &bank, &labels, 2, &queries, 2).is_err());
+        assert!(classify(&device, &bank, &labels, 3, &queries, (7, TEMPERATURE)).is_err());
+        assert!(classify(&device, &bank, &labels, 2, &queries, (2, TEMPERATURE)).is_err());
     }
 }

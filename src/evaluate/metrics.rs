@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -17,14 +17,29 @@ pub struct Metrics {
     pub top2: f64,
     pub top3: f64,
     /// One-vs-one AUC (Hand and Till 2001): the mean over pairs of classes, each computed on the
-    /// images of the pair.
+    /// images of the pair. Both AUCs leave out classes without images. They are not a number if
+    /// only one class has images; JSON then has null.
+    #[serde(deserialize_with = "or_not_a_number")]
     pub auc_ovo: f64,
     /// One-vs-rest AUC: the mean over classes.
+    #[serde(deserialize_with = "or_not_a_number")]
     pub auc_ovr: f64,
     /// The mean cross-entropy.
     pub loss: f64,
     /// Number of images by label, then by predicted class.
     pub confusion: Vec<Vec<u64>>,
+    /// The names of the classes, in the order of `confusion`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Those of them that no measured image belongs to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
+}
+
+fn or_not_a_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Metrics {
@@ -33,7 +48,7 @@ impl Metrics {
     ///
     /// # Errors
     /// `Error::Shape` if sizes do not match or a label is too large; `Error::NonFinite` if a logit
-    /// is not finite; `Error::Usage` if a class has no image, so that its AUC is not defined.
+    /// is not finite.
     pub fn from_logits(logits: &[f32], labels: &[u32], classes: usize) -> Result<Self> {
         let operation = "metrics";
         if classes < 2
@@ -82,10 +97,21 @@ impl Metrics {
             top2,
             top3,
             auc_ovo: one_vs_one(&scores, &members),
-            auc_ovr: one_vs_rest(&scores, labels, classes),
+            auc_ovr: one_vs_rest(&scores, labels, &members),
             loss: loss / count,
             confusion,
+            classes: Vec::new(),
+            absent_classes: Vec::new(),
         })
+    }
+
+    /// The same metrics with the names of the classes.
+    pub fn named(mut self, classes: &[String]) -> Self {
+        let rows = classes.iter().zip(&self.confusion);
+        let absent = rows.filter(|(_, row)| row.iter().all(|&images| images == 0));
+        self.absent_classes = absent.map(|(class, _)| class.clone()).collect();
+        self.classes = classes.to_vec();
+        self
     }
 }
 
@@ -107,7 +133,7 @@ pub fn accuracy(predictions: &[u32], labels: &[u32]) -> f64 {
 /// fail early.
 ///
 /// # Errors
-/// `Error::Shape` if a label is not below `classes`; `Error::Usage` if a class has no image.
+/// `Error::Shape` if a label is not below `classes`.
 pub fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
     members(labels, classes).map(|_| ())
 }
@@ -126,14 +152,7 @@ fn members(labels: &[u32], classes: usize) -> Result<Vec<Vec<usize>>> {
             }
         }
     }
-    match members.iter().position(Vec::is_empty) {
-        None => Ok(members),
-        Some(class) => Err(Error::usage(format!(
-            "none of the {} evaluated images has class {class}, so its AUC is not defined; use more images, \
-             or the same number of each class",
-            labels.len()
-        ))),
-    }
+    Ok(members)
 }
 
 /// The number of classes before `label`: those with a higher score, and higher classes with the
@@ -173,6 +192,7 @@ fn auc(scored: &mut [(f32, bool)]) -> f64 {
 fn one_vs_one(scores: &[f32], members: &[Vec<usize>]) -> f64 {
     let classes = members.len();
     let mut sum = 0.0;
+    let mut pairs = 0;
     // The probability that an image of `a` has a higher score for `a` than an image of `b`.
     let separated = |a: usize, b: usize| {
         let of = |class: usize| {
@@ -185,13 +205,17 @@ fn one_vs_one(scores: &[f32], members: &[Vec<usize>]) -> f64 {
     };
     for a in 0..classes {
         for b in a + 1..classes {
-            sum += (separated(a, b) + separated(b, a)) / 2.0;
+            if !members[a].is_empty() && !members[b].is_empty() {
+                sum += (separated(a, b) + separated(b, a)) / 2.0;
+                pairs += 1;
+            }
         }
     }
-    sum / (classes * (classes - 1) / 2) as f64
+    sum / f64::from(pairs)
 }
 
-fn one_vs_rest(scores: &[f32], labels: &[u32], classes: usize) -> f64 {
+fn one_vs_rest(scores: &[f32], labels: &[u32], members: &[Vec<usize>]) -> f64 {
+    let classes = members.len();
     let of_class = |class: usize| {
         let mut scored: Vec<_> = labels
             .iter()
@@ -200,7 +224,9 @@ fn one_vs_rest(scores: &[f32], labels: &[u32], classes: usize) -> f64 {
             .collect();
         auc(&mut scored)
     };
-    (0..classes).map(of_class).sum::<f64>() / classes as f64
+    let present: Vec<usize> = (0..classes).filter(|&c| !members[c].is_empty()).collect();
+    let count = present.len();
+    present.into_iter().map(of_class).sum::<f64>() / count as f64
 }
 
 #[cfg(test)]
@@ -233,12 +259,39 @@ mod tests {
             [1.0 / 3.0, 2.0 / 3.0, 1.0]
         );
         assert_eq!(found.confusion, [[1, 0, 0], [1, 0, 0], [0, 1, 0]]);
-        let equal = Metrics::from_logits(&[0.0; 6], &[0, 1], 3).unwrap_err();
-        assert!(equal.to_string().contains("class 2"), "{equal}");
         let equal = Metrics::from_logits(&[0.0; 4], &[0, 1], 2).unwrap();
         assert_eq!((equal.top1, equal.top2, equal.top3), (0.5, 1.0, 1.0));
         assert_eq!((equal.auc_ovo, equal.auc_ovr), (0.5, 0.5));
         assert!((equal.loss - 2f64.ln()).abs() < 1e-12);
+    }
+
+    /// Classes b and d have no image. The three images of a and c are measured as if there were no
+    /// other class.
+    #[test]
+    fn classes_without_images_are_left_out_of_the_area() {
+        let names = ["a", "b", "c", "d"].map(String::from);
+        let logits = [
+            2.0, 9.0, 1.0, -9.0, //
+            1.0, 9.0, 3.0, -9.0, //
+            3.0, -9.0, 0.0, -9.0,
+        ];
+        let found = Metrics::from_logits(&logits, &[0, 2, 2], 4)
+            .unwrap()
+            .named(&names);
+        assert_eq!(found.absent_classes, ["b", "d"]);
+        assert_eq!(found.classes, names);
+        assert_eq!((found.top1, found.top2), (0.0, 1.0));
+        // Softmax scores of class a: 0.0009, 0.0003, 0.95; of class c: 0.0003, 0.0025, 0.05. The
+        // only image of a scores above one of the two others, and both images of c score above it.
+        assert_eq!(found.auc_ovr, (0.5 + 1.0) / 2.0);
+        assert_eq!(found.auc_ovo, (0.5 + 1.0) / 2.0);
+
+        let one = Metrics::from_logits(&logits[..4], &[0], 4).unwrap();
+        assert!(one.auc_ovo.is_nan() && one.auc_ovr.is_nan());
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains("\"auc_ovo\":null"), "{text}");
+        let read: Metrics = serde_json::from_str(&text).unwrap();
+        assert!(read.auc_ovo.is_nan() && read.top1 == 0.0);
     }
 
     #[test]

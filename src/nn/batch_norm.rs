@@ -5,7 +5,7 @@ use crate::autograd::{Mode, Var};
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::batch_norm::{
-    Activation, Affine, BatchStatistics, ChannelNorm, RunningUpdate, UpdateRunningStatistics,
+    Activation, Affine, BatchStatistics, ChannelNorm, UpdateRunningStatistics,
 };
 
 /// Added to a variance before the square root: torch's default.
@@ -56,15 +56,13 @@ impl BatchNorm {
         let (y, batch) = x.batch_norm(affine, activation)?;
         if let Some(tape) = x.tape() {
             let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
-            let update = RunningUpdate {
-                count: n * h * w,
-                momentum: tape.options().momentum,
-            };
+            let (count, momentum) = (n * h * w, tape.options().momentum);
             tape.update_buffer(Box::new(move |device, gate| {
                 device.run(UpdateRunningStatistics {
                     running: &running,
                     batch: &batch,
-                    update,
+                    count,
+                    momentum,
                     gate,
                 })
             }));

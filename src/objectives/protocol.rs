@@ -6,7 +6,8 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::optim::Schedule;
 
-/// The choices of a run if the released code of the reproduced paper differs from sound practice.
+/// Selects between sound practice and the released code of the reproduced paper, for the choices in
+/// which they differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// The choices of the papers that introduced the methods.

@@ -104,12 +104,7 @@ impl RotNet {
     /// `Error::Usage` if the batch is empty, larger than the split, or cannot be split into
     /// micro-batches, or if images are not square.
     pub fn new(settings: RotNetSettings, split: &Split, device: &Device) -> Result<Self> {
-        if split.height != split.width {
-            return Err(Error::usage(format!(
-                "the images have {} x {} pixels; RotNet rotates images by 90 degrees and needs square ones",
-                split.height, split.width
-            )));
-        }
+        check_square(split)?;
         settings.check_micro_batch(split.height)?;
         Ok(RotNet {
             sampler: EpochSampler::new(split.len(), settings.batch_size, settings.seed)?,
@@ -170,6 +165,21 @@ impl<M: Module> PartialObjective<M> for RotNet {
         let labels = Tensor::from_slice(&labels, &[labels.len()], &self.device)?;
         logits.cross_entropy(&labels)
     }
+}
+
+/// Fails unless the images of `split` are square.
+///
+/// # Errors
+/// `Error::Usage` with their size.
+pub fn check_square(split: &Split) -> Result<()> {
+    if split.height == split.width {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the images have {} x {} pixels; RotNet rotates images by 90 degrees and needs square ones: --size N makes them \
+         N x N",
+        split.width, split.height
+    )))
 }
 
 /// The classes of the results of [`rotations`] for `images` images.

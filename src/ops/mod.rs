@@ -33,7 +33,7 @@ pub mod uniform;
 pub use attack::AttackStep;
 pub use batch_norm::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics, BatchStatistics,
-    ChannelNorm, RunningUpdate, Statistics, UpdateRunningStatistics,
+    ChannelNorm, Statistics, UpdateRunningStatistics,
 };
 pub use cast::Cast;
 pub use color::{ColorStep, ColorTransform, ColorTransforms};

@@ -38,7 +38,7 @@ impl Default for AdamOptions {
     }
 }
 
-/// The update rule of an optimiser, with the settings that are constant during a run.
+/// The update rule of an optimiser, with its settings, which are constant during a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerOptions {
     Adam(AdamOptions),
@@ -81,7 +81,7 @@ impl OptimizerOptions {
     }
 
     /// The names of the state tensors of each parameter.
-    fn state(&self) -> &'static [&'static str] {
+    fn state_names(&self) -> &'static [&'static str] {
         match self {
             OptimizerOptions::Adam(_) => &["first_moment", "second_moment"],
             OptimizerOptions::Sgd(_) => &["momentum"],
@@ -126,7 +126,7 @@ impl Optimization {
 pub struct Optimizer {
     options: OptimizerOptions,
     parameters: Vec<Parameter>,
-    /// For each name of [`OptimizerOptions::state`], one tensor per parameter, named
+    /// For each of [`OptimizerOptions::state_names`], one tensor per parameter, named
     /// `STATE.PARAMETER`.
     state: Vec<Vec<Parameter>>,
     steps: u32,
@@ -152,7 +152,7 @@ impl Optimizer {
             options,
             parameters: parameters.iter().map(|&p| p.clone()).collect(),
             state: options
-                .state()
+                .state_names()
                 .iter()
                 .map(zeros_like)
                 .collect::<Result<_>>()?,
@@ -161,7 +161,7 @@ impl Optimizer {
     }
 
     /// Updates every parameter. If `gate` (u32 `[1]`) is set on the device, parameters and state
-    /// keep their values, but the step counts.
+    /// keep their values, but [`Optimizer::steps`] still increases.
     ///
     /// # Errors
     /// `Error::Usage` that names a parameter without gradient. In that case, nothing changes.

@@ -9,6 +9,7 @@ use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
+use crate::console::say;
 use crate::data::{DataKind, Dataset, Split, batches};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -51,6 +52,35 @@ pub struct Adversarial {
     pub clean: Tensor,
     pub adversarial: Tensor,
     pub labels: Vec<u32>,
+}
+
+/// How the classes of a data set are matched with those of a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchClasses {
+    /// By their names. The data set may lack classes of the classifier.
+    Name,
+    /// By the order of their names. There must be as many.
+    Order,
+}
+
+impl MatchClasses {
+    /// The data set with the labels of the classifier. Earlier versions stored no names in a file;
+    /// its classes are matched by order.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a file without a classifier, or for classes that do not match.
+    pub fn apply(self, loaded: &Loaded, dataset: Dataset) -> Result<Dataset> {
+        let names = &loaded.origin.class_names;
+        if self == MatchClasses::Name && loaded.head.is_some() && !names.is_empty() {
+            return dataset.relabelled(names, &loaded.source).map_err(|error| {
+                Error::usage(format!(
+                    "{error}; --match-classes-by order takes the classes in their order"
+                ))
+            });
+        }
+        head(loaded, &dataset)?;
+        Ok(dataset)
+    }
 }
 
 /// The head of a classifier of `dataset`'s classes.
@@ -100,8 +130,12 @@ pub fn run(
         command: "attack".to_string(),
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
+        weights: loaded.record.clone(),
+        knn: None,
         seed: request.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: loaded.origin.encoder.into(),
         training: None,
@@ -119,6 +153,7 @@ pub fn run(
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(&state(encoder, Some(head)));
     let place = (folder.path(), UNFINISHED);
     let Measured {
@@ -154,6 +189,8 @@ pub fn run(
             Protocol::Paper => "normalised pixels".to_string(),
         },
         images: labels.len(),
+        classes: dataset.classes.clone(),
+        absent_classes: dataset.absent_classes(),
         clean_top1,
         curve,
         pictured,
@@ -236,7 +273,7 @@ fn measure(
                  predictions; the attack sees another network or other images than the evaluation"
             )));
         }
-        println!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
+        say!("eps {eps:<8} top-1 {:.1} %", 100.0 * top1);
         curve.push(AttackPoint {
             eps: shortest(eps),
             top1,

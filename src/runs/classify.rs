@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::folder::RunFolder;
 use super::result::{ClassificationSummary, Start, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
-use super::training::{CHECKPOINT, Plan, train};
+use super::training::{Plan, remove_checkpoints, train};
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Loaded, Origin, pack};
+use super::weights_file::{Loaded, Origin, WeightsRecord, pack};
 use crate::autograd::PassOptions;
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
@@ -108,21 +108,28 @@ pub fn run(
     let train_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
     check_labels(test_labels, classes)?;
-    let members = label_fraction(train_labels, classes, labels, settings.seed)?;
+    let members = label_fraction(train_labels, &dataset.classes, labels, settings.seed)?;
     let labelled_images = members.len();
     settings.batch_size = settings.batch_size.min(labelled_images);
     settings.micro_batch = settings
         .micro_batch
         .map(|images| images.min(labelled_images));
-    let (encoder, network, start) = match beginning {
+    let (encoder, network, start, weights) = match beginning {
         Beginning::FromScratch(network) => {
-            (ResNet::new(&network, settings.seed, device)?, network, None)
+            let encoder = ResNet::new(&network, settings.seed, device)?;
+            (encoder, network, None, WeightsRecord::default())
         }
         Beginning::Pretrained(loaded) => {
             let start = Start::new(&loaded);
-            (loaded.encoder, loaded.origin.encoder, Some(start))
+            (
+                loaded.encoder,
+                loaded.origin.encoder,
+                Some(start),
+                loaded.record,
+            )
         }
     };
+    let kept_random = weights.kept_random.clone();
     let objective = Classifier::new(
         settings.clone(),
         encoder.shape(),
@@ -145,8 +152,12 @@ pub fn run(
         init: start
             .as_ref()
             .map_or("random".to_string(), |start| start.file.clone()),
+        weights,
+        knn: None,
         seed: settings.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
@@ -183,6 +194,7 @@ pub fn run(
         step,
         batch_size: settings.batch_size,
         classes: Some(classes),
+        class_names: dataset.classes.clone(),
         label_fraction: Some(labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
     };
@@ -215,6 +227,7 @@ pub fn run(
         arch: network.arch.to_string(),
         width: network.width,
         seed: settings.seed,
+        kept_random,
         start,
         label_fraction: labels,
         labelled_images,
@@ -226,7 +239,7 @@ pub fn run(
         first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
         final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
         final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
-        metrics: Metrics::from_logits(&scores, test_labels, classes)?,
+        metrics: Metrics::from_logits(&scores, test_labels, classes)?.named(&dataset.classes),
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan),
@@ -234,6 +247,6 @@ pub fn run(
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     folder.write_summary(&summary)?;
-    folder.remove(CHECKPOINT)?;
+    remove_checkpoints(&folder)?;
     Ok(summary)
 }

@@ -1,6 +1,8 @@
-//! The folder of one run: made before anything is computed, never one that holds something already, unless that is the
-//! same run, interrupted.
+//! The folder of one run. It is new or empty when a run starts, or holds the same run, interrupted.
+//! It is locked while a process writes it, and a run that is refused before its first step leaves
+//! the disk as it was.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::lock::{FolderLock, LOCK};
 use super::spec;
+use super::whole_file::{is_unfinished, write_file};
 use crate::error::{Error, Result};
 
 /// The run's configuration, which every run writes first.
@@ -19,9 +23,19 @@ const METRICS: &str = "metrics.jsonl";
 pub const SUMMARY: &str = "summary.json";
 
 /// An open run folder with its file of metrics.
+///
+/// Unless [`RunFolder::keep`] was called or a result was written, dropping it removes what this
+/// process made: the configuration, the folder, and the parents of the folder.
 pub struct RunFolder {
     path: PathBuf,
     metrics: BufWriter<File>,
+    /// Held until the folder is closed.
+    lock: Option<FolderLock>,
+    /// The folders that this process made, parents first.
+    made: Vec<PathBuf>,
+    /// Whether a run had begun here before this process.
+    is_resumed: bool,
+    is_kept: Cell<bool>,
 }
 
 /// The measurements of one training step, a line of `metrics.jsonl`.
@@ -49,45 +63,124 @@ pub fn is_begun(path: &Path) -> bool {
     path.join(CONFIG).is_file()
 }
 
-/// Writes a file of the folder `dir` under a temporary name and renames it, so that a file that is there is whole.
+/// Writes a file of the folder `dir` as [`write_file`] does, so that a file that is there is whole.
+///
+/// # Errors
+/// `Error::Io` if it cannot be written.
 pub fn write_whole(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let path = dir.join(name);
-    let temporary = dir.join(format!(".{name}.partial"));
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, &path));
-    written.map_err(|e| Error::write(&path, e))
+    write_file(&dir.join(name), content)
+}
+
+/// Fails if no run can start in `path`, or with `resume`, if no run can start or be resumed there.
+/// Writes nothing.
+///
+/// # Errors
+/// `Error::Usage` if the folder holds something else or is in use, or if a file is in the way.
+pub fn check(path: &Path, resume: bool) -> Result<()> {
+    check_place(path)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    FolderLock::check(path)?;
+    check_content(path, resume)
+}
+
+/// Fails if a file is where the folder `path` or one of its parents would be.
+///
+/// # Errors
+/// `Error::Usage` that names the file.
+pub fn check_place(path: &Path) -> Result<()> {
+    let there = path.ancestors().find(|part| part.exists());
+    let what = match there.filter(|part| !part.is_dir()) {
+        None => return Ok(()),
+        Some(file) if file == path => "is a file".to_string(),
+        Some(file) => format!("is below {}, which is a file", file.display()),
+    };
+    Err(Error::usage(format!(
+        "the folder {} {what}; name another folder with --out",
+        path.display()
+    )))
+}
+
+/// Fails if the folder `path` holds something else than what [`check`] allows.
+fn check_content(path: &Path, resume: bool) -> Result<()> {
+    if resume && is_begun(path) {
+        return Ok(());
+    }
+    // A process that was killed before it wrote a configuration leaves at most these files.
+    let is_ours = |name: &str| name == LOCK || is_unfinished(name) || (resume && name == METRICS);
+    for entry in fs::read_dir(path).map_err(|e| Error::read(path, e))? {
+        let name = entry.map_err(|e| Error::read(path, e))?.file_name();
+        if !is_ours(&name.to_string_lossy()) {
+            let what = match resume {
+                true => format!(
+                    "{} is not empty and holds no run ({CONFIG})",
+                    path.display()
+                ),
+                false => format!("the run folder {} is not empty", path.display()),
+            };
+            return Err(Error::usage(format!(
+                "{what}; name another folder with --out, or remove it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Creates the folder `path` with its parents, and returns those that did not exist, parents first.
+///
+/// # Errors
+/// `Error::Io` if one cannot be made; none is left then.
+pub fn make(path: &Path) -> Result<Vec<PathBuf>> {
+    let missing = path.ancestors().take_while(|part| !part.exists());
+    let mut made: Vec<PathBuf> = missing
+        .filter(|part| !part.as_os_str().is_empty())
+        .map(Path::to_path_buf)
+        .collect();
+    made.reverse();
+    fs::create_dir_all(path).map_err(|e| {
+        remove_folders(&made);
+        Error::write(path, e)
+    })?;
+    Ok(made)
+}
+
+/// Removes these folders, parents first in the list, as far as they are empty.
+pub fn remove_folders(made: &[PathBuf]) {
+    for folder in made.iter().rev() {
+        drop(fs::remove_dir(folder));
+    }
 }
 
 impl RunFolder {
-    /// Makes `path`, or takes it where it exists and is empty.
+    /// Makes `path`, or takes it if it exists and is empty.
     ///
     /// # Errors
-    /// `Error::Usage` where it holds something, `Error::Io` where it cannot be made or written.
+    /// `Error::Usage` as [`check`], `Error::Io` if it cannot be made or written.
     pub fn create(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| Error::write(path, e))?;
-        let mut entries = fs::read_dir(path).map_err(|e| Error::read(path, e))?;
-        if entries.next().is_some() {
-            return Err(Error::usage(format!(
-                "the run folder {} is not empty; name another one with --out, or remove it",
-                path.display()
-            )));
-        }
-        Self::open(path.to_path_buf())
+        check(path, false)?;
+        Self::open(path.to_path_buf(), make(path)?, false)
     }
 
-    /// Makes `parent/name`, or the first of `parent/name-2`, `parent/name-3`, ... that does not exist.
+    /// Makes `parent/name`, or the first of `parent/name-2`, `parent/name-3`, ... that does not
+    /// exist.
     pub fn create_next(parent: &Path, name: &str) -> Result<Self> {
-        fs::create_dir_all(parent).map_err(|e| Error::write(parent, e))?;
+        let mut made = make(parent)?;
         for ordinal in 1u64.. {
             let path = match ordinal {
                 1 => parent.join(name),
                 n => parent.join(format!("{name}-{n}")),
             };
             match fs::create_dir(&path) {
-                Ok(()) => return Self::open(path),
+                Ok(()) => {
+                    made.push(path.clone());
+                    return Self::open(path, made, false);
+                }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::write(&path, e)),
+                Err(e) => {
+                    remove_folders(&made);
+                    return Err(Error::write(&path, e));
+                }
             }
         }
         unreachable!("a folder with a new number can always be tried")
@@ -96,32 +189,56 @@ impl RunFolder {
     /// Opens the folder of a run to resume it, or creates the folder if no run has begun there.
     ///
     /// # Errors
-    /// `Error::Usage` if the folder is not empty and holds no run; `Error::Io` if it cannot be
-    /// written.
+    /// `Error::Usage` as [`check`]; `Error::Io` if it cannot be written.
     pub fn resume(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| Error::write(path, e))?;
-        if !is_begun(path) {
-            // A process that was killed before it wrote a configuration leaves at most these files.
-            let is_ours = |name: &str| name == METRICS || name.ends_with(".partial");
-            for entry in fs::read_dir(path).map_err(|e| Error::read(path, e))? {
-                let name = entry.map_err(|e| Error::read(path, e))?.file_name();
-                if !is_ours(&name.to_string_lossy()) {
-                    return Err(Error::usage(format!(
-                        "{} is not empty and holds no run ({CONFIG}); name another folder with --out, or remove it",
-                        path.display()
-                    )));
-                }
-            }
-        }
-        let file = path.join(METRICS);
-        let metrics = OpenOptions::new().create(true).append(true).open(&file);
-        Ok(RunFolder {
-            path: path.to_path_buf(),
-            metrics: BufWriter::new(metrics.map_err(|e| Error::write(&file, e))?),
-        })
+        check(path, true)?;
+        Self::open(path.to_path_buf(), make(path)?, true)
     }
 
-    /// Writes `config`; in a folder that has one already, checks that it is the same but for versions.
+    fn open(path: PathBuf, made: Vec<PathBuf>, resume: bool) -> Result<Self> {
+        let opened = FolderLock::acquire(&path).and_then(|lock| {
+            // Another process may have begun a run since the folder was checked.
+            check_content(&path, resume)?;
+            let file = path.join(METRICS);
+            // This also shows, before any work, that files can be written.
+            let metrics = OpenOptions::new().create(true).append(true).open(&file);
+            Ok((lock, metrics.map_err(|e| Error::write(&file, e))?))
+        });
+        let (lock, metrics) = opened.inspect_err(|_| remove_folders(&made))?;
+        let is_resumed = is_begun(&path);
+        let folder = RunFolder {
+            metrics: BufWriter::new(metrics),
+            lock: Some(lock),
+            made,
+            is_resumed,
+            is_kept: Cell::new(is_resumed),
+            path,
+        };
+        folder.remove_unfinished();
+        Ok(folder)
+    }
+
+    /// Removes what killed processes left unfinished.
+    fn remove_unfinished(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if is_unfinished(&entry.file_name().to_string_lossy()) {
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+    }
+
+    /// Whether a run had begun here before this process.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// Leaves the folder on the disk from now on: the first step was taken.
+    pub fn keep(&self) {
+        self.is_kept.set(true);
+    }
+
+    /// Writes `config`; in a folder that has one already, checks that it is the same but for
+    /// versions.
     ///
     /// # Errors
     /// `Error::Usage` naming what differs.
@@ -129,7 +246,13 @@ impl RunFolder {
         let Some(before) = self.read(CONFIG)? else {
             return self.write(CONFIG, config.as_bytes());
         };
-        match spec::difference(&String::from_utf8_lossy(&before), config) {
+        let path = self.path.join(CONFIG);
+        match spec::difference(&String::from_utf8_lossy(&before), config).map_err(|error| {
+            Error::data(
+                &path,
+                format!("it is damaged: {error}; restore it, or start a run in another folder"),
+            )
+        })? {
             None => Ok(()),
             Some(difference) => Err(Error::usage(format!(
                 "the run in {} was started with other settings ({difference}); resume it with those it has",
@@ -195,23 +318,18 @@ impl RunFolder {
         Ok(kept)
     }
 
-    fn open(path: PathBuf) -> Result<Self> {
-        let file = path.join(METRICS);
-        // create_new also shows here, before any work, that files can be written.
-        let metrics = File::create_new(&file).map_err(|e| Error::write(&file, e))?;
-        Ok(RunFolder {
-            path,
-            metrics: BufWriter::new(metrics),
-        })
-    }
-
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a file as [`write_whole`] does.
+    /// Writes a file as [`write_whole`] does. Every file but the configuration is a result, which
+    /// keeps the folder.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        write_whole(&self.path, name, content)
+        write_whole(&self.path, name, content)?;
+        if name != CONFIG {
+            self.keep();
+        }
+        Ok(())
     }
 
     /// Writes what the run found: the last file of a run.
@@ -226,6 +344,27 @@ impl RunFolder {
         let path = self.path.join(name);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::write(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames a file of the folder, if it is there. A file that has the new name is replaced.
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let path = self.path.join(from);
+        match fs::rename(&path, self.path.join(to)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::write(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a file of the folder a second name, if it is there. A file that has this name is
+    /// replaced.
+    pub fn link(&self, from: &str, to: &str) -> Result<()> {
+        self.remove(to)?;
+        let (from, to) = (self.path.join(from), self.path.join(to));
+        // Some file systems have no links.
+        match fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::write(&to, e)),
             _ => Ok(()),
         }
     }
@@ -247,6 +386,21 @@ impl RunFolder {
     }
 }
 
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if !self.is_kept.get() {
+            for name in [CONFIG, METRICS] {
+                drop(fs::remove_file(self.path.join(name)));
+            }
+        }
+        // The lock's file is the last one in the folder.
+        drop(self.lock.take());
+        if !self.is_kept.get() {
+            remove_folders(&self.made);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,20 +411,24 @@ mod tests {
         let path = base.path().join("a/b");
         let folder = RunFolder::create(&path).unwrap();
         folder.write("x.txt", b"kept").unwrap();
+        drop(folder);
         let refused = RunFolder::create(&path).err().expect("it is not empty");
         assert!(
             matches!(&refused, Error::Usage(m) if m.contains("a/b")),
             "{refused}"
         );
         assert_eq!(fs::read(path.join("x.txt")).unwrap(), b"kept");
-        assert!(!path.join(".x.txt.partial").exists());
     }
 
     #[test]
     fn default_names_are_numbered() {
         let base = tempfile::tempdir().unwrap();
         let names: Vec<PathBuf> = (0..3)
-            .map(|_| RunFolder::create_next(base.path(), "run").unwrap().path)
+            .map(|_| {
+                let folder = RunFolder::create_next(base.path(), "run").unwrap();
+                folder.keep();
+                folder.path.clone()
+            })
             .collect();
         let expected = ["run", "run-2", "run-3"].map(|name| base.path().join(name));
         assert_eq!(names, expected);
@@ -281,13 +439,55 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let file = base.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = RunFolder::create(&file.join("run"))
-            .err()
-            .expect("a file is no folder");
-        assert!(
-            matches!(&error, Error::Io { path, .. } if path.ends_with("file/run")),
-            "{error}"
-        );
+        for (path, words) in [(file.join("run"), "file/run is below"), (file, "is a file")] {
+            for refused in [RunFolder::create(&path), RunFolder::resume(&path)] {
+                let error = refused.err().expect("a file is no folder");
+                let named = matches!(&error, Error::Usage(m) if m.contains(words));
+                assert!(named, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_kept_leaves_the_disk_as_it_was() {
+        let base = tempfile::tempdir().unwrap();
+        let entries = |path: &Path| fs::read_dir(path).unwrap().count();
+        let new = base.path().join("a/b/c");
+        let opened: [&dyn Fn() -> Result<RunFolder>; 3] = [
+            &|| RunFolder::create(&new),
+            &|| RunFolder::resume(&new),
+            &|| RunFolder::create_next(&new, "run"),
+        ];
+        for open in opened {
+            let folder = open().unwrap();
+            folder.write_config("seed = 1").unwrap();
+            drop(folder);
+            assert_eq!(entries(base.path()), 0);
+        }
+        let empty = base.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        drop(RunFolder::create(&empty).unwrap());
+        assert_eq!(entries(&empty), 0);
+        // A run that had begun before stays.
+        fs::write(empty.join(CONFIG), "seed = 1").unwrap();
+        drop(RunFolder::resume(&empty).unwrap());
+        assert!(is_begun(&empty));
+    }
+
+    #[test]
+    fn one_process_writes_a_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let first = RunFolder::create(base.path()).unwrap();
+        for refused in [
+            RunFolder::create(base.path()),
+            RunFolder::resume(base.path()),
+        ] {
+            let error = refused.err().expect("it is in use");
+            let told = matches!(&error, Error::Usage(m) if m.contains("is in use"));
+            assert!(told, "{error}");
+        }
+        drop(first);
+        drop(RunFolder::create(base.path()).unwrap());
     }
 
     #[test]

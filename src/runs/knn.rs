@@ -1,26 +1,26 @@
 //! A nearest-neighbour evaluation as a run, from its request to its summary.
 
-use std::path::Path;
 use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::result::KnnSummary;
-use super::spec::{DataConfig, RunConfig, Versions};
+use super::spec::{DataConfig, KnnConfig, RunConfig, Versions};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
 use crate::data::{DataKind, Dataset};
 use crate::device::Device;
 use crate::error::Result;
-use crate::evaluate::knn::neighbour_accuracy;
+use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::nn::weights::digest;
 use crate::objectives::Protocol;
 
 /// Settings of a run.
-pub struct KnnRequest<'a> {
-    /// The file of the encoder.
-    pub path: &'a Path,
-    /// The contents of this file.
+pub struct KnnRequest {
+    /// The encoder.
     pub loaded: Loaded,
+    pub vote: Vote,
+    /// Side in pixels of the images that the encoder sees; `None` means their own size.
+    pub resolution: Option<usize>,
     pub seed: u64,
     pub data: DataKind,
     pub dataset: Dataset,
@@ -31,7 +31,7 @@ pub struct KnnRequest<'a> {
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested; otherwise those of the evaluation and of the files.
-pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Result<KnnSummary> {
+pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<KnnSummary> {
     let started = Instant::now();
     let KnnRequest {
         loaded, dataset, ..
@@ -39,12 +39,19 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     let config = RunConfig {
         command: "knn".to_string(),
         protocol: Protocol::Sound.to_string(),
-        init: request.path.display().to_string(),
+        init: loaded.source.clone(),
+        weights: loaded.record.clone(),
+        knn: (request.vote != Vote::default()).then_some(KnnConfig {
+            k: request.vote.neighbours(dataset)?,
+            temperature: request.vote.temperature,
+        }),
         seed: request.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
         variants: device.variants(),
         encoder: loaded.origin.encoder.into(),
         training: None,
+        resolution: request.resolution,
         attack: None,
         data: DataConfig::new(request.data, dataset),
         augmentation: None,
@@ -54,17 +61,25 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(&state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        neighbour_accuracy(device, &loaded.encoder, dataset, (partial, "knn"))
+        let resolution = request.resolution.unwrap_or(dataset.train.height);
+        let (data, partial) = ((dataset, resolution), (partial, "knn"));
+        neighbour_accuracy(device, &loaded.encoder, data, request.vote, partial)
     })?;
     let summary = KnnSummary {
         command: config.command,
         encoder: config.init,
+        kept_random: loaded.record.kept_random.clone(),
         data: dataset.name.clone(),
         device: config.device,
         seed: request.seed,
+        resolution: request.resolution,
+        classes: dataset.classes.clone(),
+        absent_classes: dataset.absent_classes(),
         knn_k: found.k,
+        knn_temperature: request.vote.temperature,
         knn_top1: found.top1,
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),

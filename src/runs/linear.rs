@@ -1,4 +1,5 @@
-//! A linear evaluation, on the pretraining's data set or another one, from its request to its summary.
+//! A linear evaluation, on the pretraining's data set or another one, from its request to its
+//! summary.
 
 use std::time::Instant;
 
@@ -33,9 +34,9 @@ pub struct LinearRequest {
     pub dataset: Dataset,
 }
 
-/// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and writes everything into
-/// `folder`. A stopped evaluation is resumed from the values that it stored. If it has ended, its
-/// summary is read instead.
+/// Trains a linear layer on the frozen encoder's features, measures on the held-out images, and
+/// writes everything into `folder`. A stopped evaluation is resumed from the values that it stored.
+/// If it has ended, its summary is read instead.
 ///
 /// # Errors
 /// `Error::Guard` if the encoder changed; `Error::Stopped` if a stop is requested; otherwise those
@@ -58,8 +59,12 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         command: request.command.clone(),
         protocol: request.protocol.to_string(),
         init: loaded.source.clone(),
+        weights: loaded.record.clone(),
+        knn: None,
         seed: settings.seed,
         device: device.name(),
+        classes: dataset.classes.clone(),
+        resolution: None,
         variants: device.variants(),
         encoder: network.into(),
         training: Some(TrainingConfig {
@@ -80,6 +85,7 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
+    folder.keep();
     let key = || digest(&encoder.state());
     let (logits, final_loss) = with_frozen(encoder, || {
         resumable((folder.path(), UNFINISHED), &key, |partial| {
@@ -103,13 +109,14 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         width: network.width,
         seed: settings.seed,
         start: Start::new(loaded),
+        kept_random: loaded.record.kept_random.clone(),
         encoder_digest: digest(&encoder.state())?,
         label_fraction: request.labels,
         labelled_images: members.len(),
         resolution: settings.resolution,
         epochs: settings.epochs,
         final_loss,
-        metrics: Metrics::from_logits(&logits, test_labels, classes)?,
+        metrics: Metrics::from_logits(&logits, test_labels, classes)?.named(&dataset.classes),
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };

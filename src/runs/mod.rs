@@ -4,21 +4,31 @@ pub mod attack;
 pub mod cache;
 pub mod classify;
 pub mod folder;
+pub mod image_size;
 pub mod knn;
 pub mod linear;
+pub mod lock;
 pub mod memory;
 pub mod pretrain;
 pub(crate) mod probe;
 pub mod profile;
 pub mod progress;
 pub mod result;
+pub mod safetensors_file;
 pub mod spec;
+pub mod state_dict;
 pub mod training;
 pub mod tuning;
 pub mod unfinished;
 pub mod weights_file;
+pub mod whole_file;
+
+use crate::console;
 
 /// Prints a warning on stderr.
 fn warn(message: &str) {
-    eprintln!("parallax: warning: {}", message.replace('\n', " "));
+    console::error(format_args!(
+        "parallax: warning: {}",
+        message.replace('\n', " ")
+    ));
 }

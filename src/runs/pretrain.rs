@@ -1,27 +1,29 @@
 //! A pretraining run, SimCLR's or RotNet's, from its request to its summary.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
+use super::image_size::check_image_size;
 use super::memory::StepSize;
 use super::result::{PretrainingSummary, chance_loss, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
-use super::training::{Plan, Trained, train};
+use super::training::{Plan, Trained, remove_checkpoints, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Origin, initialize, pack};
+use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
 use crate::autograd::PassOptions;
+use crate::console::note;
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::evaluate::features;
+use crate::evaluate::knn::{self, Vote};
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
-use crate::evaluate::{features, knn};
 use crate::nn::weights::digest;
 use crate::nn::{Linear, Module, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
-use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings};
+use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings, check_square};
 use crate::objectives::simclr::{self, SimClr, SimClrSettings};
 use crate::optim::Optimization;
 use crate::tensor::DType;
@@ -44,7 +46,8 @@ impl Pretext {
         }
     }
 
-    fn encoder(&self) -> &ResNetConfig {
+    /// The network that is trained.
+    pub fn encoder(&self) -> &ResNetConfig {
         match self {
             Pretext::SimClr(settings) => &settings.encoder,
             Pretext::RotNet(settings) => &settings.encoder,
@@ -79,8 +82,8 @@ impl Pretext {
         }
     }
 
-    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says so and whose
-    /// network's activations are stored as `activations`.
+    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says
+    /// so and whose network's activations are stored as `activations`.
     ///
     /// # Errors
     /// `Error::Usage` where the network cannot be.
@@ -139,6 +142,39 @@ impl Pretext {
         })
     }
 
+    /// Fails if the batch has too few images for the objective.
+    ///
+    /// # Errors
+    /// `Error::Usage` that gives the smallest batch.
+    pub fn check_batch_size(&self) -> Result<()> {
+        match self {
+            Pretext::SimClr(SimClrSettings { batch_size, .. }) if *batch_size < 2 => {
+                Err(Error::usage(format!(
+                    "the batch size is {batch_size}; SimCLR contrasts images with each other, use --batch-size 2 or more"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails if the images of `dataset`, or the views of them, do not fit the task.
+    ///
+    /// # Errors
+    /// `Error::Usage` for RotNet on images that are not square; `Error::Data` for images that are
+    /// too small.
+    pub fn check_images(&self, dataset: &Dataset) -> Result<()> {
+        let split = dataset.pretraining();
+        let (size, padding) = match self {
+            Pretext::SimClr(settings) => ([settings.augmentation.size; 2], 0),
+            Pretext::RotNet(settings) => {
+                check_square(split)?;
+                let padding = settings.augmentation.padding as usize;
+                ([split.width, split.height], padding)
+            }
+        };
+        check_image_size(self.command(), size, self.encoder(), padding)
+    }
+
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
     ///
     /// # Errors
@@ -150,7 +186,8 @@ impl Pretext {
         }
     }
 
-    /// Floating-point operations of a training step: three times the encoder's forward pass over every view.
+    /// Floating-point operations of a training step: three times the encoder's forward pass over
+    /// every view.
     fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
         let step = self.step_size(dataset, false, DType::F32)?;
         let views = (step.views_per_image * step.batch_size) as u64;
@@ -175,11 +212,13 @@ pub struct PretrainingRequest {
     pub save_every: Option<u64>,
     /// At least so long between two checkpoints.
     pub checkpoint_every: Duration,
-    /// A safetensors file of an encoder to start from.
-    pub init: Option<PathBuf>,
+    /// The weights to start from.
+    pub init: Option<WeightsFile>,
     /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
     /// the end.
     pub knn: bool,
+    /// Measurements that the data does not allow.
+    pub left_out: Vec<String>,
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
     /// Whether blocks are computed again on the way back.
@@ -201,6 +240,12 @@ impl PretrainingRequest {
         }
     }
 
+    /// What was made of the weights to start from.
+    fn weights(&self) -> WeightsRecord {
+        let file = self.init.as_ref();
+        file.map(WeightsFile::record).unwrap_or_default()
+    }
+
     fn origin(&self, step: u64) -> Origin {
         Origin {
             encoder: *self.pretext.encoder(),
@@ -211,6 +256,7 @@ impl PretrainingRequest {
             step,
             batch_size: self.pretext.batch_size(),
             classes: None,
+            class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
         }
@@ -235,7 +281,10 @@ impl PretrainingRequest {
             Pretext::RotNet(settings) => {
                 let rotated = self.rotation_test.as_ref();
                 let training = TrainingConfig {
-                    rotation_images: Some(rotated.unwrap_or(&self.dataset.test).len()),
+                    rotation_images: match rotated.unwrap_or(&self.dataset.test).len() {
+                        0 => None,
+                        images => Some(images),
+                    },
                     ..training
                 };
                 (training, (&settings.augmentation).into())
@@ -245,16 +294,23 @@ impl PretrainingRequest {
             command: pretext.command().to_string(),
             protocol: self.protocol_label(),
             init: match &self.init {
-                Some(path) => path.display().to_string(),
+                Some(file) => file.path().display().to_string(),
                 None => "random".to_string(),
             },
+            weights: self.weights(),
+            knn: None,
             seed: pretext.seed(),
             device: device.name(),
+            classes: self.dataset.classes.clone(),
+            resolution: None,
             variants: device.variants(),
             encoder: (*pretext.encoder()).into(),
             training: Some(training),
             attack: None,
-            data: DataConfig::new(self.data, &self.dataset),
+            data: DataConfig {
+                left_out: self.left_out.clone(),
+                ..DataConfig::new(self.data, &self.dataset)
+            },
             augmentation: Some(augmentation),
             versions: Versions::current(),
         }
@@ -298,6 +354,9 @@ pub fn run(
                 |network, partial| {
                     let told = request.rotation_test.as_ref();
                     let told = told.unwrap_or(&request.dataset.test);
+                    if told.is_empty() {
+                        return Ok(None);
+                    }
                     let found = partial.entry("rotations".to_string()).or_default();
                     let accuracy = rotation_accuracy(device, network, told, found)?;
                     Ok(Some((accuracy, told.len())))
@@ -327,8 +386,8 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
     (network, objective): (Network<H>, O),
     folder: &mut RunFolder,
 ) -> Result<(Trained, Network<H>)> {
-    if let Some(path) = &request.init {
-        initialize(&network.0, path)?;
+    if let Some(file) = &request.init {
+        file.fill(&network.0, None)?;
     }
     let pretext = &request.pretext;
     let mut trainer =
@@ -371,9 +430,11 @@ fn judge<H: Module>(
         if !request.knn {
             return Ok((rotation, None, None));
         }
-        println!("evaluating the trained and the untrained encoder by their nearest neighbours");
-        let encoder = &network.0;
-        let trained = knn::neighbour_accuracy(device, encoder, dataset, (partial, "trained"))?;
+        note!("evaluating the trained and the untrained encoder by their nearest neighbours");
+        let (encoder, vote) = (&network.0, Vote::default());
+        let data = (dataset, dataset.train.height);
+        let trained = (&mut *partial, "trained");
+        let trained = knn::neighbour_accuracy(device, encoder, data, vote, trained)?;
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
@@ -385,6 +446,7 @@ fn judge<H: Module>(
         arch: pretext.encoder().arch.to_string(),
         width: pretext.encoder().width,
         stem: pretext.encoder().stem.to_string(),
+        kept_random: request.weights().kept_random,
         seed: pretext.seed(),
         batch_size: pretext.batch_size(),
         precision: request.precision.to_string(),
@@ -399,6 +461,10 @@ fn judge<H: Module>(
         knn_k: neighbours.as_ref().map(|n| n.k),
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,
+        absent_classes: match request.knn {
+            true => dataset.absent_classes(),
+            false => Vec::new(),
+        },
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan(request)),
@@ -407,7 +473,7 @@ fn judge<H: Module>(
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     folder.write_summary(&summary)?;
-    folder.remove(super::training::CHECKPOINT)?;
+    remove_checkpoints(folder)?;
     Ok(summary)
 }
 
@@ -419,10 +485,11 @@ fn judge_untrained(
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
     let untrained = ResNet::new(pretext.encoder(), pretext.seed(), device)?;
-    if let Some(path) = &request.init {
-        initialize(&untrained, path)?;
+    if let Some(file) = &request.init {
+        file.fill(&untrained, None)?;
     } else {
         features::set_running_statistics(device, &untrained, &dataset.train)?;
     }
-    knn::neighbour_accuracy(device, &untrained, dataset, (partial, "untrained"))
+    let (data, partial) = ((dataset, dataset.train.height), (partial, "untrained"));
+    knn::neighbour_accuracy(device, &untrained, data, Vote::default(), partial)
 }

@@ -1,16 +1,20 @@
-//! How far a run is: a bar on a terminal, about twenty plain lines elsewhere.
+//! How far a run is: a bar if stderr is a terminal, about twenty plain lines if stdout is none.
 
 use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Plain lines that a run prints where there is no terminal.
+use crate::console::{is_quiet, note};
+
+/// Plain lines that a run prints if stdout is no terminal.
 const PLAIN_LINES: u64 = 20;
 
 /// The progress of a training run.
 pub struct Progress {
     bar: Option<ProgressBar>,
+    /// Whether plain lines are printed.
+    is_plain: bool,
     started: Instant,
     steps: u64,
     images_per_step: usize,
@@ -20,10 +24,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A run of `steps` steps of `images_per_step` images, whose loss is `chance_loss` before anything is learned. The
-    /// bar is drawn on stderr; plain lines go to stdout.
+    /// A run of `steps` steps of `images_per_step` images, whose loss is `chance_loss` before
+    /// anything is learned. The bar is drawn on stderr. Plain lines go to stdout, also while a bar
+    /// is drawn, since stdout may be a log file.
     pub fn new(steps: u64, images_per_step: usize, chance_loss: f64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let has_bar = std::io::stderr().is_terminal() && !is_quiet();
+        let bar = has_bar.then(|| {
             let style =
                 ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {eta} left")
                     .expect("the template is a constant");
@@ -32,6 +38,7 @@ impl Progress {
             bar
         });
         Progress {
+            is_plain: bar.is_none() || !std::io::stdout().is_terminal(),
             bar,
             started: Instant::now(),
             steps,
@@ -47,9 +54,11 @@ impl Progress {
         if steps == 0 {
             return;
         }
-        match &self.bar {
-            Some(bar) => bar.set_position(steps),
-            None => println!("going on after step {steps}, {seconds:.0} s into the run"),
+        if let Some(bar) = &self.bar {
+            bar.set_position(steps);
+        }
+        if self.is_plain {
+            note!("going on after step {steps}, {seconds:.0} s into the run");
         }
     }
 
@@ -62,20 +71,21 @@ impl Progress {
             "loss {loss:.4} (chance {:.4})  {rate:.1} images/s",
             self.chance_loss
         );
+        if self.is_plain && is_plain_step(step, self.steps) {
+            let left = seconds / taken as f64 * (self.steps - step) as f64;
+            note!("step {step}/{}  {message}  {left:.0} s left", self.steps);
+        }
         if let Some(bar) = &self.bar {
             bar.set_message(message);
             bar.set_position(step);
-        } else if is_plain_step(step, self.steps) {
-            let left = seconds / taken as f64 * (self.steps - step) as f64;
-            println!("step {step}/{}  {message}  {left:.0} s left", self.steps);
         }
     }
 
     /// Prints `words` on stdout, above the bar if there is one.
     pub fn say(&self, words: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{words}")),
-            None => println!("{words}"),
+            Some(bar) => bar.suspend(|| note!("{words}")),
+            None => note!("{words}"),
         }
     }
 

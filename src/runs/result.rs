@@ -3,11 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::weights_file::Loaded;
+use crate::evaluate::knn;
 use crate::evaluate::metrics::Metrics;
 use crate::tensor::DType;
 
 fn f32() -> String {
     DType::F32.to_string()
+}
+
+fn knn_temperature() -> f64 {
+    knn::TEMPERATURE
 }
 
 /// The result of a pretraining run.
@@ -22,6 +27,9 @@ pub struct PretrainingSummary {
     pub arch: String,
     pub width: f64,
     pub stem: String,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     pub seed: u64,
     pub batch_size: usize,
     /// How the network's activations were stored: f32, as before there was a choice, or f16.
@@ -37,7 +45,8 @@ pub struct PretrainingSummary {
     pub final_loss: f32,
     /// The mean of the last ten steps, or of all where there are fewer.
     pub final_loss_mean: f64,
-    /// RotNet's: the part of the held-out images, under all four rotations, whose rotation is told right.
+    /// RotNet's: the part of the held-out images, under all four rotations, whose rotation is told
+    /// right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_accuracy: Option<f64>,
     /// How many images that are.
@@ -52,6 +61,9 @@ pub struct PretrainingSummary {
     /// The same for the encoder before training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1_untrained: Option<f64>,
+    /// Classes of which the held-out images have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
     /// Seconds of training alone, from the first step to the last loss.
     pub seconds: f64,
     /// Seconds of the whole run: loading, training and both evaluations.
@@ -76,6 +88,9 @@ pub struct ClassificationSummary {
     pub arch: String,
     pub width: f64,
     pub seed: u64,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     /// The encoder that was fine-tuned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -148,6 +163,9 @@ pub struct LinearSummary {
     pub width: f64,
     pub seed: u64,
     pub start: Start,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     /// SHA-256 of the encoder's parameters and running statistics, the same before and after.
     pub encoder_digest: String,
     pub label_fraction: f64,
@@ -168,11 +186,26 @@ pub struct KnnSummary {
     pub command: String,
     /// The file of the encoder.
     pub encoder: String,
+    /// Tensors of the network that were not in the file of weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
     pub data: String,
     pub device: String,
     pub seed: u64,
+    /// Side in pixels of the images that the encoder saw, if they were resized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+    /// The names of the classes, in the order of their labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Classes of which the held-out images have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
     /// Number of neighbours that vote.
     pub knn_k: usize,
+    /// What a similarity is divided by before a neighbour votes with its exponential.
+    #[serde(default = "knn_temperature")]
+    pub knn_temperature: f64,
     /// Fraction of the held-out images that are classified correctly.
     pub knn_top1: f64,
     pub total_seconds: f64,
@@ -199,6 +232,12 @@ pub struct AttackSummary {
     /// In what eps counts.
     pub units: String,
     pub images: usize,
+    /// The names of the classes, in the order of their labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Classes of which the held-out images have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
     pub clean_top1: f64,
     pub curve: Vec<AttackPoint>,
     /// The images of `attack.svg`, a row each, under the last eps.

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::folder::{CONFIG, RunFolder};
+use super::weights_file::WeightsRecord;
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
-use crate::data::{DataKind, Dataset};
+use crate::data::{DataKind, Dataset, Findings};
 use crate::device::gpu::variants::VariantTable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, listed};
 use crate::nn::ResNetConfig;
 use crate::optim::Optimization;
 use crate::tensor::DType;
@@ -18,8 +19,17 @@ pub struct RunConfig {
     pub protocol: String,
     /// `random`, or the file that the weights came from.
     pub init: String,
+    /// What was made of the tensors of that file.
+    #[serde(flatten)]
+    pub weights: WeightsRecord,
     pub seed: u64,
     pub device: String,
+    /// Side in pixels of the images that an evaluation without a training resizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+    /// The names of the classes, in the order of their labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Which variants of its kernels a GPU runs; a run that goes on takes them from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variants: Option<VariantTable>,
@@ -28,6 +38,9 @@ pub struct RunConfig {
     pub training: Option<TrainingConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<AttackConfig>,
+    /// How neighbours vote, where that was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn: Option<KnnConfig>,
     pub data: DataConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<AugmentationConfig>,
@@ -113,6 +126,13 @@ impl TrainingConfig {
     }
 }
 
+/// A vote of nearest neighbours.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct KnnConfig {
+    pub k: usize,
+    pub temperature: f64,
+}
+
 /// An attack on a classifier.
 #[derive(Clone, Debug, Serialize)]
 pub struct AttackConfig {
@@ -141,6 +161,14 @@ pub struct DataConfig {
     pub pretraining_images: usize,
     pub train_images: usize,
     pub test_images: usize,
+    /// Classes of which the test set has no image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
+    /// Measurements that the command would make on other data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 impl DataConfig {
@@ -152,6 +180,9 @@ impl DataConfig {
             pretraining_images: dataset.pretraining().len(),
             train_images: dataset.train.len(),
             test_images: dataset.test.len(),
+            absent_classes: dataset.absent_classes(),
+            left_out: Vec::new(),
+            findings: dataset.findings.clone(),
         }
     }
 }
@@ -237,7 +268,8 @@ impl RunConfig {
     }
 }
 
-/// The table of variants that the configuration in `folder` has; none where it has no table, or none that can be read.
+/// The table of variants that the configuration in `folder` has; none where it has no table, or
+/// none that can be read.
 ///
 /// # Errors
 /// `Error::Io` where the file cannot be read.
@@ -248,29 +280,67 @@ pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
     Ok(table.and_then(|table| table.try_into().ok()))
 }
 
-/// What differs between two configuration files, as `key: theirs, ours`; versions are left out, and the variants of a
-/// GPU's kernels, which a run that goes on takes from its configuration. `None` where nothing does.
-pub fn difference(theirs: &str, ours: &str) -> Option<String> {
-    let read = |text: &str| -> toml::Table {
-        let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
-        table.remove("versions");
-        table.remove("variants");
-        table
+/// Keys of the table `data` that are compared. The digest of pixels and labels stands for all
+/// others.
+const COMPARED: [&str; 6] = [
+    "kind",
+    "name",
+    "digest",
+    "pretraining_images",
+    "train_images",
+    "test_images",
+];
+
+/// Keys that earlier versions of the program did not write. A configuration without them does not
+/// differ for that reason.
+const NEW_KEYS: [&str; 7] = [
+    "classes",
+    "init_prefix",
+    "init_names",
+    "init_types",
+    "init_left_out",
+    "kept_random",
+    "normalization",
+];
+
+/// Returns what differs between two configuration files, as `key: theirs, ours`, or `None` if
+/// nothing does. Versions are left out, and the variants of a GPU's kernels, which a resumed run
+/// takes from its configuration.
+///
+/// # Errors
+/// The parser's message if a file is not TOML.
+pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
+    let read = |text: &str| -> std::result::Result<toml::Table, String> {
+        let mut table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            data.retain(|key, _| COMPARED.contains(&key));
+        }
+        let mut table = flatten(&table);
+        table.retain(|key, _| !["versions", "variants"].contains(&first_word(key)));
+        Ok(table)
     };
-    let (theirs, ours) = (flatten(&read(theirs)), flatten(&read(ours)));
+    let (theirs, ours) = (read(theirs)?, read(ours)?);
     let mut keys: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
     keys.sort_unstable();
     keys.dedup();
-    let differing: Vec<String> = keys
+    let is_new = |key: &&String| !theirs.contains_key(*key) && NEW_KEYS.contains(&first_word(key));
+    let differing = keys
         .into_iter()
-        .filter(|key| theirs.get(*key) != ours.get(*key))
+        .filter(|key| !is_new(key))
+        .filter(|key| theirs.get(*key) != ours.get(*key));
+    let differing: Vec<String> = differing
         .map(|key| {
             let shown =
                 |table: &toml::Table| table.get(key).map_or("none".into(), |v| v.to_string());
             format!("{key}: {}, now {}", shown(&theirs), shown(&ours))
         })
         .collect();
-    (!differing.is_empty()).then(|| differing.join("; "))
+    Ok((!differing.is_empty()).then(|| listed(&differing, "; ")))
+}
+
+/// Returns the first word of a key that names a value in a table.
+fn first_word(key: &str) -> &str {
+    key.split('.').next().unwrap_or(key)
 }
 
 /// One entry a value, under its full name.
@@ -302,17 +372,48 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_of_an_earlier_version_fits() {
+        let before = "seed = 1\n[data]\ndigest = \"d\"\n";
+        let now = "seed = 1\nclasses = [\"cat\"]\n[data]\ndigest = \"d\"\nskipped_images = 1\n\
+                   [data.unread_files]\n\".gif\" = 4\n";
+        let differs = |theirs, ours| difference(theirs, ours).unwrap();
+        assert_eq!(differs(before, now), None);
+        let renamed = now.replace("cat", "dog");
+        assert_eq!(
+            differs(now, &renamed).as_deref(),
+            Some("classes: [\"cat\"], now [\"dog\"]")
+        );
+        let other = now.replace("\"d\"", "\"e\"");
+        assert!(differs(now, &other).unwrap().starts_with("data.digest"));
+    }
+
+    #[test]
     fn differences_are_named_and_versions_are_not() {
         let first = "seed = 1\n[training]\nsteps = 5\n[versions]\nwgpu = \"30\"\n";
         let second = "seed = 1\n[training]\nsteps = 6\n[versions]\nwgpu = \"31\"\n";
-        assert_eq!(difference(first, first), None);
+        let differs = |theirs, ours| difference(theirs, ours).unwrap();
+        assert_eq!(differs(first, first), None);
         assert_eq!(
-            difference(first, second).as_deref(),
+            differs(first, second).as_deref(),
             Some("training.steps: 5, now 6")
         );
         assert_eq!(
-            difference(first, "").as_deref(),
+            differs(first, "").as_deref(),
             Some("seed: 1, now none; training.steps: 5, now none")
         );
+        assert!(difference("seed = ", first).is_err());
+    }
+
+    #[test]
+    fn a_configuration_of_an_earlier_version_is_the_same() {
+        let theirs = "seed = 1\n";
+        let ours = "seed = 1\nkept_random = [\"conv1.weight\"]\n[init_left_out]\nfc = 2\n";
+        assert_eq!(difference(theirs, ours).unwrap(), None);
+        // Once it is there, it counts.
+        let other = "seed = 1\nkept_random = []\n[init_left_out]\nfc = 2\n";
+        let found = difference(other, ours).unwrap().expect("it differs");
+        assert!(found.starts_with("kept_random: "), "{found}");
+        let steps = "seed = 1\nsteps = 2\n";
+        assert!(difference(theirs, steps).unwrap().is_some());
     }
 }

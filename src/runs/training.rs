@@ -5,24 +5,33 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+
 use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::warn;
+use crate::console::note;
 use crate::device::gpu::StreamCounts;
 use crate::device::gpu::variants::VariantTable;
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::Module;
-use crate::nn::weights::{Matching, load, metadata, save};
+use crate::nn::weights::{load, metadata, save};
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
 /// Steps that may be under way before the oldest one's loss is waited for.
 const STEPS_AHEAD: usize = 2;
 
-/// The file that a run goes on from.
-pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The file from which a run is resumed.
+const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The checkpoint before it, from which a run is resumed if the newest one is damaged.
+const PREVIOUS: &str = "checkpoint-previous.safetensors";
+/// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
+/// the value [`NO_DIGEST`].
+const DIGEST: &str = "digest";
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The checkpoint's entry with the table of variants in use.
 const VARIANTS: &str = "variants";
 /// The checkpoint's entry with the peak number of bytes that the device has held.
@@ -38,7 +47,8 @@ pub struct Plan {
     pub chance_loss: f64,
     /// Steps between two saved networks.
     pub save_every: Option<u64>,
-    /// Where set, training ends after any so many steps whose mean loss is not below that of as many before.
+    /// Where set, training ends after any so many steps whose mean loss is not below that of as
+    /// many before.
     pub stop_when_flat: Option<u64>,
     /// At least so long between two checkpoints; zero makes one after every step.
     pub checkpoint_every: Duration,
@@ -72,10 +82,10 @@ impl Trained {
     }
 }
 
-/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one. `save_network` is called after
-/// each `save_every` steps with the number of steps, and returns the bytes of the file `encoder-stepN.safetensors`.
-/// If `profile` is set, the first steps are measured: a table is printed and a trace written into the
-/// folder.
+/// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one.
+/// `save_network` is called after each `save_every` steps with the number of steps, and returns the
+/// bytes of the file `encoder-stepN.safetensors`. If `profile` is set, the first steps are
+/// measured: a table is printed and a trace written into the folder.
 ///
 /// A run that was interrupted and resumed has bitwise the same losses and weights as one that was
 /// not, because a step depends only on the weights, the optimiser's state, the seed and its number.
@@ -93,6 +103,12 @@ pub fn train<M: Module, O: Objective<M>>(
     profile: bool,
 ) -> Result<Trained> {
     let (first_step, peak_before) = restore(device, trainer, folder)?;
+    if first_step == 0 && folder.is_resumed() {
+        note!(
+            "no checkpoint in {}, so the run starts at step 1",
+            folder.path().display()
+        );
+    }
     let mut run = Run {
         device,
         trainer,
@@ -218,6 +234,7 @@ where
                 break;
             }
             pending.push_back(self.begin(step)?);
+            self.folder.keep();
             let done = step + 1;
             self.next = done;
             let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
@@ -306,8 +323,8 @@ where
         Ok(started.elapsed().as_secs_f64() / (steps.end - steps.start) as f64)
     }
 
-    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the folder. They are the
-    /// steps that the training would have taken in any case.
+    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the
+    /// folder. They are the steps that the training would have taken in any case.
     fn profile(&mut self, phases: Phases) -> Result<()> {
         self.measured = Some(Vec::new());
         self.steps(phases.warm_up.clone())?;
@@ -318,7 +335,7 @@ where
         let recorded_seconds = recorded_seconds?;
         let counts = self.measured.take().unwrap_or_default();
         if self.next < phases.recorded.end {
-            println!("the training ended before its profile did; there is none");
+            note!("the training ended before its profile did; there is none");
             return Ok(());
         }
         let profile = Profile {
@@ -347,6 +364,7 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
     folder: &RunFolder,
 ) -> Result<()> {
     let mut entries = BTreeMap::from([
+        (DIGEST.to_string(), NO_DIGEST.to_string()),
         ("step".to_string(), step.to_string()),
         (PEAK.to_string(), peak_bytes.to_string()),
         (
@@ -362,21 +380,97 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
         let text = table.to_toml().map_err(Error::usage)?;
         entries.insert(VARIANTS.to_string(), text);
     }
-    folder.write(CHECKPOINT, &save(&trainer.state(), &entries)?)
+    let mut bytes = save(&trainer.state(), &entries)?;
+    let digest = sha256(&bytes);
+    replace_digest(&mut bytes, NO_DIGEST, &digest);
+    folder.link(CHECKPOINT, PREVIOUS)?;
+    folder.write(CHECKPOINT, &bytes)
 }
 
-/// Loads the folder's checkpoint, if it has one. Returns the number of steps that were taken and
-/// the peak number of bytes that the device held.
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Replaces the first `old` in the bytes of a checkpoint, which is the value of its entry
+/// [`DIGEST`], by `new` of the same length.
+fn replace_digest(bytes: &mut [u8], old: &str, new: &str) {
+    let mut windows = bytes.windows(old.len());
+    if let Some(at) = windows.position(|window| window == old.as_bytes()) {
+        bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+    }
+}
+
+/// Removes the checkpoints of a training that has ended.
+pub(super) fn remove_checkpoints(folder: &RunFolder) -> Result<()> {
+    folder.remove(CHECKPOINT)?;
+    folder.remove(PREVIOUS)
+}
+
+/// Loads the newest whole checkpoint of the folder, if there is one. Returns the number of steps
+/// that were taken and the peak number of bytes that the device held.
+///
+/// # Errors
+/// `Error::Data` if there are checkpoints and none of them is whole.
 fn restore<M: Module, O: Objective<M>>(
     device: &Device,
     trainer: &mut Trainer<M, O>,
     folder: &RunFolder,
 ) -> Result<(u64, u64)> {
-    let path = folder.path().join(CHECKPOINT);
-    let Some(bytes) = folder.read(CHECKPOINT)? else {
-        return Ok((0, 0));
+    let newest = restore_from(CHECKPOINT, device, trainer, folder);
+    let damage = match newest {
+        Ok(Some(found)) => return Ok(found),
+        Ok(None) => None,
+        Err(error @ Error::Data { .. }) => Some(error),
+        Err(error) => return Err(error),
     };
-    let entries = metadata(&bytes, &path)?;
+    match (restore_from(PREVIOUS, device, trainer, folder), damage) {
+        (Ok(Some(found)), damage) => {
+            if let Some(damage) = damage {
+                let step = found.0;
+                warn(&format!(
+                    "{damage}; the run is resumed from the checkpoint before it, after step {step}"
+                ));
+            }
+            folder.rename(PREVIOUS, CHECKPOINT)?;
+            Ok(found)
+        }
+        (_, Some(damage)) => Err(damage),
+        (previous, None) => Ok(previous?.unwrap_or((0, 0))),
+    }
+}
+
+/// As [`restore`], from one file. Returns `None` if it does not exist. If there is an error, no
+/// parameter is changed.
+fn restore_from<M: Module, O: Objective<M>>(
+    name: &str,
+    device: &Device,
+    trainer: &mut Trainer<M, O>,
+    folder: &RunFolder,
+) -> Result<Option<(u64, u64)>> {
+    let path = folder.path().join(name);
+    let Some(mut bytes) = folder.read(name)? else {
+        return Ok(None);
+    };
+    // The advice fits a file of weights.
+    let restart = |error| match error {
+        Error::Data { path, message } => {
+            let what = message.split("; ").next().unwrap_or_default();
+            Error::data(path, format!("{what}; remove the file to start over"))
+        }
+        other => other,
+    };
+    let entries = metadata(&bytes, &path).map_err(restart)?;
+    if let Some(digest) = entries.get(DIGEST) {
+        let is_digest = digest.len() == NO_DIGEST.len();
+        if is_digest {
+            replace_digest(&mut bytes, digest, NO_DIGEST);
+        }
+        if !is_digest || sha256(&bytes) != *digest {
+            let what = "its content does not agree with its digest; remove the file to start over";
+            return Err(Error::data(&path, what));
+        }
+    }
     let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
     let damaged = |key: &str| {
         let word = entry(key);
@@ -404,9 +498,9 @@ fn restore<M: Module, O: Objective<M>>(
             path.display()
         ));
     }
-    load(&bytes, Path::new(&path), &trainer.state(), Matching::Exact)?;
+    load(&bytes, Path::new(&path), &trainer.state()).map_err(restart)?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
-    Ok((step, peak_bytes))
+    Ok(Some((step, peak_bytes)))
 }
 
 #[cfg(test)]

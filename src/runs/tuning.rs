@@ -1,5 +1,5 @@
-//! Which variants of products and convolutions a training runs on a GPU: those of the table that ships, those of a
-//! tuning, or those that the run began with.
+//! Which variants of products and convolutions a training runs on a GPU: those of the table that
+//! ships, those of a tuning, or those that the run began with.
 
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use super::cache;
 use super::folder::RunFolder;
 use super::spec::variants_of;
 use super::warn;
+use crate::console::{is_quiet, note};
 use crate::device::Gpu;
 use crate::device::gpu::variants::{LARGEST_CLASS, VariantTable};
 use crate::error::Result;
@@ -19,7 +20,8 @@ use crate::ops::tuning::Problem;
 
 /// FLOPs at which a convolution is measured, about, as far as the whole batch allows.
 const FLOPS: u64 = 500_000_000;
-/// Output pixels at which it is measured at least, likewise: the widest tile is full then, as in a training it is.
+/// Output pixels at which it is measured at least, likewise: the widest tile is full then, as in a
+/// training it is.
 const PIXELS: usize = 512;
 
 /// When a training measures variants.
@@ -43,7 +45,8 @@ pub struct TrainedNetwork {
 }
 
 impl TrainedNetwork {
-    /// Every product and convolution of a step, forward and back, at a size at which it is soon measured.
+    /// Every product and convolution of a step, forward and back, at a size at which it is soon
+    /// measured.
     ///
     /// # Errors
     /// As [`crate::nn::ResNetShape::geometries`].
@@ -73,7 +76,8 @@ impl TrainedNetwork {
     }
 }
 
-/// Puts the table of `gpu` in use for a training of `network`, measuring what it lacks where `when` says so.
+/// Puts the table of `gpu` in use for a training of `network`, measuring what it lacks where `when`
+/// says so.
 ///
 /// # Errors
 /// As the tuning. A table that cannot be read or stored is a warning.
@@ -105,7 +109,7 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     tuned.table.source = "tuned on this adapter".to_string();
     if measured > 0 {
         match cache::write_table(&tuned.table) {
-            Ok(path) => println!(
+            Ok(path) => note!(
                 "tuned   {measured} shapes in {:.1} s, kept in {}",
                 started.elapsed().as_secs_f64(),
                 path.display()
@@ -117,8 +121,8 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     Ok(())
 }
 
-/// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An adapter for which a
-/// table ships keeps that.
+/// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An
+/// adapter for which a table ships keeps that.
 pub fn use_stored(gpu: &Gpu) {
     let table = gpu.variants();
     if !VariantTable::ships_for(&table.key.adapter)
@@ -154,7 +158,8 @@ struct Progress(Option<ProgressBar>);
 
 impl Progress {
     fn new() -> Self {
-        Progress(std::io::stderr().is_terminal().then(|| {
+        let has_bar = std::io::stderr().is_terminal() && !is_quiet();
+        Progress(has_bar.then(|| {
             let style = ProgressStyle::with_template("{bar:30} tuning {pos}/{len}  {msg}");
             let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
             bar.set_style(style.expect("the template is a constant"));
@@ -169,7 +174,7 @@ impl Progress {
                 bar.set_position(done as u64);
                 bar.set_message(class.to_string());
             }
-            None if done == 0 => println!(
+            None if done == 0 => note!(
                 "tuning  the kernels for {all} shapes, once for this adapter; --no-tune leaves it out"
             ),
             None => {}

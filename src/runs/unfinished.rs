@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 
 use super::warn;
+use super::whole_file::unfinished;
 use crate::error::{Error, Result};
 use crate::evaluate::partial::Partial;
 
@@ -78,6 +79,15 @@ fn read(path: &Path, key: &dyn Fn() -> Result<String>) -> Result<Partial> {
     Ok(file.tensors().into_iter().map(values).collect())
 }
 
+/// Whether the file at `path` is one that a stopped evaluation stored.
+pub fn is_stored(path: &Path) -> bool {
+    let has_key = |bytes: Vec<u8>| {
+        let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
+        header.metadata().as_ref()?.get(KEY).map(drop)
+    };
+    fs::read(path).ok().and_then(has_key).is_some()
+}
+
 /// Writes the file under a temporary name and renames it. The file is not assembled in memory,
 /// because the features of a large data set take hundreds of megabytes.
 fn write(path: &Path, key: String, partial: &Partial) -> Result<()> {
@@ -91,12 +101,14 @@ fn write(path: &Path, key: String, partial: &Partial) -> Result<()> {
     let views: Vec<_> = views
         .collect::<std::result::Result<_, _>>()
         .map_err(failed)?;
-    let temporary = path.with_extension("partial");
     let entries = HashMap::from([(KEY.to_string(), key)]);
+    // Removed when it is dropped, unless it was renamed.
+    let temporary = unfinished(path).map_err(|e| Error::write(path, e))?;
+    let temporary = temporary.into_temp_path();
     serialize_to_file(views, Some(entries), &temporary).map_err(failed)?;
     File::open(&temporary)
         .and_then(|file| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| temporary.persist(path).map_err(|e| e.error))
         .map_err(|e| Error::write(path, e))
 }
 

@@ -1,17 +1,30 @@
-//! Files of an encoder, with or without a classifier on it: safetensors that say what network they are of.
+//! Files of an encoder, with or without a classifier on it. Those that this program writes say what
+//! network they are of; of a file from elsewhere, names and shapes tell.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde_json::json;
+
+use super::safetensors_file::Stored;
+use super::state_dict::{Found, StateDict, Wanted, expected};
+use crate::console::note;
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, listed};
 use crate::evaluate::features::set_running_statistics;
-use crate::nn::weights::{Matching, load, metadata, save};
+use crate::nn::weights::save;
 use crate::nn::{Linear, Module, Parameter, ResNet, ResNetConfig};
 
 /// The command in the [`Origin`] of a network that was not trained.
 pub const UNTRAINED: &str = "untrained";
+/// The command in the [`Origin`] of a network that another program trained.
+const ELSEWHERE: &str = "elsewhere";
+/// What is not known of such a network.
+const UNKNOWN: &str = "unknown";
+/// How images are normalised before an encoder sees them.
+const NORMALIZATION: &str = "cifar10";
 
 /// What a file says of its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +42,8 @@ pub struct Origin {
     pub batch_size: usize,
     /// Classes of the head, where there is one.
     pub classes: Option<usize>,
+    /// Their names in the order of labels. Earlier versions stored none.
+    pub class_names: Vec<String>,
     /// The part of the labels that it learned from, of a classifier.
     pub label_fraction: Option<f64>,
     /// The command that pretrained the encoder, of a fine-tuned one.
@@ -55,6 +70,10 @@ impl Origin {
             ("classes", self.classes.map(|n| n.to_string())),
             ("label_fraction", self.label_fraction.map(|x| x.to_string())),
             ("pretrained_by", self.pretrained_by.clone()),
+            (
+                "class_names",
+                (!self.class_names.is_empty()).then(|| json!(self.class_names).to_string()),
+            ),
         ];
         for (key, value) in optional {
             map.extend(value.map(|value| (key.to_string(), value)));
@@ -68,8 +87,7 @@ impl Origin {
                 Error::data(
                     path,
                     format!(
-                        "its metadata has no {key}; expected a file that a training of this program wrote \
-                         (weights from elsewhere can start a training: --init)"
+                        "its metadata has no {key}; expected what a training of this program writes"
                     ),
                 )
             })
@@ -94,6 +112,12 @@ impl Origin {
                 .get("classes")
                 .map(|word| number("classes", word, path))
                 .transpose()?,
+            class_names: match map.get("class_names") {
+                None => Vec::new(),
+                Some(names) => serde_json::from_str(names).map_err(|e| {
+                    Error::data(path, format!("its metadata has wrong class_names: {e}"))
+                })?,
+            },
             label_fraction: map
                 .get("label_fraction")
                 .map(|word| number("label_fraction", word, path))
@@ -116,32 +140,253 @@ pub struct Loaded {
     /// None in a file that pretraining wrote.
     pub head: Option<Linear>,
     pub origin: Origin,
+    /// What was made of the file's tensors.
+    pub record: WeightsRecord,
 }
 
-/// Reads a file that [`pack`] made.
-///
-/// # Errors
-/// `Error::Io` where it cannot be read; `Error::Data` where it is something else.
-pub fn read(device: &Device, path: &Path) -> Result<Loaded> {
-    let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
-    let origin = Origin::from_map(&metadata(&bytes, path)?, path)?;
-    let encoder = ResNet::new(&origin.encoder, 0, device)?;
-    let head = origin
-        .classes
-        .map(|classes| Linear::new("fc", encoder.feature_width(), classes, 0, device))
-        .transpose()?;
-    load(
-        &bytes,
-        path,
-        &state(&encoder, head.as_ref()),
-        Matching::Exact,
-    )?;
-    Ok(Loaded {
-        source: path.display().to_string(),
-        encoder,
-        head,
-        origin,
-    })
+/// What was made of the tensors of a file, as configurations and metadata record it. Empty for a
+/// file that this program wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WeightsRecord {
+    /// The prefix of the names, which was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_prefix: Option<String>,
+    /// `sequential` if the parts of the network are numbered in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_names: Option<String>,
+    /// Types that were converted to F32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub init_types: Vec<String>,
+    /// Tensors of the network that keep their random values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_random: Vec<String>,
+    /// How images are normalised, for weights from elsewhere: `cifar10` is by CIFAR-10's mean and
+    /// deviation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<String>,
+    /// The number of tensors that are not the network's, by their first names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub init_left_out: BTreeMap<String, usize>,
+}
+
+/// A file of weights that was read and checked, and is not on a device yet.
+pub struct WeightsFile {
+    path: PathBuf,
+    origin: Origin,
+    found: Found,
+    is_ours: bool,
+}
+
+impl WeightsFile {
+    /// Reads an encoder, with its classifier if [`pack`] wrote one.
+    ///
+    /// # Errors
+    /// `Error::Io` if the file cannot be read; `Error::Data` if it holds no network, or a value
+    /// that is no finite number.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = StateDict::read(path)?;
+        let is_ours = file.metadata.contains_key("arch");
+        if !is_ours {
+            let found = file.find(&Wanted {
+                config: None,
+                classes: None,
+                keeps_first: true,
+            })?;
+            return Ok(Self::from_elsewhere(path, found));
+        }
+        let origin = Origin::from_map(&file.metadata, path)?;
+        let found = file.find(&Wanted {
+            config: Some(origin.encoder),
+            classes: origin.classes,
+            keeps_first: false,
+        })?;
+        Ok(WeightsFile {
+            path: path.to_path_buf(),
+            origin,
+            found,
+            is_ours,
+        })
+    }
+
+    /// Reads weights to start a network of the configuration `config` from. Its first convolution
+    /// may differ, and a classifier is left out.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::read`].
+    pub fn read_for(path: &Path, config: &ResNetConfig) -> Result<Self> {
+        let file = StateDict::read(path)?;
+        let is_ours = file.metadata.contains_key("arch");
+        let found = file.find(&Wanted {
+            config: Some(*config),
+            classes: None,
+            keeps_first: true,
+        })?;
+        Ok(WeightsFile {
+            is_ours,
+            ..Self::from_elsewhere(path, found)
+        })
+    }
+
+    fn from_elsewhere(path: &Path, found: Found) -> Self {
+        let origin = Origin {
+            encoder: found.config,
+            command: ELSEWHERE.to_string(),
+            protocol: UNKNOWN.to_string(),
+            data: UNKNOWN.to_string(),
+            seed: 0,
+            step: 0,
+            batch_size: 0,
+            classes: None,
+            class_names: Vec::new(),
+            label_fraction: None,
+            pretrained_by: None,
+        };
+        WeightsFile {
+            path: path.to_path_buf(),
+            origin,
+            found,
+            is_ours: false,
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file says of its weights.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether this program wrote the file.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
+    /// The network.
+    pub fn config(&self) -> ResNetConfig {
+        self.origin.encoder
+    }
+
+    /// The network's tensors by torchvision's names. Those that keep random values are not there.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the network cannot be.
+    pub fn tensors(&self) -> Result<Vec<Stored<'_>>> {
+        let all = expected(&self.config().shape()?, self.origin.classes);
+        let stored = |(name, shape): (String, Vec<usize>)| {
+            let bytes = bytemuck::cast_slice(self.found.values.get(&name)?);
+            let dtype = "F32";
+            Some(Stored {
+                name,
+                dtype,
+                shape,
+                bytes,
+            })
+        };
+        Ok(all.into_iter().filter_map(stored).collect())
+    }
+
+    /// What was made of the file's tensors.
+    pub fn record(&self) -> WeightsRecord {
+        let found = &self.found;
+        WeightsRecord {
+            init_prefix: Some(found.prefix.clone()).filter(|prefix| !prefix.is_empty()),
+            init_names: found.is_numbered.then(|| "sequential".to_string()),
+            init_types: found.converted.clone(),
+            kept_random: found
+                .kept_random
+                .iter()
+                .map(|(name, ..)| name.clone())
+                .collect(),
+            normalization: (!self.is_ours).then(|| NORMALIZATION.to_string()),
+            init_left_out: found.left_out.clone(),
+        }
+    }
+
+    /// Prints a notice for each thing that was made of the file's tensors.
+    pub fn print_notices(&self) {
+        let found = &self.found;
+        let file = self.path.display();
+        if !self.is_ours {
+            let ResNetConfig { arch, width, stem } = self.config();
+            note!(
+                "weights {file}: {arch}, width {width}, stem {stem}; images are normalised by CIFAR-10's mean and \
+                 standard deviation"
+            );
+        }
+        if !found.prefix.is_empty() {
+            note!(
+                "weights {file}: the prefix '{}' is removed from the names",
+                found.prefix
+            );
+        }
+        if found.is_numbered {
+            note!("weights {file}: its numbered parts are read as conv1, bn1 and layer1 to layer4");
+        }
+        if !found.converted.is_empty() {
+            note!(
+                "weights {file}: {} is converted to F32",
+                listed(&found.converted, ", ")
+            );
+        }
+        if !found.left_out.is_empty() {
+            let all: usize = found.left_out.values().sum();
+            let counts = found
+                .left_out
+                .iter()
+                .map(|(name, count)| format!("{name} {count}"));
+            let counts: Vec<String> = counts.collect();
+            note!(
+                "weights {file}: {all} tensors are left out: {}",
+                listed(&counts, ", ")
+            );
+        }
+        for (name, theirs, ours) in &found.kept_random {
+            let theirs = match theirs {
+                Some(shape) => format!("{shape:?}"),
+                None => "no such tensor".to_string(),
+            };
+            note!(
+                "weights {file}: {name} keeps its random values, since the file has {theirs} and the network {ours:?}"
+            );
+        }
+    }
+
+    /// Overwrites the parameters of a network, and those of its classifier, with the file's values.
+    ///
+    /// # Errors
+    /// `Error::Device` if a transfer fails.
+    pub fn fill(&self, encoder: &ResNet, head: Option<&Linear>) -> Result<()> {
+        for parameter in state(encoder, head) {
+            if let Some(values) = self.found.values.get(&parameter.name) {
+                parameter.value.overwrite(values)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the network on `device`, and prints the notices.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
+    pub fn load(self, device: &Device) -> Result<Loaded> {
+        self.print_notices();
+        let encoder = ResNet::new(&self.origin.encoder, 0, device)?;
+        let classes = self.origin.classes;
+        let head = classes
+            .map(|classes| Linear::new("fc", encoder.feature_width(), classes, 0, device))
+            .transpose()?;
+        self.fill(&encoder, head.as_ref())?;
+        Ok(Loaded {
+            source: self.path.display().to_string(),
+            record: self.record(),
+            encoder,
+            head,
+            origin: self.origin,
+        })
+    }
 }
 
 /// Returns a network with random weights, which `seed` determines as in a pretraining. Its running
@@ -162,6 +407,7 @@ pub fn untrained(
         source: "random weights".to_string(),
         encoder,
         head: None,
+        record: WeightsRecord::default(),
         origin: Origin {
             encoder: *config,
             command: UNTRAINED.to_string(),
@@ -171,21 +417,11 @@ pub fn untrained(
             step: 0,
             batch_size: 0,
             classes: None,
+            class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
         },
     })
-}
-
-/// Starts `encoder` from another task's weights, torchvision's too: its first convolution may differ, a head is left
-/// out.
-///
-/// # Errors
-/// As [`read`].
-pub fn initialize(encoder: &ResNet, path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
-    load(&bytes, path, &state(encoder, None), Matching::Initialize)?;
-    Ok(())
 }
 
 /// Returns the tensors that a file of `encoder` and `head` stores.

@@ -70,7 +70,7 @@ fn wrong_scale(x: &Var, factor: Option<f32>) -> Result<Var> {
         factor: 3.0,
         x: x.tensor(),
     })?;
-    x.record("wrong_scale", y, [("x", x)], move |device, dy| {
+    Var::record("wrong_scale", y, [("x", x)], move |device, dy| {
         let dx = match factor {
             Some(factor) => device.run(Scale { factor, x: &dy })?,
             None => Tensor::from_slice(&vec![3.0f32; dy.len()], dy.shape(), device)?,

@@ -37,7 +37,7 @@ pub fn chunks(batch_size: usize, micro_batch: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Returns `micro_batch` if it is smaller than the batch, so that chunks are needed.
+/// Returns `micro_batch` if it is smaller than the batch, or `None` if the batch is one chunk.
 pub fn in_parts(batch_size: usize, micro_batch: Option<usize>) -> Option<usize> {
     micro_batch.filter(|&images| images < batch_size)
 }
@@ -205,8 +205,8 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
     }
 }
 
-/// Concatenates the rows of `parts`, recursively in halves: each row is copied once per level, and
-/// not once per part.
+/// Concatenates the rows of `parts`, recursively in halves, so that each row is copied once per
+/// level and not once per part.
 fn stack(device: &Device, parts: &[Tensor]) -> Result<Tensor> {
     match parts {
         [] => Err(no_images()),

@@ -24,8 +24,8 @@ impl<M, F: FnMut(&M, &Tape, u64) -> Result<Var>> Objective<M> for F {
 }
 
 /// An objective that can process a batch in chunks, so that only the activations of one chunk are
-/// in memory (see [`crate::train::micro_batch`]). The module computes rows for some samples, and
-/// the loss is computed from the rows.
+/// in memory (see [`crate::train::micro_batch`]). The module computes rows of some samples, which are
+/// embeddings or logits, and the loss is computed from the rows.
 pub trait PartialObjective<M>: Objective<M> {
     /// Whether the loss is a mean over samples. If not, the loss is contrastive: it needs the rows
     /// of all samples, and the rows of `c` samples are `[2c, D]`, first views above second views.

@@ -11,8 +11,8 @@ use crate::ops::reduce::CheckFinite;
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::{DType, Tensor};
 
-/// Computes the loss of a step and its gradients. The last argument is the number of samples per
-/// chunk.
+/// Computes the loss of a step and its gradients: [`whole_batch`], or [`micro_batch::in_chunks`],
+/// which needs a [`PartialObjective`]. The last argument is the number of samples per chunk.
 type ComputeGradients<M, O> =
     fn(&mut O, &M, (&Device, PassOptions), u64, usize) -> Result<StepGradients>;
 
@@ -32,7 +32,7 @@ pub struct Trainer<M, O> {
     micro_batch: usize,
     /// The loss scale of the next step, for f16 activations.
     loss_scale: Option<LossScale>,
-    /// Number of times that the loss scale was reduced and steps were repeated.
+    /// Number of overflows, after each of which steps were repeated with a smaller loss scale.
     overflows: u32,
     /// Repeated steps that are not finished yet.
     repeated: VecDeque<PendingStep>,
@@ -214,8 +214,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
                 });
             }
             // The loss itself is not scaled, so a smaller scale would not make it finite.
-            let scaled = loss_scale.filter(|_| loss.is_finite());
-            let Some(smaller) = scaled.and_then(LossScale::after_overflow) else {
+            let repairable = loss_scale.filter(|_| loss.is_finite());
+            let Some(smaller) = repairable.and_then(LossScale::after_overflow) else {
                 return Err(self.diagnose(step, loss_scale));
             };
             self.repeat_from(step, pending.optimizer_steps, smaller)?;
@@ -223,7 +223,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         }
     }
 
-    /// Removes and returns the repetition of a step after an overflow.
+    /// Removes and returns the repetition of step `step`, which [`Trainer::repeat_from`] recorded.
     fn repeated_step(&mut self, step: u64) -> Result<PendingStep> {
         let next = self.repeated.pop_front();
         next.filter(|next| next.step == step).ok_or_else(|| {

@@ -1,12 +1,14 @@
-//! `shapes`: 32 x 32 images of ten classes that the program draws itself, so that everything runs with no download.
+//! `shapes`: 32 x 32 images of ten classes that the program draws itself, so that everything runs
+//! with no download.
 //!
-//! An image shows several copies of its class's shape, each with a position, size, rotation, colours and texture of its
-//! own, over a textured background with lines and specks that mean nothing. Neither a pixel's place nor its colour
-//! tells the class, which keeps a linear classifier on raw pixels near chance; a random crop still shows the class,
-//! which lets a network learn it without labels.
+//! An image shows several copies of its class's shape, each with a position, size, rotation,
+//! colours and texture of its own, over a textured background with lines and specks that mean
+//! nothing. Neither a pixel's place nor its colour tells the class, which keeps a linear classifier
+//! on raw pixels near chance; a random crop still shows the class, which lets a network learn it
+//! without labels.
 //!
-//! Drawing uses only additions, multiplications, divisions, roots and floors in f32, which IEEE 754 fixes to the bit,
-//! and no sine or cosine. The bytes are therefore the same on every platform.
+//! Drawing uses only additions, multiplications, divisions, roots and floors in f32, which IEEE 754
+//! fixes to the bit, and no sine or cosine. The bytes are therefore the same on every platform.
 
 mod motif;
 
@@ -64,6 +66,7 @@ fn middle(split: &Split) -> Split {
             .copied()
             .collect(),
         labels: split.labels.clone(),
+        files: Vec::new(),
         height: INVERTED_SIDE,
         width: INVERTED_SIDE,
     }
@@ -91,6 +94,7 @@ fn split(seed: u64, which: u32, count: u32, tones: (Tone, Tone)) -> Split {
     Split {
         images,
         labels: Some(labels),
+        files: Vec::new(),
         height: SIDE,
         width: SIDE,
     }
@@ -107,8 +111,8 @@ const DARK: Tone = Tone(0.02, 0.28);
 const MIDDLE: Tone = Tone(0.35, 0.55);
 const LIGHT: Tone = Tone(0.65, 0.98);
 
-/// One image, with the tones of its background and of its shapes, which are far apart so that they keep their contrast
-/// when the image turns grey.
+/// One image, with the tones of its background and of its shapes, which are far apart so that they
+/// keep their contrast when the image turns grey.
 fn draw(motif: &Motif, rng: &mut Philox, (ground, figure): (Tone, Tone)) -> Vec<Colour> {
     let mut canvas = background(rng, ground);
 
@@ -140,8 +144,8 @@ fn draw(motif: &Motif, rng: &mut Philox, (ground, figure): (Tone, Tone)) -> Vec<
     canvas
 }
 
-/// A field of colours that changes from corner to corner, with a faint texture. Two crops of it seldom have the same
-/// colours, so colours do not tell images apart.
+/// A field of colours that changes from corner to corner, with a faint texture. Two crops of it
+/// seldom have the same colours, so colours do not tell images apart.
 fn background(rng: &mut Philox, tone: Tone) -> Vec<Colour> {
     let corners = [(); 4].map(|()| colour(rng, tone));
     let shade = rng.uniform(0.8, 1.0);
@@ -190,7 +194,8 @@ fn place(rng: &mut Philox) -> Vec<Patch> {
     placed
 }
 
-/// A place on the canvas with coordinates of its own: origin at `centre`, x along `axis`, `radius` pixels to a unit.
+/// A place on the canvas with coordinates of its own: origin at `centre`, x along `axis`, `radius`
+/// pixels to a unit.
 struct Patch {
     centre: (f32, f32),
     axis: (f32, f32),
@@ -198,8 +203,8 @@ struct Patch {
 }
 
 impl Patch {
-    /// Puts `fill` over the points that are `inside`, all of which are less than `reach` from the origin. A pixel
-    /// becomes the mean of its samples.
+    /// Puts `fill` over the points that are `inside`, all of which are less than `reach` from the
+    /// origin. A pixel becomes the mean of its samples.
     fn paint(
         &self,
         canvas: &mut [Colour],

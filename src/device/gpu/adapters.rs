@@ -10,6 +10,8 @@ pub enum AdapterChoice {
     /// The first adapter, hardware or software, whose name or driver contains this text. Case is
     /// ignored.
     Named(String),
+    /// An adapter, hardware or software, by its index in [`adapters`].
+    Numbered(usize),
 }
 
 /// Properties of an adapter, for lists.
@@ -114,6 +116,9 @@ pub(crate) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
                 Error::device("gpu", format!("there is no hardware GPU; {available}"))
             })
         }
+        AdapterChoice::Numbered(number) => found.into_iter().nth(*number).ok_or_else(|| {
+            Error::device("gpu", format!("there is no adapter {number}; {available}"))
+        }),
         AdapterChoice::Named(part) => {
             let wanted = part.to_lowercase();
             found

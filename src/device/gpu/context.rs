@@ -139,9 +139,10 @@ impl Context {
             binding_limit: (binding_limit / 256 * 256).max(256),
             has_f16: features.contains(wgpu::Features::SHADER_F16),
             table: Mutex::new(table),
-            pipeline_key: match features.contains(wgpu::Features::PIPELINE_CACHE) {
-                true => wgpu::util::pipeline_cache_key(&info),
-                false => None,
+            pipeline_key: if features.contains(wgpu::Features::PIPELINE_CACHE) {
+                wgpu::util::pipeline_cache_key(&info)
+            } else {
+                None
             },
             pipeline_cache: OnceLock::new(),
             limits,

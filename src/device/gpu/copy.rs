@@ -30,9 +30,10 @@ impl Gpu {
             let (source, target) = (elements(from), elements(to));
             let skipped = |first: usize| first * element % ALIGNMENT_BYTES as usize;
             let places = [skipped(source.start), skipped(target.start), length];
-            let (kernel, unit) = match places.iter().all(|place| place % 16 == 0) {
-                true => (&vectors::COPY, 16),
-                false => (&words::COPY, 4),
+            let (kernel, unit) = if places.iter().all(|place| place % 16 == 0) {
+                (&vectors::COPY, 16)
+            } else {
+                (&words::COPY, 4)
             };
             self.launch(kernel)
                 .read("x", x, source)

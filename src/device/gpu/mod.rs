@@ -93,7 +93,7 @@ impl Gpu {
         self.context.check()
     }
 
-    /// The table of variants in use. Equal bits need an equal table.
+    /// The table of variants in use. Results have the same bits only if the tables are equal.
     pub fn variants(&self) -> VariantTable {
         lock(&self.context.table).clone()
     }

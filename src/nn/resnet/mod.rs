@@ -29,6 +29,7 @@ impl ConvNorm {
         })
     }
 
+    /// Computes both layers at once if the parameters need no gradients.
     fn forward(&self, x: &Var, activation: Activation<&Var>) -> Result<Var> {
         let needs_gradients = x.tape().is_some_and(Tape::tracks_leaves);
         if x.mode() == Mode::Evaluation && !needs_gradients {
@@ -50,13 +51,13 @@ impl ConvNorm {
 /// before the last ReLU.
 #[derive(Debug)]
 struct Residual {
-    layers: Vec<ConvNorm>,
+    convs: Vec<ConvNorm>,
     downsample: Option<ConvNorm>,
 }
 
 impl Residual {
     fn new(block: &Block, seed: u64, device: &Device) -> Result<Self> {
-        let layers = block
+        let convs = block
             .convs
             .iter()
             .enumerate()
@@ -70,7 +71,7 @@ impl Residual {
             ConvNorm::new(conv, &norm, seed, device)
         });
         Ok(Residual {
-            layers,
+            convs,
             downsample: downsample.transpose()?,
         })
     }
@@ -81,13 +82,14 @@ impl Residual {
             None => x.clone(),
         };
         let mut x = x.clone();
-        let last = self.layers.len() - 1;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let activation = match i {
-                _ if i == last => Activation::AddRelu(&shortcut),
-                _ => Activation::Relu,
+        let last = self.convs.len() - 1;
+        for (i, conv) in self.convs.iter().enumerate() {
+            let activation = if i == last {
+                Activation::AddRelu(&shortcut)
+            } else {
+                Activation::Relu
             };
-            x = layer.forward(&x, activation)?;
+            x = conv.forward(&x, activation)?;
         }
         Ok(x)
     }
@@ -100,7 +102,7 @@ impl Residual {
     }
 
     fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
-        self.layers.iter().chain(&self.downsample)
+        self.convs.iter().chain(&self.downsample)
     }
 
     fn parameters(&self) -> impl Iterator<Item = &Parameter> {

@@ -11,6 +11,7 @@ use crate::device::cpu::parallel;
 use crate::device::cpu::simd::simd;
 use crate::device::{Cpu, RunOn};
 use crate::error::Result;
+use crate::ops::optimizer::gate_is_set;
 use crate::ops::reduce::sum_f64;
 use crate::tensor::Tensor;
 
@@ -267,7 +268,7 @@ impl<'a> Normalization<'a> {
         })
     }
 
-    /// Calls `body` with the activation. Its shortcut is reduced to `len` elements from `start` on.
+    /// Calls `body` with the activation. Its shortcut has only the `len` elements from `start` on.
     fn with_shortcut<R>(
         &self,
         start: usize,
@@ -283,7 +284,7 @@ impl<'a> Normalization<'a> {
         }
     }
 
-    /// Normalises whole images in place. They begin at element `start` of the batch.
+    /// Normalises whole images in place. `start` is the index of their first element in the batch.
     pub(crate) fn apply(&self, start: usize, y: &mut [f32]) {
         self.with_shortcut(start, y.len(), |activation| {
             self.apply_activation(activation, y);
@@ -309,7 +310,7 @@ impl<'a> Normalization<'a> {
         );
     }
 
-    /// Normalises whole images `x` into `y`. They begin at element `start` of the batch.
+    /// As [`Normalization::apply`], from `x` to `y`.
     fn apply_to(&self, start: usize, x: &[f32], y: &mut [f32]) {
         self.with_shortcut(start, y.len(), |activation| {
             self.apply_activation_to(activation, x, y);
@@ -531,13 +532,11 @@ impl RunOn<Cpu> for BatchNormDx<'_> {
 
 impl RunOn<Cpu> for UpdateRunningStatistics<'_> {
     fn run(&self, cpu: &Cpu, _: usize) -> Result<()> {
-        if let Some(gate) = self.gate
-            && cpu.read_u32(gate)?[0] != 0
-        {
+        if gate_is_set(cpu, self.gate)? {
             return Ok(());
         }
-        let (running, batch, update) = (self.running, self.batch, self.update);
-        let unbiased = update.count as f32 / (update.count - 1) as f32;
+        let (running, batch, momentum) = (self.running, self.batch, self.momentum);
+        let unbiased = self.count as f32 / (self.count - 1) as f32;
         for (running, batch, factor) in [
             (&running.mean, &batch.mean, 1.0),
             (&running.variance, &batch.variance, unbiased),
@@ -545,7 +544,7 @@ impl RunOn<Cpu> for UpdateRunningStatistics<'_> {
             let batch = cpu.read(batch)?;
             let mut running = cpu.write(running)?;
             for (running, &batch) in running.iter_mut().zip(batch.iter()) {
-                *running = (1.0 - update.momentum) * *running + update.momentum * (factor * batch);
+                *running = (1.0 - momentum) * *running + momentum * (factor * batch);
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! Launches of `shaders/batch_norm.wgsl`. A row of a launch is a *split*: some images of the batch,
-//! whose sums one workgroup per channel computes. If one image is larger than a binding, a row is
-//! one plane instead.
+//! Launches of `shaders/batch_norm.wgsl`. A row of a launch is a *split*, which is some images of
+//! the batch. One workgroup per channel computes the sums of a split. If one image is larger than a
+//! binding, a row is one plane instead.
 
 use std::ops::Range;
 
@@ -13,16 +13,17 @@ use crate::device::gpu::kernels::batch_norm_vectors as vectors;
 use crate::device::gpu::{Grid, Kernel, Launch, Slice};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
-use crate::tensor::{DType, Tensor};
+use crate::ops::optimizer::gate_or_open;
+use crate::tensor::Tensor;
 
-/// Elements of one channel per workgroup: enough to amortise the launch of a workgroup, and few
-/// enough that there are workgroups for the whole device.
+/// Elements of one channel per workgroup. More would leave parts of the device without a workgroup,
+/// and fewer would not amortise the launch of a workgroup.
 const SPLIT: usize = 8 * 1024;
 
 /// The kernel for planes of any size, and the kernel for planes whose size is a multiple of 4.
 type Kernels = [&'static Kernel; 2];
 
-/// A batch, cut into splits.
+/// A batch that is divided into splits.
 struct Batch<'a> {
     gpu: &'a Gpu,
     sizes: [usize; 4],
@@ -273,21 +274,18 @@ impl RunOn<Gpu> for BatchNormDx<'_> {
 
 impl RunOn<Gpu> for UpdateRunningStatistics<'_> {
     fn run(&self, gpu: &Gpu, channels: usize) -> Result<()> {
-        let (running, batch, update) = (self.running, self.batch, self.update);
+        let (running, batch) = (self.running, self.batch);
         let params = Params {
             all_channels: channels,
-            momentum: update.momentum,
-            unbiased: update.count as f32 / (update.count - 1) as f32,
+            momentum: self.momentum,
+            unbiased: self.count as f32 / (self.count - 1) as f32,
             ..Params::default()
         };
-        let open = match self.gate {
-            Some(gate) => gate.clone(),
-            None => gpu.zeros(&[1], DType::U32)?,
-        };
+        let gate = gate_or_open(gpu, self.gate)?;
         gpu.launch(&elements::UPDATE_RUNNING)
             .read("mean", &batch.mean, ..)
             .read("variance", &batch.variance, ..)
-            .read("gate", &open, ..)
+            .read("gate", &gate, ..)
             .write("running_mean", &running.mean, ..)
             .write("running_variance", &running.variance, ..)
             .run(|_| (params, Grid::Invocations(channels)))

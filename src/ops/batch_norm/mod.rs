@@ -4,8 +4,8 @@
 //! Forward: `y = activation(xhat gamma + beta)` with `xhat = (x - mean) / sqrt(variance + eps)`.
 //! Backward, with `m = N H W`:
 //!
-//! 1. if the activation is a ReLU, `dy` is set to 0 unless `y > 0`; the result is also the gradient
-//!    of the shortcut
+//! 1. if the activation is a ReLU, `dy` is set to 0 unless `y > 0`; the gradient of the shortcut is
+//!    this `dy`
 //! 2. `dbeta = sum dy`
 //! 3. `dgamma = sum dy xhat`
 //! 4. training, where mean and variance depend on `x`:
@@ -108,16 +108,7 @@ impl<T> Activation<T> {
     }
 }
 
-/// The update of running statistics: `running = (1 - momentum) running + momentum batch`. The
-/// variance is first made unbiased by `count / (count - 1)`, as in torch.
-#[derive(Clone, Copy, Debug)]
-pub struct RunningUpdate {
-    /// Elements per channel of the batch: N H W.
-    pub count: usize,
-    pub momentum: f32,
-}
-
-/// Returns the sizes of the activations `x`. Fails if they have no elements.
+/// Returns the sizes of the activations `x`. Fails if `x` has no elements.
 fn check_input(check: &mut Check<'_>, name: &str, x: &Tensor) -> Result<[usize; 4]> {
     let sizes = check.nchw(name, x)?;
     if x.is_empty() {
@@ -263,11 +254,14 @@ impl Op for BatchNormDx<'_> {
     }
 }
 
-/// Moves `running` towards `batch`, in place, unless the gate (u32 `[1]`) is set.
+/// `running = (1 - momentum) running + momentum batch`, in place, unless the gate (u32 `[1]`) is
+/// set. The variance of the batch is first made unbiased by `count / (count - 1)`, as in torch.
 pub struct UpdateRunningStatistics<'a> {
     pub running: &'a BatchStatistics,
     pub batch: &'a BatchStatistics,
-    pub update: RunningUpdate,
+    /// Elements per channel of the batch: N H W.
+    pub count: usize,
+    pub momentum: f32,
     pub gate: Option<&'a Tensor>,
 }
 
@@ -290,10 +284,10 @@ impl Op for UpdateRunningStatistics<'_> {
         if let Some(gate) = self.gate {
             check.tensor("gate", gate, &[1], DType::U32)?;
         }
-        if self.update.count < 2 {
+        if self.count < 2 {
             return Err(check.error(format!(
                 "the batch has {} element per channel; the unbiased variance needs 2 or more: use a larger batch",
-                self.update.count
+                self.count
             )));
         }
         check.changes(&running.mean);
@@ -367,16 +361,16 @@ impl Var {
         inputs.extend(activation.shortcut().map(|shortcut| ("shortcut", shortcut)));
         let needed: Vec<bool> = inputs.iter().map(|(_, input)| input.is_tracked()).collect();
         if !needed.contains(&true) {
-            return self.record_some(BatchNorm::NAME, y, &inputs, |_, _| Ok(Vec::new()));
+            return Var::record_some(BatchNorm::NAME, y, &inputs, |_, _| Ok(Vec::new()));
         }
         let saved_x = self.saved();
         let recompute = recompute(saved_x.clone(), norm.clone(), activation.map(Var::saved));
-        // With a shortcut, the sign of y cannot be recomputed from x alone.
+        // With a shortcut, the mask of the ReLU needs y, since x alone does not determine its sign.
         let y_of_sum = activation
             .shortcut()
             .map(|_| Saved::Recompute(recompute.clone()));
         let is_rectified = matches!(activation, Activation::Relu);
-        let y = self.record_some(BatchNorm::NAME, y, &inputs, move |device, dy| {
+        let y = Var::record_some(BatchNorm::NAME, y, &inputs, move |device, dy| {
             let is_sum = y_of_sum.is_some();
             // Frees y, one of the largest tensors of a step, before dx is allocated.
             let dy = match y_of_sum {
@@ -386,8 +380,8 @@ impl Var {
                 }
                 None => dy,
             };
-            // The closure that recomputes y has been freed, so this is the last use of x unless the
-            // caller holds it.
+            // This is the last use of x unless the caller holds it, because the recomputation of y,
+            // which also holds x, has been freed.
             let BatchNormGradients { dx, dgamma, dbeta } = device.run(BatchNormBackward {
                 dy: &dy,
                 x: saved_x.into_tensor(device)?,

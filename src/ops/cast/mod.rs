@@ -26,10 +26,6 @@ impl Op for Cast<'_> {
         check.activation_type("dtype", self.dtype)?;
         check.activation("x", self.x)
     }
-
-    fn flops(&self, _: ()) -> u64 {
-        0
-    }
 }
 
 impl Var {
@@ -44,7 +40,7 @@ impl Var {
         }
         let x = self.tensor();
         let y = self.device().run(Cast { x, dtype })?;
-        self.record(Cast::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(Cast::NAME, y, [("x", self)], move |device, dy| {
             let (x, dtype) = (&dy, from);
             Ok([device.run(Cast { x, dtype })?])
         })

@@ -98,8 +98,4 @@ impl Op for ColorTransforms<'_> {
         check.host(self.transforms);
         Ok(sizes)
     }
-
-    fn flops(&self, _: [usize; 4]) -> u64 {
-        0
-    }
 }

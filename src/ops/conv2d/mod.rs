@@ -39,7 +39,7 @@ pub struct Conv2dOptions {
     pub padding: usize,
 }
 
-/// The sizes of a convolution, which are consistent.
+/// The sizes of a valid convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
     /// Images.
@@ -143,7 +143,7 @@ pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize)
             "kernel {kernel} and stride {stride} must be at least 1"
         ));
     }
-    // Positions are i32 in the kernels.
+    // The kernels compute positions as i32.
     let padded = padding
         .checked_mul(2)
         .and_then(|both_sides| both_sides.checked_add(size))
@@ -292,7 +292,7 @@ impl Var {
         let w_shape = w.nchw(Conv2d::NAME, "w")?;
         let saved_w = self.is_tracked().then(|| w.clone());
         let saved_x = needs_dw.then(|| self.saved());
-        self.record_some(Conv2d::NAME, y, &inputs, move |device, dy| {
+        Var::record_some(Conv2d::NAME, y, &inputs, move |device, dy| {
             let dy = &dy;
             // dw comes first, so that a recomputed x is freed before dx is allocated.
             let dw = saved_x.map(|x| {
@@ -336,7 +336,7 @@ impl Var {
             Activation::Relu | Activation::AddRelu(_) => Some(y.clone()),
         };
         let (w, norm) = (w.clone(), norm.clone());
-        self.record_some(Conv2dBatchNorm::NAME, y, &inputs, move |device, dy| {
+        Var::record_some(Conv2dBatchNorm::NAME, y, &inputs, move |device, dy| {
             let dx = |dy: &Tensor, y: Option<&Tensor>| {
                 let dx = || {
                     let norm = &norm;

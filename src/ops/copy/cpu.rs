@@ -1,6 +1,6 @@
 //! Copies of slices.
 
-use super::{Concat, Copy, Slice};
+use super::{Concat, Copy, Slice, with_rows};
 use crate::device::{Cpu, RunOn};
 use crate::error::Result;
 use crate::ops::cast::Cast;
@@ -24,7 +24,7 @@ impl RunOn<Cpu> for Concat<'_> {
         let (first, second) = y.split_at_mut(self.a.len());
         first.copy_from_slice(&cpu.read(self.a)?);
         second.copy_from_slice(&cpu.read(self.b)?);
-        Ok(cpu.floats(&self.shape(rows), y))
+        Ok(cpu.floats(&with_rows(self.a.shape(), rows), y))
     }
 }
 
@@ -32,6 +32,6 @@ impl RunOn<Cpu> for Slice<'_> {
     fn run(&self, cpu: &Cpu, row: usize) -> Result<Tensor> {
         let mut y = cpu.allocate(self.count * row);
         y.copy_from_slice(&cpu.read(self.x)?[self.start * row..][..self.count * row]);
-        Ok(cpu.floats(&self.shape(), y))
+        Ok(cpu.floats(&with_rows(self.x.shape(), self.count), y))
     }
 }

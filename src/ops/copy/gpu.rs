@@ -1,6 +1,6 @@
 //! Copies between buffers.
 
-use super::{Concat, Copy, Slice};
+use super::{Concat, Copy, Slice, with_rows};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -15,7 +15,7 @@ impl RunOn<Gpu> for Copy<'_> {
 
 impl RunOn<Gpu> for Concat<'_> {
     fn run(&self, gpu: &Gpu, rows: usize) -> Result<Tensor> {
-        let y = gpu.floats(&self.shape(rows))?;
+        let y = gpu.floats(&with_rows(self.a.shape(), rows))?;
         gpu.copy_elements((self.a, 0), (&y, 0), self.a.len())?;
         gpu.copy_elements((self.b, 0), (&y, self.a.len()), self.b.len())?;
         Ok(y)
@@ -24,7 +24,7 @@ impl RunOn<Gpu> for Concat<'_> {
 
 impl RunOn<Gpu> for Slice<'_> {
     fn run(&self, gpu: &Gpu, row: usize) -> Result<Tensor> {
-        let y = gpu.floats(&self.shape())?;
+        let y = gpu.floats(&with_rows(self.x.shape(), self.count))?;
         gpu.copy_elements((self.x, self.start * row), (&y, 0), self.count * row)?;
         Ok(y)
     }

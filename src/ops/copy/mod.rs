@@ -14,7 +14,7 @@ mod gpu;
 mod tests;
 
 use crate::autograd::Var;
-use crate::device::{Check, Device, Op};
+use crate::device::{Check, Op};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -30,10 +30,6 @@ impl Op for Copy<'_> {
 
     fn check(&self, check: &mut Check<'_>) -> Result<()> {
         check.tensor("x", self.x, self.x.shape(), self.x.dtype())
-    }
-
-    fn flops(&self, _: ()) -> u64 {
-        0
     }
 }
 
@@ -58,18 +54,6 @@ impl Op for Concat<'_> {
                 "a has shape {a:?} and b has shape {b:?}; they may differ in the first dimension only"
             ))),
         }
-    }
-
-    fn flops(&self, _: usize) -> u64 {
-        0
-    }
-}
-
-impl Concat<'_> {
-    fn shape(&self, rows: usize) -> Vec<usize> {
-        let mut shape = self.a.shape().to_vec();
-        shape[0] = rows;
-        shape
     }
 }
 
@@ -101,18 +85,6 @@ impl Op for Slice<'_> {
         check.part("x", x, DType::F32, count * row)?;
         Ok(row)
     }
-
-    fn flops(&self, _: usize) -> u64 {
-        0
-    }
-}
-
-impl Slice<'_> {
-    fn shape(&self) -> Vec<usize> {
-        let mut shape = self.x.shape().to_vec();
-        shape[0] = self.count;
-        shape
-    }
 }
 
 impl Var {
@@ -126,7 +98,7 @@ impl Var {
         let needed = [self.is_tracked(), other.is_tracked()];
         let (rows_a, rows_b) = (self.shape()[0], other.shape()[0]);
         let inputs = [("a", self), ("b", other)];
-        self.record_some(Concat::NAME, y, &inputs, move |device, dy| {
+        Var::record_some(Concat::NAME, y, &inputs, move |device, dy| {
             let rows = |start, count| {
                 let x = &dy;
                 device.run(Slice { x, start, count })
@@ -145,15 +117,16 @@ impl Var {
         let x = self.tensor();
         let y = self.device().run(Slice { x, start, count })?;
         let shape = self.shape().to_vec();
-        self.record(Slice::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(Slice::NAME, y, [("x", self)], move |device, dy| {
+            let zeros = |rows| Tensor::zeros(&with_rows(&shape, rows), DType::F32, device);
             let below = shape[0] - start - count;
             let mut dx = dy;
             if start > 0 {
-                let a = &zero_rows(device, start, &shape)?;
+                let a = &zeros(start)?;
                 dx = device.run(Concat { a, b: &dx })?;
             }
             if below > 0 {
-                let b = &zero_rows(device, below, &shape)?;
+                let b = &zeros(below)?;
                 dx = device.run(Concat { a: &dx, b })?;
             }
             Ok([dx])
@@ -167,15 +140,15 @@ impl Var {
     pub fn reshape(&self, shape: &[usize]) -> Result<Var> {
         let y = self.tensor().reshape(shape)?;
         let shape = self.shape().to_vec();
-        self.record("reshape", y, [("x", self)], move |_, dy| {
+        Var::record("reshape", y, [("x", self)], move |_, dy| {
             Ok([dy.reshape(&shape)?])
         })
     }
 }
 
-/// `rows` rows of zeros, with the other dimensions of `shape`.
-fn zero_rows(device: &Device, rows: usize, shape: &[usize]) -> Result<Tensor> {
+/// `shape` with another number of rows.
+fn with_rows(shape: &[usize], rows: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     shape[0] = rows;
-    Tensor::zeros(&shape, DType::F32, device)
+    shape
 }

@@ -104,7 +104,7 @@ impl Var {
             labels: &labels,
         })?;
         let inputs = [("logits", self)];
-        self.record(CrossEntropy::NAME, loss, inputs, move |device, dloss| {
+        Var::record(CrossEntropy::NAME, loss, inputs, move |device, dloss| {
             Ok([device.run(CrossEntropyBackward {
                 dloss: &dloss,
                 logits: &logits,

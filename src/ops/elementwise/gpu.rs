@@ -7,7 +7,7 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The uniform and the grid of a slice in vec4s.
+/// The uniform and the grid of a slice, in units of one vec4.
 fn vectors(slice: &Slice<'_>, factor: f32) -> (Params, Grid) {
     let count = slice.rows.div_ceil(4);
     (Params { count, factor }, Grid::Invocations(count))

@@ -139,10 +139,6 @@ impl Op for Broadcast<'_> {
         check.tensor("value", self.value, &[1], DType::F32)?;
         check.elements(self.shape)
     }
-
-    fn flops(&self, _: usize) -> u64 {
-        0
-    }
 }
 
 impl Var {
@@ -153,7 +149,7 @@ impl Var {
     pub fn add(&self, other: &Var) -> Result<Var> {
         let (a, b) = (self.tensor(), other.tensor());
         let y = self.device().run(Add { a, b })?;
-        self.record(Add::NAME, y, [("a", self), ("b", other)], |_, dy| {
+        Var::record(Add::NAME, y, [("a", self), ("b", other)], |_, dy| {
             Ok([dy.clone(), dy])
         })
     }
@@ -165,7 +161,7 @@ impl Var {
     pub fn relu(&self) -> Result<Var> {
         let y = self.device().run(Relu { x: self.tensor() })?;
         let saved = y.clone();
-        self.record(Relu::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(Relu::NAME, y, [("x", self)], move |device, dy| {
             Ok([device.run(ReluBackward { dy, y: &saved })?])
         })
     }
@@ -177,7 +173,7 @@ impl Var {
     pub fn scale(&self, factor: f32) -> Result<Var> {
         let x = self.tensor();
         let y = self.device().run(Scale { factor, x })?;
-        self.record(Scale::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(Scale::NAME, y, [("x", self)], move |device, dy| {
             Ok([device.run(Scale { factor, x: &dy })?])
         })
     }

@@ -47,19 +47,13 @@ pub struct Operand<'a> {
 
 impl<'a> From<&'a Tensor> for Operand<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Operand {
-            x,
-            is_transposed: false,
-        }
+        operand(x, false)
     }
 }
 
 /// The operand `x^T`.
 pub fn transposed(x: &Tensor) -> Operand<'_> {
-    Operand {
-        x,
-        is_transposed: true,
-    }
+    operand(x, true)
 }
 
 /// The operand `x`, or `x^T` if `is_transposed`.
@@ -179,7 +173,7 @@ impl Var {
         let saved_a = other.is_tracked().then(|| self.tensor().clone());
         let saved_b = self.is_tracked().then(|| other.tensor().clone());
         let inputs = [("a", self), ("b", other)];
-        self.record_some(Gemm::NAME, c, &inputs, move |device, dc| {
+        Var::record_some(Gemm::NAME, c, &inputs, move |device, dc| {
             let da = saved_b.map(|b| {
                 device.run(if transpose_a {
                     Gemm::new(operand(&b, transpose_b), transposed(&dc))
@@ -212,7 +206,7 @@ impl Var {
         let saved_x = w.is_tracked().then(|| self.tensor().clone());
         let needs_dbias = bias.is_tracked();
         let inputs = [("x", self), ("w", w), ("bias", bias)];
-        self.record_some(Linear::NAME, y, &inputs, move |device, dy| {
+        Var::record_some(Linear::NAME, y, &inputs, move |device, dy| {
             let dx = saved_w.map(|w| device.run(Gemm::new(&dy, &w)));
             let dw = saved_x.map(|x| device.run(Gemm::new(transposed(&dy), &x)));
             let dbias = needs_dbias.then(|| device.run(SumRows { x: &dy }));

@@ -46,8 +46,8 @@ pub(super) fn check_rgb(check: &mut Check<'_>, x: &Tensor) -> Result<[usize; 4]>
 }
 
 /// Writes byte images as floats in [0, 1] to rows of `out`. Row r becomes image
-/// `indices[r] - first`. If `images` does not hold that image, the row is unchanged, so that a data
-/// set larger than one tensor is gathered by one call per tensor.
+/// `indices[r] - first`, or is unchanged if `images` does not hold that image. A data set that is
+/// stored as several tensors is gathered by one call per tensor.
 pub struct GatherImages<'a> {
     /// u8 `[M, C, H, W]`
     pub images: &'a Tensor,
@@ -155,10 +155,6 @@ impl Op for PaddedCrops<'_> {
         check.host(self.crops);
         Ok(sizes)
     }
-
-    fn flops(&self, _: [usize; 4]) -> u64 {
-        0
-    }
 }
 
 /// Each square image of `x [N, C, H, H]`, turned counter-clockwise by its number of quarter turns
@@ -188,10 +184,6 @@ impl Op for Rotate90<'_> {
         check.host(self.quarter_turns);
         Ok(sizes)
     }
-
-    fn flops(&self, _: [usize; 4]) -> u64 {
-        0
-    }
 }
 
 impl Var {
@@ -203,7 +195,7 @@ impl Var {
     pub fn normalize(&self, mean: [f32; 3], std: [f32; 3]) -> Result<Var> {
         let x = self.tensor();
         let y = self.device().run(Normalize { x, mean, std })?;
-        self.record(Normalize::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(Normalize::NAME, y, [("x", self)], move |device, dy| {
             let (x, mean) = (&dy, [0.0; 3]);
             Ok([device.run(Normalize { x, mean, std })?])
         })

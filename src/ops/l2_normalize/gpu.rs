@@ -7,7 +7,7 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The uniform and the grid of a slice.
+/// The uniform and the grid of a slice. `norm` is the shader's variable for the norms.
 fn rows(slice: &Slice<'_>, columns: usize, norm: &str, eps: f32) -> (Params, Grid) {
     let params = Params {
         rows: slice.rows,

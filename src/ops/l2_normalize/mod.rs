@@ -80,7 +80,7 @@ impl Var {
         let x = self.tensor();
         let forward = self.device().run(L2Normalize { x, eps })?;
         let y = forward.y.clone();
-        self.record(L2Normalize::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(L2Normalize::NAME, y, [("x", self)], move |device, dy| {
             let (dy, forward) = (&dy, &forward);
             Ok([device.run(L2NormalizeBackward { dy, forward, eps })?])
         })

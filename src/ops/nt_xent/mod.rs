@@ -95,7 +95,7 @@ impl Var {
         let z = self.tensor().clone();
         let forward = NtXent { z: &z, temperature };
         let RowLoss { loss, log_sum_exp } = self.device().run(forward)?;
-        self.record(NtXent::NAME, loss, [("z", self)], move |device, dloss| {
+        Var::record(NtXent::NAME, loss, [("z", self)], move |device, dloss| {
             Ok([device.run(NtXentBackward {
                 dloss: &dloss,
                 z: &z,

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// Whether the gate is set, which disables the update.
-fn is_set(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
+pub(in crate::ops) fn gate_is_set(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
     match gate {
         Some(gate) => Ok(cpu.read_u32(gate)?[0] != 0),
         None => Ok(false),
@@ -16,7 +16,7 @@ fn is_set(cpu: &Cpu, gate: Option<&Tensor>) -> Result<bool> {
 
 impl RunOn<Cpu> for SgdUpdate<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
-        if is_set(cpu, self.gate)? {
+        if gate_is_set(cpu, self.gate)? {
             return Ok(());
         }
         let options = self.step;
@@ -54,7 +54,7 @@ impl RunOn<Cpu> for SgdUpdate<'_> {
 
 impl RunOn<Cpu> for AdamUpdate<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<()> {
-        if is_set(cpu, self.gate)? {
+        if gate_is_set(cpu, self.gate)? {
             return Ok(());
         }
         let options = self.step;

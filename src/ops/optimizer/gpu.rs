@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
 /// The gate, or a new one that is not set.
-fn gate(gpu: &Gpu, gate: Option<&Tensor>) -> Result<Tensor> {
+pub(in crate::ops) fn gate_or_open(gpu: &Gpu, gate: Option<&Tensor>) -> Result<Tensor> {
     match gate {
         Some(gate) => Ok(gate.clone()),
         None => gpu.zeros(&[1], DType::U32),
     }
 }
 
-/// Records a launch with these parameters in vec4s.
+/// Records a launch with these parameters. One invocation updates one vec4.
 fn run(launch: Launch<'_>, params: Params) -> Result<()> {
     launch.run(|slice: &Slice<'_>| {
         let count = slice.rows.div_ceil(4);
@@ -25,7 +25,7 @@ fn run(launch: Launch<'_>, params: Params) -> Result<()> {
 
 impl RunOn<Gpu> for SgdUpdate<'_> {
     fn run(&self, gpu: &Gpu, _: ()) -> Result<()> {
-        let gate = gate(gpu, self.gate)?;
+        let gate = gate_or_open(gpu, self.gate)?;
         let launch = gpu
             .launch(&kernels::SGD)
             .elements(self.parameter.len())
@@ -48,7 +48,7 @@ impl RunOn<Gpu> for SgdUpdate<'_> {
 
 impl RunOn<Gpu> for AdamUpdate<'_> {
     fn run(&self, gpu: &Gpu, _: ()) -> Result<()> {
-        let gate = gate(gpu, self.gate)?;
+        let gate = gate_or_open(gpu, self.gate)?;
         let launch = gpu
             .launch(&kernels::ADAM)
             .elements(self.parameter.len())

@@ -9,6 +9,9 @@ mod gpu;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::ops) use cpu::gate_is_set;
+pub(in crate::ops) use gpu::gate_or_open;
+
 use crate::device::{Check, Op};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};

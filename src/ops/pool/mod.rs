@@ -6,7 +6,7 @@
 //! | [`GlobalAveragePool`] | the mean of each plane, f32 `[N, C]` | `dx = dy / (H W)` |
 //!
 //! Padding counts as minus infinity. Of several equal maxima, the first is taken. NaN counts as
-//! larger than any number.
+//! larger than any number; of several NaNs, any may be taken.
 
 mod cpu;
 mod gpu;
@@ -178,7 +178,7 @@ impl Var {
         let x = self.tensor();
         let MaxPooled { y, argmax } = self.device().run(MaxPool2d { x, options })?;
         let x_shape = x.nchw(MaxPool2d::NAME, "x")?;
-        self.record(MaxPool2d::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(MaxPool2d::NAME, y, [("x", self)], move |device, dy| {
             Ok([device.run(MaxPool2dBackward {
                 dy: &dy,
                 argmax: &argmax,
@@ -197,7 +197,7 @@ impl Var {
         let y = self.device().run(GlobalAveragePool { x })?;
         let (x_shape, dtype) = (x.nchw(GlobalAveragePool::NAME, "x")?, x.dtype());
         let inputs = [("x", self)];
-        self.record(GlobalAveragePool::NAME, y, inputs, move |device, dy| {
+        Var::record(GlobalAveragePool::NAME, y, inputs, move |device, dy| {
             Ok([device.run(GlobalAveragePoolBackward {
                 dy: &dy,
                 x_shape,

@@ -72,10 +72,6 @@ impl Op for CheckFinite<'_> {
         check.activation("x", self.x)?;
         check.tensor("flag", self.flag, &[1], DType::U32)
     }
-
-    fn flops(&self, _: ()) -> u64 {
-        0
-    }
 }
 
 impl Var {
@@ -86,7 +82,7 @@ impl Var {
     pub fn sum(&self) -> Result<Var> {
         let y = self.device().run(Sum { x: self.tensor() })?;
         let shape = self.shape().to_vec();
-        self.record(Sum::NAME, y, [("x", self)], move |device, dy| {
+        Var::record(Sum::NAME, y, [("x", self)], move |device, dy| {
             let (value, shape) = (&dy, &shape);
             Ok([device.run(Broadcast { value, shape })?])
         })

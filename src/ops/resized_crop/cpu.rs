@@ -2,7 +2,7 @@
 //!
 //! When `from` pixels are resized to `to`, the weight of source pixel j in result pixel i is
 //! `max(0, 1 - |(j + 1/2) - (i + 1/2) from / to| / max(1, from / to))`, divided by the sum of
-//! weights. Multiplied by `2 max(from, to)`, this weight is an integer:
+//! weights. Multiplied by `2 max(from, to)`, the weight before this division is an integer:
 //! `2 max(from, to) - |(2j + 1) to - (2i + 1) from|`. The code computes the integers, so rounding
 //! never decides whether a pixel has a weight.
 

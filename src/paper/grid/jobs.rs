@@ -28,7 +28,8 @@ const SUPERVISED_BATCH: usize = 64;
 /// Strengths of an attack, the first of them 0, and PGD's iterations.
 const STRENGTHS: u64 = 10;
 const ITERATIONS: u64 = 10;
-/// Linear evaluations, attacks and trainings see images of this side on the first data set's encoder.
+/// Linear evaluations, attacks and trainings see images of this side on the first data set's
+/// encoder.
 const VIEW: usize = 32;
 
 const CIFAR: Stem = Stem::Cifar { padding: 1 };
@@ -170,6 +171,7 @@ impl<'a> List<'a> {
         if let Some(dir) = &source.dir {
             words.extend(["--data-dir".to_string(), dir.display().to_string()]);
         }
+        words.extend(source.options.iter().cloned());
         words
     }
 
@@ -458,7 +460,8 @@ impl<'a> List<'a> {
         self.add(name, command, &[], figures, work);
     }
 
-    /// E5: both attacks, on both grids of strengths, on the baseline and on SimCLR's fine-tuned encoders.
+    /// E5: both attacks, on both grids of strengths, on the baseline and on SimCLR's fine-tuned
+    /// encoders.
     fn attacks(&mut self) {
         self.supervised_on_all_labels();
         let settings = self.settings;
@@ -497,8 +500,8 @@ impl<'a> List<'a> {
         }
     }
 
-    /// E6: both directions over four numbers of steps, the supervised baseline, and four batch sizes.
-    /// Adds RotNet with its authors' stem as well, for the comparison of costs.
+    /// E6: both directions over four numbers of steps, the supervised baseline, and four batch
+    /// sizes. Adds RotNet with its authors' stem as well, for the comparison of costs.
     fn transfer(&mut self) {
         let settings = self.settings;
         let (first, second) = (&settings.first, &settings.second);
@@ -578,6 +581,7 @@ mod tests {
         let source = |name: &str, train, test, side| Source {
             kind: DataKind::Folder,
             dir: Some(name.into()),
+            options: Vec::new(),
             name: name.to_string(),
             classes: 10,
             train,
@@ -611,7 +615,8 @@ mod tests {
         }
     }
 
-    /// The paper's grid, counted: encoders, their evaluations, Table 1, Figure 3, Figure 4 and Tables 2.
+    /// The paper's grid, counted: encoders, their evaluations, Table 1, Figure 3, Figure 4 and
+    /// Tables 2.
     #[test]
     fn the_grid_has_every_cell() {
         let jobs = jobs(&settings(Scale::Paper));

@@ -1,5 +1,5 @@
-//! The whole of the paper's experiments as a list of jobs. A job is a command of this program with its arguments, so
-//! that each can also be run by hand, and leaves a run folder of its own.
+//! The whole of the paper's experiments as a list of jobs. A job is a command of this program with
+//! its arguments, so that each can also be run by hand, and leaves a run folder of its own.
 
 mod cost;
 mod jobs;
@@ -47,6 +47,8 @@ pub struct Job {
 pub struct Source {
     pub kind: DataKind,
     pub dir: Option<PathBuf>,
+    /// Further words of the command line that read it.
+    pub options: Vec<String>,
     pub name: String,
     pub classes: usize,
     pub train: usize,
@@ -60,6 +62,7 @@ impl Source {
         Source {
             kind,
             dir,
+            options: Vec::new(),
             name: dataset.name.clone(),
             classes: dataset.classes.len(),
             train: dataset.train.len(),
@@ -180,6 +183,15 @@ impl Grid {
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::usage(format!("the grid cannot be written: {e}")))?;
         crate::runs::folder::write_whole(dir, GRID, text.as_bytes())
+    }
+
+    /// Removes the grid from the folder `dir`, in which no run has begun.
+    ///
+    /// # Errors
+    /// `Error::Io` if it cannot be removed.
+    pub fn withdraw(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(GRID);
+        std::fs::remove_file(&path).map_err(|e| Error::write(&path, e))
     }
 
     fn first_difference(&self, theirs: &Grid) -> Option<String> {

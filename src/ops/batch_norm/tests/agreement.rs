@@ -1,7 +1,7 @@
 //! Agreement with float64 on every device, of f32 and of f16 activations.
 
 use super::*;
-use crate::ops::batch_norm::{BatchNormDx, RunningUpdate, UpdateRunningStatistics};
+use crate::ops::batch_norm::{BatchNormDx, UpdateRunningStatistics};
 use crate::testing::{agree, agree16, bits, get, put_u32, put16, rounded16};
 use crate::{DType, Tensor};
 
@@ -301,7 +301,6 @@ fn running_statistics_move_unless_the_gate_is_set() {
     let mut rng = random(43);
     for channels in [1, 3, 17, 257] {
         for (count, momentum) in [(2, 0.1), (10, 0.1), (1000, 1.0), (64, 0.0)] {
-            let update = RunningUpdate { count, momentum };
             let [running_mean, mean] = std::array::from_fn(|_| normal(&mut rng, channels));
             let [running_variance, variance]: [Vec<f32>; 2] =
                 std::array::from_fn(|_| (0..channels).map(|_| rng.uniform(0.1, 3.0)).collect());
@@ -313,13 +312,16 @@ fn running_statistics_move_unless_the_gate_is_set() {
             let variance_expected = moved(&running_variance, &variance, unbiased);
             for (name, device) in devices::all() {
                 for gate in [None, Some(0), Some(1)] {
-                    let case = format!("{channels} {update:?}, gate {gate:?}, on {name}");
+                    let case = format!(
+                        "{channels} channels, {count}, {momentum}, gate {gate:?}, on {name}"
+                    );
                     let running = &put_statistics(&device, &running_mean, &running_variance);
                     let flag = gate.map(|gate| put_u32(&device, &[gate], &[1]));
                     let update = UpdateRunningStatistics {
                         running,
                         batch: &put_statistics(&device, &mean, &variance),
-                        update,
+                        count,
+                        momentum,
                         gate: flag.as_ref(),
                     };
                     device.run(update).expect(name);

@@ -1,0 +1,212 @@
+//! `parallax weights`: files of weights from and for other programs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::output::{self, ForceArguments, Inputs};
+use crate::console::{note, say};
+use crate::device::Device;
+use crate::error::{Error, Result, listed};
+use crate::nn::weights::COUNTER;
+use crate::nn::{ResNetConfig, Stem};
+use crate::runs::safetensors_file::{Stored, packed};
+use crate::runs::weights_file::{WeightsFile, pack};
+use crate::runs::whole_file::write_file;
+
+/// Classes of torchvision's networks.
+const IMAGENET_CLASSES: usize = 1000;
+
+/// Describe a file of weights, or convert one from or for other programs
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Info(InfoArguments),
+    /// Write a file of this program, which names its network, from a safetensors file of another
+    /// one
+    Import(ConversionArguments),
+    /// Write a state dict that torchvision's network of the same name takes as it is
+    Export(ConversionArguments),
+}
+
+/// Print the network of a safetensors file, and what is made of its tensors
+#[derive(Args)]
+struct InfoArguments {
+    /// The file, of this program or another one
+    file: PathBuf,
+}
+
+/// A file to read and one to write.
+#[derive(Args)]
+struct ConversionArguments {
+    /// The file, of this program or another one
+    file: PathBuf,
+
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    force: ForceArguments,
+}
+
+impl ConversionArguments {
+    /// Reads the file, after a check of the one to write.
+    fn read(&self) -> Result<WeightsFile> {
+        let inputs = Inputs {
+            file: Some(("weights", &self.file)),
+            data: None,
+        };
+        output::check(&self.out, self.force.force, None, &inputs)?;
+        let file = WeightsFile::read(&self.file)?;
+        match file.record().kept_random.is_empty() {
+            true => Ok(file),
+            false => Err(Error::data(
+                &self.file,
+                "its first convolution is missing or of another shape, so that it has no whole network",
+            )),
+        }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.action {
+        Action::Info(arguments) => info(&arguments.file),
+        Action::Import(arguments) => import(arguments),
+        Action::Export(arguments) => export(arguments),
+    }
+}
+
+fn info(path: &Path) -> Result<()> {
+    let file = WeightsFile::read(path)?;
+    let ResNetConfig { arch, width, stem } = file.config();
+    let (origin, record) = (file.origin(), file.record());
+    let features = file.config().shape()?.feature_width;
+    say!(
+        "{}: {arch}, width {width}, stem {stem}, {features} features",
+        path.display()
+    );
+    if file.is_ours() {
+        say!(
+            "  written by {} ({}) on {}, seed {}, after {} steps",
+            origin.command,
+            origin.protocol,
+            origin.data,
+            origin.seed,
+            origin.step
+        );
+    }
+    if let Some(classes) = origin.classes {
+        say!("  classifier {classes} classes");
+    }
+    if let Some(prefix) = record.init_prefix {
+        say!("  prefix     {prefix}");
+    }
+    if record.init_names.is_some() {
+        say!("  names      numbered, as by nn.Sequential");
+    }
+    if !record.init_types.is_empty() {
+        say!("  converted  {} to F32", listed(&record.init_types, ", "));
+    }
+    let counts = record
+        .init_left_out
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"));
+    let counts: Vec<String> = counts.collect();
+    if !counts.is_empty() {
+        say!("  left out   {}", listed(&counts, ", "));
+    }
+    if !record.kept_random.is_empty() {
+        say!("  random     {}", listed(&record.kept_random, ", "));
+    }
+    Ok(())
+}
+
+fn import(arguments: &ConversionArguments) -> Result<()> {
+    let file = arguments.read()?;
+    let origin = file.origin().clone();
+    let loaded = file.load(&Device::cpu())?;
+    let bytes = pack(&loaded.encoder, loaded.head.as_ref(), &origin)?;
+    write_file(&arguments.out, &bytes)?;
+    let ResNetConfig { arch, width, .. } = origin.encoder;
+    say!("{arch} with width {width} in {}", arguments.out.display());
+    Ok(())
+}
+
+/// Writes the names of torchvision's network, with the counters and the classifier that it has.
+fn export(arguments: &ConversionArguments) -> Result<()> {
+    let file = arguments.read()?;
+    file.print_notices();
+    let config = file.config();
+    let tensors = file.tensors()?;
+    let mut stored = Vec::new();
+    let counter = file.origin().step.to_le_bytes();
+    for Stored { name, .. } in &tensors {
+        if let Some(norm) = name.strip_suffix("running_var") {
+            stored.push(Stored {
+                name: format!("{norm}{COUNTER}"),
+                dtype: "I64",
+                shape: Vec::new(),
+                bytes: &counter,
+            });
+        }
+    }
+    stored.extend(tensors);
+    let features = config.shape()?.feature_width;
+    let no_classifier = vec![0.0_f32; (features + 1) * IMAGENET_CLASSES];
+    let classes = file.origin().classes.unwrap_or(IMAGENET_CLASSES);
+    if file.origin().classes.is_none() {
+        let (weight, bias) = no_classifier.split_at(features * IMAGENET_CLASSES);
+        for (name, shape, values) in [
+            ("fc.weight", vec![IMAGENET_CLASSES, features], weight),
+            ("fc.bias", vec![IMAGENET_CLASSES], bias),
+        ] {
+            stored.push(Stored {
+                name: name.to_string(),
+                dtype: "F32",
+                shape,
+                bytes: bytemuck::cast_slice(values),
+            });
+        }
+        note!(
+            "no classifier of this program is in the file; fc is 0 for torchvision's {IMAGENET_CLASSES} classes"
+        );
+    }
+    let about = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    write_file(&arguments.out, &packed(&stored, &about)?)?;
+    say!("{} tensors in {}", stored.len(), arguments.out.display());
+    match torchvision(&config, classes) {
+        Some(model) => note!(
+            "read it with: import safetensors.torch, torch, torchvision; {model}; \
+             m.load_state_dict(safetensors.torch.load_file('{}'))",
+            arguments.out.display()
+        ),
+        None => note!("torchvision has no network of the width {}", config.width),
+    }
+    Ok(())
+}
+
+/// Returns the Python words that build the network `m` with torchvision. It has networks of the
+/// width 1.
+fn torchvision(config: &ResNetConfig, classes: usize) -> Option<String> {
+    if config.width != 1.0 {
+        return None;
+    }
+    let count = match classes {
+        IMAGENET_CLASSES => String::new(),
+        classes => format!("num_classes={classes}"),
+    };
+    let model = format!("m = torchvision.models.{}({count})", config.arch);
+    Some(match config.stem {
+        Stem::ImageNet => model,
+        Stem::Cifar { padding } => format!(
+            "{model}; m.conv1 = torch.nn.Conv2d(3, 64, 3, 1, {padding}, bias=False); m.maxpool = torch.nn.Identity()"
+        ),
+    })
+}

@@ -1,0 +1,59 @@
+//! Lines on stdout and stderr.
+//!
+//! A stream that is closed, such as a pipe into `head`, or full ends no run: what cannot be printed
+//! is dropped. Lines for stdout go to stderr while stdout carries the content of a file.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static STDOUT_CARRIES_A_FILE: AtomicBool = AtomicBool::new(false);
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Sends the lines for stdout to stderr from now on, because a file is written to stdout.
+pub fn keep_stdout_for_a_file() {
+    STDOUT_CARRIES_A_FILE.store(true, Ordering::Relaxed);
+}
+
+/// Drops progress and notices from now on. Results and errors are still printed.
+pub fn be_quiet() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether progress and notices are dropped.
+pub fn is_quiet() -> bool {
+    IS_QUIET.load(Ordering::Relaxed)
+}
+
+/// Prints a line of results on stdout.
+pub fn result(line: fmt::Arguments<'_>) {
+    if STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) {
+        error(line);
+    } else {
+        drop(writeln!(io::stdout().lock(), "{line}"));
+    }
+}
+
+/// Prints a line of progress, or a notice, on stdout.
+pub fn notice(line: fmt::Arguments<'_>) {
+    if !is_quiet() {
+        result(line);
+    }
+}
+
+/// Prints a line on stderr.
+pub fn error(line: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Prints a line of results on stdout, formatted as by `format!`.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::console::result(format_args!($($line)*)) };
+}
+
+/// Prints a line of progress, or a notice, on stdout, formatted as by `format!`.
+macro_rules! note {
+    ($($line:tt)*) => { $crate::console::notice(format_args!($($line)*)) };
+}
+
+pub(crate) use {note, say};
