@@ -180,6 +180,7 @@ fn pending_steps_in_another_order_lose_nothing() -> Result<()> {
 fn mistakes_are_named() -> Result<()> {
     let (device, other) = (Device::cpu(), Device::cpu());
     let x = tensor(&device, &[4]);
+    refused(Device::open(""), "the device has no name");
     let parameter = |name: &str, value: &Tensor| {
         let (name, value) = (name.to_string(), value.clone());
         Parameter { name, value }
