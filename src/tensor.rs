@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::device::cpu::CpuStorage;
 use crate::device::gpu::GpuStorage;
 use crate::device::profiler::Work;
-use crate::device::{Device, Readback};
+use crate::device::{Device, Readback, check_elements};
 use crate::error::{Error, Result};
 
 /// Element types that a device stores.
@@ -151,19 +151,22 @@ impl Tensor {
     /// `Error::Device` if memory is short or the adapter was lost.
     pub fn read(&self) -> Result<Readback> {
         let read = || match &self.storage {
-            Storage::Cpu(storage) => Ok(Readback::ready(storage.bytes())),
-            Storage::Gpu(storage) => storage.read(self.len() * self.dtype.bytes()),
+            Storage::Cpu(storage) => Ok(Readback::ready(storage.bytes(), self.dtype)),
+            Storage::Gpu(storage) => {
+                let transfer = storage.read(self.len() * self.dtype.bytes())?;
+                Ok(Readback::from_gpu(transfer, self.dtype))
+            }
         };
         let work = |_: &Readback| Work::of_transfer(Some(self), None);
         self.device().record("download", read, work)
     }
 
-    /// Copies the elements to the host and waits for them. A training step must not call this.
+    /// Copies the elements to the host and waits for them. A training step must not call this. Cast
+    /// f16 to f32 first.
     ///
     /// # Errors
     /// `Error::Shape` if the elements are of another type; otherwise as [`Tensor::read`].
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        self.expect("to_vec", "the tensor", &self.shape, T::DTYPE)?;
         self.read()?.wait_as()
     }
 
@@ -213,9 +216,10 @@ impl Tensor {
     /// # Errors
     /// `Error::Shape` if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != self.len() {
+        let expected = check_elements("reshape", shape)?;
+        if expected != self.len() {
             let message = format!(
-                "{:?} has {} elements and cannot become {shape:?}",
+                "{:?} has {} elements, and {shape:?} has {expected}; use a shape with as many elements",
                 self.shape,
                 self.len()
             );
@@ -236,8 +240,9 @@ impl Tensor {
         &self.storage
     }
 
-    /// Whether no other tensor shares these elements, so that they can be changed in place.
-    pub(crate) fn is_unshared(&self) -> bool {
+    /// Whether no other tensor shares these elements, so that an operation that owns the tensor can
+    /// write its result over them.
+    pub fn is_unshared(&self) -> bool {
         match &self.storage {
             Storage::Cpu(s) => Arc::strong_count(s) == 1,
             Storage::Gpu(s) => Arc::strong_count(s) == 1,
@@ -297,7 +302,7 @@ impl fmt::Debug for Tensor {
 
 /// Fails unless `count` values fill `shape`.
 fn check_len(operation: &'static str, count: usize, shape: &[usize]) -> Result<()> {
-    let expected = crate::device::check_elements(operation, shape)?;
+    let expected = check_elements(operation, shape)?;
     if count != expected {
         let message = format!("{count} values for shape {shape:?}; expected {expected}");
         return Err(Error::shape(operation, message));

@@ -2,12 +2,13 @@
 //! and what its messages name.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use parallax::autograd::{Mode, PassOptions, Tape, Var};
 use parallax::nn::{BatchNorm, Module, Parameter};
 use parallax::ops::batch_norm::{Activation, Affine};
-use parallax::ops::conv2d::Conv2dOptions;
+use parallax::ops::{Conv2dOptions, Pool2dOptions};
 use parallax::{DType, Device, Error, Result, Tensor};
 
 fn ones(device: &Device, count: usize) -> Tensor {
@@ -513,4 +514,100 @@ fn a_checked_tape_names_the_gradient_that_is_not_finite() -> Result<()> {
     };
     assert!(message.contains("scale: the gradient of x"), "{message}");
     Ok(())
+}
+
+/// The sine of the index of each element.
+fn numbers(device: &Device, shape: &[usize]) -> Tensor {
+    let values = (0..shape.iter().product()).map(|i| (i as f32).sin());
+    Tensor::from_slice(&values.collect::<Vec<_>>(), shape, device).unwrap()
+}
+
+/// Twice, in two shapes, and in a checkpoint that lists it twice and has it as its input.
+#[test]
+fn every_use_of_a_parameter_counts_once() -> Result<()> {
+    let device = Device::cpu();
+    let (w, v) = (numbers(&device, &[4]), numbers(&device, &[4]));
+    let square = w.reshape(&[2, 2])?;
+    let of = |loss: &dyn Fn(&Tape, &Var) -> Result<Var>| -> Result<Vec<f32>> {
+        let tape = Tape::new(&device);
+        let gradients = loss(&tape, &tape.leaf(&w))?.sum()?.backward()?;
+        gradients.of(&w).expect("it is used").to_vec()
+    };
+    assert_eq!(of(&|tape, x| x.add(&tape.leaf(&w)))?, [2.0; 4]);
+    let reshaped = |tape: &Tape, x: &Var| x.add(&tape.leaf(&square).reshape(&[4])?.scale(5.0)?);
+    assert_eq!(of(&reshaped)?, [6.0; 4]);
+    let plus = |w: &Tensor| {
+        let w = w.clone();
+        move |x: &Var| x.add(&x.tape().expect("a tape").leaf(&w).scale(3.0)?)
+    };
+    assert_eq!(of(&|_, x| x.checkpoint(&[&w, &w], plus(&w)))?, [4.0; 4]);
+    let unlisted = of(&|_, x| x.checkpoint(&[], plus(&v)));
+    let message = error_of(unlisted);
+    assert!(
+        message.contains("1 tensors that are not listed"),
+        "{message}"
+    );
+    let backward = |x: &Tensor| Tape::new(&device).leaf(x).sum()?.backward();
+    let mut sum = backward(&w)?;
+    sum.add(&device, backward(&square)?)?;
+    for shape in [&w, &square] {
+        let gradient = sum.of(shape).expect("it was used");
+        assert_eq!(gradient.to_vec::<f32>()?, [2.0; 4]);
+    }
+    Ok(())
+}
+
+/// No operation panics for sizes of 0 to 2, forward or backward.
+#[test]
+fn no_shape_panics() {
+    let device = Device::cpu();
+    let mut shapes: Vec<Vec<usize>> = vec![vec![], vec![0], vec![2]];
+    shapes.extend((0..9).map(|i| vec![i / 3, i % 3]));
+    shapes.extend((0..81).map(|i| vec![i / 27, i / 9 % 3, i / 3 % 3, i % 3]));
+    for (n, shape) in shapes.iter().enumerate() {
+        let other = &shapes[(n * 7 + 3) % shapes.len()];
+        let run = |operation: usize, [a, b]: [usize; 2]| -> Result<()> {
+            let tape = Tape::new(&device);
+            let [x, y] = [shape, other].map(|shape| tape.leaf(&numbers(&device, shape)));
+            let labels = Tensor::zeros(&shape[..shape.len().min(1)], DType::U32, &device)?;
+            let channels = shape.get(1).copied().unwrap_or(0);
+            let result = match operation {
+                0 => x.conv2d(
+                    &y,
+                    Conv2dOptions {
+                        stride: a,
+                        padding: b,
+                    },
+                ),
+                1 => x.max_pool2d(Pool2dOptions {
+                    kernel: a,
+                    stride: a,
+                    padding: b,
+                }),
+                2 => x.gemm(a == 0, &y, b == 0),
+                3 => x.gemm(false, &x, true),
+                4 => x.relu()?.add(&x.scale(0.0)?),
+                5 => x.global_average_pool(),
+                6 => x.concat(if b == 0 { &x } else { &y }),
+                7 => x.slice(b, a),
+                8 => x.cross_entropy(&labels),
+                9 => x.l2_normalize(0.1),
+                10 => x.nt_xent(0.1),
+                11 => x.reshape(other),
+                12 => x.sum(),
+                _ => BatchNorm::new("bn", channels, &device)?.forward(&x),
+            }?;
+            let dy = Tensor::zeros(result.shape(), DType::F32, &device)?;
+            result.backward_from(dy).map(drop)
+        };
+        for operation in 0..14 {
+            for sizes in [[0, 0], [1, 0], [1, 1], [2, 1], [usize::MAX, usize::MAX]] {
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(operation, sizes)));
+                assert!(
+                    outcome.is_ok(),
+                    "{operation} {sizes:?} of {shape:?} and {other:?}"
+                );
+            }
+        }
+    }
 }

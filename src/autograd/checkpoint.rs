@@ -2,18 +2,21 @@
 //! part of a network saves only its input. The backward pass runs the part again, records it, and
 //! computes its gradients.
 
+use std::collections::HashSet;
+
 use super::{Tape, Var};
 use crate::error::{Error, Result};
+use crate::ops::copy::Copy;
 use crate::tensor::Tensor;
 
 impl Var {
     /// Computes `forward(self)` and saves only the input for the backward pass. `parameters` are
-    /// the tensors that `forward` uses as leaves. Buffers are updated once, although `forward` runs
+    /// all tensors that `forward` uses as leaves. Buffers are updated once, although `forward` runs
     /// twice.
     ///
     /// # Errors
     /// Those of `forward`. In the backward pass, `Error::Shape` if the result does not depend on
-    /// one of the parameters.
+    /// one of the parameters, or depends on a leaf that is not one of them.
     pub fn checkpoint(
         &self,
         parameters: &[&Tensor],
@@ -28,16 +31,23 @@ impl Var {
         for update in first.take_buffer_updates() {
             tape.update_buffer(update);
         }
+        // A parameter that is listed twice is one leaf, which has one gradient.
+        let mut listed = HashSet::new();
+        let parameters = parameters.iter().filter(|p| listed.insert(p.id()));
+        let parameters: Vec<Tensor> = parameters.map(|&p| p.clone()).collect();
         let leaves: Vec<Var> = parameters.iter().map(|p| tape.leaf(p)).collect();
         let mut inputs = vec![("x", self)];
         inputs.extend(leaves.iter().map(|leaf| ("a parameter", leaf)));
         let (saved_x, needs_dx) = (self.saved(), self.is_tracked());
-        let parameters: Vec<Tensor> = parameters.iter().map(|&p| p.clone()).collect();
         let y = y.tensor().clone();
         Var::record_some("checkpoint", y, &inputs, move |device, dy| {
             // The second run also requests updates of buffers. They are dropped with its tape.
             let second = Tape::with(device, options);
-            let x = saved_x.tensor(device)?;
+            let mut x = saved_x.tensor(device)?;
+            if listed.contains(&x.id()) {
+                // The input has a gradient of its own.
+                x = device.run(Copy { x: &x })?;
+            }
             let y = if needs_dx {
                 forward(&second.input(&x))?
             } else {
@@ -58,6 +68,13 @@ impl Var {
             let mut all = vec![needs_dx.then(|| of(&x)).transpose()?];
             for parameter in &parameters {
                 all.push(Some(of(parameter)?));
+            }
+            let unlisted = gradients.iter().count() - all.iter().flatten().count();
+            if unlisted > 0 {
+                let message = format!(
+                    "the result depends on {unlisted} tensors that are not listed; list every parameter"
+                );
+                return Err(Error::shape("checkpoint", message));
             }
             Ok(all)
         })

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::tape::{LeafKey, leaf_key};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::Accumulate;
@@ -11,18 +10,20 @@ use crate::tensor::Tensor;
 /// One gradient per leaf.
 #[derive(Debug)]
 pub struct Gradients {
-    by_leaf: HashMap<LeafKey, Tensor>,
+    /// For the id of each leaf, its gradient under each shape with which it was used.
+    by_leaf: HashMap<u64, Vec<Tensor>>,
     scale: f32,
 }
 
 impl Gradients {
-    pub(super) fn new(by_leaf: HashMap<LeafKey, Tensor>, scale: f32) -> Self {
+    pub(super) fn new(by_leaf: HashMap<u64, Vec<Tensor>>, scale: f32) -> Self {
         Gradients { by_leaf, scale }
     }
 
-    /// The gradient of a leaf, or `None` if the loss does not depend on it.
+    /// The gradient of a leaf, or `None` if the loss does not depend on it under this shape.
     pub fn of(&self, leaf: &Tensor) -> Option<&Tensor> {
-        self.by_leaf.get(&leaf_key(leaf))
+        let gradients = self.by_leaf.get(&leaf.id())?;
+        gradients.iter().find(|g| g.shape() == leaf.shape())
     }
 
     /// The loss scale of the tape. The gradients are multiplied by it; an optimiser divides by it.
@@ -32,7 +33,7 @@ impl Gradients {
 
     /// All gradients, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
-        self.by_leaf.values()
+        self.by_leaf.values().filter_map(|shapes| shapes.first())
     }
 
     /// Adds the gradients of another backward pass, leaf by leaf.
@@ -46,9 +47,18 @@ impl Gradients {
                 other.scale, self.scale
             )));
         }
-        for (key, gradient) in other.by_leaf {
-            let sum = accumulate(device, self.by_leaf.remove(&key), gradient)?;
-            self.by_leaf.insert(key, sum);
+        for (leaf, added) in other.by_leaf {
+            let own = self.by_leaf.remove(&leaf).unwrap_or_default();
+            let mut shapes: Vec<Vec<usize>> = Vec::new();
+            for gradient in own.iter().chain(&added) {
+                if shapes.iter().all(|shape| shape != gradient.shape()) {
+                    shapes.push(gradient.shape().to_vec());
+                }
+            }
+            let first = added[0].reshape(&shapes[0])?;
+            let sum = accumulate(device, own.into_iter().next(), first)?;
+            let all = shapes.iter().map(|shape| sum.reshape(shape));
+            self.by_leaf.insert(leaf, all.collect::<Result<_>>()?);
         }
         Ok(())
     }

@@ -103,18 +103,15 @@ struct Inner {
 #[derive(Default)]
 struct Record {
     nodes: Vec<Node>,
-    leaves: HashMap<LeafKey, usize>,
+    leaves: Leaves,
     updates: Vec<BufferUpdate>,
     /// The layer whose parameters were used last, for error messages.
     layer: Option<Rc<str>>,
 }
 
-/// Identifies a leaf by the number of its tensor and the shape under which it is used.
-pub(super) type LeafKey = (u64, Vec<usize>);
-
-pub(super) fn leaf_key(tensor: &Tensor) -> LeafKey {
-    (tensor.id(), tensor.shape().to_vec())
-}
+/// For the id of each leaf, the shapes under which it is used, with their nodes. The first node is
+/// the leaf, and the others reshape it.
+pub(super) type Leaves = HashMap<u64, Vec<(Vec<usize>, usize)>>;
 
 /// Computes the gradients of the inputs, in order, from the gradient of the result. Inputs that are
 /// not tracked may have `None`.
@@ -214,7 +211,7 @@ impl Tape {
 
     /// A value whose gradient is needed, such as a parameter. It is a constant unless the tape
     /// [tracks leaves](Tape::tracks_leaves). A tensor that is used twice is one leaf, whose
-    /// gradients are added.
+    /// gradients are added, also if its shapes differ ([`Tensor::reshape`]).
     pub fn leaf(&self, tensor: &Tensor) -> Var {
         match self.inner.recording {
             Recording::Everything => self.tracked(tensor),
@@ -239,15 +236,32 @@ impl Tape {
     fn tracked(&self, tensor: &Tensor) -> Var {
         let mut record = self.inner.record.borrow_mut();
         let Record { nodes, leaves, .. } = &mut *record;
-        let index = *leaves.entry(leaf_key(tensor)).or_insert_with(|| {
-            nodes.push(Node {
+        let shapes = leaves.entry(tensor.id()).or_default();
+        let known = shapes.iter().find(|(shape, _)| shape == tensor.shape());
+        if let Some(&(_, index)) = known {
+            return Var::on(self, tensor.clone(), Some(index));
+        }
+        nodes.push(match shapes.first().cloned() {
+            None => Node {
                 operation: "leaf",
                 layer: None,
                 inputs: Vec::new(),
                 backward: None,
-            });
-            nodes.len() - 1
+            },
+            Some((shape, leaf)) => Node {
+                operation: "reshape",
+                layer: None,
+                inputs: vec![Input {
+                    name: "x",
+                    node: Some(leaf),
+                    shape: shape.clone(),
+                    dtype: tensor.dtype(),
+                }],
+                backward: Some(Box::new(move |_, dy| Ok(vec![Some(dy.reshape(&shape)?)]))),
+            },
         });
+        let index = nodes.len() - 1;
+        shapes.push((tensor.shape().to_vec(), index));
         Var::on(self, tensor.clone(), Some(index))
     }
 
@@ -269,7 +283,8 @@ impl Tape {
         }
     }
 
-    pub(super) fn is_same(&self, other: &Tape) -> bool {
+    /// Whether both are handles to the same record.
+    pub(crate) fn is_same(&self, other: &Tape) -> bool {
         Rc::ptr_eq(&self.inner, &other.inner)
     }
 
@@ -296,7 +311,7 @@ impl Tape {
     }
 
     /// Removes and returns the recorded nodes and leaves for the backward pass.
-    pub(super) fn spend(&self) -> Result<(Vec<Node>, HashMap<LeafKey, usize>)> {
+    pub(super) fn spend(&self) -> Result<(Vec<Node>, Leaves)> {
         if self.inner.is_spent.replace(true) {
             let message = "the backward pass of this tape has run; record a new forward pass";
             return Err(Error::shape("backward", message));

@@ -1,5 +1,6 @@
 //! Values with gradients.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::gradients::{Gradients, accumulate};
@@ -103,8 +104,9 @@ impl Var {
     /// `backward` must not own a [`Var`], which would keep the tape alive.
     ///
     /// # Errors
-    /// `Error::Shape` if the inputs are on different tapes; `Error::NonFinite` on a tape that
-    /// checks operations.
+    /// `Error::Shape` if tracked inputs are on different tapes, or if `y` is not on the device of the
+    /// tape; `Error::NonFinite` on a tape that checks operations. An input that is not tracked is a
+    /// constant, whether it is on this tape, another one or none.
     pub fn record<const N: usize>(
         operation: &'static str,
         y: Tensor,
@@ -142,6 +144,14 @@ impl Var {
                     format!("{name} was recorded on another tape; use one tape per forward pass");
                 return Err(Error::shape(operation, message));
             }
+        }
+        if !tape.device().holds(&y) {
+            let message = format!(
+                "the result is on {} and the tape is on {}; put values on a tape of their own device",
+                y.device().name_beside(tape.device()),
+                tape.device().name()
+            );
+            return Err(Error::shape(operation, message));
         }
         for (name, input) in inputs {
             let what = format!("input {name}");
@@ -225,16 +235,20 @@ impl Var {
                         format!("its backward pass returned no gradient for {}", input.name);
                     return Err(Error::shape(node.operation, message));
                 };
-                gradient.expect(node.operation, input.name, &input.shape, input.dtype)?;
                 let what = format!("the gradient of {}", input.name);
+                gradient.expect(node.operation, &what, &input.shape, input.dtype)?;
                 tape.check_finite(node.operation, node.layer.as_deref(), &what, &gradient)?;
                 slots[target] = Some(accumulate(device, slots[target].take(), gradient)?);
             }
         }
-        let by_leaf = leaves
-            .into_iter()
-            .filter_map(|(key, index)| Some((key, slots[index].take()?)))
-            .collect();
+        let mut by_leaf = HashMap::with_capacity(leaves.len());
+        for (leaf, shapes) in leaves {
+            let Some(gradient) = shapes.first().and_then(|(_, node)| slots[*node].take()) else {
+                continue;
+            };
+            let all = shapes.iter().map(|(shape, _)| gradient.reshape(shape));
+            by_leaf.insert(leaf, all.collect::<Result<_>>()?);
+        }
         Ok(Gradients::new(by_leaf, tape.options().loss_scale))
     }
 }

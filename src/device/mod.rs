@@ -48,7 +48,8 @@ impl Device {
     /// one, otherwise the CPU), or the first adapter whose name contains `name`.
     ///
     /// # Errors
-    /// `Error::Device` if there is no such adapter or it cannot be opened.
+    /// `Error::Usage` if `name` is empty; `Error::Device` if there is no such adapter or it cannot be
+    /// opened.
     pub fn open(name: &str) -> Result<Device> {
         let gpu = |adapter| {
             Device::open_gpu(GpuOptions {
@@ -63,6 +64,9 @@ impl Device {
                 Err(Error::Device { .. }) => Ok(Device::cpu()),
                 opened => opened,
             },
+            "" => Err(Error::usage(
+                "the device has no name; expected cpu, gpu, auto, or a part of an adapter's name",
+            )),
             name => gpu(AdapterChoice::Named(name.to_string())),
         }
     }
@@ -127,6 +131,14 @@ impl Device {
         match self {
             Device::Cpu(_) => Ok(()),
             Device::Gpu(gpu) => gpu.submit(),
+        }
+    }
+
+    /// The name in a message that also names `other`, a different device.
+    pub(crate) fn name_beside(&self, other: &Device) -> String {
+        match self.name() {
+            name if name == other.name() => format!("another device named {name}"),
+            name => name,
         }
     }
 

@@ -199,19 +199,22 @@ impl<'a> Check<'a> {
         if self.device.holds(x) {
             return Ok(());
         }
-        let (there, here) = (x.device().name(), self.device.name());
         Err(self.error(format!(
-            "{name} is on {there} and the operation runs on {here}; copy it to one device"
+            "{name} is on {} and the operation runs on {}; copy one argument to the device of the others",
+            x.device().name_beside(self.device),
+            self.device.name()
         )))
     }
 }
 
-/// The number of elements of `shape`, if a kernel can index them with 32 bits.
+/// The number of elements of `shape`, if a kernel can index them with 32 bits. A size of 0 counts as
+/// 1 for the limit, so the product of some sizes never overflows.
 pub(crate) fn check_elements(operation: &'static str, shape: &[usize]) -> Result<usize> {
     shape
         .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
+        .try_fold(1usize, |product, &size| product.checked_mul(size.max(1)))
         .filter(|&count| count <= u32::MAX as usize)
+        .map(|_| shape.iter().product())
         .ok_or_else(|| {
             Error::shape(
                 operation,

@@ -1,11 +1,14 @@
 //! A transfer from a device to the host.
 
 use crate::device::gpu::GpuReadback;
-use crate::error::Result;
-use crate::tensor::Element;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Element};
 
 /// A transfer to the host, which may be in flight. On the CPU, it is complete at once.
-pub struct Readback(State);
+pub struct Readback {
+    state: State,
+    dtype: DType,
+}
 
 enum State {
     Ready(Vec<u8>),
@@ -13,17 +16,19 @@ enum State {
 }
 
 impl Readback {
-    pub(crate) fn ready(bytes: Vec<u8>) -> Self {
-        Readback(State::Ready(bytes))
+    pub(crate) fn ready(bytes: Vec<u8>, dtype: DType) -> Self {
+        let state = State::Ready(bytes);
+        Readback { state, dtype }
     }
 
-    pub(crate) fn from_gpu(transfer: GpuReadback) -> Self {
-        Readback(State::Gpu(transfer))
+    pub(crate) fn from_gpu(transfer: GpuReadback, dtype: DType) -> Self {
+        let state = State::Gpu(transfer);
+        Readback { state, dtype }
     }
 
     /// Whether the bytes have arrived, without waiting.
     pub fn is_ready(&self) -> Result<bool> {
-        match &self.0 {
+        match &self.state {
             State::Ready(_) => Ok(true),
             State::Gpu(transfer) => transfer.is_ready(),
         }
@@ -31,14 +36,25 @@ impl Readback {
 
     /// Waits for the bytes.
     pub fn wait(self) -> Result<Vec<u8>> {
-        match self.0 {
+        match self.state {
             State::Ready(bytes) => Ok(bytes),
             State::Gpu(transfer) => transfer.wait(),
         }
     }
 
-    /// Waits for the elements, which must be of type `T`.
+    /// Waits for the elements.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the elements are not of type `T`; `Error::Device` if the adapter was lost.
     pub fn wait_as<T: Element>(self) -> Result<Vec<T>> {
+        if self.dtype != T::DTYPE {
+            let message = format!(
+                "the elements are {:?}; expected {:?}; read them with their own type, and cast F16 to F32 first",
+                self.dtype,
+                T::DTYPE
+            );
+            return Err(Error::shape("read", message));
+        }
         Ok(bytemuck::pod_collect_to_vec(&self.wait()?))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Module, Parameter};
 use crate::autograd::{Mode, Var};
-use crate::device::Device;
+use crate::device::{Device, check_elements};
 use crate::error::Result;
 use crate::ops::batch_norm::{
     Activation, Affine, BatchStatistics, ChannelNorm, UpdateRunningStatistics,
@@ -27,6 +27,7 @@ impl BatchNorm {
     /// # Errors
     /// `Error::Device` if memory is short.
     pub fn new(name: &str, channels: usize, device: &Device) -> Result<Self> {
+        check_elements("batch_norm", &[channels])?;
         let filled = |what: &str, value: f32| {
             let values = vec![value; channels];
             Parameter::new(format!("{name}.{what}"), &values, &[channels], device)

@@ -2,7 +2,7 @@
 
 use super::{ConvShape, Module, Parameter, init};
 use crate::autograd::Var;
-use crate::device::Device;
+use crate::device::{Device, check_elements};
 use crate::error::Result;
 use crate::ops::batch_norm::{Activation, ChannelNorm};
 use crate::ops::conv2d::Conv2dOptions;
@@ -22,6 +22,7 @@ impl Conv2d {
     pub fn new(shape: &ConvShape, seed: u64, device: &Device) -> Result<Self> {
         let name = format!("{}.weight", shape.name);
         let w_shape = shape.weight();
+        check_elements("conv2d", &w_shape)?;
         let values = init::kaiming_normal_fan_out(seed, &name, w_shape);
         Ok(Conv2d {
             weight: Parameter::new(name, &values, &w_shape, device)?,

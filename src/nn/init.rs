@@ -30,7 +30,11 @@ pub(super) fn kaiming_normal_fan_out(seed: u64, name: &str, shape: [usize; 4]) -
 
 /// Torch's initialisation of weight and bias of a linear layer: uniform in +-1 / sqrt(fan_in).
 pub(super) fn linear_uniform(seed: u64, name: &str, count: usize, fan_in: usize) -> Vec<f32> {
-    let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
+    // Without inputs, the bias is 0, as in torch.
+    let bound = match fan_in {
+        0 => 0.0,
+        _ => (1.0 / (fan_in as f64).sqrt()) as f32,
+    };
     draw(&stream(seed, name), count, 1, |rng| {
         rng.uniform(-bound, bound)
     })

@@ -2,7 +2,7 @@
 
 use super::{Module, Parameter, init};
 use crate::autograd::Var;
-use crate::device::Device;
+use crate::device::{Device, check_elements};
 use crate::error::Result;
 
 /// `y = x w^T + bias`
@@ -27,7 +27,8 @@ impl Linear {
     ) -> Result<Self> {
         let drawn = |what: &str, shape: &[usize]| {
             let name = format!("{name}.{what}");
-            let values = init::linear_uniform(seed, &name, shape.iter().product(), inputs);
+            let count = check_elements("linear", shape)?;
+            let values = init::linear_uniform(seed, &name, count, inputs);
             Parameter::new(name, &values, shape, device)
         };
         Ok(Linear {

@@ -12,6 +12,7 @@ pub mod weights;
 pub use batch_norm::BatchNorm;
 pub use conv2d::Conv2d;
 pub use linear::Linear;
-pub use module::{Module, Parameter, parameters};
+pub(crate) use module::check_distinct;
+pub use module::{Module, Parameter, buffers, parameters};
 pub use projector::Projector;
 pub use resnet::{Arch, Block, BlockKind, ConvShape, ResNet, ResNetConfig, ResNetShape, Stem};

@@ -1,8 +1,10 @@
 //! Modules: networks and their parts.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::autograd::Var;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// A named tensor of a module: a learned parameter, or a buffer such as a running mean. Clones
@@ -41,10 +43,12 @@ pub trait Module {
     /// `Error::Shape` if `x` has a wrong shape; `Error::Device` if memory is short.
     fn forward(&self, x: &Var) -> Result<Var>;
 
-    /// The learned parameters, in the order of the layers.
+    /// The learned parameters, in the order of the layers. Each is listed once, however often the
+    /// module uses it, and has a name of its own.
     fn parameters(&self) -> Vec<&Parameter>;
 
-    /// The tensors that are not learned, such as running statistics.
+    /// The tensors that are not learned, such as running statistics. A module with a batch norm
+    /// returns the buffers of it here ([`buffers`]); otherwise files of weights lack them.
     fn buffers(&self) -> Vec<&Parameter> {
         Vec::new()
     }
@@ -82,15 +86,39 @@ impl<A: Module, B: Module> Module for (A, B) {
     }
 
     fn buffers(&self) -> Vec<&Parameter> {
-        let mut buffers = self.0.buffers();
-        buffers.extend(self.1.buffers());
-        buffers
+        buffers([&self.0 as &dyn Module, &self.1])
     }
 }
 
 /// The parameters of several modules, in their order.
 pub fn parameters<'a>(modules: impl IntoIterator<Item = &'a dyn Module>) -> Vec<&'a Parameter> {
     modules.into_iter().flat_map(Module::parameters).collect()
+}
+
+/// The buffers of several modules, in their order.
+pub fn buffers<'a>(modules: impl IntoIterator<Item = &'a dyn Module>) -> Vec<&'a Parameter> {
+    modules.into_iter().flat_map(Module::buffers).collect()
+}
+
+/// Fails if two of `parameters` have the same name or share their elements. A file could not tell
+/// them apart, and an optimiser would update the elements twice per step.
+pub(crate) fn check_distinct(parameters: &[&Parameter]) -> Result<()> {
+    let (mut names, mut tensors) = (HashSet::new(), HashMap::new());
+    for parameter in parameters {
+        let name = &parameter.name;
+        if let Some(other) = tensors.insert(parameter.value.id(), name) {
+            return Err(Error::usage(format!(
+                "parameters '{other}' and '{name}' share one tensor; list a tensor once, however often the module \
+                 uses it"
+            )));
+        }
+        if !names.insert(name) {
+            return Err(Error::usage(format!(
+                "two parameters are named '{name}'; give each parameter a name of its own"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Var {

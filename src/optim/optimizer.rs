@@ -3,7 +3,7 @@
 use super::Schedule;
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
-use crate::nn::Parameter;
+use crate::nn::{Parameter, check_distinct};
 use crate::ops::optimizer::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
 use crate::tensor::{DType, Tensor};
 
@@ -136,8 +136,17 @@ impl Optimizer {
     /// An optimiser that has taken no step. The parameters are shared, not copied.
     ///
     /// # Errors
+    /// `Error::Usage` if two parameters share a name or their elements, or if one is not f32;
     /// `Error::Device` if memory for the state is short.
     pub fn new(parameters: &[&Parameter], options: OptimizerOptions) -> Result<Self> {
+        check_distinct(parameters)?;
+        if let Some(other) = parameters.iter().find(|p| p.value.dtype() != DType::F32) {
+            return Err(Error::usage(format!(
+                "parameter {} is {}; expected f32",
+                other.name,
+                other.value.dtype()
+            )));
+        }
         let zeros_like = |prefix: &&str| {
             let zeros = parameters.iter().map(|parameter| {
                 let value = &parameter.value;
@@ -186,7 +195,7 @@ impl Optimizer {
                         eps: options.eps,
                         weight_decay: options.weight_decay,
                         gradient_scale,
-                        step: self.steps + 1,
+                        step: self.steps.saturating_add(1),
                     },
                     parameter,
                     gradient,
@@ -210,7 +219,7 @@ impl Optimizer {
                 })?,
             }
         }
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         Ok(())
     }
 
@@ -219,7 +228,8 @@ impl Optimizer {
         let of = |parameter: &Parameter| {
             gradients.of(&parameter.value).ok_or_else(|| {
                 Error::usage(format!(
-                    "parameter {} has no gradient: the loss does not depend on it; leave it out",
+                    "parameter {} has no gradient: the loss does not depend on it, or only under another shape; leave \
+                     it out, or reshape the Var and not the tensor",
                     parameter.name
                 ))
             })

@@ -31,7 +31,8 @@ impl Schedule {
     pub fn learning_rate(self, base: f64, step: u64) -> f32 {
         let factor = match self {
             Schedule::Constant => 1.0,
-            Schedule::StepDecay { every } => 10f64.powi(-((step / every.max(1)) as i32)),
+            // After 400 decays, the rate is 0 in any case.
+            Schedule::StepDecay { every } => 10f64.powi(-((step / every.max(1)).min(400) as i32)),
             Schedule::Cosine { warmup, .. } if step < warmup => (step + 1) as f64 / warmup as f64,
             Schedule::Cosine { warmup, total } => {
                 let length = total.saturating_sub(warmup).max(1) as f64;
@@ -50,8 +51,9 @@ mod tests {
     #[test]
     fn step_decay_divides_by_ten() {
         let schedule = Schedule::StepDecay { every: 1000 };
-        let rates = [0, 999, 1000, 2500].map(|step| schedule.learning_rate(1e-3, step));
-        assert_eq!(rates, [1e-3, 1e-3, 1e-4, 1e-5]);
+        let steps = [0, 999, 1000, 2500, u64::MAX];
+        let rates = steps.map(|step| schedule.learning_rate(1e-3, step));
+        assert_eq!(rates, [1e-3, 1e-3, 1e-4, 1e-5, 0.0]);
     }
 
     #[test]

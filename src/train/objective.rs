@@ -2,7 +2,7 @@
 
 use crate::autograd::{BufferUpdate, Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// The loss function of a training of a module of type `M`. Closures of type
@@ -60,8 +60,13 @@ impl StepGradients {
     /// Runs the backward pass of `loss`, which was recorded on `tape`.
     ///
     /// # Errors
-    /// As [`Var::backward`].
+    /// As [`Var::backward`]. `Error::Usage` if the loss is on another tape.
     pub fn of(loss: Var, tape: &Tape) -> Result<Self> {
+        if loss.tape().is_some_and(|own| !own.is_same(tape)) {
+            return Err(Error::usage(
+                "the loss is on another tape than the one that the objective received; record it on that one",
+            ));
+        }
         let value = loss.tensor().clone();
         Ok(StepGradients {
             gradients: loss.backward()?,

@@ -1,12 +1,10 @@
 //! Training: records steps without waiting for them, and replays a step that failed.
 
-use std::collections::VecDeque;
-
 use super::{LossScale, Objective, PartialObjective, StepGradients, micro_batch, whole_batch};
 use crate::autograd::PassOptions;
 use crate::device::{Device, Readback};
 use crate::error::{Error, Result};
-use crate::nn::{Module, Parameter};
+use crate::nn::{Module, Parameter, check_distinct};
 use crate::ops::reduce::CheckFinite;
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::{DType, Tensor};
@@ -34,10 +32,13 @@ pub struct Trainer<M, O> {
     loss_scale: Option<LossScale>,
     /// Number of overflows, after each of which steps were repeated with a smaller loss scale.
     overflows: u32,
-    /// Repeated steps that are not finished yet.
-    repeated: VecDeque<PendingStep>,
-    /// The step that was recorded last.
-    last: Option<u64>,
+    /// Numbers of the recorded steps that are not known to be finite, and the steps. The numbers
+    /// count all recorded steps.
+    unfinished: Vec<(u64, u64)>,
+    /// The number of the next recorded step.
+    next: u64,
+    /// Repetitions of unfinished steps after an overflow.
+    repeated: Vec<PendingStep>,
 }
 
 /// A recorded step, whose loss may not have been computed yet.
@@ -45,6 +46,10 @@ pub struct PendingStep {
     /// Counted from 0.
     pub step: u64,
     pub learning_rate: f32,
+    /// The flag of the trainer that recorded the step, which identifies the trainer.
+    trainer: u64,
+    /// See [`Trainer::unfinished`].
+    number: u64,
     loss: Readback,
     flag: Readback,
     loss_scale: Option<LossScale>,
@@ -69,8 +74,9 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     /// A training without any steps yet.
     ///
     /// # Errors
-    /// `Error::Usage` if the module has no parameters; `Error::Device` if memory for the
-    /// optimiser's state is short.
+    /// `Error::Usage` if the module has no parameters, if two tensors of its state share a name or
+    /// their elements, or if a parameter is not f32; `Error::Device` if memory for the optimiser's
+    /// state is short.
     pub fn new(module: M, optimization: Optimization, objective: O) -> Result<Self> {
         let parameters = module.parameters();
         let Some(first) = parameters.first() else {
@@ -79,6 +85,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             ));
         };
         let device = first.value.device();
+        check_distinct(&module.state())?;
         let optimizer = Optimizer::new(&parameters, optimization.optimizer)?;
         Ok(Trainer {
             flag: Tensor::zeros(&[1], DType::U32, &device)?,
@@ -92,17 +99,23 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             micro_batch: usize::MAX,
             loss_scale: None,
             overflows: 0,
-            repeated: VecDeque::new(),
-            last: None,
+            unfinished: Vec::new(),
+            next: 0,
+            repeated: Vec::new(),
         })
     }
 
-    /// Sets the options of the passes. If activations are f16, the loss is scaled. Weights, their
-    /// gradients and the state of the optimiser are always f32.
+    /// Sets the options of the passes, but for the loss scale: the trainer scales the loss if
+    /// activations are f16. Weights, their gradients and the state of the optimiser are always f32.
     ///
     /// # Errors
-    /// `Error::Device` if the device does not support the type of the activations.
+    /// `Error::Usage` if activations are neither f32 nor f16; `Error::Device` if the device does not
+    /// support their type.
     pub fn with_options(self, options: PassOptions) -> Result<Self> {
+        if !matches!(options.activations, DType::F32 | DType::F16) {
+            let message = format!("activations are {}; use f32 or f16", options.activations);
+            return Err(Error::usage(message));
+        }
         // Fails if the device does not support the type.
         Tensor::zeros(&[1], options.activations, &self.device)?;
         let loss_scale = (options.activations == DType::F16).then(LossScale::default);
@@ -134,18 +147,26 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     ) -> Result<StepGradients> {
         let options = PassOptions {
             loss_scale: loss_scale.map_or(1.0, |loss_scale| loss_scale.scale),
-            check,
+            check: check || self.options.check,
             ..self.options
         };
         let (pass, objective) = ((&self.device, options), &mut self.objective);
         (self.compute)(objective, &self.module, pass, step, self.micro_batch)
     }
 
-    /// Records step `step` (counted from 0) without waiting for it.
+    /// Records step `step` (counted from 0) without waiting for it. Finish every step: if one is
+    /// dropped and a later one is not finite, no more steps can be finished.
     ///
     /// # Errors
     /// Those of the objective and of the backward pass.
     pub fn step(&mut self, step: u64) -> Result<PendingStep> {
+        let pending = self.record(step, self.next)?;
+        self.unfinished.push((self.next, step));
+        self.next += 1;
+        Ok(pending)
+    }
+
+    fn record(&mut self, step: u64, number: u64) -> Result<PendingStep> {
         let loss_scale = self.loss_scale;
         let optimizer_steps = self.optimizer.steps();
         let StepGradients {
@@ -165,6 +186,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         let pending = PendingStep {
             step,
             learning_rate,
+            trainer: self.flag.id(),
+            number,
             loss: loss.read()?,
             flag: flag.read()?,
             loss_scale,
@@ -175,7 +198,6 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         // Assumes that no gradient overflows. If one does, this step and all later ones are
         // repeated.
         self.loss_scale = loss_scale.map(LossScale::after_good_step);
-        self.last = Some(step);
         Ok(pending)
     }
 
@@ -186,7 +208,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     /// # Errors
     /// `Error::NonFinite` if the loss or a gradient is not finite. The step is replayed from the
     /// same state with a check after each operation, and the error names the first tensor that is
-    /// not finite.
+    /// not finite. `Error::Usage` if another trainer recorded the step, or if it is not finite and
+    /// an earlier step must be finished first.
     pub fn finish(&mut self, pending: PendingStep) -> Result<f32> {
         self.finish_scaled(pending).map(|finished| finished.loss)
     }
@@ -197,9 +220,16 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     /// As [`Trainer::finish`].
     pub fn finish_scaled(&mut self, mut pending: PendingStep) -> Result<FinishedStep> {
         let before = self.overflows;
+        let number = pending.number;
+        if pending.trainer != self.flag.id() {
+            return Err(Error::usage(format!(
+                "step {} was recorded by another trainer; finish it with that one",
+                pending.step + 1
+            )));
+        }
         if pending.overflows != self.overflows {
-            // The step was recorded after one that overflowed, so it had no effect.
-            pending = self.repeated_step(pending.step)?;
+            // If the step was recorded after one that overflowed, it had no effect.
+            pending = self.repeated_step(number).unwrap_or(pending);
         }
         loop {
             let (step, loss_scale) = (pending.step, pending.loss_scale);
@@ -207,48 +237,55 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             let loss = pending.loss.wait_as::<f32>()?.first().copied();
             let loss = loss.unwrap_or(f32::NAN);
             if is_finite {
+                // Nor did a step before this one set the flag.
+                self.unfinished.retain(|(other, _)| *other > number);
                 return Ok(FinishedStep {
                     loss,
                     loss_scale: loss_scale.map(|loss_scale| loss_scale.scale),
                     overflows: self.overflows - before,
                 });
             }
+            if let Some((_, first)) = self.unfinished.first().filter(|(n, _)| *n < number) {
+                return Err(Error::usage(format!(
+                    "step {} is not finite, or step {}, which was recorded before it, is not; finish steps in the \
+                     order in which they were recorded",
+                    step + 1,
+                    first + 1
+                )));
+            }
             // The loss itself is not scaled, so a smaller scale would not make it finite.
             let repairable = loss_scale.filter(|_| loss.is_finite());
             let Some(smaller) = repairable.and_then(LossScale::after_overflow) else {
+                self.unfinished.retain(|(other, _)| *other > number);
                 return Err(self.diagnose(step, loss_scale));
             };
-            self.repeat_from(step, pending.optimizer_steps, smaller)?;
-            pending = self.repeated_step(step)?;
+            self.repeat(pending.optimizer_steps, smaller)?;
+            let repeated = self.repeated_step(number);
+            pending = repeated.ok_or_else(|| {
+                Error::usage(format!(
+                    "step {} is not finite and was finished before; record it again",
+                    step + 1
+                ))
+            })?;
         }
     }
 
-    /// Removes and returns the repetition of step `step`, which [`Trainer::repeat_from`] recorded.
-    fn repeated_step(&mut self, step: u64) -> Result<PendingStep> {
-        let next = self.repeated.pop_front();
-        next.filter(|next| next.step == step).ok_or_else(|| {
-            Error::usage(format!(
-                "step {} is finished out of order; finish steps in the order in which they were recorded",
-                step + 1
-            ))
-        })
+    /// Removes and returns the repetition of a step, which [`Trainer::repeat`] recorded.
+    fn repeated_step(&mut self, number: u64) -> Option<PendingStep> {
+        let index = self.repeated.iter().position(|s| s.number == number)?;
+        Some(self.repeated.remove(index))
     }
 
-    /// Records the steps from `step` to the last one again, from the state before `step`.
-    fn repeat_from(
-        &mut self,
-        step: u64,
-        optimizer_steps: u32,
-        loss_scale: LossScale,
-    ) -> Result<()> {
+    /// Records the unfinished steps again, from the state before the first of them.
+    fn repeat(&mut self, optimizer_steps: u32, loss_scale: LossScale) -> Result<()> {
         self.overflows += 1;
         self.loss_scale = Some(loss_scale);
         self.optimizer.resume_at(optimizer_steps);
         self.flag.overwrite(&[0u32])?;
         self.repeated.clear();
-        for step in step..=self.last.unwrap_or(step) {
-            let pending = self.step(step)?;
-            self.repeated.push_back(pending);
+        for (number, step) in self.unfinished.clone() {
+            let pending = self.record(step, number)?;
+            self.repeated.push(pending);
         }
         Ok(())
     }

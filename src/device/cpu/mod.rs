@@ -1,7 +1,7 @@
 //! The CPU as a device: memory, and loops on every core. It is the reference for the WGSL kernels
 //! and the device of machines without a GPU.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::memory::MemoryUse;
@@ -22,12 +22,14 @@ mod storage;
 mod threads;
 
 use arena::{Arena, Buffer};
+pub use parallel::for_chunks;
 pub(crate) use storage::CpuStorage;
 use storage::{CpuData, read, shared, write};
 #[cfg(feature = "threads")]
 pub use threads::with_threads;
 
-/// The processor as a device. Clones are handles to the same memory.
+/// The processor as a device. Clones are handles to the same memory. If the system refuses memory,
+/// the process ends, as for a `Vec`.
 #[derive(Clone, Default)]
 pub struct Cpu(Arc<Shared>);
 
@@ -126,7 +128,8 @@ impl Cpu {
         })
     }
 
-    /// The elements of an f32 tensor, for reading.
+    /// The elements of an f32 tensor, for reading. While the result exists, no operation can change
+    /// the tensor. An operation reads f16 through [`Cast`](crate::ops::Cast).
     ///
     /// # Errors
     /// `Error::Shape` if the tensor has another element type or is on a GPU.
@@ -137,15 +140,24 @@ impl Cpu {
         }
     }
 
-    /// The elements of an f32 tensor, for writing.
-    pub(crate) fn write<'a>(&self, x: &'a Tensor) -> Result<RwLockWriteGuard<'a, Buffer>> {
+    /// The elements of an f32 tensor, for writing. All clones of the tensor change, so an operation
+    /// writes over an argument only if it owns it and [`Tensor::is_unshared`]. Waits until no other
+    /// access to the tensor exists.
+    ///
+    /// # Errors
+    /// As [`Cpu::read`].
+    pub fn write<'a>(&self, x: &'a Tensor) -> Result<impl DerefMut<Target = [f32]> + use<'a>> {
         match data(x)? {
-            CpuData::F32(lock) => Ok(write(lock)),
+            CpuData::F32(lock) => Ok(FloatsMut(write(lock))),
             _ => Err(wrong_type(x, DType::F32)),
         }
     }
 
-    pub(crate) fn read_u32<'a>(&self, x: &'a Tensor) -> Result<RwLockReadGuard<'a, Vec<u32>>> {
+    /// The elements of a u32 tensor, for reading, as [`Cpu::read`].
+    ///
+    /// # Errors
+    /// As [`Cpu::read`].
+    pub fn read_u32<'a>(&self, x: &'a Tensor) -> Result<RwLockReadGuard<'a, Vec<u32>>> {
         match data(x)? {
             CpuData::U32(lock) => Ok(read(lock)),
             _ => Err(wrong_type(x, DType::U32)),
@@ -175,6 +187,23 @@ impl Deref for Floats<'_> {
 
     fn deref(&self) -> &[f32] {
         &self.0
+    }
+}
+
+/// The elements of an f32 tensor, locked for writing.
+struct FloatsMut<'a>(RwLockWriteGuard<'a, Buffer>);
+
+impl Deref for FloatsMut<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for FloatsMut<'_> {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
     }
 }
 

@@ -9,9 +9,10 @@ fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
     (0..count).for_each(body);
 }
 
-/// Calls `body` with the index and the elements of each chunk of `out`. A chunk has `chunk`
-/// elements; the last one may be shorter.
-pub(crate) fn for_chunks<T: Send>(
+/// Calls `body` with the index and the elements of each chunk of `out`, on every core. A chunk has
+/// `chunk` elements; the last one may be shorter. Each chunk is passed once, in any order, so results
+/// do not depend on the number of threads.
+pub fn for_chunks<T: Send>(
     out: &mut [T],
     chunk: usize,
     body: impl Fn(usize, &mut [T]) + Sync + Send,

@@ -1,6 +1,6 @@
 //! The memory of tensors on the CPU.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use super::Cpu;
 use super::activations::HalfBuffer;
@@ -8,7 +8,7 @@ use super::arena::Buffer;
 use crate::device::memory::next_storage_id;
 
 /// The elements of one tensor. The locks allow operations to change a tensor through a shared
-/// reference. They are never contended, because operations run one after the other.
+/// reference. They are contended only if several threads use one tensor.
 pub(crate) struct CpuStorage {
     id: u64,
     data: CpuData,
@@ -97,11 +97,42 @@ pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks for writing, also after a panic in another operation.
+/// Locks for writing, also after a panic in another operation. Retries instead of waiting: while a
+/// writer waits, no new reader gets the lock, so an operation with one tensor as two arguments would
+/// wait for the writer, and the writer for the operation.
 pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+    loop {
+        match lock.try_write() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
 }
 
 pub(super) fn shared(data: CpuData, cpu: &Cpu) -> Arc<CpuStorage> {
     Arc::new(CpuStorage::new(data, cpu))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_writer_that_waits_does_not_stop_a_second_read() {
+        let lock = RwLock::new(0);
+        std::thread::scope(|scope| {
+            let first = read(&lock);
+            scope.spawn(|| *write(&lock) = 1);
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(
+                lock.try_read().is_ok(),
+                "the second read waits for the writer"
+            );
+            drop(first);
+        });
+        assert_eq!(*read(&lock), 1);
+    }
 }

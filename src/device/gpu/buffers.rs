@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use super::context::{Context, lock};
 use super::stream::Part;
 use super::{Gpu, GpuReadback};
-use crate::device::Readback;
 use crate::device::allocator::{ALIGNMENT_BYTES, Allocation, Allocator};
 use crate::device::memory::{MemoryCounter, next_storage_id};
 use crate::error::{Error, Result};
@@ -60,8 +59,8 @@ impl GpuStorage {
     }
 
     /// Starts the transfer of the first `bytes` bytes to the host.
-    pub(crate) fn read(&self, bytes: usize) -> Result<Readback> {
-        GpuReadback::start(&self.context, &self.whole(), bytes).map(Readback::from_gpu)
+    pub(crate) fn read(&self, bytes: usize) -> Result<GpuReadback> {
+        GpuReadback::start(&self.context, &self.whole(), bytes)
     }
 
     /// Whether the tensor is on the device of `context`.

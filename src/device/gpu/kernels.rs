@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use wgpu::naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
 use wgpu::naga::{AddressSpace, ScalarKind, TypeInner};
 
+use super::stream::PARAMS_BYTES;
 use crate::error::{Error, Result};
 
 /// One expanded WGSL file.
@@ -60,6 +61,9 @@ impl<const N: usize> Uniform for [u32; N] {
     }
 }
 
+/// Maximum invocations per workgroup of a kernel from another crate. Adapters allow up to 1,024.
+const MAX_INVOCATIONS: u64 = 1024;
+
 /// Shaders from other crates. Their indices follow those of [`SHADERS`].
 static CUSTOM: RwLock<Vec<&'static Shader>> = RwLock::new(Vec::new());
 
@@ -95,6 +99,15 @@ impl Kernel {
         let position =
             position.ok_or_else(|| invalid("there is no such entry point".to_string()))?;
         let usage = info.get_entry_point(position);
+        let entry = &module.entry_points[position];
+        let invocations = entry.workgroup_size.iter().map(|&n| u64::from(n)).product();
+        if entry.workgroup_size_overrides.is_some() || !(1..=MAX_INVOCATIONS).contains(&invocations)
+        {
+            return Err(invalid(format!(
+                "its workgroup has {invocations} invocations; expected a compute shader with a constant workgroup size \
+                 of 1 to {MAX_INVOCATIONS}"
+            )));
+        }
         let (mut storage, mut params) = (Vec::new(), 0);
         for (handle, variable) in module.global_variables.iter() {
             let (false, Some(binding)) = (usage[handle].is_empty(), &variable.binding) else {
@@ -107,7 +120,7 @@ impl Kernel {
                 (AddressSpace::Storage { .. }, 0, number) => storage.push(Binding {
                     number,
                     name: name.leak(),
-                    writes: usage[handle].contains(GlobalUse::WRITE),
+                    writes: usage[handle].intersects(GlobalUse::WRITE | GlobalUse::ATOMIC),
                     element: element_type(&module, ty),
                 }),
                 (_, group, number) => {
@@ -118,13 +131,15 @@ impl Kernel {
                 }
             }
         }
+        if params > PARAMS_BYTES {
+            let message =
+                format!("its uniform has {params} bytes; expected at most {PARAMS_BYTES}");
+            return Err(invalid(message));
+        }
         storage.sort_by_key(|binding| binding.number);
         let shader: &'static Shader = Box::leak(Box::new(Shader {
             name,
-            // Because tensors share buffers: see `buffers.rs`.
-            source: wgsl
-                .replace("var<storage, read>", "var<storage, read_write>")
-                .leak(),
+            source: read_write(&module, wgsl).leak(),
             entry_points: vec![name].leak(),
         }));
         let mut custom = CUSTOM.write().unwrap_or_else(PoisonError::into_inner);
@@ -132,12 +147,41 @@ impl Kernel {
         Ok(Kernel {
             shader: SHADERS.len() + custom.len() - 1,
             name,
-            workgroup_size: module.entry_points[position].workgroup_size,
+            workgroup_size: entry.workgroup_size,
             params,
             storage: storage.leak(),
             f16: None,
         })
     }
+}
+
+/// `wgsl` with the access `read_write` for all storage variables, because tensors share buffers: see
+/// `buffers.rs`.
+fn read_write(module: &wgpu::naga::Module, wgsl: &str) -> String {
+    let variables = module.global_variables.iter();
+    let storage = variables.filter(|(_, v)| matches!(v.space, AddressSpace::Storage { .. }));
+    let mut ranges: Vec<_> = storage
+        .filter_map(|(handle, _)| {
+            let declared = module.global_variables.get_span(handle).to_range()?;
+            let mut words = wgsl[declared.clone()].match_indices("var");
+            // `var`, white space, and the template list.
+            words.find_map(|(at, word)| {
+                let start = declared.start + at + word.len();
+                let rest = &wgsl[start..];
+                let list = rest
+                    .trim_start()
+                    .starts_with('<')
+                    .then(|| rest.find('>'))??;
+                Some(start..start + list + 1)
+            })
+        })
+        .collect();
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.start));
+    let mut source = wgsl.to_string();
+    for range in ranges {
+        source.replace_range(range, "<storage, read_write>");
+    }
+    source
 }
 
 fn element_type(module: &wgpu::naga::Module, ty: &TypeInner) -> ElementType {
@@ -183,8 +227,8 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::Kernel;
-    use crate::device::gpu::Grid;
-    use crate::tensor::Tensor;
+    use crate::device::gpu::{Grid, Slice};
+    use crate::tensor::{DType, Tensor};
     use crate::testing::devices;
 
     const DOUBLE: &str = "
@@ -225,11 +269,111 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
         }
     }
 
+    /// Each form of a declaration that is only read, in one dispatch with a written tensor.
+    #[test]
+    fn every_declaration_of_a_read_binding_runs() {
+        let device = devices::gpu(false);
+        let gpu = device.as_gpu().unwrap();
+        let x = Tensor::from_slice(&[3.0f32; 4], &[4], &device).unwrap();
+        for form in [
+            "var<storage>",
+            "var<storage,read>",
+            "var /* x */\n< storage, read >",
+        ] {
+            let form = form.replace("/* x */", "");
+            let wgsl = DOUBLE.replace("var<storage, read>", &form);
+            let kernel: &'static Kernel =
+                Box::leak(Box::new(Kernel::new("doubled", &wgsl).unwrap()));
+            let y = gpu.floats(&[4]).unwrap();
+            let launch = gpu.launch(kernel).elements(4);
+            let launch = launch.read("x", &x, 1).write("y", &y, 1);
+            let run = launch.run(|slice| ([slice.rows as u32], Grid::Invocations(slice.rows)));
+            run.expect(&form);
+            assert_eq!(y.to_vec::<f32>().unwrap(), [6.0; 4], "{form}");
+        }
+    }
+
+    #[test]
+    fn a_launch_that_does_not_fit_its_kernel_is_an_error() {
+        let device = devices::gpu(false);
+        let gpu = device.as_gpu().unwrap();
+        let zeros = |count| Tensor::zeros(&[count], DType::F32, &device).unwrap();
+        let (x, y) = (zeros(100), zeros(100));
+        let launch = || gpu.launch(&KERNEL);
+        let one = |slice: &Slice<'_>| ([slice.rows as u32], Grid::Invocations(slice.rows));
+        let offset = |slice: &Slice<'_>| ([slice.offset("z") as u32], Grid::Invocations(1));
+        for (result, words) in [
+            (
+                launch()
+                    .rows(3..9)
+                    .read("x", &x, 50)
+                    .write("y", &y, 1)
+                    .run(one),
+                "elements",
+            ),
+            (
+                launch().read("x", &x, 90..101).write("y", &y, ..).run(one),
+                "elements 90..101",
+            ),
+            (
+                launch()
+                    .read("x", &x, ..)
+                    .read("x", &y, ..)
+                    .write("y", &y, ..)
+                    .run(one),
+                "two tensors",
+            ),
+            (
+                launch()
+                    .elements(9)
+                    .read("x", &x, 5..9)
+                    .write("y", &y, 1)
+                    .run(one),
+                "aligned",
+            ),
+            (
+                launch().read("x", &x, ..).write("y", &y, ..).run(offset),
+                "bound to z",
+            ),
+            (launch().read("x", &x, ..).run(one), "variable y"),
+            (
+                launch().read("x", &y, ..).write("y", &y, ..).run(one),
+                "overlaps x",
+            ),
+        ] {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(words), "{words}: {message}");
+        }
+        // Bytes that do not fill words would be written beyond the tensor.
+        assert!(gpu.words(&[1u8; 257]).is_err());
+    }
+
     #[test]
     fn a_kernel_that_cannot_run_is_an_error() {
         for (name, wgsl, words) in [
             ("doubled", "fn doubled(", "expected"),
             ("triple", DOUBLE, "no such entry point"),
+            (
+                "doubled",
+                &DOUBLE.replace("workgroup_size(64)", "workgroup_size(4096, 4096, 4096)"),
+                "expected a compute shader",
+            ),
+            (
+                "doubled",
+                &format!(
+                    "override n: u32 = 64;{}",
+                    DOUBLE.replace("size(64)", "size(n)")
+                ),
+                "constant workgroup size",
+            ),
+            ("dot", "@fragment fn dot() {}", "expected a compute shader"),
+            (
+                "doubled",
+                &DOUBLE
+                    .replace("count: u32", "count: array<vec4u, 9>")
+                    .replace("i < count", "i < count[0].x"),
+                "its uniform has 144 bytes",
+            ),
             (
                 "doubled",
                 &DOUBLE.replace("binding(0)", "binding(3)"),

@@ -5,6 +5,7 @@
 //! into slices of rows, with one dispatch per slice. Bindings start at multiples of 256 bytes, so a
 //! slice may start some elements after its binding: [`Slice::offset`] returns their number.
 
+use std::cell::Cell;
 use std::ops::{Range, RangeFull};
 
 use super::Gpu;
@@ -75,19 +76,28 @@ pub struct Slice<'a> {
     pub start: usize,
     pub rows: usize,
     offsets: &'a [(&'static str, usize)],
+    /// A name that [`Slice::offset`] did not find.
+    unbound: Cell<Option<String>>,
 }
 
 impl Slice<'_> {
     /// Elements of `x` in the slice, at `per_row` elements per row. The last row may be shorter.
     pub fn elements(&self, x: &Tensor, per_row: usize) -> usize {
-        ((self.start + self.rows) * per_row).min(x.len()) - self.start * per_row
+        let end = ((self.start + self.rows) * per_row).min(x.len());
+        end.saturating_sub(self.start * per_row)
     }
 
-    /// Elements of the binding before the first element of the slice.
+    /// Elements of the binding before the first element of the slice. The launch fails if nothing is
+    /// bound to `name`.
     pub fn offset(&self, name: &str) -> usize {
         let found = self.offsets.iter().find(|(bound, _)| *bound == name);
-        debug_assert!(found.is_some(), "{name} is not bound");
-        found.map_or(0, |(_, offset)| *offset)
+        found.map_or_else(
+            || {
+                self.unbound.set(Some(name.to_string()));
+                0
+            },
+            |(_, offset)| *offset,
+        )
     }
 }
 
@@ -232,7 +242,8 @@ impl<'a> Launch<'a> {
     ///
     /// # Errors
     /// `Error::Device` if one row is larger than a binding. `Error::Shape` if a binding is missing,
-    /// unknown or of another type, which is an error in the launch and not in its tensors.
+    /// unknown, given twice, of another type or outside of its tensor, or if the uniform has another
+    /// size. These are errors in the launch and not in its tensors.
     pub fn run<P: Uniform>(self, slice: impl Fn(&Slice<'_>) -> (P, Grid)) -> Result<()> {
         let half = self.bound.iter().any(|b| b.tensor.dtype() == DType::F16);
         let kernel = self.kernel.f16.filter(|_| half).unwrap_or(self.kernel);
@@ -257,20 +268,28 @@ impl<'a> Launch<'a> {
                     Extent::PerRow(n) => start * n..((start + rows) * n).min(b.tensor.len()),
                     Extent::Elements(elements) => elements.clone(),
                 };
-                let (part, offset) = self.part(b, elements)?;
+                let (part, offset) = self.part(kernel, b, elements)?;
                 parts.push(part);
                 offsets.push((b.name, offset));
             }
-            debug_assert!(
-                self.cut != Cut::Aligned || offsets.iter().all(|(_, offset)| *offset == 0),
-                "{}: {offsets:?}",
-                kernel.name
-            );
-            let (params, grid) = slice(&Slice {
+            let first = offsets.iter().find(|(_, offset)| *offset != 0);
+            if let Some((name, offset)) = first.filter(|_| self.cut == Cut::Aligned) {
+                let message = format!(
+                    "{name} starts {offset} elements after its binding; expected an aligned start, or use `rows`"
+                );
+                return Err(Error::shape(kernel.name, message));
+            }
+            let part = Slice {
                 start,
                 rows,
                 offsets: &offsets,
-            });
+                unbound: Cell::new(None),
+            };
+            let (params, grid) = slice(&part);
+            if let Some(name) = part.unbound.take() {
+                let message = format!("no tensor is bound to {name}, whose offset is used");
+                return Err(Error::shape(kernel.name, message));
+            }
             params.words(&mut words).ok_or_else(|| {
                 Error::shape(kernel.name, "a size exceeds 32 bits; use a smaller batch")
             })?;
@@ -301,6 +320,11 @@ impl<'a> Launch<'a> {
         {
             return wrong(format!("the kernel has no variable {}", b.name));
         }
+        for (i, b) in self.bound.iter().enumerate() {
+            if self.bound[..i].iter().any(|other| other.name == b.name) {
+                return wrong(format!("two tensors are bound to {}; bind one", b.name));
+            }
+        }
         let mut bound = Vec::with_capacity(kernel.storage.len());
         for Binding {
             name,
@@ -329,8 +353,23 @@ impl<'a> Launch<'a> {
     }
 
     /// The aligned part of the buffer around `elements`, and the number of elements before them.
-    fn part(&self, b: &Bound<'_>, elements: Range<usize>) -> Result<(Part, usize)> {
+    fn part(
+        &self,
+        kernel: &Kernel,
+        b: &Bound<'_>,
+        elements: Range<usize>,
+    ) -> Result<(Part, usize)> {
         let size = b.tensor.dtype().bytes();
+        // A kernel that copies words reads the rest of the last word.
+        let end = (b.tensor.len() * size).next_multiple_of(4);
+        if elements.start > elements.end || elements.end * size > end {
+            let message = format!(
+                "elements {elements:?} are bound to {} and its tensor has {}; bind a part of the tensor",
+                b.name,
+                b.tensor.len()
+            );
+            return Err(Error::shape(kernel.name, message));
+        }
         let skipped = elements.start % (ALIGNMENT / size);
         let whole = self.gpu.storage(b.tensor)?.whole();
         let part = Part {

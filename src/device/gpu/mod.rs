@@ -109,8 +109,12 @@ impl Gpu {
         lock(&self.context.table).choose(class, available)
     }
 
-    /// A tensor with undefined content.
-    pub(crate) fn allocate(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    /// A tensor with undefined content, for a kernel to fill.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short or the adapter has no such element type; `Error::Shape` if
+    /// the shape has more than 2^32 - 1 elements.
+    pub fn allocate(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let len = check_elements("allocate", shape)?;
         if dtype == DType::F16 && !self.context.has_f16 {
             return Err(Error::device(
@@ -122,10 +126,10 @@ impl Gpu {
         Ok(Tensor::new(shape, dtype, Storage::Gpu(Arc::new(storage))))
     }
 
-    /// An f32 tensor with undefined content, for a kernel to fill.
+    /// As [`Gpu::allocate`], for f32.
     ///
     /// # Errors
-    /// `Error::Device` if memory is short.
+    /// As [`Gpu::allocate`].
     pub fn floats(&self, shape: &[usize]) -> Result<Tensor> {
         self.allocate(shape, DType::F32)
     }
@@ -140,9 +144,16 @@ impl Gpu {
     /// Copies host structs to a tensor of 32-bit words.
     ///
     /// # Errors
-    /// `Error::Device` if memory is short.
+    /// `Error::Shape` if the structs do not fill whole words; `Error::Device` if memory is short.
     pub fn words<T: bytemuck::Pod>(&self, values: &[T]) -> Result<Tensor> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
+        if !bytes.len().is_multiple_of(4) {
+            let message = format!(
+                "{} bytes; expected a multiple of 4; pad the structs",
+                bytes.len()
+            );
+            return Err(Error::shape("words", message));
+        }
         self.upload(bytes, &[bytes.len() / 4], DType::U32)
     }
 

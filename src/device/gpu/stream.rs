@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Size of the uniform buffer: one slot per dispatch of a submission.
 const UNIFORM_BYTES: u64 = 256 * 1024;
 /// Maximum size of the uniform of one dispatch.
-const PARAMS_BYTES: usize = 128;
+pub(super) const PARAMS_BYTES: usize = 128;
 /// The queue copies written data to staging memory. After this many bytes the copies are flushed,
 /// so staging memory holds at most about three times as many.
 const STAGED_BYTES: usize = 1 << 20;

@@ -279,8 +279,11 @@ impl Op for UpdateRunningStatistics<'_> {
         check.same(mean, variance)?;
         check.same(mean, ("batch mean", &batch.mean))?;
         check.same(mean, ("batch variance", &batch.variance))?;
-        check.distinct(mean, ("batch mean", &batch.mean))?;
-        check.distinct(variance, ("batch variance", &batch.variance))?;
+        check.distinct(mean, variance)?;
+        for written in [mean, variance] {
+            check.distinct(written, ("batch mean", &batch.mean))?;
+            check.distinct(written, ("batch variance", &batch.variance))?;
+        }
         if let Some(gate) = self.gate {
             check.tensor("gate", gate, &[1], DType::U32)?;
         }

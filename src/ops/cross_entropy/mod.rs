@@ -12,7 +12,7 @@ mod tests;
 
 use crate::autograd::Var;
 use crate::device::{Check, Op, Output, product};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// A mean loss over rows, with the numbers that its backward pass needs.
@@ -96,9 +96,21 @@ impl Var {
     /// The mean cross-entropy, `[1]`, of `logits [N, K]` against `labels`, u32 `[N]`.
     ///
     /// # Errors
-    /// `Error::Shape` if the shapes do not match. A label of K or more makes the loss NaN.
+    /// `Error::Shape` if the shapes do not match. A label of K or more makes the loss NaN. On a tape
+    /// that checks operations, it is an error that names the label.
     pub fn cross_entropy(&self, labels: &Tensor) -> Result<Var> {
         let (logits, labels) = (self.tensor().clone(), labels.clone());
+        if self.tape().is_some_and(|tape| tape.options().check)
+            && let [_, classes] = *logits.shape()
+            && let values = labels.to_vec::<u32>()?
+            && let Some(row) = values.iter().position(|&l| l as usize >= classes)
+        {
+            let label = values[row];
+            let message = format!(
+                "the label of row {row} is {label}, and there are {classes} classes; use labels below {classes}"
+            );
+            return Err(Error::shape(CrossEntropy::NAME, message));
+        }
         let RowLoss { loss, log_sum_exp } = self.device().run(CrossEntropy {
             logits: &logits,
             labels: &labels,

@@ -100,12 +100,23 @@ fn check_update(
     Ok(())
 }
 
+/// Fails unless gradients can be divided by `scale`.
+fn check_scale(check: &Check<'_>, scale: f32) -> Result<()> {
+    if scale > 0.0 && scale.is_finite() {
+        return Ok(());
+    }
+    Err(check.error(format!(
+        "the gradient scale is {scale}; expected a finite number above 0"
+    )))
+}
+
 impl Op for SgdUpdate<'_> {
     const NAME: &'static str = "sgd_update";
     type Sizes = ();
     type Output = ();
 
     fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        check_scale(check, self.step.gradient_scale)?;
         let state = [("momentum", self.momentum)];
         check_update(check, self.parameter, self.gradient, &state, self.gate)
     }
@@ -122,6 +133,10 @@ impl Op for AdamUpdate<'_> {
     type Output = ();
 
     fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        check_scale(check, self.step.gradient_scale)?;
+        if self.step.step == 0 {
+            return Err(check.error("the step is 0; count steps from 1"));
+        }
         let state = [
             ("first_moment", self.first_moment),
             ("second_moment", self.second_moment),
