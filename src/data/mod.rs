@@ -421,7 +421,7 @@ pub fn load_with(
             )));
         }
         (_, Some(dir)) if !dir.exists() => {
-            let message = format!("the folder does not exist. {}", described());
+            let message = format!("the folder does not exist; {}", described());
             return Err(Error::data(dir, message));
         }
         (_, Some(dir)) if !dir.is_dir() => {
