@@ -42,6 +42,7 @@ pub mod paper;
 pub mod philox;
 #[cfg(feature = "cli")]
 pub mod runs;
+mod sha256;
 pub mod tensor;
 pub mod train;
 

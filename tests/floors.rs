@@ -6,7 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A module uses modules of its own floor and of lower floors.
 const FLOORS: [&[&str]; 13] = [
-    &["console", "error", "file_kind", "interrupt", "philox"],
+    &[
+        "console",
+        "error",
+        "file_kind",
+        "interrupt",
+        "philox",
+        "sha256",
+    ],
     &["tensor", "device"],
     &["autograd", "ops"],
     &["nn"],

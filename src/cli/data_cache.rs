@@ -20,7 +20,7 @@ pub fn keep() {
     });
 }
 
-/// As [`data::load_with`], from memory where it is kept.
+/// As [`data::load_with`], but returns a data set that is in memory already.
 pub fn load(
     kind: DataKind,
     dir: Option<&Path>,

@@ -249,7 +249,7 @@ fn usage_line(message: &str) -> String {
 /// Bytes of a message, at most.
 const MESSAGE_BYTES: usize = 1000;
 
-/// Returns `start` and the words of `message` as one line, cut where it is too long.
+/// Joins `start` and the words of `message` to one line, and shortens it if it is too long.
 fn one_line(start: &str, message: &str) -> String {
     const CUT: &str = " [...]";
     let mut line = start.to_string();

@@ -73,7 +73,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
         return Err(Error::data(dir, message));
     }
     if train_folder.is_some() {
-        // Whatever else lies in `dir` is not read, and named.
+        // Images in other folders of `dir` are not read. They are reported as unused.
         for name in subfolders(dir)? {
             let folder = dir.join(name);
             let is_split = |split: &Option<PathBuf>| split.as_ref() == Some(&folder);

@@ -1,5 +1,4 @@
-//! Image data sets as bytes in memory: where they come from, in which order they are visited, how
-//! labels are divided.
+//! Image data sets as bytes in memory: their sources, the order of samples, and fractions of labels.
 //!
 //! Everything is host code. Pixels are bytes in planes (N x 3 x H x W, red, green, blue), which is
 //! how the devices take them; labels are class indices from 0.
@@ -26,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, listed};
+use crate::sha256::hex;
 
 pub use findings::{Findings, ShortFile};
 pub use sampling::{EpochSampler, batches};
@@ -127,8 +127,7 @@ impl FromStr for OnBadImage {
 /// fit classes.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// The name that results carry: the content of `dataset-name.txt` beside the files where there
-    /// is one.
+    /// The name in results. A file `dataset-name.txt` beside the images replaces the usual name.
     pub name: String,
     /// The name of each class, by label. There are none if the images have no labels.
     pub classes: Vec<String>,
@@ -169,8 +168,8 @@ impl Dataset {
         }
     }
 
-    /// The split that pretraining reads: the unlabelled images where there are any, else the
-    /// training images.
+    /// The split that pretraining reads: the unlabelled images, or the training images if there are
+    /// none.
     pub fn pretraining(&self) -> &Split {
         self.unlabelled.as_ref().unwrap_or(&self.train)
     }
@@ -464,11 +463,7 @@ fn digest(splits: [Option<&Split>; 3]) -> String {
             }
         }
     }
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hasher.finalize())
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use image::{Rgb, RgbImage};
 
 use super::{Split, parallel};
 
-/// A longer side than so many times the shorter one is cropped before it is resized, since nothing
-/// of it reaches the result.
+/// An image is cropped before it is resized if its longer side is more than so many times its
+/// shorter side. The crop removes nothing that the result shows.
 const LONGEST: u32 = 16;
 
 /// Resizes the shorter side of `image` to `size` pixels, bilinear with antialiasing, and crops the

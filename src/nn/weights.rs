@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Parameter;
 use crate::error::{Error, Result, list_of};
 use crate::file_kind::FileKind;
+use crate::sha256::hex;
 
 /// End of the names of counters that torch's files hold and no network here needs.
 pub const COUNTER: &str = "num_batches_tracked";
@@ -78,8 +79,7 @@ pub fn digest(parameters: &[&Parameter]) -> Result<String> {
         let values = parameter.value.to_vec::<f32>()?;
         hasher.update(bytemuck::cast_slice(&values));
     }
-    let bytes = hasher.finalize();
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Loads `parameters` in place from the `bytes` of a safetensors file of f32. The file must have
@@ -282,7 +282,7 @@ pub fn header_bytes(bytes: &[u8]) -> Option<u64> {
 /// What to do to get a safetensors file.
 fn advice(kind: FileKind, path: &Path) -> String {
     match kind {
-        FileKind::LfsPointer => "fetch the file that it stands for with: git lfs pull".to_string(),
+        FileKind::LfsPointer => "download the file itself with: git lfs pull".to_string(),
         FileKind::Html | FileKind::Xml => {
             "a server answered with it in place of the file; download the file itself".to_string()
         }

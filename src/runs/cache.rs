@@ -11,6 +11,7 @@ use super::warn;
 use crate::device::Gpu;
 use crate::device::gpu::variants::{TableKey, VariantTable};
 use crate::error::{Error, Result};
+use crate::sha256::hex;
 
 /// The environment variable that names the folder.
 const FOLDER: &str = "PARALLAX_CACHE_DIR";
@@ -44,8 +45,7 @@ fn digest(key: &TableKey) -> String {
         hasher.update(part);
         hasher.update([0]);
     }
-    let bytes = hasher.finalize();
-    bytes[..8].iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hasher.finalize()[..8])
 }
 
 /// The file of the table for `key`; none where no folder is known.

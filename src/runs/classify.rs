@@ -66,7 +66,7 @@ pub struct ClassificationRequest {
     /// before. The training ends if it is not lower.
     pub stop_when_flat: Option<u64>,
     pub checkpoint_every: Duration,
-    /// Whether blocks are computed again on the way back.
+    /// Whether the backward pass recomputes blocks.
     pub recompute: bool,
     /// How the network's activations are stored while it is trained; the measurement is in f32.
     pub precision: DType,

@@ -275,7 +275,7 @@ impl RunFolder {
         })
     }
 
-    /// The content of a file of the folder; none where it does not exist.
+    /// The content of a file of the folder, or `None` if it does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
         match fs::read(&path) {

@@ -20,7 +20,7 @@ pub struct StepSize {
     pub batch_size: usize,
     /// Images that pass the network at a time, where the batch is cut.
     pub micro_batch: Option<usize>,
-    /// Whether blocks are computed again on the way back.
+    /// Whether the backward pass recomputes blocks.
     pub recompute: bool,
     /// How the network's activations are stored.
     pub activations: DType,

@@ -82,11 +82,11 @@ impl Pretext {
         }
     }
 
-    /// A step on `dataset`, whose blocks are computed again on the way back where `recompute` says
-    /// so and whose network's activations are stored as `activations`.
+    /// The size of a step on `dataset`, with activations of the type `activations`. With
+    /// `recompute`, the backward pass recomputes blocks.
     ///
     /// # Errors
-    /// `Error::Usage` where the network cannot be.
+    /// `Error::Usage` if the network is not possible.
     pub fn step_size(
         &self,
         dataset: &Dataset,
@@ -221,7 +221,7 @@ pub struct PretrainingRequest {
     pub left_out: Vec<String>,
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
-    /// Whether blocks are computed again on the way back.
+    /// Whether the backward pass recomputes blocks.
     pub recompute: bool,
     /// How the network's activations are stored in training; evaluations are in f32.
     pub precision: DType,

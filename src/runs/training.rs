@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::Module;
 use crate::nn::weights::{load, metadata, save};
+use crate::sha256::hex;
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
-/// Steps that may be under way before the oldest one's loss is waited for.
+/// Maximum number of recorded steps whose losses have not been read.
 const STEPS_AHEAD: usize = 2;
 
 /// The file from which a run is resumed.
@@ -41,16 +42,16 @@ const PEAK: &str = "peak_bytes";
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: u64,
-    /// Images a step, as speeds count them.
+    /// Images per step, which a speed counts.
     pub images_per_step: usize,
-    /// The loss of a network that says nothing.
+    /// The loss of a network whose results do not depend on the image.
     pub chance_loss: f64,
     /// Steps between two saved networks.
     pub save_every: Option<u64>,
-    /// Where set, training ends after any so many steps whose mean loss is not below that of as
-    /// many before.
+    /// A number of steps. Training ends if the mean loss of so many steps is not below the mean
+    /// loss of as many steps before them.
     pub stop_when_flat: Option<u64>,
-    /// At least so long between two checkpoints; zero makes one after every step.
+    /// Minimum time between two checkpoints. With zero, every step writes one.
     pub checkpoint_every: Duration,
 }
 
@@ -381,15 +382,10 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
         entries.insert(VARIANTS.to_string(), text);
     }
     let mut bytes = save(&trainer.state(), &entries)?;
-    let digest = sha256(&bytes);
+    let digest = hex(&Sha256::digest(&bytes));
     replace_digest(&mut bytes, NO_DIGEST, &digest);
     folder.link(CHECKPOINT, PREVIOUS)?;
     folder.write(CHECKPOINT, &bytes)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Replaces the first `old` in the bytes of a checkpoint, which is the value of its entry
@@ -417,31 +413,40 @@ fn restore<M: Module, O: Objective<M>>(
     trainer: &mut Trainer<M, O>,
     folder: &RunFolder,
 ) -> Result<(u64, u64)> {
-    let newest = restore_from(CHECKPOINT, device, trainer, folder);
-    let damage = match newest {
+    let damage = match restore_from(CHECKPOINT, device, trainer, folder) {
         Ok(Some(found)) => return Ok(found),
         Ok(None) => None,
-        Err(error @ Error::Data { .. }) => Some(error),
+        Err(Error::Data { path, message }) => Some((path, message)),
         Err(error) => return Err(error),
     };
-    match (restore_from(PREVIOUS, device, trainer, folder), damage) {
-        (Ok(Some(found)), damage) => {
-            if let Some(damage) = damage {
-                let step = found.0;
+    let previous = match restore_from(PREVIOUS, device, trainer, folder) {
+        Err(Error::Data { path, message }) => {
+            let what = format!("{message}; remove every checkpoint of the run to start over");
+            return Err(Error::data(path, what));
+        }
+        previous => previous?,
+    };
+    match (previous, damage) {
+        (Some(found), damage) => {
+            if let Some((path, message)) = damage {
+                let (path, step) = (path.display(), found.0);
                 warn(&format!(
-                    "{damage}; the run is resumed from the checkpoint before it, after step {step}"
+                    "{path}: {message}; the run resumes from the checkpoint before it, after step {step}"
                 ));
             }
             folder.rename(PREVIOUS, CHECKPOINT)?;
             Ok(found)
         }
-        (_, Some(damage)) => Err(damage),
-        (previous, None) => Ok(previous?.unwrap_or((0, 0))),
+        (None, Some((path, message))) => {
+            let what = format!("{message}; remove the file to start over");
+            Err(Error::data(path, what))
+        }
+        (None, None) => Ok((0, 0)),
     }
 }
 
-/// As [`restore`], from one file. Returns `None` if it does not exist. If there is an error, no
-/// parameter is changed.
+/// As [`restore`], from one file. Returns `None` if it does not exist. Messages give no advice. If
+/// there is an error, no parameter is changed.
 fn restore_from<M: Module, O: Objective<M>>(
     name: &str,
     device: &Device,
@@ -453,29 +458,30 @@ fn restore_from<M: Module, O: Objective<M>>(
         return Ok(None);
     };
     // The advice fits a file of weights.
-    let restart = |error| match error {
+    let without_advice = |error| match error {
         Error::Data { path, message } => {
             let what = message.split("; ").next().unwrap_or_default();
-            Error::data(path, format!("{what}; remove the file to start over"))
+            Error::data(path, what)
         }
         other => other,
     };
-    let entries = metadata(&bytes, &path).map_err(restart)?;
+    let entries = metadata(&bytes, &path).map_err(without_advice)?;
     if let Some(digest) = entries.get(DIGEST) {
         let is_digest = digest.len() == NO_DIGEST.len();
         if is_digest {
             replace_digest(&mut bytes, digest, NO_DIGEST);
         }
-        if !is_digest || sha256(&bytes) != *digest {
-            let what = "its content does not agree with its digest; remove the file to start over";
-            return Err(Error::data(&path, what));
+        if !is_digest || hex(&Sha256::digest(&bytes)) != *digest {
+            return Err(Error::data(
+                &path,
+                "its content does not agree with its digest",
+            ));
         }
     }
     let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
     let damaged = |key: &str| {
         let word = entry(key);
-        let what = format!("its metadata gives '{word}' as {key}; remove the file to start over");
-        Error::data(&path, what)
+        Error::data(&path, format!("its metadata gives '{word}' as {key}"))
     };
     let number = |key: &str| entry(key).parse::<u64>().map_err(|_| damaged(key));
     let (step, optimizer_steps) = (number("step")?, number("optimizer_steps")?);
@@ -498,7 +504,7 @@ fn restore_from<M: Module, O: Objective<M>>(
             path.display()
         ));
     }
-    load(&bytes, Path::new(&path), &trainer.state()).map_err(restart)?;
+    load(&bytes, Path::new(&path), &trainer.state()).map_err(without_advice)?;
     trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
     Ok(Some((step, peak_bytes)))
 }

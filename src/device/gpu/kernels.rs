@@ -8,6 +8,7 @@ use wgpu::naga::{AddressSpace, ScalarKind, TypeInner};
 
 use super::stream::PARAMS_BYTES;
 use crate::error::{Error, Result};
+use crate::sha256::hex;
 
 /// One expanded WGSL file.
 pub struct Shader {
@@ -216,8 +217,7 @@ pub fn digest() -> String {
         }
         hasher.update([0]);
     }
-    let bytes = hasher.finalize();
-    bytes[..8].iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hasher.finalize()[..8])
 }
 
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
