@@ -421,7 +421,8 @@ fn restore<M: Module, O: Objective<M>>(
     };
     let previous = match restore_from(PREVIOUS, device, trainer, folder) {
         Err(Error::Data { path, message }) => {
-            let what = format!("{message}; remove every checkpoint of the run to start over");
+            let (path, message) = damage.unwrap_or((path, message));
+            let what = format!("{message}; no checkpoint is whole, so remove them to start over");
             return Err(Error::data(path, what));
         }
         previous => previous?,
