@@ -1,7 +1,7 @@
 """Parallax beside PyTorch (CPU) and beside burn (wgpu, llvmpipe) in one run: a product, a convolution, a residual block, and
 training steps of CIFAR-stem ResNets with Adam, on made-up numbers.
 
-usage: FOLDER/bin/python benches/compare/compare.py [--only operations|steps] [--rounds 5] [--threads 2]
+usage: FOLDER/bin/python benches/compare/compare.py [--only operations|steps|memory] [--rounds 5] [--threads 2]
 
 FOLDER is what install.sh made. The programs take turns, so that all see the same machine. Builds Parallax first; prints one
 table in Markdown.
@@ -134,6 +134,31 @@ def timed_there(command):
     return [float(line) for line in done.stdout.split()]
 
 
+def resident_kib(field):
+    """VmRSS, the resident set of this process, or VmHWM, its peak."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0])
+
+
+def memory_here(arch, batch, channels_last):
+    """Prints by how many MiB a PyTorch step raises the resident set of this process."""
+    before = resident_kib("VmRSS")
+    TorchStep(arch, batch, channels_last).run()
+    print((resident_kib("VmHWM") - before) // 1024)
+
+
+def memory(batch):
+    """Prints the increase of the resident set by one step of ResNet-50, each in a process of its own."""
+    print("| program | MiB |\n| --- | --- |")
+    for name, channels_last in (("PyTorch, NCHW", 0), ("PyTorch, NHWC", 1)):
+        command = [sys.executable, __file__, "--peak", str(channels_last), "--batch", str(batch)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        print(f"| {name} | {done.stdout.strip()} |")
+    command = ["target/release/examples/supervised_step", "resnet50", str(batch), "1", "cpu"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    print(f"| Parallax | {done.stderr.split('resident set ')[1].split()[0]} |")
+
+
 class Burn:
     """burn's program at one work, which tries its kernels once, when the first repetitions are asked for. Used in a `with`,
     which ends it: stopped, it would outlive this program."""
@@ -205,7 +230,8 @@ def compare(title, name, batch, flops, device, rivals, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["operations", "steps"])
+    parser.add_argument("--only", choices=["operations", "steps", "memory"])
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=32, help="of a training step")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="steps a round, after one that is not counted")
@@ -218,10 +244,14 @@ def main():
         if signal.getsignal(ending) != signal.SIG_IGN:
             signal.signal(ending, lambda number, _: sys.exit(128 + number))
     torch.set_num_threads(options.threads)
+    if options.peak is not None:
+        return memory_here("resnet50", options.batch, options.peak)
     subprocess.run(
         ["cargo", "build", "--release", "--quiet", "--example", "supervised_step", "--example", "operations"],
         check=True,
     )
+    if options.only == "memory":
+        return memory(options.batch)
     burn = Path(sys.prefix) / "bin" / "burn-times"
     if not burn.exists():
         print(f"{burn} is not there: without burn and llvmpipe; benches/compare/install.sh makes it", file=sys.stderr)
