@@ -65,7 +65,7 @@ fn variants(adapter: &AdapterDescription) -> String {
     };
     let stored = read_table(&key).zip(table_path(&key));
     let ships = VariantTable::ships_for(&adapter.name);
-    let shipped = VariantTable::shipped(key);
+    let shipped = VariantTable::shipped(key, adapter.max_workgroup_bytes);
     match stored {
         Some((table, path)) if ships => format!(
             "{}; with --tune those {} in {}",

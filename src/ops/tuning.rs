@@ -72,16 +72,17 @@ impl Problem {
         }
     }
 
-    /// The variants of the operation.
-    fn variants(&self) -> Vec<Variant> {
+    /// The variants of the operation that run on the adapter.
+    fn variants(&self, gpu: &Gpu) -> Vec<Variant> {
         let tiles = match self {
             Problem::Gemm { .. } => gemm::tiles(false).to_vec(),
             Problem::Linear(_) => gemm::tiles(true).to_vec(),
-            Problem::Conv2d(g) => conv2d::tiles(g.o).to_vec(),
-            Problem::Conv2dDx(g) => conv2d::tiles(g.c).to_vec(),
-            Problem::Conv2dDw(_) => vec![conv2d::dw_tile()],
+            Problem::Conv2d(g) => conv2d::tiles(g, [g.o, g.c]),
+            Problem::Conv2dDx(g) => conv2d::tiles(g, [g.c, g.o]),
+            Problem::Conv2dDw(g) => conv2d::dw_tiles(g),
         };
-        tiles.iter().map(|tile| tile.variant).collect()
+        let available = tiles.iter().filter(|tile| gpu.runs(tile.kernel));
+        available.map(|tile| tile.variant).collect()
     }
 
     fn run(&self, gpu: &Gpu, arguments: &[Tensor]) -> Result<Tensor> {
@@ -279,7 +280,7 @@ impl Gpu {
         table: &VariantTable,
         rejected: &mut Vec<String>,
     ) -> Result<Variant> {
-        let mut candidates = problem.variants();
+        let mut candidates = problem.variants(self);
         if let [only] = candidates[..] {
             return Ok(only);
         }

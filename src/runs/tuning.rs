@@ -85,7 +85,7 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     let table = gpu.variants();
     let ships = VariantTable::ships_for(&table.key.adapter);
     if when == When::Never || (when == When::WhereNoTableShips && ships) {
-        gpu.use_variants(VariantTable::shipped(table.key));
+        gpu.use_variants(gpu.shipped_variants());
         return Ok(());
     }
     let stored = cache::read_table(&table.key);

@@ -83,6 +83,11 @@ impl Gpu {
         storage.is_on(&self.context)
     }
 
+    /// Whether the adapter is software that runs on the CPU.
+    pub(crate) fn is_software(&self) -> bool {
+        self.context.is_software
+    }
+
     /// Submits everything recorded so far, without waiting.
     pub(crate) fn submit(&self) -> Result<()> {
         self.context.submit()
@@ -98,6 +103,12 @@ impl Gpu {
         lock(&self.context.table).clone()
     }
 
+    /// The built-in table for this adapter.
+    pub fn shipped_variants(&self) -> VariantTable {
+        let bytes = self.context.limits.max_compute_workgroup_storage_size;
+        VariantTable::shipped(self.variants().key, bytes)
+    }
+
     /// Uses `table` from now on.
     pub fn use_variants(&self, table: VariantTable) {
         *lock(&self.context.table) = table;
@@ -107,6 +118,11 @@ impl Gpu {
     /// operation, each with the number of elements of the result, padded to whole tiles.
     pub(crate) fn choose(&self, class: &ShapeClass, available: &[(Variant, usize)]) -> Variant {
         lock(&self.context.table).choose(class, available)
+    }
+
+    /// Whether the limits of the adapter allow the workgroups of `kernel`.
+    pub(crate) fn runs(&self, kernel: &Kernel) -> bool {
+        kernel.runs(&self.context.limits)
     }
 
     /// A tensor with undefined content, for a kernel to fill.
