@@ -18,12 +18,6 @@ use crate::nn::ResNetConfig;
 use crate::ops::conv2d::ConvGeometry;
 use crate::ops::tuning::Problem;
 
-/// FLOPs at which a convolution is measured, about, as far as the whole batch allows.
-const FLOPS: u64 = 500_000_000;
-/// Output pixels at which it is measured at least, likewise: the widest tile is full then, as in a
-/// training it is.
-const PIXELS: usize = 512;
-
 /// When a training measures variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -45,8 +39,7 @@ pub struct TrainedNetwork {
 }
 
 impl TrainedNetwork {
-    /// Every product and convolution of a step, forward and back, at a size at which it is soon
-    /// measured.
+    /// Every product and convolution of a step, forward and back.
     ///
     /// # Errors
     /// As [`crate::nn::ResNetShape::geometries`].
@@ -54,10 +47,10 @@ impl TrainedNetwork {
         let mut problems = Vec::new();
         let geometries = self.encoder.shape()?.geometries(self.side)?;
         for (number, g) in geometries.into_iter().enumerate() {
-            let n = (FLOPS / g.flops().max(1)) as usize;
-            let filled = PIXELS.div_ceil(g.oh * g.ow);
-            let n = n.max(filled).min(self.images.max(1));
-            let g = ConvGeometry { n, ..g };
+            let g = ConvGeometry {
+                n: self.images.max(1),
+                ..g
+            };
             problems.push(Problem::Conv2d(g));
             // No gradient of the images is wanted.
             if number > 0 {
