@@ -1,4 +1,4 @@
-//! Files for other programs: ONNX models and NumPy arrays. `scripts/interop.sh` has the same checks
+//! Results for other programs: ONNX models, NumPy arrays, and JSON. `scripts/interop.sh` has the same checks
 //! with those programs themselves.
 
 use std::collections::BTreeMap;
@@ -7,6 +7,7 @@ use std::path::Path;
 
 use onnx_rs::ast::{Dimension, Graph, Model};
 use safetensors::SafeTensors;
+use serde_json::Value;
 use tempfile::TempDir;
 
 mod class_folders;
@@ -17,7 +18,7 @@ mod process;
 mod state_dicts;
 use class_folders::write_images;
 use onnx_reference::{Array, evaluate};
-use process::{good, refused};
+use process::{check_refusal, good, json, parallax, refused, text};
 use state_dicts::{StateDict, noise, resnet, resnet18, tensor, write};
 
 const DATA: [&str; 6] = [
@@ -339,4 +340,127 @@ fn embed_writes_no_array_of_what_is_not_there() {
     let arrays = unzip(&fs::read(base.join("x.npz")).unwrap());
     let names: Vec<&str> = arrays.keys().map(String::as_str).collect();
     assert_eq!(names, ["about.npy", "features.npy", "files.npy"]);
+}
+
+/// The objects that a command prints with `--json`: every line of stdout is one. The lines for
+/// people are on stderr.
+fn objects(base: &Path, words: &[&str]) -> Vec<Value> {
+    let output = parallax(base, &[words, &["--json"]].concat()).output();
+    let output = output.expect("it starts");
+    let lines = text(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {lines}");
+    assert!(!lines.is_empty(), "{words:?}");
+    let objects = text(&output.stdout);
+    let object = |line| serde_json::from_str(line).expect("a line is an object");
+    objects.lines().map(object).collect()
+}
+
+#[test]
+fn results_are_lines_of_json() {
+    let base = place();
+    let base = base.path();
+    let small = ["--width", "0.0625", "--batch-size", "4", "--steps", "2"];
+    // A run prints the content of its summary.
+    for command in ["simclr", "rotnet", "supervised"] {
+        let words = [&[command, "--out", command], &small[..], &DATA].concat();
+        let found = objects(base, &words);
+        let summary = json(&base.join(command).join("summary.json"));
+        assert_eq!(found, [summary], "{command}");
+    }
+    let encoder = "simclr/encoder.safetensors";
+    let model = "supervised/model.safetensors";
+    for words in [
+        &["knn", "--encoder", encoder, "--out", "knn"][..],
+        &[
+            "linear",
+            "--encoder",
+            encoder,
+            "--epochs",
+            "1",
+            "--out",
+            "linear",
+        ],
+        &[
+            "attack", "--model", model, "--eps", "0.1", "--out", "attack",
+        ],
+        &[
+            "finetune",
+            "--encoder",
+            encoder,
+            "--steps",
+            "1",
+            "--batch-size",
+            "4",
+            "--out",
+            "finetune",
+        ],
+    ] {
+        let found = objects(base, &[words, &DATA].concat());
+        let summary = json(&base.join(words[0]).join("summary.json"));
+        assert_eq!(found, [summary], "{words:?}");
+    }
+    let knn = json(&base.join("knn/summary.json"));
+    let [found] = &objects(base, &[&["knn", "--encoder", encoder], &DATA[..]].concat())[..] else {
+        panic!("one object is printed");
+    };
+    for key in [
+        "command",
+        "encoder",
+        "data",
+        "knn_k",
+        "knn_temperature",
+        "knn_top1",
+    ] {
+        assert_eq!(found[key], knn[key], "{key}");
+    }
+
+    let found = objects(base, &["weights", "info", model]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&found[0]["arch"], &found[0]["features"]),
+        (&"resnet18".into(), &32.into())
+    );
+    assert_eq!(found[0]["origin"]["command"], "supervised");
+    let embed = ["embed", "--encoder", encoder, "--out", "x.npz"];
+    let found = objects(base, &[&embed[..], &DATA].concat());
+    assert_eq!(
+        (&found[0]["images"], &found[0]["out"]),
+        (&16.into(), &"x.npz".into())
+    );
+    // There may be adapters; the CPU is always the last device.
+    let found = objects(base, &["devices"]);
+    let cpu = found.last().unwrap();
+    assert_eq!(
+        (&cpu["name"], &cpu["number"]),
+        (&"cpu".into(), &(found.len() - 1).into())
+    );
+
+    // An error stays a line on stderr, and --quiet leaves nothing but the object and results.
+    let failed = ["knn", "--encoder", "absent", "--json"];
+    let words = [&failed[..], &DATA].concat();
+    let output = parallax(base, &words).output().unwrap();
+    check_refusal(&output, &words, 1, &["absent"]);
+    assert!(output.stdout.is_empty());
+    let quiet = [
+        &["simclr", "--out", "quiet", "--quiet", "--json"],
+        &small[..],
+        &DATA,
+    ]
+    .concat();
+    let output = parallax(base, &quiet).output().unwrap();
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    assert!(!text(&output.stderr).contains("step 1/2"));
+    // A file on stdout is not mixed with results.
+    let words = [
+        "embed",
+        "--encoder",
+        encoder,
+        "--out",
+        "/dev/stdout",
+        "--json",
+    ];
+    let output = parallax(base, &[&words[..], &DATA].concat())
+        .output()
+        .unwrap();
+    assert!(SafeTensors::deserialize(&output.stdout).is_ok());
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::arguments::{DataArguments, StopArguments, seed, whole};
 use super::device_choice::{DeviceRequest, open};
 use super::output::{self, ForceArguments, Inputs};
-use crate::console::say;
+use crate::console::{self, say};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
@@ -153,6 +153,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         _ => safetensors((&shape, &values), &dataset.classes, split, about)?,
     };
     write_file(out, &content)?;
+    console::json(&json!({
+        "command": "embed",
+        "data": &dataset.name,
+        "split": part,
+        "images": split.len(),
+        "features": width,
+        "out": out,
+    }));
     say!(
         "{} features of {} numbers, of the {} images of {}, in {}",
         split.len(),

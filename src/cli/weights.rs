@@ -5,9 +5,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
+use super::arguments::whole;
 use super::output::{self, ForceArguments, Inputs};
-use crate::console::{note, say};
+use crate::console::{self, note, say};
 use crate::device::Device;
 use crate::error::{Error, Result, listed};
 use crate::nn::weights::COUNTER;
@@ -32,7 +34,7 @@ enum Action {
     Info(InfoArguments),
     /// Write a file of this program, which names its network, from a safetensors file of another
     /// one
-    Import(ConversionArguments),
+    Import(ImportArguments),
     /// Write a file for other programs: a state dict that torchvision's network of the same name
     /// takes as it is, or an ONNX model
     Export(ExportArguments),
@@ -57,6 +59,17 @@ struct ConversionArguments {
 
     #[command(flatten)]
     force: ForceArguments,
+}
+
+#[derive(Args)]
+struct ImportArguments {
+    #[command(flatten)]
+    files: ConversionArguments,
+
+    /// Padding of a 3 x 3 conv1, which a file of another program does not state [default: 1].
+    /// solo-learn's networks for CIFAR have 2
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(0..=2))]
+    stem_padding: Option<usize>,
 }
 
 #[derive(Args)]
@@ -110,6 +123,16 @@ fn info(path: &Path) -> Result<()> {
     let ResNetConfig { arch, width, stem } = file.config();
     let (origin, record) = (file.origin(), file.record());
     let features = file.config().shape()?.feature_width;
+    console::json(&json!({
+        "command": "weights info",
+        "file": path,
+        "arch": arch.to_string(),
+        "width": width,
+        "stem": stem.to_string(),
+        "features": features,
+        "origin": file.is_ours().then(|| origin.to_map()),
+        "record": &record,
+    }));
     say!(
         "{}: {arch}, width {width}, stem {stem}, {features} features",
         path.display()
@@ -150,9 +173,24 @@ fn info(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn import(arguments: &ConversionArguments) -> Result<()> {
+fn import(arguments: &ImportArguments) -> Result<()> {
+    let ImportArguments {
+        files: arguments,
+        stem_padding,
+    } = arguments;
     let file = arguments.read()?;
-    let origin = file.origin().clone();
+    let mut origin = file.origin().clone();
+    match (&mut origin.encoder.stem, *stem_padding) {
+        (Stem::Cifar { padding }, Some(chosen)) if !file.is_ours() => *padding = chosen,
+        (stem, Some(_)) => {
+            return Err(Error::usage(format!(
+                "--stem-padding is for a file of another program with a 3 x 3 conv1, and {} has the \
+                 stem '{stem}'; leave the option out",
+                arguments.file.display()
+            )));
+        }
+        (_, None) => {}
+    }
     let loaded = file.load(&Device::cpu())?;
     let bytes = pack(&loaded.encoder, loaded.head.as_ref(), &origin)?;
     write_file(&arguments.out, &bytes)?;

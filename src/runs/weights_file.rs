@@ -52,7 +52,7 @@ pub struct Origin {
 
 impl Origin {
     /// The entries that a file stores.
-    pub(super) fn to_map(&self) -> BTreeMap<String, String> {
+    pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from(
             [
                 ("arch", self.encoder.arch.to_string()),
