@@ -822,6 +822,19 @@ fn weights_go_to_torchvision_and_back() {
         let exists = ["weights", action, "theirs", "--out", "exported"];
         refused(base, &exists, 2, &["exists", "--force"]);
     }
+    // The padding of a small conv1 is in no file from elsewhere.
+    write(&base.join("small"), &resnet18());
+    let import = ["weights", "import", "small", "--out", "padded"];
+    good(base, &[&import[..], &["--stem-padding", "2"]].concat());
+    let said = good(base, &["weights", "info", "padded"]);
+    assert!(said.contains("stem cifar, padding 2"), "{said}");
+    assert_ne!(embedded(base, "padded").0, embedded(base, "small").0);
+    for file in ["theirs", "padded"] {
+        let import = ["weights", "import", file, "--out", "new"];
+        let words = [&import[..], &["--stem-padding", "1"]].concat();
+        refused(base, &words, 2, &["--stem-padding", file]);
+    }
+
     let mut headless = resnet18();
     headless.remove("conv1.weight");
     write(&base.join("headless"), &headless);

@@ -15,7 +15,7 @@ use super::arguments::{
 use super::device_choice::open;
 use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
-use crate::console::say;
+use crate::console::{self, say};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, Units};
@@ -193,6 +193,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Ok(())
     })?;
+    console::json(&summary);
     say!(
         "clean top-1 {:.1} % on {} images of {}, {:.0} s in all; {}",
         100.0 * summary.clean_top1,

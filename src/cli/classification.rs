@@ -8,7 +8,7 @@ use super::arguments::{
 };
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
-use crate::console::say;
+use crate::console::{self, say};
 use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -186,6 +186,7 @@ impl ClassificationArguments {
 }
 
 fn print(summary: &ClassificationSummary, dataset: &str) {
+    console::json(summary);
     say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
         summary.final_loss,

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::arguments::{
     DataArguments, StopArguments, check_classes, check_folder, notice_absent, number, open_folder,
     seed, whole,
 };
 use super::device_choice::{DeviceRequest, open};
-use crate::console::say;
+use crate::console::{self, say};
 use crate::error::{Error, Result};
 use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::evaluate::partial::Partial;
@@ -101,6 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 dataset,
             };
             let summary = run_experiment(device, &request, &folder)?;
+            console::json(&summary);
             (summary.knn_k, summary.knn_top1)
         }
         None => {
@@ -108,6 +110,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let (data, partial) = ((&dataset, resolution), (partial, "knn"));
             let found = neighbour_accuracy(device, &loaded.encoder, data, vote, partial);
             let found = found.map_err(unstored)?;
+            console::json(&json!({
+                "command": "knn",
+                "encoder": &arguments.encoder,
+                "data": &name,
+                "knn_k": found.k,
+                "knn_temperature": vote.temperature,
+                "knn_top1": found.top1,
+            }));
             (found.k, found.top1)
         }
     };

@@ -11,7 +11,7 @@ use super::arguments::{
 use super::classification::{labelled_part, print_metrics};
 use super::device_choice::open;
 use crate::augment::PaddedCropAugmentation;
-use crate::console::say;
+use crate::console::{self, say};
 use crate::error::{Error, Result};
 use crate::evaluate::linear::LinearSettings;
 use crate::nn::{Arch, ResNetConfig};
@@ -198,6 +198,7 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
         dataset,
     };
     let summary = run_experiment(&chosen.device, &request, &folder)?;
+    console::json(&summary);
     say!(
         "linear layer trained on {} images, loss {:.4} in the last epoch, {:.0} s in all",
         summary.labelled_images,

@@ -15,6 +15,7 @@ mod embed;
 mod finetune;
 mod knn;
 mod linear;
+mod manual;
 mod output;
 mod pretraining;
 mod preview;
@@ -58,6 +59,10 @@ struct Arguments {
     /// Print results and errors only: no progress and no notices
     #[arg(long, short, global = true)]
     quiet: bool,
+
+    /// Print each result as a line of JSON on stdout, and everything else on stderr
+    #[arg(long, global = true)]
+    json: bool,
 
     #[command(subcommand)]
     command: Command,
@@ -110,6 +115,7 @@ enum Command {
     Devices(devices::Arguments),
     Preview(preview::Arguments),
     Completions(completions::Arguments),
+    Manual(manual::Arguments),
 }
 
 /// Runs the command of the process's arguments, and returns its exit code.
@@ -130,6 +136,9 @@ pub fn run() -> ExitCode {
     };
     if arguments.quiet {
         console::be_quiet();
+    }
+    if arguments.json {
+        console::print_json();
     }
     match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -202,6 +211,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     }
 }
 

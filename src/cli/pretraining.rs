@@ -9,7 +9,7 @@ use super::arguments::{
     notice_absent, whole,
 };
 use super::device_choice::open;
-use crate::console::say;
+use crate::console::{self, say};
 use crate::data::{DataKind, Dataset};
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
@@ -214,6 +214,7 @@ fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<&Path>> {
 }
 
 fn print(summary: &PretrainingSummary) {
+    console::json(summary);
     say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
         summary.final_loss,

@@ -9,7 +9,7 @@ use crate::ops::batch_norm::{
 };
 
 /// Added to a variance before the square root: torch's default.
-const EPS: f32 = 1e-5;
+pub(crate) const EPS: f32 = 1e-5;
 
 /// Batch norm over N, H, W of each channel. In training mode, a forward pass requests an update of
 /// the running statistics ([`Tape::update_buffer`](crate::autograd::Tape::update_buffer)).

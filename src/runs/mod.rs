@@ -9,6 +9,8 @@ pub mod knn;
 pub mod linear;
 pub mod lock;
 pub mod memory;
+pub mod numpy;
+pub mod onnx;
 pub mod pretrain;
 pub(crate) mod probe;
 pub mod profile;

@@ -24,7 +24,7 @@ const ELSEWHERE: &str = "elsewhere";
 /// What is not known of such a network.
 const UNKNOWN: &str = "unknown";
 /// How images are normalised before an encoder sees them.
-const NORMALIZATION: &str = "cifar10";
+pub(super) const NORMALIZATION: &str = "cifar10";
 
 /// What a file says of its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn to_map(&self) -> BTreeMap<String, String> {
+    /// The entries that a file stores.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from(
             [
                 ("arch", self.encoder.arch.to_string()),

@@ -9,7 +9,7 @@ use crate::ops::conv2d::{Conv2dOptions, ConvGeometry};
 use crate::ops::pool::Pool2dOptions;
 
 /// The max-pool of the ImageNet stem.
-pub(super) const STEM_POOL: Pool2dOptions = Pool2dOptions {
+pub(crate) const STEM_POOL: Pool2dOptions = Pool2dOptions {
     kernel: 3,
     stride: 2,
     padding: 1,

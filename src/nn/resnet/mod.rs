@@ -4,6 +4,7 @@ mod architecture;
 
 use std::rc::Rc;
 
+pub(crate) use architecture::STEM_POOL;
 pub use architecture::{Arch, Block, BlockKind, ConvShape, ResNetConfig, ResNetShape, Stem};
 
 use super::{BatchNorm, Conv2d, Module, Parameter};
@@ -12,7 +13,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::ops::batch_norm::Activation;
 use crate::tensor::Tensor;
-use architecture::STEM_POOL;
 
 /// A convolution and the batch norm that follows it.
 #[derive(Debug)]
