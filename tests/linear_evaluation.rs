@@ -32,7 +32,7 @@ fn settings(augmentation: Option<PaddedCropAugmentation>) -> LinearSettings {
         optimization: Optimization {
             optimizer: OptimizerOptions::adam(0.0),
             learning_rate: 1e-2,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation,
         resolution: 32,
@@ -158,7 +158,7 @@ fn classifier(
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.0125,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
         frozen_after_first_epoch: frozen,

@@ -194,7 +194,7 @@ fn gradients_of_means_are_those_of_the_whole_batch_in_evaluation_mode() {
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.01,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
         frozen_after_first_epoch: true,

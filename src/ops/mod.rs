@@ -45,7 +45,7 @@ pub use gemm::{Gemm, Linear, transposed};
 pub use images::{GatherImages, Normalize, PaddedCrop, PaddedCrops, Rotate90};
 pub use l2_normalize::{L2Normalize, L2NormalizeBackward, Normalized};
 pub use nt_xent::{NtXent, NtXentBackward};
-pub use optimizer::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+pub use optimizer::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 pub use pool::{
     GlobalAveragePool, GlobalAveragePoolBackward, MaxPool2d, MaxPool2dBackward, MaxPooled,
     Pool2dOptions,
