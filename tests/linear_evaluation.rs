@@ -6,7 +6,7 @@ use parallax::data::{self, DataKind, Dataset};
 use parallax::evaluate::features::{features, set_running_statistics};
 use parallax::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use parallax::evaluate::partial::Partial;
-use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Normalization, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
 use parallax::train::Trainer;
@@ -161,6 +161,7 @@ fn classifier(
             schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
+        normalization: Normalization::default(),
         frozen_after_first_epoch: frozen,
         seed: 4,
     };
