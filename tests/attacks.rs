@@ -11,7 +11,7 @@ use parallax::autograd::{Tape, Var};
 use parallax::evaluate::attack::{
     AttackSettings, Method, Units, climb, in_units, input_gradient, network_input, perturb,
 };
-use parallax::nn::Parameter;
+use parallax::nn::{Normalization, Parameter};
 use parallax::objectives::Protocol;
 use parallax::ops::{Conv2dOptions, NoiseKey, Uniform};
 use parallax::philox::Philox;
@@ -44,7 +44,7 @@ impl Linear {
         let w = Parameter::new("w", &self.w, &[CLASSES, PIXELS], device).expect("it fits");
         let bias = Parameter::new("bias", &self.bias, &[CLASSES], device).expect("it fits");
         move |images| {
-            let x = network_input(units, images)?;
+            let x = network_input(units, Normalization::default(), images)?;
             let x = x.reshape(&[x.shape()[0], PIXELS])?;
             x.linear(&x.parameter(&w), &x.parameter(&bias))
         }
@@ -193,7 +193,7 @@ fn attacks_equal_pytorchs() {
             value: put(name),
         });
         let classifier = |images: &Var| {
-            let x = network_input(Units::Pixels, images)?;
+            let x = network_input(Units::Pixels, Normalization::default(), images)?;
             let options = Conv2dOptions {
                 stride: 1,
                 padding: 1,

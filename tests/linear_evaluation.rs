@@ -6,7 +6,7 @@ use parallax::data::{self, DataKind, Dataset};
 use parallax::evaluate::features::{features, set_running_statistics};
 use parallax::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use parallax::evaluate::partial::Partial;
-use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Normalization, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
 use parallax::train::Trainer;
@@ -32,7 +32,7 @@ fn settings(augmentation: Option<PaddedCropAugmentation>) -> LinearSettings {
         optimization: Optimization {
             optimizer: OptimizerOptions::adam(0.0),
             learning_rate: 1e-2,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation,
         resolution: 32,
@@ -158,9 +158,10 @@ fn classifier(
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.0125,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
+        normalization: Normalization::default(),
         frozen_after_first_epoch: frozen,
         seed: 4,
     };

@@ -8,7 +8,7 @@
 use parallax::augment::PaddedCropAugmentation;
 use parallax::autograd::{Mode, PassOptions, Tape, Var};
 use parallax::data::{self, DataKind, Dataset, EpochSampler};
-use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Normalization, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
 use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
@@ -194,9 +194,10 @@ fn gradients_of_means_are_those_of_the_whole_batch_in_evaluation_mode() {
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.01,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
+        normalization: Normalization::default(),
         frozen_after_first_epoch: true,
         seed: 4,
     };

@@ -13,7 +13,7 @@ use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
-use crate::nn::Linear;
+use crate::nn::{Linear, Normalization};
 use crate::objectives::Protocol;
 use crate::objectives::classifier::ClassifierSettings;
 use crate::optim::{Optimization, OptimizerOptions};
@@ -179,6 +179,7 @@ impl ClassificationArguments {
                 schedule: self.run.protocol.schedule(),
             },
             augmentation: PaddedCropAugmentation::default(),
+            normalization: Normalization::default(),
             frozen_after_first_epoch: self.run.protocol == Protocol::Paper,
             seed: self.run.seed,
         }

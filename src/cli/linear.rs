@@ -166,7 +166,7 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
         Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.1,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         }
     };
     let mut settings = LinearSettings {
@@ -181,10 +181,7 @@ pub fn run_as(command: &str, encoder: &Encoder<'_>, arguments: &LinearArguments)
         seed: run.seed,
     };
     if !is_adam {
-        settings.optimization.schedule = Schedule::Cosine {
-            warmup: 0,
-            total: settings.steps(members.len()),
-        };
+        settings.optimization.schedule = Schedule::cosine(settings.steps(members.len()));
     }
     let name = dataset.name.clone();
     let request = LinearRequest {

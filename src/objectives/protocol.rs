@@ -22,8 +22,8 @@ impl Protocol {
     /// each training.
     pub fn schedule(self) -> Schedule {
         match self {
-            Protocol::Sound => Schedule::Constant,
-            Protocol::Paper => Schedule::StepDecay { every: 1000 },
+            Protocol::Sound => Schedule::constant(),
+            Protocol::Paper => Schedule::tenth_every(1000),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod attack;
 pub mod batch_norm;
+pub mod blur;
 pub mod cast;
 pub mod color;
 pub mod conv2d;
@@ -35,6 +36,7 @@ pub use batch_norm::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics, BatchStatistics,
     ChannelNorm, Statistics, UpdateRunningStatistics,
 };
+pub use blur::GaussianBlur;
 pub use cast::Cast;
 pub use color::{ColorStep, ColorTransform, ColorTransforms};
 pub use conv2d::{Conv2d, Conv2dBatchNorm, Conv2dDw, Conv2dDx, Conv2dOptions};
@@ -45,7 +47,7 @@ pub use gemm::{Gemm, Linear, transposed};
 pub use images::{GatherImages, Normalize, PaddedCrop, PaddedCrops, Rotate90};
 pub use l2_normalize::{L2Normalize, L2NormalizeBackward, Normalized};
 pub use nt_xent::{NtXent, NtXentBackward};
-pub use optimizer::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+pub use optimizer::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 pub use pool::{
     GlobalAveragePool, GlobalAveragePoolBackward, MaxPool2d, MaxPool2dBackward, MaxPooled,
     Pool2dOptions,

@@ -224,7 +224,7 @@ fn measure(
     let encoder = &request.loaded.encoder;
     let classes = request.dataset.classes.len();
     let clean_logits = partial.entry("clean".to_string()).or_default();
-    logits(device, &(encoder, head), classes, split, clean_logits)?;
+    logits(device, (encoder, head), classes, split, clean_logits)?;
     let clean_predictions = predictions(clean_logits, classes);
 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
@@ -235,8 +235,10 @@ fn measure(
     let mut last = None;
     for (number, &eps) in request.eps.iter().enumerate() {
         let settings = AttackSettings::of_protocol(request.protocol, request.method, eps)?;
-        let classifier =
-            |images: &Var| (encoder, head).forward(&network_input(settings.units, images)?);
+        let classifier = |images: &Var| {
+            let x = network_input(settings.units, encoder.normalization(), images)?;
+            (encoder, head).forward(&x)
+        };
         let is_last = number + 1 == request.eps.len();
         let found = partial.entry(format!("eps {number}")).or_default();
         let is_done = found.len() == split.len();

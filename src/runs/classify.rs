@@ -216,7 +216,7 @@ pub fn run(
     let key = || digest(&model.state());
     let scores = resumable((folder.path(), UNFINISHED), &key, |partial| {
         let scores = partial.entry("logits".to_string()).or_default();
-        logits(device, &model, classes, &dataset.test, scores)?;
+        logits(device, (&model.0, &model.1), classes, &dataset.test, scores)?;
         Ok(std::mem::take(scores))
     })?;
     let summary = ClassificationSummary {

@@ -6,8 +6,7 @@ use onnx_rs::ast::{
     TypeValue, ValueInfo,
 };
 
-use super::weights_file::{NORMALIZATION, WeightsFile};
-use crate::augment::CIFAR10_STATISTICS;
+use super::weights_file::WeightsFile;
 use crate::error::{Error, Result};
 use crate::nn::{ConvShape, NORM_EPS, ResNetShape, STEM_POOL};
 
@@ -59,7 +58,8 @@ pub fn packed(file: &WeightsFile) -> Result<Vec<u8>> {
         )));
     }
 
-    let (mean, std) = CIFAR10_STATISTICS;
+    let normalization = file.normalization();
+    let (mean, std) = normalization.statistics().unwrap_or(([0.0; 3], [1.0; 3]));
     let mut initializer = Vec::from([(MEAN, &mean), (STD, &std)].map(|(name, values)| {
         let per_channel = [1, values.len(), 1, 1];
         tensor(name, &per_channel, bytemuck::cast_slice(values))
@@ -80,7 +80,7 @@ pub fn packed(file: &WeightsFile) -> Result<Vec<u8>> {
         // The rest is unknown.
         about.retain(|key, _| ["arch", "width", "stem"].contains(&key.as_str()));
     }
-    about.insert("normalization".to_string(), NORMALIZATION.to_string());
+    about.insert("normalization".to_string(), normalization.to_string());
     about.insert("input".to_string(), INPUT.to_string());
     let about = about.iter();
     let model = Model {

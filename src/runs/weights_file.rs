@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, Result, listed};
 use crate::evaluate::features::set_running_statistics;
 use crate::nn::weights::save;
-use crate::nn::{Linear, Module, Parameter, ResNet, ResNetConfig};
+use crate::nn::{Linear, Module, Normalization, Parameter, ResNet, ResNetConfig};
 
 /// The command in the [`Origin`] of a network that was not trained.
 pub const UNTRAINED: &str = "untrained";
@@ -23,8 +23,6 @@ pub const UNTRAINED: &str = "untrained";
 const ELSEWHERE: &str = "elsewhere";
 /// What is not known of such a network.
 const UNKNOWN: &str = "unknown";
-/// How images are normalised before an encoder sees them.
-pub(super) const NORMALIZATION: &str = "cifar10";
 
 /// What a file says of its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,8 +159,7 @@ pub struct WeightsRecord {
     /// Tensors of the network that keep their random values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept_random: Vec<String>,
-    /// How images are normalised, for weights from elsewhere: `cifar10` is by CIFAR-10's mean and
-    /// deviation.
+    /// How images are normalised, for weights from elsewhere, as [`Normalization`] is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalization: Option<String>,
     /// The number of tensors that are not the network's, by their first names.
@@ -176,6 +173,7 @@ pub struct WeightsFile {
     origin: Origin,
     found: Found,
     is_ours: bool,
+    normalization: Normalization,
 }
 
 impl WeightsFile {
@@ -206,7 +204,21 @@ impl WeightsFile {
             origin,
             found,
             is_ours,
+            normalization: Normalization::default(),
         })
+    }
+
+    /// How images are normalised for the network of the file.
+    pub fn normalization(&self) -> Normalization {
+        self.normalization
+    }
+
+    /// Sets how images are normalised for the network of the file.
+    pub fn with_normalization(self, normalization: Normalization) -> Self {
+        WeightsFile {
+            normalization,
+            ..self
+        }
     }
 
     /// Reads weights to start a network of the configuration `config` from. Its first convolution
@@ -247,6 +259,7 @@ impl WeightsFile {
             origin,
             found,
             is_ours: false,
+            normalization: Normalization::default(),
         }
     }
 
@@ -301,7 +314,7 @@ impl WeightsFile {
                 .iter()
                 .map(|(name, ..)| name.clone())
                 .collect(),
-            normalization: (!self.is_ours).then(|| NORMALIZATION.to_string()),
+            normalization: (!self.is_ours).then(|| self.normalization.to_string()),
             init_left_out: found.left_out.clone(),
         }
     }
@@ -312,9 +325,12 @@ impl WeightsFile {
         let file = self.path.display();
         if !self.is_ours {
             let ResNetConfig { arch, width, stem } = self.config();
+            let images = match self.normalization {
+                Normalization::Cifar10 => "by CIFAR-10's mean and standard deviation".to_string(),
+                other => format!("as {other}"),
+            };
             note!(
-                "weights {file}: {arch}, width {width}, stem {stem}; images are normalised by CIFAR-10's mean and \
-                 standard deviation"
+                "weights {file}: {arch}, width {width}, stem {stem}; images are normalised {images}"
             );
         }
         if !found.prefix.is_empty() {
@@ -374,7 +390,8 @@ impl WeightsFile {
     /// `Error::Device` if memory is short.
     pub fn load(self, device: &Device) -> Result<Loaded> {
         self.print_notices();
-        let encoder = ResNet::new(&self.origin.encoder, 0, device)?;
+        let encoder =
+            ResNet::new(&self.origin.encoder, 0, device)?.with_normalization(self.normalization);
         let classes = self.origin.classes;
         let head = classes
             .map(|classes| Linear::new("fc", encoder.feature_width(), classes, 0, device))

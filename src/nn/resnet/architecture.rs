@@ -115,9 +115,10 @@ impl FromStr for Stem {
         let padding = words.strip_prefix("cifar, padding ").map(str::parse);
         match (words, padding) {
             ("imagenet", _) => Ok(Stem::ImageNet),
+            ("cifar", _) => Ok(Stem::Cifar { padding: 1 }),
             (_, Some(Ok(padding))) => Ok(Stem::Cifar { padding }),
             _ => Err(Error::usage(format!(
-                "unknown stem '{words}'; expected 'cifar, padding P' or 'imagenet'"
+                "unknown stem '{words}'; expected cifar, imagenet or 'cifar, padding P'"
             ))),
         }
     }
@@ -432,7 +433,8 @@ mod tests {
         ] {
             assert_eq!(stem.to_string().parse::<Stem>().unwrap(), stem);
         }
-        assert!("vgg".parse::<Arch>().is_err() && "cifar".parse::<Stem>().is_err());
+        assert_eq!("cifar".parse::<Stem>().unwrap(), CIFAR);
+        assert!("vgg".parse::<Arch>().is_err() && "cifar, padding".parse::<Stem>().is_err());
     }
 
     #[test]

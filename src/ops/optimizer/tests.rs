@@ -1,6 +1,6 @@
-//! SGD and Adam: several steps, each against a float64 step from the device's state before it.
+//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before it.
 
-use super::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+use super::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 use crate::testing::accuracy::{DIVISION, SQRT, U};
 use crate::testing::{
     Expected, Sum, agree, bits, devices, get, normal, put, put_u32, random, refused, same_bits,
@@ -28,6 +28,15 @@ const ADAM: AdamStep = AdamStep {
     weight_decay: 0.1,
     gradient_scale: 1.0,
     step: 3,
+};
+
+const LARS: LarsStep = LarsStep {
+    learning_rate: 2.0,
+    momentum: 0.9,
+    weight_decay: 0.1,
+    trust_coefficient: 0.01,
+    eps: 1e-8,
+    gradient_scale: 1.0,
 };
 
 /// Returns parameter and momentum after a step.
@@ -111,6 +120,40 @@ fn adam_step(step: AdamStep, p: &[f64], g: &[f64], m: &[f64], v: &[f64]) -> [Exp
         );
     }
     [parameter, first, second]
+}
+
+/// Returns parameter and momentum after a step.
+///
+/// A square of a norm is a sum of K terms, each of which is divided by the largest magnitude, once
+/// more by that of all parts, and squared. The norm has half of its error, a root and a product. The
+/// rate has the errors of both norms, a division and four roundings. Momentum and parameter are sums
+/// of products.
+fn lars_step(step: LarsStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected, Expected) {
+    let g: Vec<f64> = g
+        .iter()
+        .map(|g| g / f64::from(step.gradient_scale))
+        .collect();
+    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let (learning_rate, momentum) = (f64::from(step.learning_rate), f64::from(step.momentum));
+    let (mut decay, mut rate) = (f64::from(step.weight_decay), 1.0);
+    let mut relative = 0.0;
+    if norm(p) > 0.0 && norm(&g) > 0.0 {
+        let divisor = norm(&g) + decay * norm(p) + f64::from(step.eps);
+        rate = f64::from(step.trust_coefficient) * norm(p) / divisor;
+        let squares = 4.0 * (p.len() as f64).sqrt() * U + 4.0 * (DIVISION + U);
+        relative = 2.0 * (0.5 * squares + SQRT + U) + DIVISION + 4.0 * U;
+    } else {
+        decay = 0.0;
+    }
+    let (mut parameter, mut buffer) = (Expected::default(), Expected::default());
+    for ((&p, &g), &m) in p.iter().zip(&g).zip(m) {
+        let moved = Sum::of([momentum * m, rate * g, rate * decay * p]);
+        let error = moved.bound() + relative * rate * (g.abs() + decay * p.abs());
+        buffer.push(moved.value, error);
+        let next = Sum::of([p, -learning_rate * moved.value]);
+        parameter.push(next.value, next.bound() + learning_rate * error);
+    }
+    (parameter, buffer)
 }
 
 #[test]
@@ -203,6 +246,95 @@ fn adam_agrees_with_float64() {
 }
 
 #[test]
+fn lars_agrees_with_float64() {
+    let mut rng = random(73);
+    for count in COUNTS {
+        // The squares of the smallest and of the largest numbers are beyond the range of f32.
+        for (weight_decay, size, slope) in [
+            (1e-2, 1.0, 1.0),
+            (0.0, 1.0, 1e-3),
+            (1e-6, 1e-25, 1e-25),
+            (1e-2, 1e25, 1e-22),
+        ] {
+            let scaled = |rng: &mut _, size: f32| -> Vec<f32> {
+                normal(rng, count).iter().map(|x| x * size).collect()
+            };
+            let start = scaled(&mut rng, size);
+            let gradients: Vec<_> = (0..STEPS).map(|_| scaled(&mut rng, slope)).collect();
+            for (name, device) in devices::all() {
+                let parameter = &put(&device, &start, &[count]);
+                let buffer = &put(&device, &vec![0.0; count], &[count]);
+                for (number, gradient) in gradients.iter().enumerate() {
+                    let step = LarsStep {
+                        weight_decay,
+                        eps: if size < 1.0 { 0.0 } else { LARS.eps },
+                        gradient_scale: [1.0, 4.0][number % 2],
+                        ..LARS
+                    };
+                    let [p, m] = [parameter, buffer].map(|x| wide(&get(x)));
+                    let (p, m) = lars_step(step, &p, &wide(gradient), &m);
+                    let gate = put_u32(&device, &[0], &[1]);
+                    let update = LarsUpdate {
+                        step,
+                        parameter,
+                        gradient: &put(&device, gradient, &[count]),
+                        momentum: buffer,
+                        gate: (number % 2 == 0).then_some(&gate),
+                    };
+                    device.run(update).expect(name);
+                    let case = format!("after {step:?} {number}, {count} elements, on {name}");
+                    agree(&format!("momentum {case}"), buffer, &[count], &m);
+                    agree(&format!("parameter {case}"), parameter, &[count], &p);
+                }
+            }
+        }
+    }
+}
+
+/// The padding after the last element and the elements of a neighbour in memory are no part of a norm.
+#[test]
+fn lars_moves_a_parameter_by_its_own_norms() {
+    for (name, device) in devices::all() {
+        let parameter = &put(&device, &[3.0, 0.0, 4.0], &[3]);
+        let momentum = &zeros(&device, &[3]);
+        let update = LarsUpdate {
+            step: LarsStep {
+                weight_decay: 0.0,
+                eps: 0.0,
+                ..LARS
+            },
+            parameter,
+            gradient: &put(&device, &[0.0, 2.0, 0.0], &[3]),
+            momentum,
+            gate: None,
+        };
+        device.run(update).expect(name);
+        // |p| = 5 and |g| = 2, so the step is 2 * 0.01 * 5 / 2 * g.
+        let expected = Expected::elementwise(vec![3.0, -0.1, 4.0]);
+        agree(name, parameter, &[3], &expected);
+    }
+}
+
+#[test]
+fn lars_neither_adapts_nor_decays_without_a_norm() {
+    for (name, device) in devices::all() {
+        for (start, slope) in [([0.0; 5], 0.5), ([2.0; 5], 0.0)] {
+            let parameter = &put(&device, &start, &[5]);
+            let update = LarsUpdate {
+                step: LARS,
+                parameter,
+                gradient: &put(&device, &[slope; 5], &[5]),
+                momentum: &zeros(&device, &[5]),
+                gate: None,
+            };
+            device.run(update).expect(name);
+            let expected = start.map(|p| p - LARS.learning_rate * slope);
+            assert_eq!(get(parameter), expected, "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_zero_gradient_does_not_move_an_adam_parameter() {
     for (name, device) in devices::all() {
         let parameter = &put(&device, &[1.5, -2.0], &[2]);
@@ -224,8 +356,8 @@ fn a_zero_gradient_does_not_move_an_adam_parameter() {
     }
 }
 
-/// One step of SGD and one of Adam. The first moment serves as the momentum of SGD.
-fn update_both(device: &Device, state: &[Tensor; 4], gate: Option<&Tensor>) {
+/// One step of each rule. The first moment serves as the momentum of SGD and LARS.
+fn update_all(device: &Device, state: &[Tensor; 4], gate: Option<&Tensor>) {
     let [parameter, gradient, first, second] = state;
     let sgd = SgdUpdate {
         step: SGD,
@@ -244,6 +376,14 @@ fn update_both(device: &Device, state: &[Tensor; 4], gate: Option<&Tensor>) {
         gate,
     };
     device.run(adam).expect("a step of Adam");
+    let lars = LarsUpdate {
+        step: LARS,
+        parameter,
+        gradient,
+        momentum: first,
+        gate,
+    };
+    device.run(lars).expect("a step of LARS");
 }
 
 #[test]
@@ -253,7 +393,7 @@ fn a_set_gate_keeps_every_bit() {
         let before: [Vec<f32>; 4] = std::array::from_fn(|_| normal(&mut rng, count));
         for (name, device) in devices::all() {
             let state = [0, 1, 2, 3].map(|i| put(&device, &before[i], &[count]));
-            update_both(&device, &state, Some(&put_u32(&device, &[1], &[1])));
+            update_all(&device, &state, Some(&put_u32(&device, &[1], &[1])));
             for (x, before) in state.iter().zip(&before) {
                 assert_eq!(bits(&get(x)), bits(before), "{count} elements on {name}");
             }
@@ -269,7 +409,7 @@ fn results_are_deterministic() {
         // A second moment is a sum of squares.
         state[3].iter_mut().for_each(|v| *v = v.abs());
         let state = state.map(|x| put(device, &x, &[20_001]));
-        update_both(device, &state, None);
+        update_all(device, &state, None);
         let [parameter, _, first, second] = state;
         [
             ("parameter", parameter),
@@ -327,5 +467,23 @@ fn arguments_that_do_not_fit_are_refused() {
         refused(name, "adam: gate", adam(p, g, [m, v], Some(long_gate)));
         refused(name, "adam: one tensor twice", adam(p, g, [m, m], None));
         adam(p, g, [m, v], Some(gate)).expect("arguments that fit");
+        let lars = |gradient, momentum, scale| {
+            let step = LarsStep {
+                gradient_scale: scale,
+                ..LARS
+            };
+            device.run(LarsUpdate {
+                step,
+                parameter: p,
+                gradient,
+                momentum,
+                gate: Some(gate),
+            })
+        };
+        refused(name, "lars: gradient", lars(other, m, 1.0));
+        refused(name, "lars: momentum", lars(g, other, 1.0));
+        refused(name, "lars: one tensor twice", lars(g, g, 1.0));
+        refused(name, "lars: gradient scale", lars(g, m, 0.0));
+        lars(g, m, 1.0).expect("arguments that fit");
     }
 }
