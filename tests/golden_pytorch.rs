@@ -162,7 +162,7 @@ impl Classifier {
 
     fn update_buffers(&self, tape: &Tape) -> Result<()> {
         let mut updates = tape.take_buffer_updates().into_iter();
-        updates.try_for_each(|update| update(&self.device, None))
+        updates.try_for_each(|update| update.apply(&self.device, None))
     }
 
     /// The loss of one step and its gradients.

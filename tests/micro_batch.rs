@@ -39,6 +39,7 @@ const TRAINING: PassOptions = PassOptions {
     recompute: false,
     loss_scale: 1.0,
     momentum: 0.1,
+    synchronized: None,
     check: false,
 };
 
@@ -471,7 +472,7 @@ fn running_statistics_are_updated_once_per_step() {
         let step = micro_batch::in_chunks(&mut objective, &network, pass, 0, 3);
         assert_eq!(step.expect("it fits").updates.len(), 20 * passes);
         for update in updates {
-            update(&device, None).expect("it fits");
+            update.apply(&device, None).expect("it fits");
         }
         assert!(updated == bits(&network.buffers()), "{protocol}");
     }

@@ -89,7 +89,7 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
         let tape = Tape::forward_only(device, options);
         encoder.forward(&tape.constant(&images))?;
         for update in tape.take_buffer_updates() {
-            update(device, None)?;
+            update.apply(device, None)?;
         }
     }
     Ok(())

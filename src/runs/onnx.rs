@@ -26,7 +26,7 @@ pub const LOGITS: &str = "logits";
 
 /// What the input is, as the model states it.
 const INPUT: &str = "RGB images [N, 3, H, W], float32, pixel values from 0 to 1 (bytes / 255); the \
-                     model normalises them by CIFAR-10's mean and standard deviation";
+                     model normalises them as its metadata says";
 
 /// Constants of the normalisation.
 const MEAN: &str = "mean";
