@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parallax::data::{self, DataKind};
 use parallax::device::gpu::StreamCounts;
+use parallax::device::gpu::variants::{TileSize, Variant};
 use parallax::device::profiler::{Clock, Recording};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
@@ -188,14 +189,19 @@ fn gpu() -> Device {
         .clone()
 }
 
-fn trainer(device: &Device) -> Trainer<SimClrNetwork, SimClr> {
+/// The training of an encoder of `arch` on batches of `images` images.
+fn trainer(
+    device: &Device,
+    (arch, width): (Arch, f64),
+    images: usize,
+) -> Trainer<SimClrNetwork, SimClr> {
     let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
     let encoder = ResNetConfig {
-        arch: Arch::ResNet18,
+        arch,
         stem: Stem::Cifar { padding: 1 },
-        width: 0.0625,
+        width,
     };
-    let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, 8, 1e-6, 0);
+    let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, images, 1e-6, 0);
     let optimization = settings.optimization;
     let network = simclr::network(&settings, device).unwrap();
     let objective = SimClr::new(settings, dataset.pretraining(), device).unwrap();
@@ -209,7 +215,7 @@ fn six_steps(
     device: &Device,
     records: bool,
 ) -> (Vec<u32>, Vec<StreamCounts>, Option<(Recording, f64)>) {
-    let mut trainer = trainer(device);
+    let mut trainer = trainer(device, (Arch::ResNet18, 0.0625), 8);
     let gpu = device.as_gpu().expect("the device is a GPU");
     let (mut pending, mut counts, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut started = Instant::now();
@@ -265,6 +271,30 @@ fn after_the_first_step_a_gpu_allocates_nothing_creates_no_bind_group_and_never_
     // The same losses without a recording.
     let (plain, ..) = six_steps(&devices::gpu(false), false);
     assert_eq!(losses, plain);
+}
+
+/// A step of two images. In a large batch, the sums of the tiled weight gradients are split, which
+/// adds a dispatch to each of those that write their result directly here.
+#[test]
+fn a_tiled_step_of_resnet50_has_fewer_dispatches_than_a_plain_one() {
+    let dispatches = |variant| {
+        let device: Device = devices::forced()
+            .iter()
+            .find(|(forced, _)| *forced == variant)
+            .map(|(_, gpu)| gpu.clone().into())
+            .expect("every variant has a device");
+        let mut trainer = trainer(&device, (Arch::ResNet50, 0.25), 2);
+        let gpu = device.as_gpu().expect("the device is a GPU");
+        let before = gpu.counts();
+        let step = trainer.step(0).unwrap();
+        let count = gpu.counts().since(before).dispatches;
+        trainer.finish(step).unwrap();
+        count
+    };
+    let plain = dispatches(Variant::Plain);
+    let tiled = dispatches(Variant::Tiled(TileSize::Small));
+    eprintln!("dispatches of a step of ResNet-50: {plain} plain, {tiled} tiled");
+    assert!(tiled <= plain * 9 / 10, "{plain} plain, {tiled} tiled");
 }
 
 /// Checks a recording of two steps that took `seconds` in all.
