@@ -322,13 +322,18 @@ mod tests {
         !remainder.reverse_bits()
     }
 
+    /// The masked checksum of TFRecord.
+    fn masked_by_bits(content: &[u8]) -> u32 {
+        crc_by_bits(content)
+            .rotate_right(15)
+            .wrapping_add(0xa282_ead8)
+    }
+
     /// The contents of the records of a file, whose frames are checked.
     fn records(mut content: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         let check = |content: &[u8], stored: &[u8]| {
-            let crc = crc_by_bits(content);
-            let masked = ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
-            assert_eq!(stored, masked.to_le_bytes());
+            assert_eq!(stored, masked_by_bits(content).to_le_bytes());
         };
         while !content.is_empty() {
             let len = take(&mut content, 8);
@@ -380,9 +385,7 @@ mod tests {
     fn checksums_are_those_of_castagnoli() {
         assert_eq!(crc_by_bits(b"123456789"), 0xe306_9283);
         for content in [&b""[..], b"a", b"123456789", &[0; 32], &[255; 32]] {
-            let crc = crc_by_bits(content);
-            let masked = ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
-            assert_eq!(checksum(content), masked);
+            assert_eq!(checksum(content), masked_by_bits(content));
         }
     }
 
