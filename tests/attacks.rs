@@ -327,3 +327,32 @@ proptest! {
         }
     }
 }
+
+/// Units that are normalised pixels are those of CIFAR-10, so no other network can be attacked in them.
+#[test]
+fn normalised_units_need_the_normalisation_of_cifar10() {
+    let device = devices::cpu();
+    let images = Tensor::from_slice(&pixels(4, PIXELS), &[1, 3, 4, 4], &device).expect("it fits");
+    let images = Tape::inference(&device).constant(&images);
+    let input = |units, normalization| network_input(units, normalization, &images);
+    let error = match input(Units::Normalized, Normalization::ImageNet) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("it was accepted"),
+    };
+    assert!(
+        error.contains("imagenet") && error.contains("sound"),
+        "{error}"
+    );
+    let values = |x: Result<Var>| {
+        x.expect("it fits")
+            .tensor()
+            .to_vec::<f32>()
+            .expect("floats")
+    };
+    let none = values(input(Units::Pixels, Normalization::None));
+    assert_eq!(
+        none,
+        values(input(Units::Normalized, Normalization::Cifar10))
+    );
+    assert_ne!(none, values(input(Units::Pixels, Normalization::ImageNet)));
+}

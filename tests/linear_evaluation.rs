@@ -243,3 +243,24 @@ fn a_head_sees_evaluation_mode_features() {
     };
     assert_ne!(y(Mode::Training), y(Mode::Evaluation));
 }
+
+#[test]
+fn an_evaluation_normalises_as_its_encoder_says() {
+    let device = Device::cpu();
+    let few = shapes().test.subset(&[0, 1, 2, 3]);
+    let of = |words: &str| {
+        let normalization = words.parse::<Normalization>().expect("a normalisation");
+        let encoder = encoder(&device).with_normalization(normalization);
+        set_running_statistics(&device, &encoder, &few).expect("images fit");
+        features(&device, &encoder, &few, 32).expect("they fit")
+    };
+    let encoder = encoder(&device);
+    set_running_statistics(&device, &encoder, &few).expect("images fit");
+    let default = features(&device, &encoder, &few, 32).expect("they fit");
+    assert_eq!(default, of("cifar10"));
+    assert_eq!(default, of("0.4914,0.4822,0.4465/0.2023,0.1994,0.2010"));
+    let none = of("none");
+    assert_eq!(none, of("0/1"));
+    assert_ne!(default, none);
+    assert_ne!(default, of("imagenet"));
+}

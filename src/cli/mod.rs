@@ -8,6 +8,7 @@ mod arguments;
 mod attack;
 mod classification;
 mod completions;
+mod data;
 mod data_cache;
 mod device_choice;
 mod devices;
@@ -112,6 +113,7 @@ enum Command {
     Knn(knn::Arguments),
     Embed(embed::Arguments),
     Weights(weights::Arguments),
+    Data(data::Arguments),
     Devices(devices::Arguments),
     Preview(preview::Arguments),
     Completions(completions::Arguments),
@@ -208,6 +210,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Knn(arguments) => knn::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(arguments) => weights::run(&arguments),
+        Command::Data(arguments) => data::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),

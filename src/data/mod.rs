@@ -5,6 +5,8 @@
 
 mod archive;
 mod cifar;
+#[cfg(feature = "cli")]
+pub mod fetch;
 mod files;
 mod findings;
 mod folder;

@@ -116,7 +116,8 @@ pub fn run(
         .map(|images| images.min(labelled_images));
     let (encoder, network, start, weights) = match beginning {
         Beginning::FromScratch(network) => {
-            let encoder = ResNet::new(&network, settings.seed, device)?;
+            let encoder = ResNet::new(&network, settings.seed, device)?
+                .with_normalization(settings.normalization);
             (encoder, network, None, WeightsRecord::default())
         }
         Beginning::Pretrained(loaded) => {
@@ -130,6 +131,8 @@ pub fn run(
         }
     };
     let kept_random = weights.kept_random.clone();
+    // A pretrained encoder is trained on images as it was evaluated on.
+    settings.normalization = encoder.normalization();
     let objective = Classifier::new(
         settings.clone(),
         encoder.shape(),

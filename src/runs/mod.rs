@@ -19,6 +19,7 @@ pub mod result;
 pub mod safetensors_file;
 pub mod spec;
 pub mod state_dict;
+pub mod tensorboard;
 pub mod training;
 pub mod tuning;
 pub mod unfinished;

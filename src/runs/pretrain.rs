@@ -484,7 +484,12 @@ fn judge_untrained(
     partial: &mut Partial,
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    let untrained = ResNet::new(pretext.encoder(), pretext.seed(), device)?;
+    let normalization = match pretext {
+        Pretext::SimClr(settings) => settings.normalization,
+        Pretext::RotNet(settings) => settings.normalization,
+    };
+    let untrained =
+        ResNet::new(pretext.encoder(), pretext.seed(), device)?.with_normalization(normalization);
     if let Some(file) = &request.init {
         file.fill(&untrained, None)?;
     } else {
