@@ -271,6 +271,13 @@ fn unzip(file: &[u8]) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
+/// An array of numbers of another kind, as NumPy writes it.
+fn numpy_labels() -> Vec<u8> {
+    let header = "{'descr': '<u4', 'fortran_order': False, 'shape': (1,), }";
+    let start = b"\x93NUMPY\x01\x00\x76\x00";
+    [&start[..], format!("{header:117}\n").as_bytes(), &[0; 4]].concat()
+}
+
 #[test]
 fn embed_writes_numpy_arrays() {
     let base = place();
@@ -321,9 +328,12 @@ fn embed_writes_numpy_arrays() {
         let said = good(base, &[&words[..], &DATA].concat());
         assert!(said.contains("exists, so nothing is computed"), "{said}");
         let other = name.replace('x', "other");
-        fs::write(base.join(&other), "PK\x03\x04 of something else").unwrap();
-        let words = ["embed", "--encoder", "weights", "--resume", "--out", &other];
-        refused(base, &[&words[..], &DATA].concat(), 2, &["exists"]);
+        // Labels, and another archive.
+        for content in [numpy_labels(), b"PK\x03\x04 of something else".to_vec()] {
+            fs::write(base.join(&other), content).unwrap();
+            let words = ["embed", "--encoder", "weights", "--resume", "--out", &other];
+            refused(base, &[&words[..], &DATA].concat(), 2, &["exists"]);
+        }
     }
 }
 

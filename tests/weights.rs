@@ -690,6 +690,17 @@ fn own_files_that_are_no_numbers_are_refused() {
 
     fs::remove_dir_all(base.join("run")).unwrap();
     good(base, &supervised);
+    // A width that no network has.
+    let model = base.join("run/model.safetensors");
+    let whole = fs::read(&model).unwrap();
+    let find = br#"\"width\":\"0.0625\""#;
+    let at = whole.windows(find.len()).position(|part| part == find);
+    let mut wide = whole.clone();
+    wide[at.unwrap()..][..find.len()].copy_from_slice(br#"\"width\":\"9e9999\""#);
+    fs::write(&model, wide).unwrap();
+    let info = ["weights", "info", "run/model.safetensors"];
+    refused(base, &info, 1, &["run/model.safetensors", "width is inf"]);
+    fs::write(&model, whole).unwrap();
     with_nan("model.safetensors", "fc.weight");
     let attack = on_images(
         &["attack", "--model", "run/model.safetensors"],

@@ -56,7 +56,7 @@ impl Pickle {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: Vec::new(),
-            decoded: 0,
+            copied: 0,
         };
         let root = machine.run()?;
         Ok(Pickle {
@@ -69,7 +69,11 @@ impl Pickle {
         let Value::Dict(entries) = &self.values[self.root] else {
             return Err("it holds no dictionary".to_string());
         };
-        let is_key = |&&(name, _): &&(usize, usize)| self.text(name).as_deref() == Some(key);
+        let is_key = |&&(name, _): &&(usize, usize)| match &self.values[name] {
+            Value::Text(text) => text == key,
+            Value::Bytes(bytes) => bytes == key.as_bytes(),
+            _ => false,
+        };
         let found = entries.iter().rev().find(is_key);
         let (_, value) = found.ok_or_else(|| format!("it has no '{key}'"))?;
         Ok(&self.values[*value])
@@ -154,8 +158,8 @@ struct Machine<'a> {
     stack: Vec<usize>,
     marks: Vec<usize>,
     memo: Vec<Option<usize>>,
-    /// Bytes that were decoded from text.
-    decoded: usize,
+    /// Bytes of values that were built from other values.
+    copied: usize,
 }
 
 impl Machine<'_> {
@@ -287,6 +291,7 @@ impl Machine<'_> {
                     match (&self.values[module], &self.values[name]) {
                         (Value::Text(module), Value::Text(name)) => {
                             let name = format!("{module} {name}");
+                            self.copies(name.len())?;
                             self.push(Value::Global(name));
                         }
                         _ => return Err(damaged()),
@@ -416,6 +421,18 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Counts the bytes of a value that was built from other values.
+    ///
+    /// # Errors
+    /// If all such values have more bytes than the pickle. It may use one long text many times.
+    fn copies(&mut self, len: usize) -> Result<(), String> {
+        self.copied += len;
+        match self.copied <= self.bytes.len() {
+            true => Ok(()),
+            false => Err(damaged()),
+        }
+    }
+
     /// Rebuilds bytes or an array from a function and its arguments.
     fn rebuild(&mut self) -> Result<(), String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
@@ -430,13 +447,10 @@ impl Machine<'_> {
             let Some(Value::Text(text)) = parts.first().map(|&first| &self.values[first]) else {
                 return Err(damaged());
             };
-            // A pickle may name one text many times, which must not multiply its size.
-            self.decoded += text.len();
-            if self.decoded > self.bytes.len() {
-                return Err(damaged());
-            }
+            let len = text.len();
             let bytes = text.chars().map(|c| u8::try_from(u32::from(c)));
             let bytes = bytes.collect::<Result<_, _>>().map_err(|_| damaged())?;
+            self.copies(len)?;
             self.push(Value::Bytes(bytes));
         } else if REBUILDING.contains(&name.as_str()) {
             self.push(Value::Object(Some(arguments)));
@@ -525,6 +539,8 @@ mod tests {
         let decoded = b"c_codecs\nencode\nq\0(h\x01tR".repeat(1000);
         let decoded = [&text, &b"q\x01"[..], &decoded, b"."].concat();
         assert!(error(&decoded).contains("damaged"));
+        let named = [&text, &b"q\x01"[..], &b"h\x01\x93h\x01".repeat(1000), b"."].concat();
+        assert!(error(&named).contains("damaged"));
         let once = [&text, &b"q\x01c_codecs\nencode\n(h\x01tR."[..]].concat();
         assert!(Pickle::read(&once).is_ok());
 

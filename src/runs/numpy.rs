@@ -110,7 +110,7 @@ pub fn is_array(bytes: &[u8], name: &str) -> bool {
     /// Bytes before the name of the first file.
     const BEFORE_NAME: usize = 30;
     let name = format!("{name}.npy");
-    let is_first = |rest: &[u8]| rest.starts_with(name.as_bytes());
-    bytes.starts_with(MAGIC)
-        || (bytes.starts_with(b"PK\x03\x04") && bytes.get(BEFORE_NAME..).is_some_and(is_first))
+    let has = |at: usize, part: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(part));
+    (has(0, MAGIC) && has(MAGIC.len() + 2, b"{'descr': '<f4', "))
+        || (has(0, b"PK\x03\x04") && has(BEFORE_NAME, name.as_bytes()))
 }

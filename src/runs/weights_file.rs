@@ -95,12 +95,15 @@ impl Origin {
             word.parse()
                 .map_err(|_| Error::data(path, format!("its metadata gives '{word}' as {key}")))
         }
+        let encoder = ResNetConfig {
+            arch: number("arch", text("arch")?, path)?,
+            stem: number("stem", text("stem")?, path)?,
+            width: number("width", text("width")?, path)?,
+        };
+        let impossible = |e| Error::data(path, format!("its metadata has no network: {e}"));
+        encoder.shape().map_err(impossible)?;
         Ok(Origin {
-            encoder: ResNetConfig {
-                arch: number("arch", text("arch")?, path)?,
-                stem: number("stem", text("stem")?, path)?,
-                width: number("width", text("width")?, path)?,
-            },
+            encoder,
             command: text("command")?.clone(),
             protocol: text("protocol")?.clone(),
             data: text("data")?.clone(),
