@@ -265,7 +265,7 @@ impl<'a> Partial<'a> {
         })
     }
 
-    /// Removes the file. If that fails, a later download finds it and starts it over.
+    /// Removes the file. If that fails, a later call verifies it again.
     fn remove(self) {
         drop(fs::remove_file(&self.path));
     }
@@ -314,7 +314,7 @@ impl<'a> Partial<'a> {
                 Err(Failure::Retry(reason)) => reason,
             };
             failures = if self.len()? > before {
-                1
+                0
             } else {
                 failures + 1
             };
