@@ -66,6 +66,34 @@ pub fn notice(line: fmt::Arguments<'_>) {
     }
 }
 
+/// Bytes of a message, at most.
+pub const MESSAGE_BYTES: usize = 1000;
+
+/// Joins `start` and the words of `message` to one line, and shortens it if it is too long.
+pub fn one_line(start: &str, message: &str) -> String {
+    const CUT: &str = " [...]";
+    let mut line = start.to_string();
+    for word in message.split_whitespace() {
+        line.push(' ');
+        line.push_str(word);
+    }
+    if line.len() > MESSAGE_BYTES {
+        let fits = |end: &usize| line.is_char_boundary(*end);
+        let end = (0..=MESSAGE_BYTES - CUT.len())
+            .rev()
+            .find(fits)
+            .unwrap_or(0);
+        line.truncate(end);
+        line.push_str(CUT);
+    }
+    line
+}
+
+/// Prints a fact that the user should know, on one line of stdout.
+pub fn one_notice(fact: &str) {
+    notice(format_args!("{}", one_line("notice ", fact)));
+}
+
 /// Prints a line on stderr.
 pub fn error(line: fmt::Arguments<'_>) {
     drop(writeln!(io::stderr().lock(), "{line}"));
@@ -82,3 +110,19 @@ macro_rules! note {
 }
 
 pub(crate) use {note, say};
+
+#[cfg(test)]
+mod tests {
+    use super::{MESSAGE_BYTES, one_line};
+
+    #[test]
+    fn a_message_is_one_line_of_limited_length() {
+        assert_eq!(one_line("parallax:", "two\n  lines"), "parallax: two lines");
+        let long = one_line("parallax:", &"\u{e4}b ".repeat(1000));
+        assert!(
+            long.len() <= MESSAGE_BYTES && long.ends_with("[...]"),
+            "{}",
+            long.len()
+        );
+    }
+}

@@ -3,6 +3,8 @@
 pub mod attack;
 pub mod cache;
 pub mod classify;
+pub mod config_file;
+pub mod data_cache;
 pub mod folder;
 pub mod image_size;
 pub mod knn;
@@ -15,14 +17,17 @@ pub mod pretrain;
 pub(crate) mod probe;
 pub mod profile;
 pub mod progress;
+pub mod record;
 pub mod result;
 pub mod safetensors_file;
+pub mod settings;
 pub mod spec;
 pub mod state_dict;
 pub mod tensorboard;
 pub mod training;
 pub mod tuning;
 pub mod unfinished;
+pub mod values;
 pub mod weights_file;
 pub mod whole_file;
 

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::cache;
 use super::folder::RunFolder;
-use super::spec::variants_of;
+use super::record::variants_of;
 use super::warn;
 use crate::console::{is_quiet, note};
 use crate::device::Gpu;

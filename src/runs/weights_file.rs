@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::safetensors_file::Stored;
@@ -49,6 +49,23 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// An encoder that was not trained.
+    pub fn new(encoder: ResNetConfig, command: &str, protocol: String, data: String) -> Self {
+        Origin {
+            encoder,
+            command: command.to_string(),
+            protocol,
+            data,
+            seed: 0,
+            step: 0,
+            batch_size: 0,
+            classes: None,
+            class_names: Vec::new(),
+            label_fraction: None,
+            pretrained_by: None,
+        }
+    }
+
     /// The entries that a file stores.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from(
@@ -148,7 +165,8 @@ pub struct Loaded {
 
 /// What was made of the tensors of a file, as configurations and metadata record it. Empty for a
 /// file that this program wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WeightsRecord {
     /// The prefix of the names, which was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,19 +262,8 @@ impl WeightsFile {
     }
 
     fn from_elsewhere(path: &Path, found: Found) -> Self {
-        let origin = Origin {
-            encoder: found.config,
-            command: ELSEWHERE.to_string(),
-            protocol: UNKNOWN.to_string(),
-            data: UNKNOWN.to_string(),
-            seed: 0,
-            step: 0,
-            batch_size: 0,
-            classes: None,
-            class_names: Vec::new(),
-            label_fraction: None,
-            pretrained_by: None,
-        };
+        let unknown = || UNKNOWN.to_string();
+        let origin = Origin::new(found.config, ELSEWHERE, unknown(), unknown());
         WeightsFile {
             path: path.to_path_buf(),
             origin,
@@ -430,17 +437,8 @@ pub fn untrained(
         head: None,
         record: WeightsRecord::default(),
         origin: Origin {
-            encoder: *config,
-            command: UNTRAINED.to_string(),
-            protocol,
-            data: dataset.name.clone(),
             seed,
-            step: 0,
-            batch_size: 0,
-            classes: None,
-            class_names: Vec::new(),
-            label_fraction: None,
-            pretrained_by: None,
+            ..Origin::new(*config, UNTRAINED, protocol, dataset.name.clone())
         },
     })
 }

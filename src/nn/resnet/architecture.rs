@@ -19,7 +19,8 @@ pub(crate) const STEM_POOL: Pool2dOptions = Pool2dOptions {
 const IMAGE_CHANNELS: usize = 3;
 
 /// The architecture of a ResNet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Arch {
     ResNet18,
     ResNet34,
