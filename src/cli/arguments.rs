@@ -12,6 +12,7 @@ use super::{one_line, signals};
 use crate::console::note;
 use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result, listed};
 use crate::interrupt;
 use crate::nn::{Arch, ResNetConfig, Stem};
@@ -207,13 +208,13 @@ impl RunArguments {
         (data, dataset): (DataKind, &Dataset),
         chosen: &ChosenDevice,
     ) -> Result<RunFolder> {
-        let folder = match &self.out {
-            Some(path) => open_folder(path, self.resume, chosen)?,
+        let folder = RunFolder::of_group(|| match &self.out {
+            Some(path) => open_folder(path, self.resume, chosen),
             None => {
                 let name = format!("{command}-{data}-{}-seed{}", self.protocol, self.seed);
-                RunFolder::create_next(Path::new("runs"), &name)?
+                RunFolder::create_next(Path::new("runs"), &name)
             }
-        };
+        })?;
         note!(
             "data    {}, {} images",
             dataset.name,
@@ -227,6 +228,9 @@ impl RunArguments {
 
 /// Fails if no run can start or be resumed in the folder of `--out`.
 pub fn check_folder(out: Option<&Path>, resume: bool) -> Result<()> {
+    if !distributed::current().is_first() {
+        return Ok(());
+    }
     match out {
         Some(path) => folder::check(path, resume),
         None if resume => Err(Error::usage(

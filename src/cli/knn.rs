@@ -14,6 +14,7 @@ use crate::console::{self, say};
 use crate::error::{Error, Result};
 use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::evaluate::partial::Partial;
+use crate::runs::folder::RunFolder;
 use crate::runs::image_size::check_image_size;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
 use crate::runs::weights_file::WeightsFile;
@@ -92,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let name = dataset.name.clone();
     let (k, top1) = match &arguments.out {
         Some(out) => {
-            let folder = open_folder(out, arguments.resume, &chosen)?;
+            let folder = RunFolder::of_group(|| open_folder(out, arguments.resume, &chosen))?;
             let request = KnnRequest {
                 loaded,
                 vote,

@@ -19,6 +19,7 @@ mod manual;
 mod output;
 mod pretraining;
 mod preview;
+mod ranks;
 mod report;
 mod reproduce;
 mod rotnet;
@@ -39,6 +40,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::console;
+use crate::distributed;
 use crate::error::{Error, Result};
 
 /// The exit code of a command that was stopped by its time limit or by SIGUSR1 (`EX_TEMPFAIL` of
@@ -63,6 +65,11 @@ struct Arguments {
     /// Print each result as a line of JSON on stdout, and everything else on stderr
     #[arg(long, global = true)]
     json: bool,
+
+    /// Under mpirun, the seconds that a rank waits for the others before the run ends
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "600", value_parser = arguments::positive)]
+    rank_timeout: f64,
 
     #[command(subcommand)]
     command: Command,
@@ -118,6 +125,23 @@ enum Command {
     Manual(manual::Arguments),
 }
 
+impl Command {
+    /// Whether several ranks can share the work.
+    fn supports_ranks(&self) -> bool {
+        matches!(
+            self,
+            Command::Simclr(_)
+                | Command::Rotnet(_)
+                | Command::Supervised(_)
+                | Command::Finetune(_)
+                | Command::Linear(_)
+                | Command::Transfer(_)
+                | Command::Attack(_)
+                | Command::Knn(_)
+        )
+    }
+}
+
 /// Runs the command of the process's arguments, and returns its exit code.
 pub fn run() -> ExitCode {
     // Warnings and, with PARALLAX_LOG=debug for example, more.
@@ -140,8 +164,19 @@ pub fn run() -> ExitCode {
     if arguments.json {
         console::print_json();
     }
-    match dispatch(arguments.command) {
+    #[cfg(feature = "mpi")]
+    let rank_timeout = arguments.rank_timeout;
+    #[cfg(not(feature = "mpi"))]
+    let rank_timeout = 0.0;
+    let joined = ranks::join(arguments.command.supports_ranks(), rank_timeout);
+    let outcome = joined.and_then(|()| dispatch(arguments.command));
+    let start = ranks::leave(&outcome);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // The first rank prints that the run was stopped.
+        Err(Error::Stopped { cause, .. }) if !distributed::current().is_first() => {
+            ExitCode::from(signals::exit_code(cause))
+        }
         Err(error) => {
             let advice = match &error {
                 Error::Stopped { folder, .. } => {
@@ -151,7 +186,7 @@ pub fn run() -> ExitCode {
             };
             console::error(format_args!(
                 "{}{advice}",
-                one_line("parallax:", &error.to_string())
+                one_line(&start, &error.to_string())
             ));
             match error {
                 Error::Usage(_) => ExitCode::from(2),

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use super::folder::RunFolder;
 use super::result::{ClassificationSummary, Start, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
-use super::training::{Plan, remove_checkpoints, train};
+use super::training::{Plan, remove_checkpoints, synchronized, train};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, Origin, WeightsRecord, pack};
 use crate::autograd::PassOptions;
 use crate::data::{DataKind, Dataset, label_fraction};
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{Metrics, check_labels};
@@ -201,12 +202,16 @@ pub fn run(
     let options = PassOptions {
         recompute,
         activations: precision,
+        synchronized: synchronized(protocol),
         ..PassOptions::default()
     };
     let mut trainer =
         Trainer::new((encoder, head), settings.optimization, objective)?.with_options(options)?;
     if let Some(images) = in_parts(settings.batch_size, settings.micro_batch) {
         trainer = trainer.with_micro_batch(images);
+    }
+    if distributed::current().size() > 1 {
+        trainer = trainer.with_group(distributed::current());
     }
     let save = |(encoder, head): &(ResNet, Linear), step| pack(encoder, Some(head), &origin(step));
     let trained = train(device, &mut trainer, &plan, &mut folder, save, profile)?;

@@ -7,7 +7,7 @@ use super::image_size::check_image_size;
 use super::memory::StepSize;
 use super::result::{PretrainingSummary, chance_loss, final_mean};
 use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
-use super::training::{Plan, Trained, remove_checkpoints, train};
+use super::training::{Plan, Trained, remove_checkpoints, synchronized, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
@@ -15,6 +15,7 @@ use crate::autograd::PassOptions;
 use crate::console::note;
 use crate::data::{DataKind, Dataset, Split};
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features;
 use crate::evaluate::knn::{self, Vote};
@@ -394,10 +395,14 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
         Trainer::new(network, pretext.optimization(), objective)?.with_options(PassOptions {
             recompute: request.recompute,
             activations: request.precision,
+            synchronized: synchronized(request.protocol),
             ..PassOptions::default()
         })?;
     if let Some(images) = in_parts(pretext.batch_size(), pretext.micro_batch()) {
         trainer = trainer.with_micro_batch(images);
+    }
+    if distributed::current().size() > 1 {
+        trainer = trainer.with_group(distributed::current());
     }
     let encoder = |(encoder, _): &Network<H>, step| pack(encoder, None, &request.origin(step));
     let trained = train(

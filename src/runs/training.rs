@@ -15,10 +15,12 @@ use crate::console::note;
 use crate::device::gpu::StreamCounts;
 use crate::device::gpu::variants::VariantTable;
 use crate::device::{Device, Gpu};
+use crate::distributed::{self, Group};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::Module;
 use crate::nn::weights::{load, metadata, save};
+use crate::objectives::Protocol;
 use crate::sha256::hex;
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
@@ -26,9 +28,9 @@ use crate::train::{LossScale, Objective, PendingStep, Trainer};
 const STEPS_AHEAD: usize = 2;
 
 /// The file from which a run is resumed.
-const CHECKPOINT: &str = "checkpoint.safetensors";
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The checkpoint before it, from which a run is resumed if the newest one is damaged.
-const PREVIOUS: &str = "checkpoint-previous.safetensors";
+pub(super) const PREVIOUS: &str = "checkpoint-previous.safetensors";
 /// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
 /// the value [`NO_DIGEST`].
 const DIGEST: &str = "digest";
@@ -64,6 +66,13 @@ fn is_flat(losses: &[f32], window: u64) -> bool {
     let (before, last) = losses[losses.len() - 2 * window..].split_at(window);
     let sum = |losses: &[f32]| losses.iter().map(|&l| f64::from(l)).sum::<f64>();
     sum(last) >= sum(before)
+}
+
+/// The ranks over which batch norm takes its statistics: all of them, but for the paper's protocol,
+/// whose code was written for one device and so has statistics per device.
+pub(super) fn synchronized(protocol: Protocol) -> Option<Group> {
+    let group = distributed::current();
+    (group.size() > 1 && protocol == Protocol::Sound).then_some(group)
 }
 
 /// What a training measured.
@@ -210,14 +219,16 @@ where
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        self.folder.sync_metrics()?;
-        write_checkpoint(
-            self.device,
-            self.trainer,
-            self.next,
-            self.peak(),
-            self.folder,
-        )?;
+        if self.folder.writes() {
+            self.folder.sync_metrics()?;
+            write_checkpoint(
+                self.device,
+                self.trainer,
+                self.next,
+                self.peak(),
+                self.folder,
+            )?;
+        }
         self.last_checkpoint = Instant::now();
         Ok(())
     }
@@ -239,12 +250,13 @@ where
             let done = step + 1;
             self.next = done;
             let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
-            let checkpoint =
-                done < plan.steps && self.last_checkpoint.elapsed() >= plan.checkpoint_every;
+            let is_due = self.last_checkpoint.elapsed() >= plan.checkpoint_every;
             let judged = plan
                 .stop_when_flat
                 .filter(|&window| done.is_multiple_of(window));
-            let stop = interrupt::requested();
+            // The first rank writes the checkpoints, so it decides when.
+            let is_due = done < plan.steps && is_due && self.folder.writes();
+            let (stop, checkpoint) = interrupt::agreed(is_due)?;
             // A checkpoint requires that no step is in progress, and the comparison of losses
             // requires every loss.
             let waits = saves || checkpoint || judged.is_some() || stop.is_some();
