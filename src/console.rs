@@ -13,6 +13,7 @@ use serde::Serialize;
 static PRINTS_JSON: AtomicBool = AtomicBool::new(false);
 static STDOUT_CARRIES_A_FILE: AtomicBool = AtomicBool::new(false);
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
+static IS_SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Sends the lines for stdout to stderr from now on, because a file is written to stdout.
 pub fn keep_stdout_for_a_file() {
@@ -29,6 +30,12 @@ pub fn stdout_has_lines() -> bool {
     !STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) && !PRINTS_JSON.load(Ordering::Relaxed)
 }
 
+/// Drops everything but errors from now on, on a rank whose results another one prints.
+pub fn be_silent() {
+    be_quiet();
+    IS_SILENT.store(true, Ordering::Relaxed);
+}
+
 /// Drops progress and notices from now on. Results and errors are still printed.
 pub fn be_quiet() {
     IS_QUIET.store(true, Ordering::Relaxed);
@@ -41,6 +48,9 @@ pub fn is_quiet() -> bool {
 
 /// Prints a line of results on stdout.
 pub fn result(line: fmt::Arguments<'_>) {
+    if IS_SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     if stdout_has_lines() {
         drop(writeln!(io::stdout().lock(), "{line}"));
     } else {
@@ -51,7 +61,8 @@ pub fn result(line: fmt::Arguments<'_>) {
 /// Prints the result of a command as a line of JSON on stdout, if results are printed as JSON and
 /// stdout carries no file.
 pub fn json(result: &impl Serialize) {
-    if PRINTS_JSON.load(Ordering::Relaxed) && !STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) {
+    let prints = PRINTS_JSON.load(Ordering::Relaxed) && !IS_SILENT.load(Ordering::Relaxed);
+    if prints && !STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) {
         match serde_json::to_string(result) {
             Ok(text) => drop(writeln!(io::stdout().lock(), "{text}")),
             Err(e) => error(format_args!("parallax: the result is no JSON: {e}")),

@@ -7,6 +7,7 @@
 //!
 //! Without the feature `mpi`, or without `mpirun`, the group has one rank and exchanges nothing.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 #[cfg(feature = "mpi")]
@@ -48,23 +49,54 @@ impl Group {
     }
 }
 
-/// The group that `mpirun` started, or a group of one rank without it. A rank that waits longer than
-/// `patience` for another one fails. Call this once per process, and [`finish`] at its end.
+static CURRENT: OnceLock<Group> = OnceLock::new();
+
+/// Joins the group that `mpirun` started. Without it, the group has one rank. A rank that waits
+/// longer than `patience` for another one fails. Call this once per process, and [`finish`] at its
+/// end.
 ///
 /// # Errors
-/// `Error::Usage` if MPI cannot be started, or was started before.
+/// `Error::Usage` if the group was joined before.
 #[cfg(feature = "mpi")]
 pub fn start(patience: Duration) -> Result<Group> {
-    mpi::start(patience)
+    let group = mpi::start(patience)?;
+    Ok(*CURRENT.get_or_init(|| group))
 }
 
-/// As with the feature `mpi`.
-///
-/// # Errors
-/// None.
-#[cfg(not(feature = "mpi"))]
-pub fn start(_: Duration) -> Result<Group> {
-    Ok(Group::ALONE)
+/// The group that this process has joined, or a group of one rank.
+pub fn current() -> Group {
+    *CURRENT.get().unwrap_or(&Group::ALONE)
+}
+
+/// The variables by which launchers tell a process how many ranks there are: Open MPI, MPICH and
+/// Intel MPI, MVAPICH, and Slurm's `srun`.
+const SIZES: [&str; 4] = [
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+];
+/// The position of a process among those of its machine.
+const LOCAL_RANKS: [&str; 4] = [
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "SLURM_LOCALID",
+];
+
+fn number(variables: &[&str]) -> Option<usize> {
+    let value = variables.iter().find_map(|name| std::env::var(name).ok());
+    value.and_then(|value| value.parse().ok())
+}
+
+/// The number of ranks of the launcher that started this process; 1 without one.
+pub fn launched_ranks() -> usize {
+    number(&SIZES).unwrap_or(1)
+}
+
+/// The position of this process among the ranks of its machine, from 0.
+pub fn local_rank() -> usize {
+    number(&LOCAL_RANKS).unwrap_or(0)
 }
 
 /// Leaves the group. All ranks have to call this, in place of an exit, unless they failed.
@@ -113,6 +145,18 @@ impl Group {
         Ok(bits)
     }
 
+    /// The bytes that rank 0 gives, on every rank. Those of other ranks are dropped.
+    ///
+    /// # Errors
+    /// As [`Group::gather`].
+    pub fn broadcast(self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        #[cfg(feature = "mpi")]
+        if self.size > 1 {
+            return self.broadcast_by_mpi(bytes);
+        }
+        Ok(bytes)
+    }
+
     /// Waits until all ranks have called this.
     ///
     /// # Errors
@@ -139,6 +183,8 @@ mod mpi {
     /// Messages between ranks that wait: a question whether the other one waits, and its answer.
     const QUESTION: i32 = 1;
     const ANSWER: i32 = 2;
+    /// Bytes of a message, at most. MPI counts them in 31 bits.
+    const LARGEST_MESSAGE: usize = 1 << 30;
     /// How long answers are awaited.
     const GRACE: Duration = Duration::from_secs(5);
     /// How often a rank that waits looks for questions.
@@ -211,6 +257,18 @@ mod mpi {
             self.arrive()?;
             world().all_reduce_into(&bits, &mut all, SystemOperation::bitwise_or());
             Ok(all)
+        }
+
+        pub(super) fn broadcast_by_mpi(self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+            self.arrive()?;
+            let (world, mut length) = (world(), bytes.len() as u64);
+            let first = world.process_at_rank(0);
+            first.broadcast_into(&mut length);
+            bytes.resize(length as usize, 0);
+            for part in bytes.chunks_mut(LARGEST_MESSAGE) {
+                first.broadcast_into(part);
+            }
+            Ok(bytes)
         }
 
         /// Waits until all ranks are here, at most as long as the group is patient.

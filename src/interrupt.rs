@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::distributed;
 use crate::error::{Error, Result};
 
 /// The cause of an early stop.
@@ -70,12 +71,49 @@ pub fn requested() -> Option<Cause> {
     }
 }
 
-/// Fails if a stop is requested.
+/// The causes of a stop as [`agreed`] exchanges them. A signal's number is in the bits above.
+const AT_TIME_LIMIT: u32 = 1;
+const OTHER: u32 = 2;
+const BY_SIGNAL: u32 = 4;
+const SIGNAL_BITS: u32 = 3;
+
+/// As [`requested`], and also returns the cause of another rank. Returns true too if any rank gives
+/// `other`. All ranks have to call this.
+///
+/// # Errors
+/// `Error::Device` if a rank does not arrive.
+pub fn agreed(other: bool) -> Result<(Option<Cause>, bool)> {
+    let own = requested();
+    let group = distributed::current();
+    if group.size() == 1 {
+        return Ok((own, other));
+    }
+    let mut bits = match own {
+        None => 0,
+        Some(Cause::TimeLimit(_)) => AT_TIME_LIMIT,
+        Some(Cause::Signal(number)) => BY_SIGNAL | (number as u32) << SIGNAL_BITS,
+    };
+    if other {
+        bits |= OTHER;
+    }
+    let all = group.any(bits)?;
+    let cause = own.or_else(|| {
+        if all & BY_SIGNAL != 0 {
+            return Some(Cause::Signal((all >> SIGNAL_BITS) as usize));
+        }
+        let limit = *DEADLINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = limit.map_or(Duration::ZERO, |(_, limit)| limit);
+        (all & AT_TIME_LIMIT != 0).then_some(Cause::TimeLimit(limit))
+    });
+    Ok((cause, all & OTHER != 0))
+}
+
+/// Fails if a stop is requested on any rank. All ranks have to call this.
 ///
 /// # Errors
 /// `Error::Stopped` with the text that `place` returns.
 pub fn check(place: impl FnOnce() -> String) -> Result<()> {
-    match requested() {
+    match agreed(false)?.0 {
         None => Ok(()),
         Some(cause) => Err(Error::Stopped {
             cause,

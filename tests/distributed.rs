@@ -10,7 +10,7 @@ use parallax::augment::PaddedCropAugmentation;
 use parallax::autograd::{PassOptions, Tape, Var};
 use parallax::data::{self, DataKind, Dataset};
 use parallax::distributed::{self, Group};
-use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Normalization, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
 use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
@@ -37,13 +37,14 @@ fn main() {
     if let Ok(case) = std::env::var(CASE) {
         return rank(&case);
     }
-    let cases: [(&str, fn()); 6] = [
+    let cases: [(&str, fn()); 7] = [
         ("a_step_per_rank_has_the_bits_of_chunks", per_rank),
         ("synchronized_ranks_compute_the_whole_batch", synchronized),
         ("contrastive_gradients_are_those_of_all_pairs", all_pairs),
         ("a_batch_that_cannot_be_divided_is_refused", not_divisible),
         ("a_late_rank_is_named", late),
         ("a_killed_rank_ends_the_run", killed),
+        ("the_program_trains_on_ranks", program),
     ];
     // As in other tests, the first argument selects cases by a part of their names.
     let selected = std::env::args()
@@ -60,16 +61,20 @@ fn main() {
     }
 }
 
-/// Runs this program on `ranks` ranks, which are told `case`.
-fn on_ranks(ranks: usize, case: &str, folder: &Path) -> Output {
-    let program = std::env::current_exe().expect("the path of this program");
+/// `mpirun` with this number of ranks, whatever the number of cores is.
+fn mpirun(ranks: usize) -> Command {
     let mut command = Command::new("mpirun");
     command
         .args(["--allow-run-as-root", "--oversubscribe", "-n"])
-        .arg(ranks.to_string())
-        .arg(program)
-        .env(CASE, case)
-        .env(FOLDER, folder);
+        .arg(ranks.to_string());
+    command
+}
+
+/// Runs this program on `ranks` ranks, which are told `case`.
+fn on_ranks(ranks: usize, case: &str, folder: &Path) -> Output {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = mpirun(ranks);
+    command.arg(program).env(CASE, case).env(FOLDER, folder);
     command.output().expect("mpirun; install openmpi-bin")
 }
 
@@ -203,13 +208,14 @@ fn train(method: &str, steps: u64, options: PassOptions, parts: Parts) -> Found 
             let optimization = Optimization {
                 optimizer: OptimizerOptions::nesterov(0.0),
                 learning_rate: RATE,
-                schedule: Schedule::Constant,
+                schedule: Schedule::constant(),
             };
             let settings = ClassifierSettings {
                 batch_size: BATCH,
                 micro_batch: None,
                 optimization,
                 augmentation: PaddedCropAugmentation::default(),
+                normalization: Normalization::default(),
                 frozen_after_first_epoch: false,
                 seed: 1,
             };
@@ -498,4 +504,88 @@ fn killed() {
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("rank 1"), "{errors}");
+}
+
+/// A training by the command line: the bits of a run in chunks, an early stop, and a resume on another
+/// number of ranks.
+fn program() {
+    let base = tempfile::tempdir().expect("a folder");
+    let train = |ranks: usize, name: &str, options: &str| {
+        let program = env!("CARGO_BIN_EXE_parallax");
+        let mut command = match ranks {
+            0 => Command::new(program),
+            _ => {
+                let mut command = mpirun(ranks);
+                command.arg(program);
+                command
+            }
+        };
+        let settings = "simclr --data shapes --arch resnet18 --width 0.0625 --batch-size 8 --steps 4 --device cpu";
+        command.args(settings.split(' ')).args(options.split(' '));
+        command.arg("--out").arg(base.path().join(name));
+        command.output().expect("it starts")
+    };
+    let read = |name: &str, file: &str| {
+        let path = base.path().join(name).join(file);
+        std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let summary = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&read(name, "summary.json")).expect("a summary")
+    };
+    let weights = "encoder.safetensors";
+
+    succeeded(&train(0, "chunks", "--micro-batch 4"));
+    let output = train(2, "ranks", "--sync-batch-norm off");
+    succeeded(&output);
+    assert!(
+        read("chunks", weights) == read("ranks", weights),
+        "other bits"
+    );
+    // Ranks divide the evaluation, and one of them prints.
+    assert_eq!(summary("chunks")["knn_top1"], summary("ranks")["knn_top1"]);
+    let lines = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        lines.matches("k-nearest-neighbour accuracy").count(),
+        1,
+        "{lines}"
+    );
+
+    succeeded(&train(2, "whole", "--no-knn"));
+    let stopped = train(2, "stopped", "--no-knn --time-limit 0.001");
+    let errors = String::from_utf8_lossy(&stopped.stderr);
+    assert!(errors.contains("stopped by the time limit"), "{errors}");
+    assert_eq!(
+        errors.matches("stopped by the time limit").count(),
+        1,
+        "{errors}"
+    );
+    std::fs::create_dir(base.path().join("other")).expect("a new folder");
+    for entry in std::fs::read_dir(base.path().join("stopped")).expect("a run folder") {
+        let entry = entry.expect("an entry");
+        let to = base.path().join("other").join(entry.file_name());
+        std::fs::copy(entry.path(), to).expect("a copy");
+    }
+    succeeded(&train(2, "stopped", "--no-knn --resume"));
+    assert!(
+        read("whole", weights) == read("stopped", weights),
+        "other bits"
+    );
+    succeeded(&train(4, "other", "--no-knn --resume"));
+    let [a, b] = ["whole", "other"].map(|name| {
+        let loss = &summary(name)["final_loss"];
+        loss.as_f64().expect("a number")
+    });
+    assert!(((a - b) / a).abs() < 1e-4, "{a} and {b}");
+
+    let refused = mpirun(2)
+        .arg(env!("CARGO_BIN_EXE_parallax"))
+        .arg("devices")
+        .output();
+    let refused = refused.expect("it starts");
+    assert!(!refused.status.success());
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        errors.contains("rank 0: this command runs on one rank"),
+        "{errors}"
+    );
 }

@@ -10,6 +10,7 @@ use super::signals;
 use crate::console::note;
 pub use crate::console::one_notice as notice;
 use crate::data::{DataKind, Dataset};
+use crate::distributed;
 use crate::error::{Error, Result, listed};
 use crate::interrupt;
 use crate::objectives::Protocol;
@@ -123,15 +124,15 @@ impl Place {
         dataset: &Dataset,
         chosen: &ChosenDevice,
     ) -> Result<RunFolder> {
-        let folder = match &self.out {
-            Some(path) => open_folder(path, self.resume, chosen)?,
+        let folder = RunFolder::of_group(|| match &self.out {
+            Some(path) => open_folder(path, self.resume, chosen),
             None => {
                 let (command, common) = (spec.command(), &spec.common);
                 let (data, protocol) = (common.data.kind, common.protocol);
                 let name = format!("{command}-{data}-{protocol}-seed{}", common.seed);
-                RunFolder::create_next(Path::new("runs"), &name)?
+                RunFolder::create_next(Path::new("runs"), &name)
             }
-        };
+        })?;
         note!(
             "data    {}, {} images",
             dataset.name,
@@ -163,6 +164,9 @@ impl Place {
 
 /// Fails if no run can start or be resumed in the folder of `--out`.
 pub fn check_folder(out: Option<&Path>, resume: bool) -> Result<()> {
+    if !distributed::current().is_first() {
+        return Ok(());
+    }
     match out {
         Some(path) => folder::check(path, resume),
         None if resume => Err(Error::usage(

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::device::Device;
 use crate::device::gpu::{self, AdapterChoice, AdapterDescription, GpuOptions};
+use crate::distributed;
 use crate::error::{Error, Result, listed};
 use crate::runs::cache::KeptPipelines;
 use crate::runs::tuning;
@@ -86,13 +87,15 @@ pub fn auto_takes_gpu(adapters: &[AdapterDescription]) -> (bool, &'static str) {
 /// `Error::Usage` if a name fits none of the adapters; `Error::Device` if there is no adapter of
 /// the requested kind, or if it cannot be opened.
 pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
+    let of_rank = of_rank(request);
+    let request = of_rank.as_ref().unwrap_or(request);
     let (choice, reason) = match request {
         DeviceRequest::Cpu => (None, "it was asked for"),
         DeviceRequest::Auto => {
             let (gpu, reason) = auto_takes_gpu(&adapters());
-            (gpu.then_some(AdapterChoice::Hardware), reason)
+            (gpu.then(hardware), reason)
         }
-        DeviceRequest::Gpu => (Some(AdapterChoice::Hardware), "it is the best hardware GPU"),
+        DeviceRequest::Gpu => (Some(hardware()), "it is the best hardware GPU"),
         DeviceRequest::Named(part) => {
             let choice = match named(part, &adapters())? {
                 Some(number) => AdapterChoice::Numbered(number),
@@ -121,6 +124,33 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
         reason: reason.to_string(),
         _pipelines: pipelines,
     })
+}
+
+/// The request of this rank, if there are several ranks and `request` lists one device for each rank
+/// of a machine, as in `0,1`.
+fn of_rank(request: &DeviceRequest) -> Option<DeviceRequest> {
+    match request {
+        DeviceRequest::Named(list) if distributed::current().size() > 1 => {
+            let words: Vec<&str> = list.split(',').collect();
+            let word = words[distributed::local_rank() % words.len()];
+            word.trim().parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// The best hardware GPU. With several ranks, those of a machine take turns in its hardware GPUs.
+fn hardware() -> AdapterChoice {
+    if distributed::current().size() == 1 {
+        return AdapterChoice::Hardware;
+    }
+    let adapters = adapters();
+    let numbers = (0..adapters.len()).filter(|&number| !adapters[number].is_software);
+    let numbers: Vec<usize> = numbers.collect();
+    match numbers.len() {
+        0 => AdapterChoice::Hardware,
+        count => AdapterChoice::Numbered(numbers[distributed::local_rank() % count]),
+    }
 }
 
 /// Returns the number of the first adapter with `part` in its name. `None` if there is no adapter

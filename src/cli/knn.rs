@@ -8,6 +8,7 @@ use crate::console::{self, say};
 use crate::error::{Error, Result};
 use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::evaluate::partial::Partial;
+use crate::runs::folder::RunFolder;
 use crate::runs::image_size::check_image_size;
 use crate::runs::knn::{KnnRequest, run as run_experiment};
 use crate::runs::settings::Knn;
@@ -36,7 +37,7 @@ pub fn run(spec: &RunSpec, run: &Knn, place: &Place) -> Result<()> {
     let name = dataset.name.clone();
     let (k, top1) = match &place.out {
         Some(out) => {
-            let folder = open_folder(out, place.resume, &chosen)?;
+            let folder = RunFolder::of_group(|| open_folder(out, place.resume, &chosen))?;
             let request = KnnRequest {
                 spec,
                 settings: run,

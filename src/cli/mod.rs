@@ -18,6 +18,7 @@ mod manual;
 mod output;
 mod pretraining;
 mod preview;
+mod ranks;
 mod report;
 mod reproduce;
 mod run;
@@ -34,6 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::console::{self, one_line};
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::runs::config_file::{Expanded, expand};
 use crate::runs::spec::with_negative_numbers;
@@ -60,6 +62,11 @@ struct Arguments {
     /// Print each result as a line of JSON on stdout, and everything else on stderr
     #[arg(long, global = true)]
     json: bool,
+
+    /// Under mpirun, the seconds that a rank waits for the others before the run ends
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "600", value_parser = arguments::positive)]
+    rank_timeout: f64,
 
     #[command(subcommand)]
     command: Command,
@@ -90,6 +97,13 @@ enum Command {
     Preview(preview::Arguments),
     Completions(completions::Arguments),
     Manual(manual::Arguments),
+}
+
+impl Command {
+    /// Whether several ranks can share the work.
+    fn supports_ranks(&self) -> bool {
+        matches!(self, Command::Run(_))
+    }
 }
 
 /// Runs the command of the process's arguments, and returns its exit code.
@@ -124,8 +138,19 @@ pub fn run() -> ExitCode {
     if arguments.json {
         console::print_json();
     }
-    match dispatch(arguments.command) {
+    #[cfg(feature = "mpi")]
+    let rank_timeout = arguments.rank_timeout;
+    #[cfg(not(feature = "mpi"))]
+    let rank_timeout = 0.0;
+    let joined = ranks::join(arguments.command.supports_ranks(), rank_timeout);
+    let outcome = joined.and_then(|()| dispatch(arguments.command));
+    let start = ranks::leave(&outcome);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // The first rank prints that the run was stopped.
+        Err(Error::Stopped { cause, .. }) if !distributed::current().is_first() => {
+            ExitCode::from(signals::exit_code(cause))
+        }
         Err(error) => {
             let advice = match &error {
                 Error::Stopped { folder, .. } => {
@@ -135,7 +160,7 @@ pub fn run() -> ExitCode {
             };
             console::error(format_args!(
                 "{}{advice}",
-                one_line("parallax:", &error.to_string())
+                one_line(&start, &error.to_string())
             ));
             match error {
                 Error::Usage(_) => ExitCode::from(2),

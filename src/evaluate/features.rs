@@ -135,7 +135,7 @@ pub(super) fn complete(
 ) -> Result<()> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     let total = split.len();
-    partial::complete(values, (total, BATCH), width, |_, indices| {
+    partial::complete_in_group(values, (total, BATCH), width, |_, indices| {
         let mut images = store.gather(indices)?;
         if resolution != split.height {
             let whole = |image| ResizedCrop {

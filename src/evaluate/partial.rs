@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::data::batches;
+use crate::distributed;
 use crate::error::Result;
 use crate::interrupt;
 
@@ -40,6 +41,31 @@ pub fn complete(
         }
     }
     Ok(())
+}
+
+/// As [`complete`], with the batches divided among the ranks of the run, which exchange the values.
+/// `compute` must depend on nothing but its arguments.
+///
+/// # Errors
+/// As [`complete`]; those of the exchange.
+pub fn complete_in_group(
+    values: &mut Vec<f32>,
+    (images, size): (usize, u32),
+    width: usize,
+    mut compute: impl FnMut(usize, &[u32]) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let group = distributed::current();
+    let together = size.saturating_mul(group.size() as u32);
+    complete(values, (images, together), width, |number, indices| {
+        let own = indices.chunks(size as usize).nth(group.rank());
+        let first = number * group.size() + group.rank();
+        let mut found = own.map_or(Ok(Vec::new()), |own| compute(first, own))?;
+        // All ranks give as many values, those of missing images at the end.
+        found.resize(size as usize * width, 0.0);
+        let mut all = group.gather(&found)?;
+        all.truncate(indices.len() * width);
+        Ok(all)
+    })
 }
 
 /// Converts predicted classes to values.

@@ -2,7 +2,7 @@
 
 use super::features::evaluate;
 use super::metrics::{accuracy, predictions};
-use super::partial::{as_classes, as_values, complete};
+use super::partial::{as_classes, as_values, complete_in_group};
 use crate::augment::ImageStore;
 use crate::data::{Split, batches};
 use crate::device::Device;
@@ -25,7 +25,7 @@ pub fn rotation_accuracy(
     found: &mut Vec<f32>,
 ) -> Result<f64> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
-    complete(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
+    complete_in_group(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
         let images = rotations(device, &store.gather(indices)?, network.0.normalization())?;
         let logits = evaluate(device, network, &images)?.to_vec::<f32>()?;
         Ok(as_values(&predictions(&logits, ROTATIONS)))

@@ -7,13 +7,13 @@ use super::record::{Facts, TrainingFacts};
 use super::result::{ClassificationSummary, Start, final_mean};
 use super::settings::ClassifierTraining;
 use super::spec::RunSpec;
-use super::training::{Plan, remove_checkpoints, train};
+use super::training::{Plan, pass_options, remove_checkpoints, train};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, Origin, pack};
 use crate::augment::PaddedCropAugmentation;
-use crate::autograd::PassOptions;
 use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{Metrics, check_labels};
@@ -169,15 +169,14 @@ pub fn run(
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
         ..Origin::new(network, command, protocol.to_string(), dataset.name.clone())
     };
-    let options = PassOptions {
-        recompute: training.every.recompute,
-        activations: training.every.precision,
-        ..PassOptions::default()
-    };
+    let options = pass_options(spec.common.protocol, &training.every);
     let mut trainer =
         Trainer::new((encoder, head), settings.optimization, objective)?.with_options(options)?;
     if let Some(images) = in_parts(settings.batch_size, settings.micro_batch) {
         trainer = trainer.with_micro_batch(images);
+    }
+    if distributed::current().size() > 1 {
+        trainer = trainer.with_group(distributed::current());
     }
     let save = |(encoder, head): &(ResNet, Linear), step| pack(encoder, Some(head), &origin(step));
     let profile = training.every.profile;

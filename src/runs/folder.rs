@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use super::lock::{FolderLock, LOCK};
 use super::record;
+use super::training::{CHECKPOINT, PREVIOUS};
+use super::unfinished::UNFINISHED;
 use super::whole_file::{is_unfinished, write_file};
+use crate::distributed;
 use crate::error::{Error, Result};
 
 /// The run's configuration, which every run writes first.
@@ -22,13 +26,19 @@ const METRICS: &str = "metrics.jsonl";
 /// What was found, which every run writes last.
 pub const SUMMARY: &str = "summary.json";
 
+/// What a run is resumed from, and its configuration, which ranks beside the first receive.
+const STATE: [&str; 6] = [CONFIG, METRICS, CHECKPOINT, PREVIOUS, SUMMARY, UNFINISHED];
+
 /// An open run folder with its file of metrics.
 ///
 /// Unless [`RunFolder::keep`] was called or a result was written, dropping it removes what this
 /// process made: the configuration, the folder, and the parents of the folder.
 pub struct RunFolder {
     path: PathBuf,
-    metrics: BufWriter<File>,
+    /// `None` on a rank that writes nothing.
+    metrics: Option<BufWriter<File>>,
+    /// The temporary folder of a rank that writes nothing.
+    _copy: Option<TempDir>,
     /// Held until the folder is closed.
     lock: Option<FolderLock>,
     /// The folders that this process made, parents first.
@@ -207,7 +217,8 @@ impl RunFolder {
         let (lock, metrics) = opened.inspect_err(|_| remove_folders(&made))?;
         let is_resumed = is_begun(&path);
         let folder = RunFolder {
-            metrics: BufWriter::new(metrics),
+            metrics: Some(BufWriter::new(metrics)),
+            _copy: None,
             lock: Some(lock),
             made,
             is_resumed,
@@ -216,6 +227,49 @@ impl RunFolder {
         };
         folder.remove_unfinished();
         Ok(folder)
+    }
+
+    /// On the first rank, the folder that `open` returns. Other ranks get a copy of the state of its
+    /// run in a temporary folder, and write nothing but what an interrupted evaluation needs.
+    ///
+    /// # Errors
+    /// Those of `open`; `Error::Io` if the copy cannot be written.
+    pub fn of_group(open: impl FnOnce() -> Result<Self>) -> Result<Self> {
+        let group = distributed::current();
+        if group.size() == 1 {
+            return open();
+        }
+        if group.is_first() {
+            let folder = open()?;
+            for name in STATE {
+                // An empty message means that there is no file. None of the files is empty.
+                let content = folder.read(name)?.unwrap_or_default();
+                group.broadcast(content)?;
+            }
+            return Ok(folder);
+        }
+        let temporary = std::env::temp_dir();
+        let copy = tempfile::tempdir().map_err(|e| Error::write(&temporary, e))?;
+        for name in STATE {
+            let content = group.broadcast(Vec::new())?;
+            if !content.is_empty() {
+                write_whole(copy.path(), name, &content)?;
+            }
+        }
+        Ok(RunFolder {
+            path: copy.path().to_path_buf(),
+            metrics: None,
+            lock: None,
+            made: Vec::new(),
+            is_resumed: is_begun(copy.path()),
+            is_kept: Cell::new(true),
+            _copy: Some(copy),
+        })
+    }
+
+    /// Whether this rank writes the results of the run.
+    pub fn writes(&self) -> bool {
+        self.metrics.is_some()
     }
 
     /// Removes what killed processes left unfinished.
@@ -243,6 +297,9 @@ impl RunFolder {
     /// # Errors
     /// `Error::Usage` naming what differs.
     pub fn write_config(&self, config: &str) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
         let Some(before) = self.read(CONFIG)? else {
             return self.write(CONFIG, config.as_bytes());
         };
@@ -291,7 +348,8 @@ impl RunFolder {
     /// `Error::Data` where one of these steps is missing or its line is damaged.
     pub fn keep_metrics(&mut self, steps: u64) -> Result<Vec<StepMetrics>> {
         let path = self.path.join(METRICS);
-        let text = fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
+        let text = self.read(METRICS)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let mut kept = Vec::new();
         let mut length = 0;
         for (number, line) in (1..=steps).zip(text.split_inclusive('\n')) {
@@ -310,10 +368,10 @@ impl RunFolder {
                 ),
             ));
         }
-        if length < text.len() {
+        if self.writes() && length < text.len() {
             self.write(METRICS, &text.as_bytes()[..length])?;
             let file = OpenOptions::new().append(true).open(&path);
-            self.metrics = BufWriter::new(file.map_err(|e| Error::write(&path, e))?);
+            self.metrics = Some(BufWriter::new(file.map_err(|e| Error::write(&path, e))?));
         }
         Ok(kept)
     }
@@ -325,6 +383,9 @@ impl RunFolder {
     /// Writes a file as [`write_whole`] does. Every file but the configuration is a result, which
     /// keeps the folder.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
         write_whole(&self.path, name, content)?;
         if name != CONFIG {
             self.keep();
@@ -371,17 +432,23 @@ impl RunFolder {
 
     /// Makes the lines of `metrics.jsonl` durable, so that no checkpoint is newer than they are.
     pub fn sync_metrics(&self) -> Result<()> {
-        let synced = self.metrics.get_ref().sync_data();
+        let Some(metrics) = &self.metrics else {
+            return Ok(());
+        };
+        let synced = metrics.get_ref().sync_data();
         synced.map_err(|e| Error::write(self.path.join(METRICS), e))
     }
 
     /// Appends a line to `metrics.jsonl` and hands it to the operating system.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
         let path = self.path.join(METRICS);
-        serde_json::to_writer(&mut self.metrics, metrics)
+        let Some(file) = &mut self.metrics else {
+            return Ok(());
+        };
+        serde_json::to_writer(&mut *file, metrics)
             .map_err(std::io::Error::from)
-            .and_then(|()| self.metrics.write_all(b"\n"))
-            .and_then(|()| self.metrics.flush())
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| file.flush())
             .map_err(|e| Error::write(&path, e))
     }
 }

@@ -11,14 +11,14 @@ use super::settings::{
     Common, Pretraining, RotNet as RotNetRun, SimClr as SimClrRun, TrainingSettings,
 };
 use super::spec::RunSpec;
-use super::training::{Plan, Trained, remove_checkpoints, train};
+use super::training::{Plan, Trained, pass_options, remove_checkpoints, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
-use crate::autograd::PassOptions;
 use crate::console::note;
 use crate::data::{Dataset, Split};
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features;
 use crate::evaluate::knn::{self, Vote};
@@ -368,14 +368,14 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
         file.fill(&network.0, None)?;
     }
     let (pretext, training) = (&request.pretext, request.pretext.training);
+    let options = pass_options(request.spec.common.protocol, training);
     let mut trainer =
-        Trainer::new(network, pretext.optimization, objective)?.with_options(PassOptions {
-            recompute: training.recompute,
-            activations: training.precision,
-            ..PassOptions::default()
-        })?;
+        Trainer::new(network, pretext.optimization, objective)?.with_options(options)?;
     if let Some(images) = in_parts(pretext.batch_size, training.micro_batch) {
         trainer = trainer.with_micro_batch(images);
+    }
+    if distributed::current().size() > 1 {
+        trainer = trainer.with_group(distributed::current());
     }
     let encoder = |(encoder, _): &Network<H>, step| pack(encoder, None, &request.origin(step));
     let trained = train(

@@ -10,15 +10,19 @@ use sha2::{Digest, Sha256};
 use super::folder::{RunFolder, StepMetrics};
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
+use super::settings::TrainingSettings;
 use super::warn;
+use crate::autograd::PassOptions;
 use crate::console::note;
 use crate::device::gpu::StreamCounts;
 use crate::device::gpu::variants::VariantTable;
 use crate::device::{Device, Gpu};
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::Module;
 use crate::nn::weights::{load, metadata, save};
+use crate::objectives::Protocol;
 use crate::sha256::hex;
 use crate::train::{LossScale, Objective, PendingStep, Trainer};
 
@@ -26,9 +30,9 @@ use crate::train::{LossScale, Objective, PendingStep, Trainer};
 const STEPS_AHEAD: usize = 2;
 
 /// The file from which a run is resumed.
-const CHECKPOINT: &str = "checkpoint.safetensors";
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The checkpoint before it, from which a run is resumed if the newest one is damaged.
-const PREVIOUS: &str = "checkpoint-previous.safetensors";
+pub(super) const PREVIOUS: &str = "checkpoint-previous.safetensors";
 /// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
 /// the value [`NO_DIGEST`].
 const DIGEST: &str = "digest";
@@ -64,6 +68,21 @@ fn is_flat(losses: &[f32], window: u64) -> bool {
     let (before, last) = losses[losses.len() - 2 * window..].split_at(window);
     let sum = |losses: &[f32]| losses.iter().map(|&l| f64::from(l)).sum::<f64>();
     sum(last) >= sum(before)
+}
+
+/// The options of the passes of a training.
+pub(super) fn pass_options(protocol: Protocol, settings: &TrainingSettings) -> PassOptions {
+    let group = distributed::current();
+    let is_synchronized = match settings.sync_batch_norm.as_deref() {
+        Some(word) => word == "on",
+        None => protocol == Protocol::Sound,
+    };
+    PassOptions {
+        recompute: settings.recompute,
+        activations: settings.precision,
+        synchronized: (group.size() > 1 && is_synchronized).then_some(group),
+        ..PassOptions::default()
+    }
 }
 
 /// What a training measured.
@@ -210,14 +229,16 @@ where
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        self.folder.sync_metrics()?;
-        write_checkpoint(
-            self.device,
-            self.trainer,
-            self.next,
-            self.peak(),
-            self.folder,
-        )?;
+        if self.folder.writes() {
+            self.folder.sync_metrics()?;
+            write_checkpoint(
+                self.device,
+                self.trainer,
+                self.next,
+                self.peak(),
+                self.folder,
+            )?;
+        }
         self.last_checkpoint = Instant::now();
         Ok(())
     }
@@ -239,12 +260,13 @@ where
             let done = step + 1;
             self.next = done;
             let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
-            let checkpoint =
-                done < plan.steps && self.last_checkpoint.elapsed() >= plan.checkpoint_every;
+            let is_due = self.last_checkpoint.elapsed() >= plan.checkpoint_every;
             let judged = plan
                 .stop_when_flat
                 .filter(|&window| done.is_multiple_of(window));
-            let stop = interrupt::requested();
+            // The first rank writes the checkpoints, so it decides when.
+            let is_due = done < plan.steps && is_due && self.folder.writes();
+            let (stop, checkpoint) = interrupt::agreed(is_due)?;
             // A checkpoint requires that no step is in progress, and the comparison of losses
             // requires every loss.
             let waits = saves || checkpoint || judged.is_some() || stop.is_some();

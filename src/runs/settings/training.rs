@@ -26,6 +26,12 @@ pub struct TrainingSettings {
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub precision: DType,
 
+    /// Under mpirun, whether batch norm takes its statistics over the images of all ranks (on) or of
+    /// each rank (off) [default: on, but off with --protocol paper, whose code was written for one
+    /// device]
+    #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+    pub sync_batch_norm: Option<String>,
+
     /// Keep only the inputs of the network's blocks and recompute the rest in the backward pass:
     /// bitwise the same weights, with less memory and about a third more time
     #[arg(long)]
