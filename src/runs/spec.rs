@@ -199,12 +199,15 @@ impl RunSpec {
                 // A required option is missing.
                 None => ["init", "untrained"].contains(&key),
             };
+            let missing = settings
+                .iter()
+                .filter(|(key, value)| is_missing(key, value) && !named.contains(&key.as_str()));
+            let missing: Vec<&str> = missing.map(|(key, _)| key.as_str()).collect();
+            // Most defaults depend on the data or the protocol.
+            let decides = |key: &&str| *key == "protocol" || key.starts_with("data.");
+            let first: Vec<&str> = missing.iter().copied().filter(decides).collect();
             let before = named.len();
-            for (key, value) in &settings {
-                if is_missing(key, value) && !named.contains(&key.as_str()) {
-                    named.push(key);
-                }
-            }
+            named.extend(if first.is_empty() { missing } else { first });
             if named.len() == before {
                 return Ok(words);
             }

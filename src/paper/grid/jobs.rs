@@ -661,9 +661,8 @@ mod tests {
             "simclr --no-knn --arch resnet50 --batch-size 256 --save-every 500 --seed 0 --data folder --data-dir A"
         );
         assert!(command("simclr-resnet50-b512-s0").contains("--steps 1000"));
-        // 30 epochs are the default on a tenth of the labels.
         assert!(command("finetune-rotnet-10-s0").contains(
-            "out/jobs/rotnet-resnet50-b512-s0/encoder-step1000.safetensors --labels 0.1 --seed 0"
+            "out/jobs/rotnet-resnet50-b512-s0/encoder-step1000.safetensors --labels 0.1 --epochs 30"
         ));
         assert!(command("supervised-1-s0").contains("--labels 0.01 --epochs 500"));
         assert!(
