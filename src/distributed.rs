@@ -8,6 +8,8 @@
 //! Without the feature `mpi`, or without `mpirun`, the group has one rank and exchanges nothing.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 #[cfg(feature = "mpi")]
@@ -50,6 +52,25 @@ impl Group {
 }
 
 static CURRENT: OnceLock<Group> = OnceLock::new();
+static EXCHANGES: AtomicU64 = AtomicU64::new(0);
+static RECEIVED: AtomicU64 = AtomicU64::new(0);
+
+/// What this process has exchanged with other ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Calls for which all ranks meet.
+    pub exchanges: u64,
+    /// Bytes that other ranks sent to this one.
+    pub received: u64,
+}
+
+/// What this process has exchanged so far.
+pub fn traffic() -> Traffic {
+    Traffic {
+        exchanges: EXCHANGES.load(Relaxed),
+        received: RECEIVED.load(Relaxed),
+    }
+}
 
 /// Joins the group that `mpirun` started. Without it, the group has one rank. A rank that waits
 /// longer than `patience` for another one fails. Call this once per process, and [`finish`] at its
@@ -176,7 +197,7 @@ mod mpi {
     use mpi::environment::Universe;
     use mpi::traits::*;
 
-    use super::{Error, Group, Result};
+    use super::{EXCHANGES, Error, Group, RECEIVED, Relaxed, Result};
 
     static UNIVERSE: Mutex<Option<Universe>> = Mutex::new(None);
 
@@ -226,6 +247,7 @@ mod mpi {
             if !values.is_empty() {
                 self.arrive()?;
                 world().all_gather_into(values, &mut all[..]);
+                self.count(values.len() * (self.size - 1));
             }
             Ok(all)
         }
@@ -249,6 +271,7 @@ mod mpi {
             }
             world().all_gather_into(&*sum, &mut values[..]);
             values.truncate(length);
+            self.count(2 * block * (self.size - 1));
             Ok(())
         }
 
@@ -256,6 +279,7 @@ mod mpi {
             let mut all = 0u32;
             self.arrive()?;
             world().all_reduce_into(&bits, &mut all, SystemOperation::bitwise_or());
+            self.count(1);
             Ok(all)
         }
 
@@ -269,6 +293,12 @@ mod mpi {
                 first.broadcast_into(part);
             }
             Ok(bytes)
+        }
+
+        /// Counts an exchange in which this rank received this many numbers of four bytes.
+        fn count(self, numbers: usize) {
+            EXCHANGES.fetch_add(1, Relaxed);
+            RECEIVED.fetch_add(4 * numbers as u64, Relaxed);
         }
 
         /// Waits until all ranks are here, at most as long as the group is patient.

@@ -151,9 +151,19 @@ pub fn train<M: Module, O: Objective<M>>(
     }
     run.progress.start_at(first_step, run.seconds_before);
     run.judge();
+    let before = distributed::traffic();
     let trained = run.all(profile);
     run.progress.finish();
     trained?;
+    let ranks = distributed::current().size();
+    if ranks > 1 && run.next > first_step {
+        let (after, steps) = (distributed::traffic(), run.next - first_step);
+        note!(
+            "ranks   {ranks}; per step {} exchanges, of which each rank received {:.2} MiB",
+            (after.exchanges - before.exchanges) / steps,
+            (after.received - before.received) as f64 / steps as f64 / f64::from(1 << 20)
+        );
+    }
     let seconds = run.seconds();
     if run.next > first_step {
         run.checkpoint()?;
