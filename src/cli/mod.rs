@@ -21,6 +21,7 @@ mod preview;
 mod report;
 mod reproduce;
 mod rotnet;
+mod selftest;
 mod sheet;
 mod signals;
 mod simclr;
@@ -108,6 +109,7 @@ enum Command {
     Embed(embed::Arguments),
     Weights(weights::Arguments),
     Devices(devices::Arguments),
+    Selftest(selftest::Arguments),
     Preview(preview::Arguments),
     Completions(completions::Arguments),
 }
@@ -200,6 +202,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(arguments) => weights::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
+        Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }

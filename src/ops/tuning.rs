@@ -280,6 +280,7 @@ impl Gpu {
         rejected: &mut Vec<String>,
     ) -> Result<Variant> {
         let mut candidates = problem.variants();
+        candidates.retain(|variant| !table.rejects(problem.class().operation(), *variant));
         if let [only] = candidates[..] {
             return Ok(only);
         }

@@ -83,6 +83,17 @@ impl Trained {
     }
 }
 
+/// Adds how the run is resumed to an error of the device, such as a lost one or short memory.
+fn with_resume(error: Error) -> Error {
+    match error {
+        Error::Device { device, message } => {
+            let advice = "the same command with --resume continues from the last checkpoint";
+            Error::device(device, format!("{message}; {advice}"))
+        }
+        other => other,
+    }
+}
+
 /// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one.
 /// `save_network` is called after each `save_every` steps with the number of steps, and returns the
 /// bytes of the file `encoder-stepN.safetensors`. If `profile` is set, the first steps are
@@ -134,7 +145,7 @@ pub fn train<M: Module, O: Objective<M>>(
     run.judge();
     let trained = run.all(profile);
     run.progress.finish();
-    trained?;
+    trained.map_err(with_resume)?;
     let seconds = run.seconds();
     if run.next > first_step {
         run.checkpoint()?;
