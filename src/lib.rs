@@ -25,6 +25,8 @@
 pub mod augment;
 pub mod autograd;
 #[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod console;

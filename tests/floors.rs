@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A module uses modules of its own floor and of lower floors.
-const FLOORS: [&[&str]; 14] = [
+const FLOORS: [&[&str]; 15] = [
     &[
         "console",
         "error",
@@ -26,6 +26,7 @@ const FLOORS: [&[&str]; 14] = [
     &["selftest"],
     &["runs"],
     &["paper"],
+    &["bench"],
     &["cli"],
 ];
 

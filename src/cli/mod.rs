@@ -6,6 +6,7 @@
 
 mod arguments;
 mod attack;
+mod bench;
 mod classification;
 mod completions;
 mod data_cache;
@@ -110,6 +111,7 @@ enum Command {
     Weights(weights::Arguments),
     Devices(devices::Arguments),
     Selftest(selftest::Arguments),
+    Bench(bench::Arguments),
     Preview(preview::Arguments),
     Completions(completions::Arguments),
 }
@@ -203,6 +205,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Weights(arguments) => weights::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }

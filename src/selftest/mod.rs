@@ -2,8 +2,8 @@
 //!
 //! It runs the cases of the unit tests (`ops/*/cases.rs`): each kernel and variant with f32 and f16
 //! activations against float64, with the error bounds of the tests, and gradients against central
-//! differences. The shapes of a ResNet-50 and a short training follow. Everything runs again with the
-//! same input, which must give the same bits, and with other input, as long as there is time.
+//! differences. The shapes of a ResNet-50 and a short training follow. Everything runs again with
+//! the same input, which must give the same bits, and with other input, as long as there is time.
 
 mod network;
 
@@ -18,6 +18,9 @@ use crate::error::Result;
 use crate::ops::CASES;
 use crate::testing::tester::{Candidate, Comparison, Run};
 use crate::testing::{SEED, Tester};
+
+#[cfg(feature = "cli")]
+pub(crate) use network::classifier;
 
 pub use crate::testing::tester::SMALL_BINDING;
 
@@ -104,8 +107,8 @@ impl Report {
     }
 }
 
-/// Tests `device` for about `seconds` seconds. `report` is called with each family that has run, up to
-/// four times.
+/// Tests `device` for about `seconds` seconds. `report` is called with each family that has run, up
+/// to four times.
 ///
 /// A GPU must run nothing else until this function returns.
 ///
@@ -140,13 +143,13 @@ fn test(
     };
     let mut families: Vec<Family> = cases.iter().map(named).collect();
     let mut outcome = Ok(());
-    for pass in 0..passes {
+    for (pass, (_, seed)) in PASSES.into_iter().enumerate().take(passes) {
         for ((_, run), family) in cases.iter().zip(&mut families) {
             if outcome.is_err() || Instant::now() >= deadline {
                 family.not_run += usize::from(pass == 0);
                 continue;
             }
-            let tester = Tester::new(candidates.clone(), PASSES[pass].1, Some(deadline));
+            let tester = Tester::new(candidates.clone(), seed, Some(deadline));
             family.run(&tester, *run, pass);
             outcome = device.as_gpu().map_or(Ok(()), Gpu::check);
             report(family);

@@ -22,7 +22,8 @@ const CLASSES: usize = 10;
 /// The allowed differences from the CPU's losses, relative to them, by the type of activations.
 const LOSS_TOLERANCES: [(DType, f64); 2] = [(DType::F32, 1e-3), (DType::F16, 1e-2)];
 
-/// Each convolution shape of a ResNet-50 for images of 32 x 32 pixels, and the products of its head.
+/// Each convolution shape of a ResNet-50 for images of 32 x 32 pixels, and products of its
+/// projector.
 pub fn resnet50(tester: &Tester) -> Result<()> {
     let network = ResNetConfig {
         arch: Arch::ResNet50,

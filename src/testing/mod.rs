@@ -1,4 +1,4 @@
-//! The cases of operations, which unit tests and the self-test share, and the support of unit tests:
+//! Runs the cases of operations, which unit tests and the self-test share, and supports unit tests:
 //! devices, random input, comparisons with float64, and checks of gradients and determinism.
 
 pub(crate) mod accuracy;

@@ -330,8 +330,7 @@ impl On<'_> {
 
     fn report(&self, case: &str, excess: f64, digest: u64, what: impl FnOnce() -> String) {
         let operation = self.operation.get();
-        // Also for NaN.
-        let is_wrong = !(excess <= 1.0);
+        let is_wrong = excess.is_nan() || excess > 1.0;
         let failure = is_wrong.then(|| {
             let name = &self.candidate.name;
             format!("{operation} {case}, on {name}: {}", what())

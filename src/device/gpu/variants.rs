@@ -266,6 +266,14 @@ impl VariantTable {
         VariantTable::of_file(&shipped(), key)
     }
 
+    /// The table of an entry of `variants.toml`, or of its default if `key` is of another adapter.
+    #[cfg(all(test, feature = "cli"))]
+    pub(crate) fn of_entry(entry: &str, key: TableKey) -> Result<Self, String> {
+        let text = format!("{entry}\n[default]\ncost = {{ plain = 1 }}\n");
+        let file = toml::from_str(&text).map_err(|e| e.to_string())?;
+        Ok(VariantTable::of_file(&file, key))
+    }
+
     fn of_file(file: &Shipped, key: TableKey) -> Self {
         let entry = file.adapter.iter().find(|entry| entry.covers(&key.adapter));
         let (source, cost, classes) = match entry {

@@ -213,8 +213,8 @@ pub fn large_convolutions(tester: &Tester, stream: u32, cases: &[Case]) -> Resul
     })
 }
 
-/// Compares results with `expected`, which is given the geometry, x, w and dy, and returns y, dx and
-/// dw.
+/// Compares results with those of `expected`, which takes the geometry, x, w and dy, and returns y,
+/// dx and dw.
 fn compare(
     tester: &Tester,
     stream: u32,

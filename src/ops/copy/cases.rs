@@ -37,7 +37,7 @@ fn concat_and_slice_copy_rows(tester: &Tester) -> Result<()> {
             let (a, b) = (&on.put(&a, &shape(above))?, &on.put(&b, &shape(below))?);
             let y = &on.run(Concat { a, b })?;
             let expected = Expected::exact(wide(&joined));
-            on.agree(&format!("{case}"), y, &shape(rows), &expected)?;
+            on.agree(&case, y, &shape(rows), &expected)?;
             for (start, count) in [(0, above), (above, below), (start, count)] {
                 let part = on.run(Slice { x: y, start, count })?;
                 let elements = &joined[start * columns..][..count * columns];

@@ -277,7 +277,7 @@ fn f16_activations(tester: &Tester) -> Result<()> {
                 let case = format!("{x_shape:?} {options:?}");
                 let x = &on.put16(&x, &x_shape)?;
                 let result = on.run(MaxPool2d { x, options })?;
-                on.agree16(&format!("{case}"), &result.y, &y_shape, &y)?;
+                on.agree16(&case, &result.y, &y_shape, &y)?;
                 on.equal(&case, &result.argmax.to_vec()?, &argmax);
                 let back = MaxPool2dBackward {
                     dy: &on.put16(&dy, &y_shape)?,
@@ -286,7 +286,7 @@ fn f16_activations(tester: &Tester) -> Result<()> {
                     options,
                 };
                 let back = on.run(back)?;
-                on.agree16(&format!("{case}"), &back, &x_shape, &dx)?;
+                on.agree16(&case, &back, &x_shape, &dx)?;
             }
         }
         let mean = global_average_pool_in_float64(h * w, &wide(&x));
@@ -296,7 +296,7 @@ fn f16_activations(tester: &Tester) -> Result<()> {
             let case = format!("{x_shape:?}");
             let x = &on.put16(&x, &x_shape)?;
             let y = on.run(GlobalAveragePool { x })?;
-            on.agree(&format!("{case}"), &y, &[n, c], &mean)?;
+            on.agree(&case, &y, &[n, c], &mean)?;
             let back = GlobalAveragePoolBackward {
                 dy: &on.put(&dy, &[n, c])?,
                 x_shape,
