@@ -199,9 +199,9 @@ fn a_tuning_is_kept_and_a_file_that_cannot_be_used_is_named() {
         .output();
     let words = "without conv2d_dx staged (wrong results here)";
     assert!(text(&devices.unwrap().stdout).contains(words));
-    for flag in ["--tune", "--no-tune"] {
-        check(&place.train(flag, &[flag]), &[]);
-        assert_eq!(place.table(flag).rejected, rejecting.rejected);
+    for (out, flag) in [("tuned", "--tune"), ("untuned", "--no-tune")] {
+        check(&place.train(out, &[flag]), &[]);
+        assert_eq!(place.table(out).rejected, rejecting.rejected, "{flag}");
     }
     fs::write(&file, stored.to_toml().unwrap()).unwrap();
 

@@ -1,7 +1,6 @@
 //! Which variants of products and convolutions a training runs on a GPU: those of the table that
 //! ships, those of a tuning, or those that the run began with.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -86,13 +85,15 @@ impl TrainedNetwork {
 pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     let table = gpu.variants();
     let ships = VariantTable::ships_for(&table.key.adapter);
-    let stored = cache::read_table(&table.key);
     if when == When::Never || (when == When::WhereNoTableShips && ships) {
-        let mut shipped = VariantTable::shipped(table.key);
-        shipped.rejected = stored.map_or(BTreeMap::new(), |stored| stored.rejected);
-        gpu.use_variants(shipped);
+        let rejected = cache::rejected(&table.key);
+        gpu.use_variants(VariantTable {
+            rejected,
+            ..VariantTable::shipped(table.key)
+        });
         return Ok(());
     }
+    let stored = cache::read_table(&table.key);
     let known = stored.as_ref().map_or(0, |table| table.classes.len());
     if let Some(stored) = stored {
         gpu.use_variants(stored);
@@ -129,13 +130,10 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
 /// adapter for which a table ships keeps that, without the variants that a self-test rejected.
 pub fn use_stored(gpu: &Gpu) {
     let mut table = gpu.variants();
-    let Some(stored) = cache::read_table(&table.key) else {
-        return;
-    };
     if VariantTable::ships_for(&table.key.adapter) {
-        table.rejected = stored.rejected;
+        table.rejected = cache::rejected(&table.key);
         gpu.use_variants(table);
-    } else {
+    } else if let Some(stored) = cache::read_table(&table.key) {
         gpu.use_variants(stored);
     }
 }
@@ -164,7 +162,7 @@ pub fn resume(gpu: &Gpu, folder: &RunFolder) -> Result<()> {
         );
         return Ok(());
     };
-    let rejected = cache::read_table(&now).map_or(BTreeMap::new(), |stored| stored.rejected);
+    let rejected = cache::rejected(&now);
     if rejected != table.rejected {
         warn(
             "a self-test has rejected kernel variants since the run began, and they are not used; bits may differ from here on",
