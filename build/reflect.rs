@@ -14,6 +14,8 @@ pub struct Reflected {
 pub struct EntryPoint {
     pub name: String,
     workgroup_size: [u32; 3],
+    /// Bytes of workgroup memory.
+    workgroup_bytes: u32,
     /// Storage bindings in the order of their numbers.
     storage: Vec<Binding>,
     uses_params: bool,
@@ -65,6 +67,7 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
             let usage = info.get_entry_point(index);
             let mut storage = Vec::new();
             let mut uses_params = false;
+            let mut workgroup_bytes = 0;
             for (handle, variable) in module.global_variables.iter() {
                 if (usage[handle] & (GlobalUse::READ | GlobalUse::WRITE)).is_empty() {
                     continue;
@@ -80,6 +83,9 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
                         });
                     }
                     (AddressSpace::Uniform, Some(_)) => uses_params = true,
+                    (AddressSpace::WorkGroup, None) => {
+                        workgroup_bytes += module.types[variable.ty].inner.size(module.to_ctx());
+                    }
                     _ => {}
                 }
             }
@@ -87,6 +93,7 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
             Ok(EntryPoint {
                 name: entry.name.clone(),
                 workgroup_size: entry.workgroup_size,
+                workgroup_bytes,
                 storage,
                 uses_params,
             })
@@ -159,9 +166,10 @@ impl Reflected {
             writeln!(
                 out,
                 "    pub static {constant}: super::Kernel = super::Kernel {{ shader: {index}, name: {:?}, \
-                 workgroup_size: {:?}, params: {params}, storage: &[{}], f16: {f16} }};",
+                 workgroup_size: {:?}, workgroup_bytes: {}, params: {params}, storage: &[{}], f16: {f16} }};",
                 entry.name,
                 entry.workgroup_size,
+                entry.workgroup_bytes,
                 storage.join(", "),
             )
             .expect("writing to a string succeeds");

@@ -82,7 +82,7 @@ fn main() -> Result<()> {
         } = whole_batch(&mut objective, &network, (&device, options), step as u64)?;
         optimizer.step(1e-3, &gradients, None)?;
         for update in updates {
-            update(&device, None)?;
+            update.apply(&device, None)?;
         }
         loss.to_vec::<f32>()?;
         times.push(started.elapsed().as_secs_f64());

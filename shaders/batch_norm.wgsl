@@ -13,8 +13,9 @@
 //   update_running     running = (1 - momentum) running + momentum batch
 //
 // Sums have two steps. A workgroup sums one channel over images_per_split images, a split, into a
-// row of `partials` (statistics_of_split, gradient_sums_of_split). Then one invocation per channel
-// adds the rows in order (merge_statistics, merge_gradient_sums). Each lane reads a first number.
+// row of `partials` (statistics_of_split, gradient_sums_of_split). Then a workgroup of 64 per channel
+// merges the rows (merge_statistics, merge_gradient_sums): lane l takes the rows l, l + 64, .. in
+// order, and a tree of fixed shape merges the lanes. In the first step, each lane reads a first number.
 // The variance of a split is computed relative to the mean of these numbers, and then corrected to
 // the mean of the split (Chan, Golub and LeVeque 1983). So a split is read once, and a mean far
 // from 0 costs no digits.
@@ -202,24 +203,41 @@ fn statistics_of_split(at: Invocation) {
     }
 }
 
-#if F16
-#else
-@compute @workgroup_size(256)
+#if F16 == 0
+const MERGING: u32 = 64u;
+
+var<workgroup> merging: array<vec4f, MERGING>;
+
+// Mean, sum of squared deviations and count of two sets of pixels, either of which may be empty.
+fn merged(one: vec4f, other: vec4f) -> vec4f {
+    let count = one.z + other.z;
+    let d = other.x - one.x;
+    let part = other.z / max(count, 1.0);
+    return vec4f(one.x + d * part, one.y + other.y + d * d * one.z * part, count, 0.0);
+}
+
+// One workgroup per channel; surplus workgroups store nothing.
+@compute @workgroup_size(MERGING)
 fn merge_statistics(at: Invocation) {
-    let c = index256(at);
-    if c >= params.all_channels {
-        return;
+    let c = workgroup_index(at);
+    var own = vec4f(0.0);
+    if c < params.all_channels {
+        for (var split = at.lane; split < params.splits; split += MERGING) {
+            own = merged(own, partials[split * params.all_channels + c]);
+        }
     }
-    var merged = partials[c];
-    for (var split = 1u; split < params.splits; split++) {
-        let other = partials[split * params.all_channels + c];
-        let count = merged.z + other.z;
-        let d = other.x - merged.x;
-        let part = other.z / count;
-        merged = vec4f(merged.x + d * part, merged.y + other.y + d * d * merged.z * part, count, 0.0);
+    merging[at.lane] = own;
+    workgroupBarrier();
+    for (var step = MERGING / 2u; step > 0u; step /= 2u) {
+        if at.lane < step {
+            merging[at.lane] = merged(merging[at.lane], merging[at.lane + step]);
+        }
+        workgroupBarrier();
     }
-    new_mean[c] = merged.x;
-    new_variance[c] = max(merged.y / merged.z, 0.0);
+    if at.lane == 0u && c < params.all_channels {
+        new_mean[c] = merging[0].x;
+        new_variance[c] = max(merging[0].y / merging[0].z, 0.0);
+    }
 }
 #end
 
@@ -287,18 +305,29 @@ fn gradient_sums_of_split(at: Invocation) {
     }
 }
 
-#if F16
-#else
-@compute @workgroup_size(256)
+#if F16 == 0
+// One workgroup per channel; surplus workgroups store nothing.
+@compute @workgroup_size(MERGING)
 fn merge_gradient_sums(at: Invocation) {
-    let c = index256(at);
-    if c >= params.all_channels {
+    let c = workgroup_index(at);
+    var own = vec4f(0.0);
+    if c < params.all_channels {
+        for (var split = at.lane; split < params.splits; split += MERGING) {
+            own += partials[split * params.all_channels + c];
+        }
+    }
+    merging[at.lane] = own;
+    workgroupBarrier();
+    for (var step = MERGING / 2u; step > 0u; step /= 2u) {
+        if at.lane < step {
+            merging[at.lane] += merging[at.lane + step];
+        }
+        workgroupBarrier();
+    }
+    if at.lane != 0u || c >= params.all_channels {
         return;
     }
-    var sums = vec2f(0.0);
-    for (var split = 0u; split < params.splits; split++) {
-        sums += partials[split * params.all_channels + c].xy;
-    }
+    let sums = merging[0].xy;
     dbeta[c] = sums.x;
     dgamma[c] = sums.y;
     let deviation = sqrt(variance[c] + params.eps);
@@ -356,8 +385,7 @@ fn evaluation_dx(at: Invocation) {
     }
 }
 
-#if F16
-#else
+#if F16 == 0
 @compute @workgroup_size(256)
 fn update_running(at: Invocation) {
     let c = index256(at);

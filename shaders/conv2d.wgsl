@@ -26,7 +26,7 @@
 // the cache. Invocations beyond the last pixel repeat it without storing: control flow is uniform.
 //
 // The variant narrow is for up to four output channels, as in dx of a stem. The f16 variants have
-// f16 input, w and output, and f32 sums. conv2d_staged.wgsl computes the same with workgroup
+// f16 input, w and output, and f32 sums. conv2d_tiled.wgsl computes the same with workgroup
 // memory. One workgroup per tile, channel tiles fastest: concurrent workgroups share pixels.
 //
 // Lower bounds of the time: 2 N Q OH OW P KH KW FLOPs at the peak rate; 4 (f16: 2) (input + w +

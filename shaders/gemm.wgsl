@@ -7,7 +7,7 @@
 //
 // a and b are packed by gemm_pack.wgsl, or read in place if they are stored in this order. Rows of
 // A are padded to whole tiles, columns of B to whole vec4s. Offsets and terms count vec4s.
-// gemm_staged.wgsl computes the same with tiles in workgroup memory.
+// gemm_tiled.wgsl computes the same with tiles in workgroup memory.
 //
 // An invocation holds ROWS rows x 4 VECTORS columns of C in registers, and a workgroup ROWS rows x
 // 4 VECTORS WORKGROUP columns. There are no barriers. Neighbours load neighbouring vec4s of B, each

@@ -1,18 +1,32 @@
 //! Lines on stdout and stderr.
 //!
 //! A stream that is closed, such as a pipe into `head`, or full ends no run: what cannot be printed
-//! is dropped. Lines for stdout go to stderr while stdout carries the content of a file.
+//! is dropped. Lines for stdout go to stderr while stdout carries the content of a file, or results
+//! as JSON.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
+
+static PRINTS_JSON: AtomicBool = AtomicBool::new(false);
 static STDOUT_CARRIES_A_FILE: AtomicBool = AtomicBool::new(false);
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Sends the lines for stdout to stderr from now on, because a file is written to stdout.
 pub fn keep_stdout_for_a_file() {
     STDOUT_CARRIES_A_FILE.store(true, Ordering::Relaxed);
+}
+
+/// Prints results as JSON on stdout from now on, and the lines for stdout on stderr.
+pub fn print_json() {
+    PRINTS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether stdout has the lines for people.
+pub fn stdout_has_lines() -> bool {
+    !STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) && !PRINTS_JSON.load(Ordering::Relaxed)
 }
 
 /// Drops progress and notices from now on. Results and errors are still printed.
@@ -27,10 +41,21 @@ pub fn is_quiet() -> bool {
 
 /// Prints a line of results on stdout.
 pub fn result(line: fmt::Arguments<'_>) {
-    if STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) {
-        error(line);
-    } else {
+    if stdout_has_lines() {
         drop(writeln!(io::stdout().lock(), "{line}"));
+    } else {
+        error(line);
+    }
+}
+
+/// Prints the result of a command as a line of JSON on stdout, if results are printed as JSON and
+/// stdout carries no file.
+pub fn json(result: &impl Serialize) {
+    if PRINTS_JSON.load(Ordering::Relaxed) && !STDOUT_CARRIES_A_FILE.load(Ordering::Relaxed) {
+        match serde_json::to_string(result) {
+            Ok(text) => drop(writeln!(io::stdout().lock(), "{text}")),
+            Err(e) => error(format_args!("parallax: the result is no JSON: {e}")),
+        }
     }
 }
 
@@ -39,6 +64,34 @@ pub fn notice(line: fmt::Arguments<'_>) {
     if !is_quiet() {
         result(line);
     }
+}
+
+/// Bytes of a message, at most.
+pub const MESSAGE_BYTES: usize = 1000;
+
+/// Joins `start` and the words of `message` to one line, and shortens it if it is too long.
+pub fn one_line(start: &str, message: &str) -> String {
+    const CUT: &str = " [...]";
+    let mut line = start.to_string();
+    for word in message.split_whitespace() {
+        line.push(' ');
+        line.push_str(word);
+    }
+    if line.len() > MESSAGE_BYTES {
+        let fits = |end: &usize| line.is_char_boundary(*end);
+        let end = (0..=MESSAGE_BYTES - CUT.len())
+            .rev()
+            .find(fits)
+            .unwrap_or(0);
+        line.truncate(end);
+        line.push_str(CUT);
+    }
+    line
+}
+
+/// Prints a fact that the user should know, on one line of stdout.
+pub fn one_notice(fact: &str) {
+    notice(format_args!("{}", one_line("notice ", fact)));
 }
 
 /// Prints a line on stderr.
@@ -57,3 +110,19 @@ macro_rules! note {
 }
 
 pub(crate) use {note, say};
+
+#[cfg(test)]
+mod tests {
+    use super::{MESSAGE_BYTES, one_line};
+
+    #[test]
+    fn a_message_is_one_line_of_limited_length() {
+        assert_eq!(one_line("parallax:", "two\n  lines"), "parallax: two lines");
+        let long = one_line("parallax:", &"\u{e4}b ".repeat(1000));
+        assert!(
+            long.len() <= MESSAGE_BYTES && long.ends_with("[...]"),
+            "{}",
+            long.len()
+        );
+    }
+}

@@ -32,6 +32,7 @@ pub mod cli;
 pub mod console;
 pub mod data;
 pub mod device;
+pub mod distributed;
 pub mod error;
 pub mod evaluate;
 pub mod file_kind;

@@ -14,7 +14,8 @@ use crate::device::{Device, Readback, check_elements};
 use crate::error::{Error, Result};
 
 /// Element types that a device stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DType {
     F32,
     /// IEEE 754 half precision, for activations and their gradients. Kernels compute in f32 and

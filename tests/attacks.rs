@@ -11,7 +11,7 @@ use parallax::autograd::{Tape, Var};
 use parallax::evaluate::attack::{
     AttackSettings, Method, Units, climb, in_units, input_gradient, network_input, perturb,
 };
-use parallax::nn::Parameter;
+use parallax::nn::{Normalization, Parameter};
 use parallax::objectives::Protocol;
 use parallax::ops::{Conv2dOptions, NoiseKey, Uniform};
 use parallax::philox::Philox;
@@ -44,7 +44,7 @@ impl Linear {
         let w = Parameter::new("w", &self.w, &[CLASSES, PIXELS], device).expect("it fits");
         let bias = Parameter::new("bias", &self.bias, &[CLASSES], device).expect("it fits");
         move |images| {
-            let x = network_input(units, images)?;
+            let x = network_input(units, Normalization::default(), images)?;
             let x = x.reshape(&[x.shape()[0], PIXELS])?;
             x.linear(&x.parameter(&w), &x.parameter(&bias))
         }
@@ -193,7 +193,7 @@ fn attacks_equal_pytorchs() {
             value: put(name),
         });
         let classifier = |images: &Var| {
-            let x = network_input(Units::Pixels, images)?;
+            let x = network_input(Units::Pixels, Normalization::default(), images)?;
             let options = Conv2dOptions {
                 stride: 1,
                 padding: 1,
@@ -326,4 +326,33 @@ proptest! {
             prop_assert!((x - c).abs() <= eps.max(outside.abs()) + rounding, "{} from {}, eps {}", x, c, eps);
         }
     }
+}
+
+/// Units that are normalised pixels are those of CIFAR-10, so no other network can be attacked in them.
+#[test]
+fn normalised_units_need_the_normalisation_of_cifar10() {
+    let device = devices::cpu();
+    let images = Tensor::from_slice(&pixels(4, PIXELS), &[1, 3, 4, 4], &device).expect("it fits");
+    let images = Tape::inference(&device).constant(&images);
+    let input = |units, normalization| network_input(units, normalization, &images);
+    let error = match input(Units::Normalized, Normalization::ImageNet) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("it was accepted"),
+    };
+    assert!(
+        error.contains("imagenet") && error.contains("sound"),
+        "{error}"
+    );
+    let values = |x: Result<Var>| {
+        x.expect("it fits")
+            .tensor()
+            .to_vec::<f32>()
+            .expect("floats")
+    };
+    let none = values(input(Units::Pixels, Normalization::None));
+    assert_eq!(
+        none,
+        values(input(Units::Normalized, Normalization::Cifar10))
+    );
+    assert_ne!(none, values(input(Units::Pixels, Normalization::ImageNet)));
 }

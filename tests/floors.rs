@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 15] = [
     &[
         "console",
+        "distributed",
         "error",
         "file_kind",
         "interrupt",

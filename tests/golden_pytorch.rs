@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use parallax::autograd::{Gradients, Tape};
 use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
-use parallax::optim::{AdamOptions, Optimizer, OptimizerOptions, SgdOptions};
+use parallax::optim::{
+    AdamOptions, Decay, LarsOptions, Milestones, Optimizer, OptimizerOptions, Schedule, SgdOptions,
+};
 use parallax::{Device, Result, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
@@ -160,7 +162,7 @@ impl Classifier {
 
     fn update_buffers(&self, tape: &Tape) -> Result<()> {
         let mut updates = tape.take_buffer_updates().into_iter();
-        updates.try_for_each(|update| update(&self.device, None))
+        updates.try_for_each(|update| update.apply(&self.device, None))
     }
 
     /// The loss of one step and its gradients.
@@ -231,39 +233,52 @@ fn first_step(file: &'static str, arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// Compares the losses of ten steps with `OPTIMIZER_losses_f64`. Each may differ by the largest of
-/// 1e-3 of the loss, 1e-4, and four times the difference of torch's own f32.
+/// Compares the losses of ten steps of `optimizer` with those in `losses`, a prefix of names in
+/// `recorded`. Each may differ by the largest of 1e-3 of the loss, 1e-4, and four times the difference
+/// of torch's own f32. `file` has the network and the batch.
 fn ten_losses(
+    file: &'static str,
+    arch: Arch,
+    (recorded, losses): (&Golden, &str),
+    (optimizer, learning_rate): (OptimizerOptions, f64),
+) -> Result<()> {
+    let golden = Golden::open(file);
+    let exact = recorded.values(&format!("{losses}_losses_f64"));
+    let single = recorded.values(&format!("{losses}_losses_f32"));
+    assert_eq!((exact.len(), single.len()), (10, 10));
+    for (name, device) in devices::unsliced() {
+        let classifier = Classifier::new(&device, &golden, arch)?;
+        let parameters = classifier.network.parameters();
+        let mut update = Optimizer::new(&parameters, optimizer)?;
+        let mut largest = 0f64;
+        for (step, (exact, single)) in exact.iter().zip(&single).enumerate() {
+            let (loss, gradients) = classifier.step()?;
+            update.step(learning_rate as f32, &gradients, None)?;
+            let apart = (f64::from(loss) - exact).abs();
+            let allowed = (1e-3 * exact).max(1e-4).max(4.0 * (single - exact).abs());
+            assert!(
+                apart < allowed,
+                "{name}: step {step} of {losses}: loss {loss}, torch {exact}; {apart:.1e} apart, \
+                 {allowed:.1e} allowed"
+            );
+            largest = largest.max(apart / exact);
+        }
+        println!("{name}: ten {losses} losses within {largest:.1e} of torch's in f64");
+    }
+    Ok(())
+}
+
+/// [`ten_losses`] that are in the file of the network.
+fn ten_own_losses(
     file: &'static str,
     arch: Arch,
     optimizer: &str,
     options: fn(&Golden) -> OptimizerOptions,
 ) -> Result<()> {
     let golden = Golden::open(file);
-    let exact = golden.values(&format!("{optimizer}_losses_f64"));
-    let single = golden.values(&format!("{optimizer}_losses_f32"));
-    let learning_rate = golden.number(&format!("{optimizer}_lr")) as f32;
-    assert_eq!((exact.len(), single.len()), (10, 10));
-    for (name, device) in devices::unsliced() {
-        let classifier = Classifier::new(&device, &golden, arch)?;
-        let parameters = classifier.network.parameters();
-        let mut update = Optimizer::new(&parameters, options(&golden))?;
-        let mut largest = 0f64;
-        for (step, (exact, single)) in exact.iter().zip(&single).enumerate() {
-            let (loss, gradients) = classifier.step()?;
-            update.step(learning_rate, &gradients, None)?;
-            let apart = (f64::from(loss) - exact).abs();
-            let allowed = (1e-3 * exact).max(1e-4).max(4.0 * (single - exact).abs());
-            assert!(
-                apart < allowed,
-                "{name}: step {step} of {optimizer}: loss {loss}, torch {exact}; {apart:.1e} apart, \
-                 {allowed:.1e} allowed"
-            );
-            largest = largest.max(apart / exact);
-        }
-        println!("{name}: ten {optimizer} losses within {largest:.1e} of torch's in f64");
-    }
-    Ok(())
+    let learning_rate = golden.number(&format!("{optimizer}_lr"));
+    let rule = (options(&golden), learning_rate);
+    ten_losses(file, arch, (&golden, optimizer), rule)
 }
 
 fn adam(golden: &Golden) -> OptimizerOptions {
@@ -300,22 +315,44 @@ fn resnet50_first_step() -> Result<()> {
 
 #[test]
 fn resnet18_ten_adam_losses() -> Result<()> {
-    ten_losses("resnet18.safetensors", Arch::ResNet18, "adam", adam)
+    ten_own_losses("resnet18.safetensors", Arch::ResNet18, "adam", adam)
 }
 
 #[test]
 fn resnet18_ten_sgd_losses() -> Result<()> {
-    ten_losses("resnet18.safetensors", Arch::ResNet18, "sgd", nesterov)
+    ten_own_losses("resnet18.safetensors", Arch::ResNet18, "sgd", nesterov)
 }
 
 #[test]
 fn resnet50_ten_adam_losses() -> Result<()> {
-    ten_losses("resnet50.safetensors", Arch::ResNet50, "adam", adam)
+    ten_own_losses("resnet50.safetensors", Arch::ResNet50, "adam", adam)
 }
 
 #[test]
 fn resnet50_ten_sgd_losses() -> Result<()> {
-    ten_losses("resnet50.safetensors", Arch::ResNet50, "sgd", nesterov)
+    ten_own_losses("resnet50.safetensors", Arch::ResNet50, "sgd", nesterov)
+}
+
+/// The settings of LARS, whose names have this prefix.
+fn lars(golden: &Golden, prefix: &str) -> OptimizerOptions {
+    let number = |key: &str| golden.number(&format!("{prefix}lars_{key}")) as f32;
+    OptimizerOptions::Lars(LarsOptions {
+        momentum: number("momentum"),
+        weight_decay: number("decay"),
+        trust_coefficient: number("trust"),
+        eps: number("eps"),
+    })
+}
+
+#[test]
+fn resnet18_ten_lars_losses() -> Result<()> {
+    let golden = Golden::open("lars.safetensors");
+    let rule = (
+        lars(&golden, "resnet18_"),
+        golden.number("resnet18_lars_lr"),
+    );
+    let file = "resnet18.safetensors";
+    ten_losses(file, Arch::ResNet18, (&golden, "resnet18"), rule)
 }
 
 #[test]
@@ -382,6 +419,90 @@ fn optimizer_path(
                 assert!(
                     apart < 1e-6 * expected.abs().max(1.0),
                     "{name}: {optimizer}, step {step}: {found}, torch {expected}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn lars_follows_torch() -> Result<()> {
+    let golden = Golden::open("lars.safetensors");
+    let learning_rate = golden.number("lars_lr") as f32;
+    for (name, device) in devices::unsliced() {
+        for tensor in ["weight", "bias", "zero", "still"] {
+            let parameter = Parameter {
+                name: tensor.to_string(),
+                value: golden.upload(&device, &format!("{tensor}.initial"))?,
+            };
+            let mut update = Optimizer::new(&[&parameter], lars(&golden, ""))?;
+            let gradients = golden.values(&format!("{tensor}.gradients"));
+            let expected = golden.values(&format!("{tensor}.params_f64"));
+            let length = parameter.value.len();
+            assert_eq!((gradients.len(), expected.len()), (5 * length, 5 * length));
+            for step in 0..5 {
+                let of_step = step * length..(step + 1) * length;
+                let gradient: Vec<f32> = gradients[of_step.clone()]
+                    .iter()
+                    .map(|&v| v as f32)
+                    .collect();
+                let gradients = gradients_equal_to(&parameter, &gradient)?;
+                update.step(learning_rate, &gradients, None)?;
+                let found = parameter.value.to_vec::<f32>()?;
+                let apart = largest_difference(&found, &expected[of_step]);
+                assert!(
+                    apart < 1e-6,
+                    "{name}: {tensor}, step {step}: {apart:.1e} apart"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn schedules_follow_torch() -> Result<()> {
+    let golden = Golden::open("schedules.safetensors");
+    let whole = |key: &str| golden.number(key) as u64;
+    let milestones = golden.setting("milestones");
+    let milestones = milestones.as_array().expect("a list").iter();
+    let milestones: Vec<u64> = milestones.filter_map(serde_json::Value::as_u64).collect();
+    let decays = [
+        ("constant", Decay::Constant),
+        (
+            "milestones",
+            Decay::Milestones {
+                at: Milestones::new(&milestones)?,
+                gamma: golden.number("milestones_gamma"),
+            },
+        ),
+        (
+            "every",
+            Decay::Every {
+                every: whole("every"),
+                gamma: golden.number("every_gamma"),
+            },
+        ),
+        (
+            "cosine",
+            Decay::Cosine {
+                total: whole("steps"),
+            },
+        ),
+    ];
+    let base = golden.number("base");
+    for (name, decay) in decays {
+        for (suffix, warmup) in [("", 0), ("_warm", whole("warmup"))] {
+            let expected = golden.values(&format!("{name}{suffix}"));
+            assert_eq!(expected.len() as u64, whole("steps"));
+            let schedule = Schedule { warmup, decay };
+            for (step, expected) in (0..).zip(expected) {
+                let found = f64::from(schedule.learning_rate(base, step));
+                // Half a unit of the last place of f32.
+                assert!(
+                    (found - expected).abs() <= 6e-8 * expected + 1e-15,
+                    "{schedule}, step {step}: {found}, torch {expected}"
                 );
             }
         }

@@ -6,7 +6,7 @@ use parallax::data::{self, DataKind, Dataset};
 use parallax::evaluate::features::{features, set_running_statistics};
 use parallax::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use parallax::evaluate::partial::Partial;
-use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Normalization, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
 use parallax::train::Trainer;
@@ -32,7 +32,7 @@ fn settings(augmentation: Option<PaddedCropAugmentation>) -> LinearSettings {
         optimization: Optimization {
             optimizer: OptimizerOptions::adam(0.0),
             learning_rate: 1e-2,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation,
         resolution: 32,
@@ -158,9 +158,10 @@ fn classifier(
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.0125,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
+        normalization: Normalization::default(),
         frozen_after_first_epoch: frozen,
         seed: 4,
     };
@@ -241,4 +242,25 @@ fn a_head_sees_evaluation_mode_features() {
         y.tensor().to_vec::<f32>().expect("floats")
     };
     assert_ne!(y(Mode::Training), y(Mode::Evaluation));
+}
+
+#[test]
+fn an_evaluation_normalises_as_its_encoder_says() {
+    let device = Device::cpu();
+    let few = shapes().test.subset(&[0, 1, 2, 3]);
+    let of = |words: &str| {
+        let normalization = words.parse::<Normalization>().expect("a normalisation");
+        let encoder = encoder(&device).with_normalization(normalization);
+        set_running_statistics(&device, &encoder, &few).expect("images fit");
+        features(&device, &encoder, &few, 32).expect("they fit")
+    };
+    let encoder = encoder(&device);
+    set_running_statistics(&device, &encoder, &few).expect("images fit");
+    let default = features(&device, &encoder, &few, 32).expect("they fit");
+    assert_eq!(default, of("cifar10"));
+    assert_eq!(default, of("0.4914,0.4822,0.4465/0.2023,0.1994,0.2010"));
+    let none = of("none");
+    assert_eq!(none, of("0/1"));
+    assert_ne!(default, none);
+    assert_ne!(default, of("imagenet"));
 }

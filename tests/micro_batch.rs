@@ -8,7 +8,7 @@
 use parallax::augment::PaddedCropAugmentation;
 use parallax::autograd::{Mode, PassOptions, Tape, Var};
 use parallax::data::{self, DataKind, Dataset, EpochSampler};
-use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::nn::{Arch, Linear, Module, Normalization, Parameter, ResNet, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
 use parallax::objectives::classifier::{Classifier, ClassifierSettings};
 use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
@@ -39,6 +39,7 @@ const TRAINING: PassOptions = PassOptions {
     recompute: false,
     loss_scale: 1.0,
     momentum: 0.1,
+    synchronized: None,
     check: false,
 };
 
@@ -194,9 +195,10 @@ fn gradients_of_means_are_those_of_the_whole_batch_in_evaluation_mode() {
         optimization: Optimization {
             optimizer: OptimizerOptions::nesterov(0.0),
             learning_rate: 0.01,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         },
         augmentation: PaddedCropAugmentation::default(),
+        normalization: Normalization::default(),
         frozen_after_first_epoch: true,
         seed: 4,
     };
@@ -470,7 +472,7 @@ fn running_statistics_are_updated_once_per_step() {
         let step = micro_batch::in_chunks(&mut objective, &network, pass, 0, 3);
         assert_eq!(step.expect("it fits").updates.len(), 20 * passes);
         for update in updates {
-            update(&device, None).expect("it fits");
+            update.apply(&device, None).expect("it fits");
         }
         assert!(updated == bits(&network.buffers()), "{protocol}");
     }

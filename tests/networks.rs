@@ -149,7 +149,7 @@ fn running_statistics_wait_for_their_updates_and_obey_the_gate() -> Result<()> {
     let training = || Tape::forward_only(&device, PassOptions::default());
     let apply = |tape: &Tape, gate: Option<&Tensor>| -> Result<()> {
         let mut updates = tape.take_buffer_updates().into_iter();
-        updates.try_for_each(|update| update(&device, gate))
+        updates.try_for_each(|update| update.apply(&device, gate))
     };
     let tape = training();
     pass(&tape, [1.0, 2.0, 3.0, 4.0])?;
@@ -204,7 +204,7 @@ fn running_statistics_can_be_the_plain_mean_over_batches() -> Result<()> {
             let tape = Tape::forward_only(&device, options);
             resnet.forward(&tape.constant(&images))?;
             for update in tape.take_buffer_updates() {
-                update(&device, None)?;
+                update.apply(&device, None)?;
             }
         }
         resnet.buffers()[0].value.to_vec()

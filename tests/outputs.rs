@@ -667,3 +667,29 @@ fn shells_get_a_script_that_completes_commands() {
     }
     refused(base.path(), &["completions", "cmd"], 2, &["cmd", "bash"]);
 }
+
+#[test]
+fn every_command_has_a_man_page() {
+    let base = TempDir::new().unwrap();
+    let pages = base.path().join("share/man1");
+    // Pages that are there are replaced.
+    for _ in 0..2 {
+        let said = good(base.path(), &["manual", "share/man1"]);
+        let count = fs::read_dir(&pages).unwrap().count();
+        assert!(said.contains(&format!("{count} man pages")), "{said}");
+    }
+    let page = |name: &str| fs::read_to_string(pages.join(name)).unwrap();
+    let program = page("parallax.1");
+    assert!(program.contains(".TH parallax 1"), "{program}");
+    for command in ["simclr", "weights", "manual"] {
+        assert!(
+            program.contains(&format!("parallax\\-{command}(1)")),
+            "{program}"
+        );
+    }
+    assert!(page("parallax-simclr.1").contains("temperature"));
+    assert!(page("parallax-weights-export.1").contains("onnx"));
+    fs::write(base.path().join("file"), "").unwrap();
+    refused(base.path(), &["manual", "file"], 1, &["file"]);
+    refused(base.path(), &["manual", "file/below"], 1, &["file"]);
+}

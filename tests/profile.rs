@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use parallax::augment::RandomBlur;
 use parallax::data::{self, DataKind};
 use parallax::device::gpu::StreamCounts;
+use parallax::device::gpu::variants::{TileSize, Variant};
 use parallax::device::profiler::{Clock, Recording};
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
 use parallax::objectives::simclr::{self, SimClr, SimClrNetwork, SimClrSettings};
 use parallax::ops::{Add, Conv2d, Conv2dDw, Conv2dDx, Conv2dOptions, Gemm, Linear, transposed};
+use parallax::optim::OptimizerOptions;
 use parallax::runs::profile::{Phases, rows};
 use parallax::train::Trainer;
 use parallax::{Device, Tensor};
@@ -188,14 +191,19 @@ fn gpu() -> Device {
         .clone()
 }
 
-fn trainer(device: &Device) -> Trainer<SimClrNetwork, SimClr> {
+/// A small training, whose settings are first passed to `change`.
+fn trainer(
+    device: &Device,
+    change: impl FnOnce(&mut SimClrSettings),
+) -> Trainer<SimClrNetwork, SimClr> {
     let dataset = data::load(DataKind::Shapes, None, 0).unwrap();
     let encoder = ResNetConfig {
         arch: Arch::ResNet18,
         stem: Stem::Cifar { padding: 1 },
         width: 0.0625,
     };
-    let settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, 8, 1e-6, 0);
+    let mut settings = SimClrSettings::of_protocol(Protocol::Sound, encoder, 32, 8, 1e-6, 0);
+    change(&mut settings);
     let optimization = settings.optimization;
     let network = simclr::network(&settings, device).unwrap();
     let objective = SimClr::new(settings, dataset.pretraining(), device).unwrap();
@@ -209,7 +217,7 @@ fn six_steps(
     device: &Device,
     records: bool,
 ) -> (Vec<u32>, Vec<StreamCounts>, Option<(Recording, f64)>) {
-    let mut trainer = trainer(device);
+    let mut trainer = trainer(device, |_| {});
     let gpu = device.as_gpu().expect("the device is a GPU");
     let (mut pending, mut counts, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut started = Instant::now();
@@ -236,6 +244,34 @@ fn six_steps(
         (recording, started.elapsed().as_secs_f64())
     });
     (losses, counts, recorded)
+}
+
+/// The rates of LARS stay on the device, and the weights of a blur are as many in each step.
+#[test]
+fn lars_and_blur_allocate_nothing_after_the_first_step_and_never_wait() {
+    let device: Device = devices::open_gpu(false, None).into();
+    let gpu = device.as_gpu().expect("the device is a GPU");
+    let mut trainer = trainer(&device, |settings| {
+        settings.optimization.optimizer = OptimizerOptions::lars(1e-6);
+        settings.augmentation.blur = Some(RandomBlur::default());
+    });
+    let mut pending = Vec::new();
+    for step in 0..5 {
+        let before = gpu.counts();
+        pending.push(trainer.step(step).unwrap());
+        let count = gpu.counts().since(before);
+        assert_eq!(count.waits, 0, "step {step}: {count:?}");
+        if step > 0 {
+            let made = [count.allocations, count.bind_groups];
+            assert_eq!(made, [0, 0], "step {step}: {count:?}");
+        }
+        if pending.len() > 2 {
+            trainer.finish(pending.remove(0)).unwrap();
+        }
+    }
+    for step in pending {
+        trainer.finish(step).unwrap();
+    }
 }
 
 #[test]
@@ -265,6 +301,34 @@ fn after_the_first_step_a_gpu_allocates_nothing_creates_no_bind_group_and_never_
     // The same losses without a recording.
     let (plain, ..) = six_steps(&devices::gpu(false), false);
     assert_eq!(losses, plain);
+}
+
+/// A step of two images. In a large batch, the sums of the tiled weight gradients are split, which
+/// adds a dispatch to each of those that write their result directly here.
+#[test]
+fn a_tiled_step_of_resnet50_has_fewer_dispatches_than_a_plain_one() {
+    let dispatches = |variant| {
+        let device: Device = devices::forced()
+            .iter()
+            .find(|(forced, _)| *forced == variant)
+            .map(|(_, gpu)| gpu.clone().into())
+            .expect("every variant has a device");
+        let mut trainer = trainer(&device, |settings| {
+            settings.encoder.arch = Arch::ResNet50;
+            settings.encoder.width = 0.25;
+            settings.batch_size = 2;
+        });
+        let gpu = device.as_gpu().expect("the device is a GPU");
+        let before = gpu.counts();
+        let step = trainer.step(0).unwrap();
+        let count = gpu.counts().since(before).dispatches;
+        trainer.finish(step).unwrap();
+        count
+    };
+    let plain = dispatches(Variant::Plain);
+    let tiled = dispatches(Variant::Tiled(TileSize::Small));
+    eprintln!("dispatches of a step of ResNet-50: {plain} plain, {tiled} tiled");
+    assert!(tiled <= plain * 9 / 10, "{plain} plain, {tiled} tiled");
 }
 
 /// Checks a recording of two steps that took `seconds` in all.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use parallax::autograd::{Mode, PassOptions, Tape, Var};
+use parallax::autograd::{BufferUpdate, Mode, PassOptions, Tape, Var};
 use parallax::nn::{BatchNorm, Module, Parameter};
 use parallax::ops::batch_norm::{Activation, Affine};
 use parallax::ops::{Conv2dOptions, Pool2dOptions};
@@ -283,7 +283,7 @@ fn updates_of_buffers_are_requested_and_not_applied() -> Result<()> {
     let tape = Tape::new(&device);
     for number in 0..3 {
         let applied = applied.clone();
-        tape.update_buffer(Box::new(move |_, gate| {
+        tape.update_buffer(BufferUpdate::new(Vec::new(), move |_, _, gate| {
             applied.borrow_mut().push((number, gate.is_some()));
             Ok(())
         }));
@@ -298,7 +298,7 @@ fn updates_of_buffers_are_requested_and_not_applied() -> Result<()> {
     drop(updates.remove(1));
     let gate = Tensor::zeros(&[1], DType::U32, &device)?;
     for update in updates {
-        update(&device, Some(&gate))?;
+        update.apply(&device, Some(&gate))?;
     }
     assert_eq!(*applied.borrow(), [(0, true), (2, true)]);
     Ok(())
@@ -315,7 +315,7 @@ fn a_checkpoint_requests_each_update_once() -> Result<()> {
     let y = tape.leaf(&x).checkpoint(&[], move |x| {
         *counted.borrow_mut() += 1;
         let tape = x.tape().expect("a checkpoint runs on a tape");
-        tape.update_buffer(Box::new(|_, _| Ok(())));
+        tape.update_buffer(BufferUpdate::new(Vec::new(), |_, _, _| Ok(())));
         x.scale(2.0)
     })?;
     assert_eq!(*runs.borrow(), 1);
@@ -370,7 +370,7 @@ fn one_tape_has_passes_in_both_modes() -> Result<()> {
         assert!((dx - 2.0).abs() < 1e-4, "{dx}");
     }
     for update in updates {
-        update(&device, None)?;
+        update.apply(&device, None)?;
     }
     let mean = norm.buffers()[0].value.to_scalar::<f32>()?;
     assert!((mean - 0.25 * 6.0).abs() < 1e-6, "{mean}");

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use parallax::device::gpu::variants::{Operation, Variant, VariantTable};
+use parallax::device::gpu::variants::{Operation, TileSize, Variant, VariantTable};
 use parallax::nn::weights::metadata;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::ops::Conv2dOptions;
@@ -85,13 +85,7 @@ fn a_networks_shapes_are_those_of_its_step() {
     assert_eq!(count(|p| matches!(p, Problem::Gemm { .. })), 4);
     for problem in &problems {
         if let Problem::Conv2d(g) = problem {
-            assert!(g.n >= 1 && g.n <= 256, "{g:?}");
-            // A small batch: half a GFLOP, or as many images as fill a tile.
-            assert!(
-                g.flops() <= 500_000_000 || (g.n - 1) * g.oh * g.ow < 512,
-                "{g:?}"
-            );
-            assert!(g.n * g.oh * g.ow >= 512, "{g:?}");
+            assert_eq!(g.n, 256, "the batch of the training");
         }
     }
 }
@@ -191,13 +185,13 @@ fn a_tuning_is_kept_and_a_file_that_cannot_be_used_is_named() {
 
     // A variant that a self-test has rejected is in no table, tuned or shipped.
     let mut rejecting = stored.clone();
-    rejecting.reject([(Operation::Conv2dDx, Variant::Staged)]);
+    rejecting.reject([(Operation::Conv2dDx, Variant::Tiled(TileSize::Small))]);
     fs::write(&file, rejecting.to_toml().unwrap()).unwrap();
     let devices = Command::new(env!("CARGO_BIN_EXE_parallax"))
         .arg("devices")
         .env("PARALLAX_CACHE_DIR", place.path().join("cache"))
         .output();
-    let words = "without conv2d_dx staged (wrong results here)";
+    let words = "without conv2d_dx tiled64x64 (wrong results here)";
     assert!(text(&devices.unwrap().stdout).contains(words));
     for (out, flag) in [("tuned", "--tune"), ("untuned", "--no-tune")] {
         check(&place.train(out, &[flag]), &[]);

@@ -2,7 +2,7 @@
 //! purposes. Seeds are fixed, so these tests give the same answer each time; bounds are four standard deviations.
 
 use parallax::augment::{
-    ColorJitter, PaddedCropAugmentation, SimClrAugmentation, ViewKey, ViewParameters,
+    ColorJitter, PaddedCropAugmentation, RandomBlur, SimClrAugmentation, ViewKey, ViewParameters,
 };
 use parallax::ops::ColorStep;
 
@@ -297,6 +297,35 @@ fn factors_are_uniform_in_their_ranges() {
             assert!(factors.len() > COUNT as usize / 2);
             assert_uniform(&format!("{step:?} of {number}"), &factors, low, high);
         }
+    }
+}
+
+#[test]
+fn blurs_come_at_their_rate_with_a_uniform_deviation() {
+    let sharp = draw(&SimClrAugmentation::sound(224), key(11, 0));
+    assert!(sharp.iter().all(|view| view.blur == 0.0));
+    let augmentation = SimClrAugmentation {
+        blur: Some(RandomBlur::default()),
+        ..SimClrAugmentation::sound(224)
+    };
+    let views = draw(&augmentation, key(11, 0));
+    let sigmas = |views: &[ViewParameters]| -> Vec<f64> {
+        views.iter().map(|view| f64::from(view.blur)).collect()
+    };
+    let all = sigmas(&views);
+    let blurred: Vec<f64> = all.iter().copied().filter(|&sigma| sigma > 0.0).collect();
+    assert_rate("blur", blurred.len(), views.len(), 0.5);
+    assert_uniform("deviation", &blurred, 0.1, 2.0);
+    let other = sigmas(&draw(&augmentation, key(11, 1)));
+    assert_uncorrelated("blur and the other view's", &all, &other);
+    for (index, (name, _)) in numbers(&views[0]).into_iter().enumerate() {
+        let case = format!("blur and {name}");
+        assert_uncorrelated(&case, &all, &column(&views, index));
+    }
+    // The blur changes no other number of a view.
+    for (mut view, sharp) in views.into_iter().zip(sharp) {
+        view.blur = 0.0;
+        assert_eq!(view, sharp);
     }
 }
 

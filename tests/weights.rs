@@ -690,6 +690,17 @@ fn own_files_that_are_no_numbers_are_refused() {
 
     fs::remove_dir_all(base.join("run")).unwrap();
     good(base, &supervised);
+    // A width that no network has.
+    let model = base.join("run/model.safetensors");
+    let whole = fs::read(&model).unwrap();
+    let find = br#"\"width\":\"0.0625\""#;
+    let at = whole.windows(find.len()).position(|part| part == find);
+    let mut wide = whole.clone();
+    wide[at.unwrap()..][..find.len()].copy_from_slice(br#"\"width\":\"9e9999\""#);
+    fs::write(&model, wide).unwrap();
+    let info = ["weights", "info", "run/model.safetensors"];
+    refused(base, &info, 1, &["run/model.safetensors", "width is inf"]);
+    fs::write(&model, whole).unwrap();
     with_nan("model.safetensors", "fc.weight");
     let attack = on_images(
         &["attack", "--model", "run/model.safetensors"],
@@ -822,6 +833,19 @@ fn weights_go_to_torchvision_and_back() {
         let exists = ["weights", action, "theirs", "--out", "exported"];
         refused(base, &exists, 2, &["exists", "--force"]);
     }
+    // The padding of a small conv1 is in no file from elsewhere.
+    write(&base.join("small"), &resnet18());
+    let import = ["weights", "import", "small", "--out", "padded"];
+    good(base, &[&import[..], &["--stem-padding", "2"]].concat());
+    let said = good(base, &["weights", "info", "padded"]);
+    assert!(said.contains("stem cifar, padding 2"), "{said}");
+    assert_ne!(embedded(base, "padded").0, embedded(base, "small").0);
+    for file in ["theirs", "padded"] {
+        let import = ["weights", "import", file, "--out", "new"];
+        let words = [&import[..], &["--stem-padding", "1"]].concat();
+        refused(base, &words, 2, &["--stem-padding", file]);
+    }
+
     let mut headless = resnet18();
     headless.remove("conv1.weight");
     write(&base.join("headless"), &headless);

@@ -21,6 +21,7 @@ pub(crate) enum Purpose {
     Jitter = 2,
     Grayscale = 3,
     PaddedCrop = 4,
+    Blur = 5,
 }
 
 /// The sample number of a draw that the whole batch shares.

@@ -5,6 +5,7 @@ mod color_jitter;
 mod draw;
 mod image_store;
 mod padded_crop;
+mod random_blur;
 mod random_resized_crop;
 mod simclr_view;
 #[cfg(test)]
@@ -14,5 +15,8 @@ pub use color_jitter::ColorJitter;
 pub use draw::ViewKey;
 pub use image_store::ImageStore;
 pub use padded_crop::PaddedCropAugmentation;
+pub use random_blur::RandomBlur;
 pub use random_resized_crop::{CropBox, RandomResizedCrop};
-pub use simclr_view::{CIFAR10_STATISTICS, SimClrAugmentation, ViewParameters};
+pub use simclr_view::{SimClrAugmentation, ViewParameters};
+
+pub use crate::nn::CIFAR10_STATISTICS;

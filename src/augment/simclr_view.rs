@@ -1,18 +1,18 @@
-//! The views of SimCLR (Chen et al. 2020, appendix A): resized crop, flip, colour, normalisation.
+//! The views of SimCLR (Chen et al. 2020, appendix A): resized crop, flip, colour, blur,
+//! normalisation.
 
 use super::color_jitter::ColorJitter;
 use super::draw::{Purpose, ViewKey, WHOLE_BATCH, happens};
+use super::random_blur::RandomBlur;
 use super::random_resized_crop::RandomResizedCrop;
 use crate::device::Device;
 use crate::error::Result;
+use crate::nn::CIFAR10_STATISTICS;
+use crate::ops::blur::GaussianBlur;
 use crate::ops::color::{ColorStep, ColorTransform, ColorTransforms};
 use crate::ops::images::Normalize;
 use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
-
-/// Mean and standard deviation per channel of the training pixels of CIFAR-10.
-pub const CIFAR10_STATISTICS: ([f32; 3], [f32; 3]) =
-    ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]);
 
 /// The distribution of the views of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,7 +28,11 @@ pub struct SimClrAugmentation {
     pub jitter: ColorJitter,
     /// Probability of grayscale.
     pub grayscale: f32,
-    /// Mean and standard deviation of each channel.
+    /// Gaussian blur, after all changes of colour. Chen et al. 2020 leave it out on CIFAR-10
+    /// (appendix B.9).
+    pub blur: Option<RandomBlur>,
+    /// Mean and standard deviation of each channel; see
+    /// [`Normalization::statistics`](crate::nn::Normalization::statistics).
     pub normalize: Option<([f32; 3], [f32; 3])>,
     /// Whether all images of a batch share one random draw.
     pub one_draw_per_batch: bool,
@@ -40,6 +44,8 @@ pub struct ViewParameters {
     /// `image` is the index in the batch.
     pub crop: ResizedCrop,
     pub color: ColorTransform,
+    /// Standard deviation of the blur in pixels, 0 for none.
+    pub blur: f32,
 }
 
 impl SimClrAugmentation {
@@ -59,6 +65,7 @@ impl SimClrAugmentation {
                 probability: 0.8,
             },
             grayscale: 0.2,
+            blur: None,
             normalize: Some(CIFAR10_STATISTICS),
             one_draw_per_batch: false,
         }
@@ -134,6 +141,9 @@ impl SimClrAugmentation {
                 )),
             },
             color: ColorTransform::new(&steps),
+            blur: self.blur.map_or(0.0, |blur| {
+                blur.draw(&mut key.generator(sample, Purpose::Blur))
+            }),
         }
     }
 
@@ -154,16 +164,24 @@ impl SimClrAugmentation {
             crops: &crops,
             size: self.size,
         })?;
-        let colored = device.run(ColorTransforms {
+        let mut views = device.run(ColorTransforms {
             x: &cropped,
             transforms: &colors,
         })?;
+        if self.blur.is_some() {
+            let sigmas: Vec<_> = parameters.iter().map(|view| view.blur).collect();
+            views = device.run(GaussianBlur {
+                x: &views,
+                kernel_size: RandomBlur::kernel_size(self.size),
+                sigmas: &sigmas,
+            })?;
+        }
         match self.normalize {
             Some((mean, std)) => {
-                let x = &colored;
+                let x = &views;
                 device.run(Normalize { x, mean, std })
             }
-            None => Ok(colored),
+            None => Ok(views),
         }
     }
 }

@@ -36,6 +36,18 @@ impl Gradients {
         self.by_leaf.values().filter_map(|shapes| shapes.first())
     }
 
+    /// Replaces the gradient of a leaf, under all shapes with which it was used.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the number of elements differs.
+    pub fn set(&mut self, leaf: &Tensor, gradient: &Tensor) -> Result<()> {
+        let shapes = self.by_leaf.entry(leaf.id()).or_default();
+        for known in shapes {
+            *known = gradient.reshape(known.shape())?;
+        }
+        Ok(())
+    }
+
     /// Adds the gradients of another backward pass, leaf by leaf.
     ///
     /// # Errors

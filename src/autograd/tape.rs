@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::var::Var;
 use crate::device::Device;
+use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::ops::reduce::CheckFinite;
 use crate::tensor::{DType, Tensor};
@@ -34,6 +35,9 @@ pub struct PassOptions {
     pub loss_scale: f32,
     /// The weight of the batch in running statistics, as in `torch.nn.BatchNorm2d`.
     pub momentum: f32,
+    /// The ranks over whose images batch norm takes its statistics in training. `None` means the
+    /// images of this rank.
+    pub synchronized: Option<Group>,
     /// Whether each operation fails if an input or result is not finite. This is slow, because it
     /// waits for each operation. It serves to replay a step that failed.
     pub check: bool,
@@ -57,6 +61,7 @@ impl Default for PassOptions {
             recompute: false,
             loss_scale: 1.0,
             momentum: 0.1,
+            synchronized: None,
             check: false,
         }
     }
@@ -135,9 +140,49 @@ pub(super) struct Input {
 }
 
 /// An update of a buffer, such as a running mean, that a forward pass requests. The caller of the
-/// pass applies it after the backward pass. The tensor is a gate (u32 `[1]`): if it is set on the
+/// pass applies it after the backward pass.
+#[derive(Clone)]
+pub struct BufferUpdate {
+    values: Vec<Tensor>,
+    apply: Rc<ApplyUpdate>,
+}
+
+/// The tensors are those of the update. The last argument is a gate (u32 `[1]`): if it is set on the
 /// device, the update has no effect. A step sets it if a gradient is not finite.
-pub type BufferUpdate = Box<dyn FnOnce(&Device, Option<&Tensor>) -> Result<()>>;
+type ApplyUpdate = dyn Fn(&Device, &[Tensor], Option<&Tensor>) -> Result<()>;
+
+impl BufferUpdate {
+    /// An update that depends on the pass through `values` alone, such as the statistics of a batch.
+    pub fn new(
+        values: Vec<Tensor>,
+        apply: impl Fn(&Device, &[Tensor], Option<&Tensor>) -> Result<()> + 'static,
+    ) -> Self {
+        BufferUpdate {
+            values,
+            apply: Rc::new(apply),
+        }
+    }
+
+    pub fn values(&self) -> &[Tensor] {
+        &self.values
+    }
+
+    /// The update of the same buffer by the values of another pass.
+    pub fn with_values(&self, values: Vec<Tensor>) -> Self {
+        BufferUpdate {
+            values,
+            ..self.clone()
+        }
+    }
+
+    /// Updates the buffer, unless the gate (u32 `[1]`) is set on the device.
+    ///
+    /// # Errors
+    /// Those of the update.
+    pub fn apply(&self, device: &Device, gate: Option<&Tensor>) -> Result<()> {
+        (self.apply)(device, &self.values, gate)
+    }
+}
 
 impl Tape {
     /// A tape for training: records every operation.

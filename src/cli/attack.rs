@@ -1,21 +1,17 @@
 //! `parallax attack`: a classifier's accuracy under FGSM or PGD.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::Args;
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::arguments::{
-    DataArguments, RunArguments, check_classes, fraction, notice, notice_absent, whole,
-};
+use super::arguments::{Place, check_classes, notice, notice_absent};
 use super::device_choice::open;
 use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
-use crate::console::say;
+use crate::console::{self, say};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, Units};
@@ -26,53 +22,10 @@ use crate::runs::attack::{
 };
 use crate::runs::image_size::check_image_size;
 use crate::runs::result::AttackSummary;
+use crate::runs::settings::Attack;
+use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
 use crate::tensor::Tensor;
-
-/// Attack a classifier with FGSM or PGD and measure its accuracy at several strengths
-///
-/// The run folder gets attack.svg: images, their perturbation under the last eps (amplified, grey
-/// is none), the two together, and what each is taken for.
-#[derive(Args)]
-pub struct Arguments {
-    /// The classifier: a model.safetensors that supervised or finetune wrote
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
-
-    #[command(flatten)]
-    data: DataArguments,
-
-    /// The attack
-    #[arg(long, value_name = "fgsm|pgd", default_value = "pgd", value_parser = ["fgsm", "pgd"])]
-    method: String,
-
-    /// PGD's steps
-    #[arg(long, default_value = "10", value_parser = whole::<u32>(1..=10_000))]
-    iterations: u32,
-
-    /// Strengths: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or numbers such as
-    /// 0,0.01,8/255; in pixels from 0 to 1, under the paper's protocol in normalised ones [default:
-    /// fine, under the paper's protocol paper]
-    #[arg(long, value_name = "fine|paper|NUMBERS", allow_hyphen_values = true)]
-    eps: Option<String>,
-
-    /// The part of the test images to attack, the same of each class
-    #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
-    images: f64,
-
-    /// How the data set's classes are matched with the classifier's: name, or order, which ignores
-    /// their names
-    #[arg(long, value_name = "name|order", default_value = "name", value_parser = ["name", "order"])]
-    match_classes_by: String,
-
-    /// Write the adversarial images of the last eps, with the labels, to adversarial.safetensors in
-    /// the run folder
-    #[arg(long)]
-    save: bool,
-
-    #[command(flatten)]
-    run: RunArguments,
-}
 
 /// Ten numbers from 0 to `last`, evenly apart.
 fn ten_up_to(last: f64) -> Vec<f32> {
@@ -81,11 +34,7 @@ fn ten_up_to(last: f64) -> Vec<f32> {
         .collect()
 }
 
-fn strengths(word: Option<&str>, protocol: Protocol) -> Result<Vec<f32>> {
-    let word = word.unwrap_or(match protocol {
-        Protocol::Sound => "fine",
-        Protocol::Paper => "paper",
-    });
+fn strengths(word: &str, protocol: Protocol) -> Result<Vec<f32>> {
     match word {
         "fine" => Ok(ten_up_to(8.0 / 255.0)),
         "paper" => Ok(ten_up_to(0.275)),
@@ -132,28 +81,28 @@ fn strength(word: &str, protocol: Protocol) -> Result<f32> {
     )))
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { data, run, .. } = arguments;
-    run.check_out()?;
-    run.stop.listen()?;
-    let method = match arguments.method.as_str() {
+pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
+    place.check_out()?;
+    let (data, seed) = (&spec.common.data, spec.common.seed);
+    let protocol = spec.common.protocol;
+    let method = match run.attack.method.as_str() {
         "fgsm" => Method::Fgsm,
         _ => Method::Pgd {
-            iterations: arguments.iterations,
+            iterations: run.attack.iterations,
         },
     };
-    let eps = strengths(arguments.eps.as_deref(), run.protocol)?;
-    // Said before anything is computed.
+    let eps = strengths(&run.attack.eps, protocol)?;
+    // Checked before anything is computed.
     for &eps in &eps {
-        AttackSettings::of_protocol(run.protocol, method, eps)?;
+        AttackSettings::of_protocol(protocol, method, eps)?;
     }
-    let file = WeightsFile::read(&arguments.model)?;
-    let dataset = data.load(run.seed)?;
+    let file = WeightsFile::read(&run.init)?;
+    let dataset = data.load(seed)?;
     check_classes(&dataset, "attack")?;
-    let chosen = open(&run.device)?;
+    let chosen = open(&place.device)?;
     let device = &chosen.device;
     let loaded = file.load(device)?;
-    let by = match arguments.match_classes_by.as_str() {
+    let by = match run.attack.match_classes_by.as_str() {
         "order" => MatchClasses::Order,
         _ => MatchClasses::Name,
     };
@@ -164,35 +113,34 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             loaded.source
         ));
     }
-    let part = arguments.images;
+    let part = run.attack.fraction;
     dataset
-        .test_members(part, run.seed)
+        .test_members(part, seed)
         .map_err(|error| Error::usage(format!("--images {part}: {error}")))?;
     let size = [dataset.test.width, dataset.test.height];
     check_image_size("attack", size, &loaded.origin.encoder, 0)?;
     notice_absent(&dataset);
-    let folder = run.start("attack", (data.data, &dataset), &chosen)?;
+    let folder = place.start(spec, &dataset, &chosen)?;
     let strongest = eps.last().copied().unwrap_or_default();
     let request = AttackRequest {
-        protocol: run.protocol,
+        spec,
+        settings: run,
         loaded,
         method,
         eps,
-        images: arguments.images,
-        seed: run.seed,
-        data: data.data,
         dataset,
     };
     let path = folder.path().join("attack.svg");
     let summary = run_experiment(device, &request, &folder, |summary, images| {
-        let sheet = picture(device, images, run.protocol, strongest)?;
+        let sheet = picture(device, images, protocol, strongest)?;
         let svg = with_predictions(&sheet.to_png(&path)?, sheet.size(), summary, strongest);
         folder.write("attack.svg", svg.as_bytes())?;
-        if arguments.save {
+        if run.attack.save {
             folder.write("adversarial.safetensors", &pack(images)?)?;
         }
         Ok(())
     })?;
+    console::json(&summary);
     say!(
         "clean top-1 {:.1} % on {} images of {}, {:.0} s in all; {}",
         100.0 * summary.clean_top1,
@@ -319,34 +267,29 @@ mod tests {
 
     #[test]
     fn strengths_are_a_grid_or_numbers() {
-        let fine = strengths(None, Protocol::Sound).unwrap();
+        let fine = strengths("fine", Protocol::Sound).unwrap();
         assert_eq!((fine.len(), fine[0], fine[9]), (10, 0.0, 8.0 / 255.0));
-        let paper = strengths(None, Protocol::Paper).unwrap();
+        let paper = strengths("paper", Protocol::Paper).unwrap();
         assert_eq!((paper.len(), paper[0], paper[9]), (10, 0.0, 0.275));
-        assert_eq!(
-            strengths(Some("0, 0.5"), Protocol::Sound).unwrap(),
-            [0.0, 0.5]
-        );
-        let eight = strengths(Some("8/255, 0.5 / 255"), Protocol::Sound).unwrap();
+        assert_eq!(strengths("0, 0.5", Protocol::Sound).unwrap(), [0.0, 0.5]);
+        let eight = strengths("8/255, 0.5 / 255", Protocol::Sound).unwrap();
         assert_eq!(eight, [8.0 / 255.0, 0.5 / 255.0]);
         for word in [
             "0,much", "", "8/", "8/0", "1/2/3", "nan", "inf", "-0.1", "8", "256/255",
         ] {
-            let error = strengths(Some(word), Protocol::Sound).unwrap_err();
+            let error = strengths(word, Protocol::Sound).unwrap_err();
             assert!(
                 matches!(&error, Error::Usage(m) if m.contains("--eps")),
                 "{error}"
             );
         }
-        let levels = strengths(Some("8"), Protocol::Sound)
-            .unwrap_err()
-            .to_string();
+        let levels = strengths("8", Protocol::Sound).unwrap_err().to_string();
         assert!(
             levels.contains("pixels are in 0..1") && levels.contains("give 8/255"),
             "{levels}"
         );
         // Normalised pixels have a wider range.
-        assert_eq!(strengths(Some("5"), Protocol::Paper).unwrap(), [5.0]);
-        assert!(strengths(Some("5.2"), Protocol::Paper).is_err());
+        assert_eq!(strengths("5", Protocol::Paper).unwrap(), [5.0]);
+        assert!(strengths("5.2", Protocol::Paper).is_err());
     }
 }

@@ -1,9 +1,10 @@
 //! `parallax devices`: what there is to run on.
 
 use clap::Args;
+use serde_json::json;
 
 use super::device_choice::{adapters, auto_takes_gpu};
-use crate::console::say;
+use crate::console::{self, say};
 use crate::device::gpu::variants::{TableKey, VariantTable};
 use crate::device::gpu::{AdapterDescription, kernels};
 use crate::error::Result;
@@ -19,6 +20,21 @@ pub struct Arguments {}
 pub fn run(_: &Arguments) -> Result<()> {
     let adapters = adapters();
     for (number, adapter) in adapters.iter().enumerate() {
+        console::json(&json!({
+            "number": number,
+            "name": &adapter.name,
+            "kind": adapter.kind,
+            "is_software": adapter.is_software,
+            "backend": &adapter.backend,
+            "driver": &adapter.driver,
+            "max_buffer_bytes": adapter.max_buffer_bytes,
+            "max_binding_bytes": adapter.max_binding_bytes,
+            "max_workgroup_invocations": adapter.max_workgroup_invocations,
+            "max_workgroup_bytes": adapter.max_workgroup_bytes,
+            "subgroup_size": adapter.subgroup_size,
+            "features": &adapter.features,
+            "variants": variants(adapter),
+        }));
         let software = if adapter.is_software {
             ", software: runs only when named"
         } else {
@@ -47,6 +63,12 @@ pub fn run(_: &Arguments) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     say!("  threads    {threads}");
     say!("  processor  {}\n", std::env::consts::ARCH);
+    console::json(&json!({
+        "number": adapters.len(),
+        "name": "cpu",
+        "threads": threads,
+        "processor": std::env::consts::ARCH,
+    }));
     let (gpu, reason) = auto_takes_gpu(&adapters);
     let taken = match gpu {
         true => "the GPU that --device gpu takes",
@@ -65,7 +87,7 @@ fn variants(adapter: &AdapterDescription) -> String {
     };
     let stored = read_table(&key).zip(table_path(&key));
     let ships = VariantTable::ships_for(&adapter.name);
-    let shipped = VariantTable::shipped(key);
+    let shipped = VariantTable::shipped(key, adapter.max_workgroup_bytes);
     match stored {
         Some((table, path)) if ships => format!(
             "{}; with --tune those {} in {}",

@@ -11,22 +11,25 @@ use serde_json::{Value, json};
 use super::arguments::{DataArguments, StopArguments, seed, whole};
 use super::device_choice::{DeviceRequest, open};
 use super::output::{self, ForceArguments, Inputs};
-use crate::console::say;
+use crate::console::{self, say};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
 use crate::evaluate::partial::Partial;
 use crate::nn::weights::digest;
 use crate::runs::image_size::check_image_size;
+use crate::runs::numpy;
 use crate::runs::safetensors_file::{Stored, packed};
 use crate::runs::unfinished::{is_stored, resumable};
 use crate::runs::weights_file::{Loaded, WeightsFile, state};
 use crate::runs::whole_file::{Place, folder_of, write_file};
 
-/// The tensor that every file of embed has.
+/// The tensor or array that every file of embed has.
 const FEATURES: &str = "features";
+/// The labels, where there are any.
+const LABELS: &str = "labels";
 
-/// Write an encoder's features of a split, with the labels, to a safetensors file
+/// Write an encoder's features of a split, with the labels, to a file for other programs
 #[derive(Args)]
 pub struct Arguments {
     /// The encoder: a file written by a training
@@ -40,7 +43,10 @@ pub struct Arguments {
     #[arg(long, value_name = "train|test|unlabelled", value_parser = ["train", "test", "unlabelled"])]
     split: Option<String>,
 
-    /// The file to write: features (F32, N x F), and labels (U32, N) where there are any
+    /// The file to write: features (F32, N x F), and labels (U32, N) where there are any. If its
+    /// name ends in .npz, it is written for NumPy, and has the arrays features, labels, classes,
+    /// files and about; if it ends in .npy, it has the features alone; otherwise, it is a
+    /// safetensors file
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
@@ -138,22 +144,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Ok(std::mem::take(values))
     })?;
     let width = encoder.feature_width();
-    let mut tensors = vec![Stored {
-        name: FEATURES.to_string(),
-        dtype: "F32",
-        shape: vec![split.len(), width],
-        bytes: bytemuck::cast_slice(&values),
-    }];
-    if let Some(labels) = &split.labels {
-        tensors.push(Stored {
-            name: "labels".to_string(),
-            dtype: "U32",
-            shape: vec![split.len()],
-            bytes: bytemuck::cast_slice(labels),
-        });
-    }
-    let about = about(&loaded, &dataset, (part, split))?;
-    write_file(out, &packed(&tensors, &about)?)?;
+    let shape = [split.len(), width];
+    let about = about(&loaded, &dataset, part)?;
+    let end = out.extension().unwrap_or_default().to_ascii_lowercase();
+    let content = match end.to_str() {
+        Some("npy") => numpy::floats(&shape, &values),
+        Some("npz") => npz((&shape, &values), &dataset.classes, split, &about),
+        _ => safetensors((&shape, &values), &dataset.classes, split, about)?,
+    };
+    write_file(out, &content)?;
+    console::json(&json!({
+        "command": "embed",
+        "data": &dataset.name,
+        "split": part,
+        "images": split.len(),
+        "features": width,
+        "out": out,
+    }));
     say!(
         "{} features of {} numbers, of the {} images of {}, in {}",
         split.len(),
@@ -168,19 +175,72 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Whether `path` is a file that embed wrote.
 fn holds_features(path: &Path) -> bool {
     let names = |bytes: Vec<u8>| {
-        SafeTensors::deserialize(&bytes).is_ok_and(|file| file.tensor(FEATURES).is_ok())
+        numpy::is_array(&bytes, FEATURES)
+            || SafeTensors::deserialize(&bytes).is_ok_and(|file| file.tensor(FEATURES).is_ok())
     };
     path.is_file() && fs::read(path).is_ok_and(names)
 }
 
-/// Returns the entries that the file holds beside the features: the data set, its classes, the
-/// image files in the order of the features, the findings of the reader, and the network. Lists are
-/// JSON.
-fn about(
-    loaded: &Loaded,
-    dataset: &Dataset,
-    (part, split): (&str, &Split),
-) -> Result<BTreeMap<String, String>> {
+/// Returns the lists of names that a file holds, as far as they are not empty: the classes, and the
+/// image files in the order of the features.
+fn names<'a>(
+    classes: &'a [String],
+    split: &'a Split,
+) -> impl Iterator<Item = (&'static str, &'a [String])> {
+    let lists = [("classes", classes), ("files", &split.files)];
+    lists.into_iter().filter(|(_, names)| !names.is_empty())
+}
+
+/// Returns a safetensors file. Lists of names are JSON in its metadata.
+fn safetensors(
+    (shape, values): (&[usize], &[f32]),
+    classes: &[String],
+    split: &Split,
+    mut about: BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut tensors = vec![Stored {
+        name: FEATURES.to_string(),
+        dtype: "F32",
+        shape: shape.to_vec(),
+        bytes: bytemuck::cast_slice(values),
+    }];
+    tensors.extend(split.labels.as_ref().map(|labels| Stored {
+        name: LABELS.to_string(),
+        dtype: "U32",
+        shape: vec![labels.len()],
+        bytes: bytemuck::cast_slice(labels),
+    }));
+    let lists = names(classes, split);
+    about.extend(lists.map(|(key, names)| (key.to_string(), json!(names).to_string())));
+    packed(&tensors, &about)
+}
+
+/// Returns an .npz file. Lists of names are arrays of it, and the other entries are the JSON object
+/// `about`.
+fn npz(
+    (shape, values): (&[usize], &[f32]),
+    classes: &[String],
+    split: &Split,
+    about: &BTreeMap<String, String>,
+) -> Vec<u8> {
+    let mut arrays = vec![(FEATURES, numpy::floats(shape, values))];
+    arrays.extend(
+        split
+            .labels
+            .as_ref()
+            .map(|labels| (LABELS, numpy::labels(labels))),
+    );
+    arrays.extend(names(classes, split).map(|(key, names)| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        (key, numpy::strings(&[names.len()], &names))
+    }));
+    arrays.push(("about", numpy::strings(&[], &[&json!(about).to_string()])));
+    numpy::archive(&arrays)
+}
+
+/// Returns the entries that the file holds beside the features: the data set, the findings of the
+/// reader, and the network. Lists are JSON.
+fn about(loaded: &Loaded, dataset: &Dataset, part: &str) -> Result<BTreeMap<String, String>> {
     let network = loaded.origin.encoder;
     let mut about = BTreeMap::from(
         [
@@ -193,11 +253,6 @@ fn about(
         ]
         .map(|(key, value)| (key.to_string(), value)),
     );
-    for (key, names) in [("classes", &dataset.classes), ("files", &split.files)] {
-        if !names.is_empty() {
-            about.insert(key.to_string(), json!(names).to_string());
-        }
-    }
     let unpacked = |e| Error::usage(format!("metadata cannot be packed: {e}"));
     let findings = serde_json::to_value(&dataset.findings).map_err(unpacked)?;
     let record = serde_json::to_value(&loaded.record).map_err(unpacked)?;

@@ -9,38 +9,36 @@ mod attack;
 mod bench;
 mod classification;
 mod completions;
-mod data_cache;
+mod data;
 mod device_choice;
 mod devices;
 mod embed;
-mod finetune;
 mod knn;
 mod linear;
+mod manual;
 mod output;
 mod pretraining;
 mod preview;
 mod report;
 mod reproduce;
-mod rotnet;
+mod run;
 mod selftest;
 mod sheet;
 mod signals;
-mod simclr;
-mod supervised;
-mod transfer;
 mod weights;
 
-use std::any::TypeId;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::console;
+use crate::console::{self, one_line};
 use crate::error::{Error, Result};
+use crate::runs::config_file::{Expanded, expand};
+use crate::runs::spec::with_negative_numbers;
 
 /// The exit code of a command that was stopped by its time limit or by SIGUSR1 (`EX_TEMPFAIL` of
 /// sysexits.h). The same command with `--resume` continues the run. See `signals::exit_code` for
@@ -61,6 +59,10 @@ struct Arguments {
     #[arg(long, short, global = true)]
     quiet: bool,
 
+    /// Print each result as a line of JSON on stdout, and everything else on stderr
+    #[arg(long, global = true)]
+    json: bool,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -72,24 +74,6 @@ impl Arguments {
     where
         I: IntoIterator<Item: Into<OsString> + Clone>,
     {
-        fn with_negative_numbers(command: clap::Command) -> clap::Command {
-            let is_number = |argument: &Arg| {
-                let parsed = argument.get_value_parser().type_id();
-                let numbers = [
-                    TypeId::of::<f64>(),
-                    TypeId::of::<u32>(),
-                    TypeId::of::<u64>(),
-                    TypeId::of::<usize>(),
-                ];
-                argument.get_action().takes_values() && numbers.iter().any(|id| parsed == *id)
-            };
-            command
-                .mut_args(|argument| match is_number(&argument) {
-                    true => argument.allow_hyphen_values(true),
-                    false => argument,
-                })
-                .mut_subcommands(with_negative_numbers)
-        }
         let matches = with_negative_numbers(Arguments::command()).try_get_matches_from(words)?;
         Arguments::from_arg_matches(&matches)
     }
@@ -97,23 +81,19 @@ impl Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Simclr(Box<simclr::Arguments>),
-    Rotnet(Box<rotnet::Arguments>),
-    Supervised(Box<supervised::Arguments>),
-    Finetune(Box<finetune::Arguments>),
-    Linear(Box<linear::Arguments>),
-    Transfer(Box<transfer::Arguments>),
-    Attack(Box<attack::Arguments>),
+    #[command(flatten)]
+    Run(Box<run::Run>),
     Reproduce(Box<reproduce::Arguments>),
     Report(report::Arguments),
-    Knn(knn::Arguments),
     Embed(embed::Arguments),
     Weights(weights::Arguments),
+    Data(data::Arguments),
     Devices(devices::Arguments),
     Selftest(selftest::Arguments),
     Bench(bench::Arguments),
     Preview(preview::Arguments),
     Completions(completions::Arguments),
+    Manual(manual::Arguments),
 }
 
 /// Runs the command of the process's arguments, and returns its exit code.
@@ -128,12 +108,25 @@ pub fn run() -> ExitCode {
         .with_target(false)
         .init();
 
-    let arguments = match Arguments::parse_from_words(std::env::args_os()) {
+    let expanded = match expand(std::env::args_os().collect()) {
+        Ok(expanded) => expanded,
+        Err(error) => {
+            console::error(format_args!(
+                "{}",
+                one_line("parallax:", &error.to_string())
+            ));
+            return ExitCode::FAILURE;
+        }
+    };
+    let arguments = match Arguments::parse_from_words(&expanded.words) {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, &expanded),
     };
     if arguments.quiet {
         console::be_quiet();
+    }
+    if arguments.json {
+        console::print_json();
     }
     match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -191,39 +184,23 @@ fn shell_word(word: &str) -> String {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
-        Command::Simclr(arguments) => simclr::run(&arguments),
-        Command::Rotnet(arguments) => rotnet::run(&arguments),
-        Command::Supervised(arguments) => supervised::run(&arguments),
-        Command::Finetune(arguments) => finetune::run(&arguments),
-        Command::Linear(arguments) => linear::run(&arguments),
-        Command::Transfer(arguments) => transfer::run(&arguments),
-        Command::Attack(arguments) => attack::run(&arguments),
+        Command::Run(run) => run.run(),
         Command::Reproduce(arguments) => reproduce::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
-        Command::Knn(arguments) => knn::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(arguments) => weights::run(&arguments),
+        Command::Data(arguments) => data::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     }
 }
 
-/// Runs the command that is given by the words after the program's name.
-fn execute(words: &[String]) -> Result<()> {
-    let name = std::iter::once("parallax");
-    let arguments = Arguments::parse_from_words(name.chain(words.iter().map(String::as_str)));
-    dispatch(
-        arguments
-            .map_err(|e| Error::usage(usage_line(&e.to_string())))?
-            .command,
-    )
-}
-
 /// Help and version as clap prints them; an error as one line.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: &clap::Error, expanded: &Expanded) -> ExitCode {
     let shown = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe is no failure of ours.
@@ -233,7 +210,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.to_string(),
         _ => one_line(
             "parallax:",
-            &format!("{}; see --help", usage_line(&error.to_string())),
+            &format!(
+                "{}{}; see --help",
+                expanded.origin(error),
+                usage_line(&error.to_string())
+            ),
         ),
     };
     console::error(format_args!("{}", shown.trim_end()));
@@ -252,48 +233,14 @@ fn usage_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(&line).to_string()
 }
 
-/// Bytes of a message, at most.
-const MESSAGE_BYTES: usize = 1000;
-
-/// Joins `start` and the words of `message` to one line, and shortens it if it is too long.
-fn one_line(start: &str, message: &str) -> String {
-    const CUT: &str = " [...]";
-    let mut line = start.to_string();
-    for word in message.split_whitespace() {
-        line.push(' ');
-        line.push_str(word);
-    }
-    if line.len() > MESSAGE_BYTES {
-        let fits = |end: &usize| line.is_char_boundary(*end);
-        let end = (0..=MESSAGE_BYTES - CUT.len())
-            .rev()
-            .find(fits)
-            .unwrap_or(0);
-        line.truncate(end);
-        line.push_str(CUT);
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, MESSAGE_BYTES, one_line, shell_word};
+    use super::{Arguments, shell_word};
 
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_message_is_one_line_of_limited_length() {
-        assert_eq!(one_line("parallax:", "two\n  lines"), "parallax: two lines");
-        let long = one_line("parallax:", &"\u{e4}b ".repeat(1000));
-        assert!(
-            long.len() <= MESSAGE_BYTES && long.ends_with("[...]"),
-            "{}",
-            long.len()
-        );
     }
 
     #[test]

@@ -1,219 +1,158 @@
-//! Shared parts of the pretraining commands: their arguments, the run, and the printed results.
+//! `parallax simclr` and `parallax rotnet`: the run of a pretraining, and the printed results.
 
-use std::path::Path;
-
-use clap::Args;
-
-use super::arguments::{
-    CheckpointArguments, DataArguments, NetworkArguments, RunArguments, TuningArguments, notice,
-    notice_absent, whole,
-};
+use super::arguments::{Place, notice, notice_absent};
 use super::device_choice::open;
-use crate::console::say;
-use crate::data::{DataKind, Dataset};
+use crate::console::{self, say};
+use crate::data::Dataset;
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::ResNetConfig;
 use crate::objectives::Protocol;
 use crate::runs::image_size::check_image_size;
-use crate::runs::pretrain::{Pretext, PretrainingRequest, run as run_experiment};
+use crate::runs::pretrain::{Method, Pretext, PretrainingRequest, run as run_experiment};
+use crate::runs::profile::Phases;
 use crate::runs::result::PretrainingSummary;
+use crate::runs::settings::{Pretraining, TrainingSettings};
+use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
+use crate::tensor::Tensor;
 
-/// Side in pixels of SimCLR's views without `--size`.
-pub const VIEW_SIZE: usize = 32;
-
-/// The flags of every pretraining.
-#[derive(Args)]
-pub struct PretrainingArguments {
-    #[command(flatten)]
-    data: DataArguments,
-
-    #[command(flatten)]
-    network: NetworkArguments,
-
-    /// Training steps [default: 150 on shapes, else 5000]
-    #[arg(long, value_parser = whole::<u64>(1..=u64::MAX))]
-    steps: Option<u64>,
-
-    /// Start from the encoder of this safetensors file (torchvision's names), or none
-    #[arg(long, value_name = "FILE|none")]
-    init: Option<String>,
-
-    /// Skip the nearest-neighbour evaluation, which passes all images through two encoders
-    #[arg(long)]
-    no_knn: bool,
-
-    /// Images that pass the network at a time: the gradients are still those of the whole batch, in
-    /// less memory and more time; the statistics of batch norm are each chunk's own [default: the
-    /// batch size]
-    #[arg(long, value_name = "IMAGES", value_parser = whole::<usize>(0..=u64::MAX))]
-    pub micro_batch: Option<usize>,
-
-    #[command(flatten)]
-    pub run: RunArguments,
-
-    #[command(flatten)]
-    checkpoints: CheckpointArguments,
-
-    #[command(flatten)]
-    tuning: TuningArguments,
-}
-
-impl PretrainingArguments {
-    /// Side in pixels of SimCLR's views.
-    pub fn view_size(&self) -> usize {
-        self.data.size().unwrap_or(VIEW_SIZE)
+/// Pretrains on the task of `pretext`, and prints the results.
+pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Result<()> {
+    place.check_out()?;
+    let pretext = pretext?;
+    let Pretext {
+        pretraining,
+        training,
+        ..
+    } = pretext;
+    // Checked before any data is read.
+    check_steps(training, pretext.steps)?;
+    check_init(spec, pretraining)?;
+    let init = pretraining.init();
+    let init = init.map(|path| WeightsFile::read_for(path, &pretext.encoder));
+    let init = init.transpose()?;
+    let common = &spec.common;
+    let dataset = common.data.load(common.seed)?;
+    dataset.check_pretraining()?;
+    let images = dataset.pretraining().len();
+    if pretext.batch_size > images {
+        return Err(Error::usage(format!(
+            "--batch-size {} is larger than the {images} images of {}",
+            pretext.batch_size, dataset.name
+        )));
     }
-
-    pub fn on_shapes(&self) -> bool {
-        self.data.data == DataKind::Shapes
+    pretext.check_images(spec.command(), &dataset)?;
+    pretext.check_micro_batch(&dataset)?;
+    let rotation_test = match pretext.rotation_fraction {
+        1.0 => None,
+        _ if dataset.test.is_empty() => None,
+        part => Some(dataset.test_part(part, common.seed).map_err(|error| {
+            Error::usage(format!("--rotation-images {part} cannot be drawn: {error}"))
+        })?),
+    };
+    let chosen = open(&place.device)?;
+    check_precision(training, &chosen.device)?;
+    pretext
+        .step_size(&dataset)?
+        .check(&chosen.device, &|| open(&place.device).map(|c| c.device))?;
+    let knn = nearest_neighbours(&pretext, &dataset)?;
+    let mut left_out = Vec::new();
+    if let Err(reason) = &knn {
+        notice(&format!("no nearest-neighbour evaluation: {reason}"));
+        left_out.push("nearest-neighbour accuracy".to_string());
     }
-
-    /// Pretrains on the task that `pretext` returns, in batches of `batch_size` images, and prints
-    /// the results. RotNet's accuracy is measured on the fraction `rotation_images` of the test
-    /// images.
-    pub fn train(
-        &self,
-        batch_size: usize,
-        rotation_images: f64,
-        pretext: impl FnOnce(ResNetConfig) -> Pretext,
-    ) -> Result<()> {
-        let (run, checkpoints) = (&self.run, &self.checkpoints);
-        run.check_out()?;
-        run.stop.listen()?;
-        let steps = self
-            .steps
-            .unwrap_or(if self.on_shapes() { 150 } else { 5000 });
-        checkpoints.check_steps(steps)?;
-        let init = init(run.protocol, self.init.as_deref())?;
-        // Checked before any data is read.
-        let pretext = pretext(self.network.config(self.data.data)?);
-        pretext.check_batch_size()?;
-        let init = init.map(|path| WeightsFile::read_for(path, pretext.encoder()));
-        let init = init.transpose()?;
-        let dataset = self.data.load(run.seed)?;
-        dataset.check_pretraining()?;
-        let images = dataset.pretraining().len();
-        if batch_size > images {
-            return Err(Error::usage(format!(
-                "--batch-size {batch_size} is larger than the {images} images of {}",
-                dataset.name
-            )));
-        }
-        pretext.check_images(&dataset)?;
-        pretext.check_micro_batch(&dataset)?;
-        let rotation_test = match rotation_images {
-            1.0 => None,
-            _ if dataset.test.is_empty() => None,
-            part => Some(dataset.test_part(part, run.seed).map_err(|error| {
-                Error::usage(format!("--rotation-images {part} cannot be drawn: {error}"))
-            })?),
-        };
-        let chosen = open(&run.device)?;
-        checkpoints.check_precision(&chosen.device)?;
-        pretext
-            .step_size(&dataset, checkpoints.recompute, checkpoints.precision)?
-            .check(&chosen.device, &|| open(&run.device).map(|c| c.device))?;
-        let knn = self.nearest_neighbours(&pretext, &dataset)?;
-        let mut left_out = Vec::new();
-        if let Err(reason) = &knn {
-            notice(&format!("no nearest-neighbour evaluation: {reason}"));
-            left_out.push("nearest-neighbour accuracy".to_string());
-        }
-        if matches!(pretext, Pretext::RotNet(_)) && dataset.test.is_empty() {
+    if matches!(pretext.method, Method::RotNet(_)) && dataset.test.is_empty() {
+        notice(&format!(
+            "no rotation accuracy: {} has no test images",
+            dataset.name
+        ));
+        left_out.push("rotation accuracy".to_string());
+    }
+    if let Method::SimClr(settings) = &pretext.method {
+        let size = settings.augmentation.size;
+        let split = dataset.pretraining();
+        if [split.width, split.height] != [size; 2] {
             notice(&format!(
-                "no rotation accuracy: {} has no test images",
-                dataset.name
+                "views have {size} x {size} pixels and images {} x {}; --size sets both",
+                split.width, split.height
             ));
-            left_out.push("rotation accuracy".to_string());
         }
-        if let Pretext::SimClr(settings) = &pretext {
-            let size = settings.augmentation.size;
-            let split = dataset.pretraining();
-            if [split.width, split.height] != [size; 2] {
-                notice(&format!(
-                    "views have {size} x {size} pixels and images {} x {}; --size sets both",
-                    split.width, split.height
-                ));
-            }
-        }
-        if let Some(file) = &init {
-            file.print_notices();
-        }
-        let folder = run.start(pretext.command(), (self.data.data, &dataset), &chosen)?;
-        self.tuning
-            .prepare(&chosen, &folder, || pretext.trained_network(&dataset))?;
-        let request = PretrainingRequest {
-            protocol: run.protocol,
-            pretext,
-            steps,
-            save_every: checkpoints.save_every,
-            checkpoint_every: checkpoints.checkpoint_every(),
-            recompute: checkpoints.recompute,
-            precision: checkpoints.precision,
-            profile: checkpoints.profile,
-            init,
-            knn: matches!(knn, Ok(true)),
-            left_out,
-            rotation_test,
-            data: self.data.data,
-            dataset,
-        };
-        print(&run_experiment(&chosen.device, &request, folder)?);
-        Ok(())
+    }
+    if let Some(file) = &init {
+        file.print_notices();
+    }
+    let folder = place.start(spec, &dataset, &chosen)?;
+    place.tune(&chosen, &folder, || pretext.trained_network(&dataset))?;
+    let request = PretrainingRequest {
+        spec,
+        pretext,
+        init,
+        knn: matches!(knn, Ok(true)),
+        left_out,
+        rotation_test,
+        dataset,
+    };
+    print(&run_experiment(&chosen.device, &request, folder)?);
+    Ok(())
+}
+
+/// Fails if `device` does not support the requested precision, so that no folder is created.
+pub fn check_precision(training: &TrainingSettings, device: &Device) -> Result<()> {
+    Tensor::zeros(&[1], training.precision, device).map(drop)
+}
+
+/// Fails if a training of `steps` steps is too short for the requested profile, so that no folder is
+/// created.
+pub fn check_steps(training: &TrainingSettings, steps: u64) -> Result<()> {
+    match training.profile {
+        true => Phases::new(0, steps).map(drop),
+        false => Ok(()),
     }
 }
 
-impl PretrainingArguments {
-    /// Whether the encoder is evaluated by its nearest neighbours, or the reason why it cannot be.
-    ///
-    /// # Errors
-    /// As `check_image_size`.
-    fn nearest_neighbours(
-        &self,
-        pretext: &Pretext,
-        dataset: &Dataset,
-    ) -> Result<std::result::Result<bool, String>> {
-        if self.no_knn {
-            return Ok(Ok(false));
-        }
-        let name = &dataset.name;
-        let missing = if dataset.train.labels.is_none() {
-            format!("the images of {name} have no labels")
-        } else if dataset.test.is_empty() {
-            format!("{name} has no test images")
-        } else if dataset.test.labels.is_none() {
-            format!("the test images of {name} have no labels")
-        } else if let [class] = dataset.classes.as_slice() {
-            format!("{name} has one class, {class}")
-        } else {
-            let size = [dataset.test.width, dataset.test.height];
-            check_image_size(
-                "the nearest-neighbour evaluation",
-                size,
-                pretext.encoder(),
-                0,
-            )?;
-            notice_absent(dataset);
-            return Ok(Ok(true));
-        };
-        Ok(Err(missing))
-    }
-}
-
-/// The file of `--init`; the paper's protocol wants the start to be named.
-fn init(protocol: Protocol, word: Option<&str>) -> Result<Option<&Path>> {
-    match (protocol, word) {
+/// Fails if the paper's protocol has no initial weights, which it requires to be named.
+fn check_init(spec: &RunSpec, pretraining: &Pretraining) -> Result<()> {
+    match (spec.common.protocol, &pretraining.init) {
         (Protocol::Paper, None) => Err(Error::usage(
             "--protocol paper starts from ImageNet weights: give --init FILE.safetensors, or --init none to start \
              from random ones and have every result say so",
         )),
-        (_, None | Some("none")) => Ok(None),
-        (_, Some(file)) => Ok(Some(Path::new(file))),
+        _ => Ok(()),
     }
 }
 
+/// Whether the encoder is evaluated by its nearest neighbours, or the reason why it cannot be.
+///
+/// # Errors
+/// As `check_image_size`.
+fn nearest_neighbours(
+    pretext: &Pretext<'_>,
+    dataset: &Dataset,
+) -> Result<std::result::Result<bool, String>> {
+    if pretext.pretraining.no_knn {
+        return Ok(Ok(false));
+    }
+    let name = &dataset.name;
+    let missing = if dataset.train.labels.is_none() {
+        format!("the images of {name} have no labels")
+    } else if dataset.test.is_empty() {
+        format!("{name} has no test images")
+    } else if dataset.test.labels.is_none() {
+        format!("the test images of {name} have no labels")
+    } else if let [class] = dataset.classes.as_slice() {
+        format!("{name} has one class, {class}")
+    } else {
+        let size = [dataset.test.width, dataset.test.height];
+        let what = "the nearest-neighbour evaluation";
+        check_image_size(what, size, &pretext.encoder, 0)?;
+        notice_absent(dataset);
+        return Ok(Ok(true));
+    };
+    Ok(Err(missing))
+}
+
 fn print(summary: &PretrainingSummary) {
+    console::json(summary);
     say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
         summary.final_loss,

@@ -6,13 +6,13 @@ use clap::Args;
 
 use super::arguments::{DataArguments, protocol, seed, whole};
 use super::output::{self, ForceArguments, Inputs};
-use super::pretraining::VIEW_SIZE;
 use super::sheet::Sheet;
 use crate::augment::{ImageStore, SimClrAugmentation, ViewKey};
 use crate::console::say;
 use crate::device::Device;
 use crate::error::Result;
 use crate::objectives::Protocol;
+use crate::runs::pretrain::VIEW_SIZE;
 use crate::runs::whole_file::write_file;
 
 /// Draw a PNG of a data set's images, each followed by random views of it
@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let stride = split.len() as u32 / count;
     let samples: Vec<u32> = (0..count).map(|i| i * stride + i % stride).collect();
     let images = store.gather(&samples)?;
-    let size = arguments.data.size().unwrap_or(VIEW_SIZE);
+    let size = arguments.data.size.unwrap_or(VIEW_SIZE);
     let augmentation = SimClrAugmentation {
         normalize: None,
         ..match arguments.protocol {

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::arguments::{
-    DataArguments, StopArguments, check_classes, data_kind, positive, protocol, seed, whole,
+    DataArguments, Place, StopArguments, check_classes, data_kind, positive, protocol, seed, whole,
 };
-use super::data_cache;
 use super::device_choice::{DeviceRequest, open};
 use crate::console::{note, say};
-use crate::data::{DataKind, OnBadImage};
+use crate::data::DataKind;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::objectives::Protocol;
@@ -19,9 +18,11 @@ use crate::paper::grid::{
     Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
 };
 use crate::paper::report;
+use crate::runs::data_cache;
 use crate::runs::folder::{check_place, is_done, make, remove_folders};
 use crate::runs::lock::FolderLock;
 use crate::runs::state_dict::StateDict;
+use crate::runs::tuning::When;
 
 /// Run every experiment of the paper, or those of one figure, as a list of jobs
 ///
@@ -116,12 +117,12 @@ fn scale(word: &str) -> std::result::Result<Scale, String> {
 /// The settings, with both data sets read.
 fn settings(arguments: &Arguments) -> Result<GridSettings> {
     let Arguments { data, scale, .. } = arguments;
-    if *scale == Scale::Smoke && data.data != DataKind::Shapes {
+    if *scale == Scale::Smoke && data.kind != DataKind::Shapes {
         return Err(Error::usage(
             "--scale smoke runs on the generated shapes; leave --data out, or use --scale small",
         ));
     }
-    if *scale != Scale::Smoke && data.data == DataKind::Shapes {
+    if *scale != Scale::Smoke && data.kind == DataKind::Shapes {
         return Err(Error::usage(format!(
             "--scale {scale} wants real images: give --data cifar10 --data-dir DIR, and --transfer-data with \
              --transfer-data-dir"
@@ -143,7 +144,7 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
         attack_images: arguments.attack_images.map(|images| images as usize),
         linear_images: arguments.linear_images.map(|images| images as usize),
     })?;
-    let second = arguments.transfer_data.unwrap_or(match data.data {
+    let second = arguments.transfer_data.unwrap_or(match data.kind {
         DataKind::Shapes => DataKind::ShapesInverted,
         _ => DataKind::Stl10,
     });
@@ -157,22 +158,18 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
     if let Some(file) = arguments.init.as_deref().filter(|&file| file != "none") {
         StateDict::read(Path::new(file))?.check_values()?;
     }
-    let read = |kind: DataKind, dir: Option<&Path>| -> Result<Source> {
-        let dataset = data_cache::load(kind, dir, arguments.seed, &data.options())?;
+    let read = |kind: DataKind, dir: Option<PathBuf>| -> Result<Source> {
+        let data = DataArguments {
+            kind,
+            dir,
+            ..data.clone()
+        };
+        let (dir, options) = (data.dir.as_deref(), data.options());
+        let dataset = data_cache::load(kind, dir, arguments.seed, &options)?;
         check_classes(&dataset, "reproduce")?;
-        let mut options = Vec::new();
-        if let Some(size) = data.size {
-            options.extend(["--size".to_string(), size.to_string()]);
-        }
-        if data.on_bad_image == OnBadImage::Skip {
-            options.extend(["--on-bad-image", "skip"].map(String::from));
-        }
-        Ok(Source {
-            options,
-            ..Source::new(kind, dir.map(Path::to_path_buf), &dataset)
-        })
+        Ok(Source::new(data, &dataset))
     };
-    let first = read(data.data, data.dir().as_deref())?;
+    let first = read(data.kind, data.dir())?;
     for (flag, images) in [
         ("--attack-images", arguments.attack_images),
         ("--linear-images", arguments.linear_images),
@@ -186,7 +183,7 @@ fn settings(arguments: &Arguments) -> Result<GridSettings> {
             )));
         }
     }
-    let second = read(second, arguments.transfer_data_dir.as_deref())?;
+    let second = read(second, arguments.transfer_data_dir.clone())?;
     if first.name == second.name {
         return Err(Error::usage(format!(
             "both data sets are {}; name another one with --transfer-data",
@@ -276,7 +273,14 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
         }
         note!("\n{place}, {}", pace.line(started.elapsed()));
         let job_started = Instant::now();
-        match super::execute(&words(job, &folder, device)) {
+        let place_of_run = Place {
+            device: device.clone(),
+            out: Some(folder),
+            // In case the run was interrupted.
+            resume: true,
+            tuning: When::WhereNoTableShips,
+        };
+        match super::run::run(&job.spec, &place_of_run) {
             Ok(()) => {
                 pace.finish(flops(job)?, job_started.elapsed());
                 // The report at the end fails for the same reason, when every job has run.
@@ -353,15 +357,6 @@ fn duration(time: Duration) -> String {
     }
 }
 
-/// Returns the command line of a job, with `--resume` in case the run was interrupted.
-fn words(job: &Job, folder: &Path, device: &DeviceRequest) -> Vec<String> {
-    let mut words = job.command.clone();
-    words.extend(["--device".to_string(), device.to_string()]);
-    words.extend(["--out".to_string(), folder.display().to_string()]);
-    words.push("--resume".to_string());
-    words
-}
-
 /// Prints the expected time and memory of each job, from passes that are timed on the device.
 fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result<()> {
     let chosen = open(&arguments.device)?;
@@ -402,7 +397,7 @@ fn list(arguments: &Arguments, settings: &GridSettings, jobs: &[&Job]) -> Result
             peak_bytes >> 20,
             job.id,
             if done { " (done)" } else { "" },
-            job.command.join(" ")
+            job.spec.command_line()?.join(" ")
         );
     }
     say!(

@@ -1,16 +1,20 @@
 //! `parallax weights`: files of weights from and for other programs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
+use super::arguments::whole;
 use super::output::{self, ForceArguments, Inputs};
-use crate::console::{note, say};
+use crate::console::{self, note, say};
 use crate::device::Device;
 use crate::error::{Error, Result, listed};
 use crate::nn::weights::COUNTER;
 use crate::nn::{ResNetConfig, Stem};
+use crate::runs::onnx;
 use crate::runs::safetensors_file::{Stored, packed};
 use crate::runs::weights_file::{WeightsFile, pack};
 use crate::runs::whole_file::write_file;
@@ -30,9 +34,10 @@ enum Action {
     Info(InfoArguments),
     /// Write a file of this program, which names its network, from a safetensors file of another
     /// one
-    Import(ConversionArguments),
-    /// Write a state dict that torchvision's network of the same name takes as it is
-    Export(ConversionArguments),
+    Import(ImportArguments),
+    /// Write a file for other programs: a state dict that torchvision's network of the same name
+    /// takes as it is, or an ONNX model
+    Export(ExportArguments),
 }
 
 /// Print the network of a safetensors file, and what is made of its tensors
@@ -54,6 +59,36 @@ struct ConversionArguments {
 
     #[command(flatten)]
     force: ForceArguments,
+}
+
+#[derive(Args)]
+struct ImportArguments {
+    #[command(flatten)]
+    files: ConversionArguments,
+
+    /// Padding of a 3 x 3 conv1, which a file of another program does not state [default: 1].
+    /// solo-learn's networks for CIFAR have 2
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(0..=2))]
+    stem_padding: Option<usize>,
+}
+
+#[derive(Args)]
+struct ExportArguments {
+    #[command(flatten)]
+    files: ConversionArguments,
+
+    /// What to write [default: onnx if the name of --out ends in .onnx, otherwise safetensors]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// A state dict for torchvision
+    Safetensors,
+    /// A model from RGB images, with values from 0 to 1, to features, and to logits if the file has
+    /// a classifier
+    Onnx,
 }
 
 impl ConversionArguments {
@@ -88,6 +123,16 @@ fn info(path: &Path) -> Result<()> {
     let ResNetConfig { arch, width, stem } = file.config();
     let (origin, record) = (file.origin(), file.record());
     let features = file.config().shape()?.feature_width;
+    console::json(&json!({
+        "command": "weights info",
+        "file": path,
+        "arch": arch.to_string(),
+        "width": width,
+        "stem": stem.to_string(),
+        "features": features,
+        "origin": file.is_ours().then(|| origin.to_map()),
+        "record": &record,
+    }));
     say!(
         "{}: {arch}, width {width}, stem {stem}, {features} features",
         path.display()
@@ -128,9 +173,24 @@ fn info(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn import(arguments: &ConversionArguments) -> Result<()> {
+fn import(arguments: &ImportArguments) -> Result<()> {
+    let ImportArguments {
+        files: arguments,
+        stem_padding,
+    } = arguments;
     let file = arguments.read()?;
-    let origin = file.origin().clone();
+    let mut origin = file.origin().clone();
+    match (&mut origin.encoder.stem, *stem_padding) {
+        (Stem::Cifar { padding }, Some(chosen)) if !file.is_ours() => *padding = chosen,
+        (stem, Some(_)) => {
+            return Err(Error::usage(format!(
+                "--stem-padding is for a file of another program with a 3 x 3 conv1, and {} has the \
+                 stem '{stem}'; leave the option out",
+                arguments.file.display()
+            )));
+        }
+        (_, None) => {}
+    }
     let loaded = file.load(&Device::cpu())?;
     let bytes = pack(&loaded.encoder, loaded.head.as_ref(), &origin)?;
     write_file(&arguments.out, &bytes)?;
@@ -139,10 +199,43 @@ fn import(arguments: &ConversionArguments) -> Result<()> {
     Ok(())
 }
 
-/// Writes the names of torchvision's network, with the counters and the classifier that it has.
-fn export(arguments: &ConversionArguments) -> Result<()> {
-    let file = arguments.read()?;
+fn export(ExportArguments { files, format }: &ExportArguments) -> Result<()> {
+    let file = files.read()?;
     file.print_notices();
+    let is_onnx = |end: &OsStr| end.eq_ignore_ascii_case("onnx");
+    let format = format.unwrap_or(match files.out.extension().is_some_and(is_onnx) {
+        true => Format::Onnx,
+        false => Format::Safetensors,
+    });
+    match format {
+        Format::Safetensors => export_state_dict(&file, &files.out),
+        Format::Onnx => export_onnx(&file, &files.out),
+    }
+}
+
+fn export_onnx(file: &WeightsFile, out: &Path) -> Result<()> {
+    write_file(out, &onnx::packed(file)?)?;
+    let ResNetConfig { arch, width, .. } = file.config();
+    let features = file.config().shape()?.feature_width;
+    let logits = file.origin().classes;
+    let logits = logits.map_or(String::new(), |n| format!(" and {} [N, {n}]", onnx::LOGITS));
+    say!(
+        "{arch} with width {width} in {}: {} [N, 3, H, W], RGB from 0 to 1, to {} [N, {features}]{logits}",
+        out.display(),
+        onnx::IMAGES,
+        onnx::FEATURES,
+    );
+    note!(
+        "run it with: import onnxruntime; onnxruntime.InferenceSession('{}').run(['{}'], {{'{}': pixels}})",
+        out.display(),
+        onnx::FEATURES,
+        onnx::IMAGES,
+    );
+    Ok(())
+}
+
+/// Writes the names of torchvision's network, with the counters and the classifier that it has.
+fn export_state_dict(file: &WeightsFile, out: &Path) -> Result<()> {
     let config = file.config();
     let tensors = file.tensors()?;
     let mut stored = Vec::new();
@@ -179,13 +272,13 @@ fn export(arguments: &ConversionArguments) -> Result<()> {
         );
     }
     let about = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    write_file(&arguments.out, &packed(&stored, &about)?)?;
-    say!("{} tensors in {}", stored.len(), arguments.out.display());
+    write_file(out, &packed(&stored, &about)?)?;
+    say!("{} tensors in {}", stored.len(), out.display());
     match torchvision(&config, classes) {
         Some(model) => note!(
             "read it with: import safetensors.torch, torch, torchvision; {model}; \
              m.load_state_dict(safetensors.torch.load_file('{}'))",
-            arguments.out.display()
+            out.display()
         ),
         None => note!("torchvision has no network of the width {}", config.width),
     }

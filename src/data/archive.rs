@@ -14,6 +14,10 @@ use crate::error::{Error, Result};
 /// Bytes of the largest file that is read from an archive; those of CIFAR-100 have 155 MB.
 const MOST_BYTES: u64 = 1 << 28;
 
+/// Bytes of the longest archive without compression that is read; that of CIFAR-100 has 184 MB. A
+/// small file can unpack to any length.
+const LONGEST: u64 = 1 << 30;
+
 /// The files of an archive by name, without their folders.
 pub type Members = HashMap<String, Vec<u8>>;
 
@@ -42,7 +46,7 @@ pub fn read(path: &Path, names: &[&str]) -> Result<Members> {
 
 fn unpack(content: impl Read, names: &[&str]) -> std::io::Result<Members> {
     let mut members = Members::new();
-    for entry in Archive::new(content).entries()? {
+    for entry in Archive::new(content.take(LONGEST)).entries()? {
         let entry = entry?;
         let path = entry.path()?;
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -68,4 +72,20 @@ fn unpack(content: impl Read, names: &[&str]) -> std::io::Result<Members> {
         members.insert(name, bytes);
     }
     Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small archive may unpack to any length; reading ends all the same.
+    #[test]
+    fn an_endless_archive_is_an_error() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("other.bin").unwrap();
+        header.set_size(1 << 40);
+        header.set_cksum();
+        let content = header.as_bytes().chain(std::io::repeat(1));
+        assert!(unpack(content, &["train.bin"]).is_err());
+    }
 }

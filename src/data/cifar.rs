@@ -231,6 +231,12 @@ impl Cifar {
         )
     }
 
+    /// The files of the binary version.
+    #[cfg(feature = "cli")]
+    pub const fn binary_source(&'static self) -> &'static Source {
+        &self.binary.source
+    }
+
     fn record(&self) -> usize {
         self.label_bytes + PIXELS
     }

@@ -5,6 +5,8 @@
 
 mod archive;
 mod cifar;
+#[cfg(feature = "cli")]
+pub mod fetch;
 mod files;
 mod findings;
 mod folder;
@@ -102,7 +104,8 @@ pub struct LoadOptions {
 }
 
 /// What happens if an image file cannot be decoded whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnBadImage {
     /// The data set is refused, and all such files are named.
     #[default]

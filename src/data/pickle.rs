@@ -40,6 +40,9 @@ const REBUILDING: [&str; 8] = [
     "builtins bytes",
 ];
 
+/// Bytes of all strings of a list, at most. A pickle may list one long string many times.
+const MOST_TEXT: usize = 1 << 20;
+
 impl Pickle {
     /// Reads a pickle of any protocol.
     ///
@@ -53,6 +56,7 @@ impl Pickle {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: Vec::new(),
+            copied: 0,
         };
         let root = machine.run()?;
         Ok(Pickle {
@@ -65,7 +69,11 @@ impl Pickle {
         let Value::Dict(entries) = &self.values[self.root] else {
             return Err("it holds no dictionary".to_string());
         };
-        let is_key = |&&(name, _): &&(usize, usize)| self.text(name).as_deref() == Some(key);
+        let is_key = |&&(name, _): &&(usize, usize)| match &self.values[name] {
+            Value::Text(text) => text == key,
+            Value::Bytes(bytes) => bytes == key.as_bytes(),
+            _ => false,
+        };
         let found = entries.iter().rev().find(is_key);
         let (_, value) = found.ok_or_else(|| format!("it has no '{key}'"))?;
         Ok(&self.values[*value])
@@ -121,16 +129,23 @@ impl Pickle {
     /// The strings of the list under `key`.
     ///
     /// # Errors
-    /// The reason if there are none.
+    /// The reason if there are none, or if they are longer than 1 MiB.
     pub fn strings(&self, key: &str) -> Result<Vec<String>, String> {
         let wrong = || format!("its '{key}' are no list of strings");
         let Value::List(places) = self.get(key)? else {
             return Err(wrong());
         };
-        places
-            .iter()
-            .map(|&place| self.text(place).ok_or_else(wrong))
-            .collect()
+        let mut strings = Vec::new();
+        let mut bytes = 0;
+        for &place in places {
+            let text = self.text(place).ok_or_else(wrong)?;
+            bytes += text.len();
+            if bytes > MOST_TEXT {
+                return Err(format!("its '{key}' have more than {MOST_TEXT} bytes"));
+            }
+            strings.push(text);
+        }
+        Ok(strings)
     }
 }
 
@@ -143,6 +158,8 @@ struct Machine<'a> {
     stack: Vec<usize>,
     marks: Vec<usize>,
     memo: Vec<Option<usize>>,
+    /// Bytes of values that were built from other values.
+    copied: usize,
 }
 
 impl Machine<'_> {
@@ -274,6 +291,7 @@ impl Machine<'_> {
                     match (&self.values[module], &self.values[name]) {
                         (Value::Text(module), Value::Text(name)) => {
                             let name = format!("{module} {name}");
+                            self.copies(name.len())?;
                             self.push(Value::Global(name));
                         }
                         _ => return Err(damaged()),
@@ -403,6 +421,18 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Counts the bytes of a value that was built from other values.
+    ///
+    /// # Errors
+    /// If all such values have more bytes than the pickle. It may use one long text many times.
+    fn copies(&mut self, len: usize) -> Result<(), String> {
+        self.copied += len;
+        match self.copied <= self.bytes.len() {
+            true => Ok(()),
+            false => Err(damaged()),
+        }
+    }
+
     /// Rebuilds bytes or an array from a function and its arguments.
     fn rebuild(&mut self) -> Result<(), String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
@@ -417,8 +447,10 @@ impl Machine<'_> {
             let Some(Value::Text(text)) = parts.first().map(|&first| &self.values[first]) else {
                 return Err(damaged());
             };
+            let len = text.len();
             let bytes = text.chars().map(|c| u8::try_from(u32::from(c)));
             let bytes = bytes.collect::<Result<_, _>>().map_err(|_| damaged())?;
+            self.copies(len)?;
             self.push(Value::Bytes(bytes));
         } else if REBUILDING.contains(&name.as_str()) {
             self.push(Value::Object(Some(arguments)));
@@ -497,6 +529,30 @@ mod tests {
         assert!(
             error(b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.").contains("os.system")
         );
+    }
+
+    /// Memory does not grow by more than the size of the file when one text is used many times.
+    #[test]
+    fn a_text_that_is_used_many_times_is_refused() {
+        let text = vec![b'x'; 1 << 16];
+        let text = [&b"X\0\0\x01\0"[..], &text].concat();
+        let decoded = b"c_codecs\nencode\nq\0(h\x01tR".repeat(1000);
+        let decoded = [&text, &b"q\x01"[..], &decoded, b"."].concat();
+        assert!(error(&decoded).contains("damaged"));
+        let named = [&text, &b"q\x01"[..], &b"h\x01\x93h\x01".repeat(1000), b"."].concat();
+        assert!(error(&named).contains("damaged"));
+        let once = [&text, &b"q\x01c_codecs\nencode\n(h\x01tR."[..]].concat();
+        assert!(Pickle::read(&once).is_ok());
+
+        let listed = [
+            b"}X\x01\0\0\0k(",
+            &text[..],
+            b"q\0",
+            &b"h\0".repeat(1000),
+            b"ls.",
+        ];
+        let pickle = Pickle::read(&listed.concat()).unwrap();
+        assert!(pickle.strings("k").unwrap_err().contains("more than"));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! White-box attacks on a classifier: FGSM (Goodfellow, Shlens and Szegedy 2015) and PGD (Madry et
 //! al. 2018). They stay within a ball of radius eps in the maximum norm around each image.
 
-use crate::augment::CIFAR10_STATISTICS;
 use crate::autograd::{Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::nn::Normalization;
 use crate::objectives::Protocol;
 use crate::ops::attack::AttackStep;
 use crate::ops::elementwise::Add;
-use crate::ops::images::Normalize;
 use crate::ops::uniform::{NoiseKey, Uniform};
 use crate::tensor::Tensor;
 
@@ -110,19 +109,26 @@ impl AttackSettings {
 
 /// Converts images with pixels in [0, 1] to the units of an attack.
 pub fn in_units(device: &Device, units: Units, images: &Tensor) -> Result<Tensor> {
-    let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
     match units {
         Units::Pixels => Ok(images.clone()),
-        Units::Normalized => device.run(Normalize { x, mean, std }),
+        Units::Normalized => Normalization::Cifar10.apply(device, images),
     }
 }
 
-/// Converts images in the units of an attack to the input of a network, normalised pixels.
-pub fn network_input(units: Units, images: &Var) -> Result<Var> {
-    let (mean, std) = CIFAR10_STATISTICS;
-    match units {
-        Units::Pixels => images.normalize(mean, std),
-        Units::Normalized => Ok(images.clone()),
+/// Converts images in the units of an attack to the input of a network, pixels normalised by
+/// `normalization`.
+///
+/// # Errors
+/// `Error::Usage` if the units are [`Units::Normalized`] and the network has another normalisation.
+pub fn network_input(units: Units, normalization: Normalization, images: &Var) -> Result<Var> {
+    match (units, normalization.statistics()) {
+        (Units::Pixels, Some((mean, std))) => images.normalize(mean, std),
+        (Units::Pixels, None) => Ok(images.clone()),
+        (Units::Normalized, _) if normalization == Normalization::Cifar10 => Ok(images.clone()),
+        (Units::Normalized, _) => Err(Error::usage(format!(
+            "the network takes images of the normalisation {normalization}, and the attack has units normalised by \
+             CIFAR-10's statistics; use the attack in units of pixels, protocol sound"
+        ))),
     }
 }
 

@@ -1,13 +1,12 @@
 //! Features of a whole split, computed by an encoder in evaluation mode.
 
 use super::partial;
-use crate::augment::{CIFAR10_STATISTICS, ImageStore};
+use crate::augment::ImageStore;
 use crate::autograd::{PassOptions, Tape};
 use crate::data::{Split, batches};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Module, ResNet};
-use crate::ops::images::Normalize;
+use crate::nn::{Linear, Module, Normalization, ResNet};
 use crate::ops::l2_normalize::L2Normalize;
 use crate::ops::resized_crop::{ResizedCrop, ResizedCrops};
 use crate::tensor::Tensor;
@@ -18,8 +17,8 @@ const BATCH: u32 = 128;
 const STATISTICS_BATCHES: usize = 10;
 
 /// Computes the features of all images of `split`, in order, row-major `[N, F]`. Images are resized
-/// to `resolution` x `resolution` if their height differs, and normalised by the mean and standard
-/// deviation of CIFAR-10. They are not augmented.
+/// to `resolution` x `resolution` if their height differs, and normalised as the encoder requires
+/// ([`ResNet::normalization`]). They are not augmented.
 ///
 /// # Errors
 /// As [`partial::complete`].
@@ -45,8 +44,11 @@ pub fn complete_features(
     resolution: usize,
     values: &mut Vec<f32>,
 ) -> Result<()> {
-    let width = encoder.feature_width();
-    complete(device, (split, resolution), width, values, |images| {
+    let (width, input) = (
+        encoder.feature_width(),
+        (resolution, encoder.normalization()),
+    );
+    complete(device, (split, input), width, values, |images| {
         evaluate(device, encoder, images)
     })
 }
@@ -60,8 +62,11 @@ pub fn unit_features(
     (split, resolution): (&Split, usize),
     values: &mut Vec<f32>,
 ) -> Result<Tensor> {
-    let width = encoder.feature_width();
-    complete(device, (split, resolution), width, values, |images| {
+    let (width, input) = (
+        encoder.feature_width(),
+        (resolution, encoder.normalization()),
+    );
+    complete(device, (split, input), width, values, |images| {
         let (x, eps) = (&evaluate(device, encoder, images)?, 1e-12);
         Ok(device.run(L2Normalize { x, eps })?.y)
     })?;
@@ -74,7 +79,8 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
     for (before, indices) in all.enumerate() {
-        let images = normalized(device, &store.gather(&indices)?)?;
+        let images = store.gather(&indices)?;
+        let images = encoder.normalization().apply(device, &images)?;
         // With this momentum, the running statistics are the mean over the batches so far.
         let options = PassOptions {
             momentum: 1.0 / (before as f32 + 1.0),
@@ -83,7 +89,7 @@ pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) 
         let tape = Tape::forward_only(device, options);
         encoder.forward(&tape.constant(&images))?;
         for update in tape.take_buffer_updates() {
-            update(device, None)?;
+            update.apply(device, None)?;
         }
     }
     Ok(())
@@ -95,33 +101,34 @@ pub(super) fn evaluate(device: &Device, module: &impl Module, images: &Tensor) -
     Ok(y.tensor().clone())
 }
 
-/// Computes the logits of `split` in evaluation mode, row-major `[N, classes]`, and appends those
-/// that `values` lacks. `network` maps images to logits.
+/// Computes the logits of `split` by an encoder and its classifier in evaluation mode, row-major
+/// `[N, classes]`, and appends those that `values` lacks.
 ///
 /// # Errors
 /// As [`partial::complete`].
 pub fn logits(
     device: &Device,
-    network: &impl Module,
+    (encoder, head): (&ResNet, &Linear),
     classes: usize,
     split: &Split,
     values: &mut Vec<f32>,
 ) -> Result<()> {
-    complete(device, (split, split.height), classes, values, |images| {
-        evaluate(device, network, images)
+    let input = (split.height, encoder.normalization());
+    complete(device, (split, input), classes, values, |images| {
+        evaluate(device, &(encoder, head), images)
     })
 }
 
 /// Appends the results of `compute` for the batches of `split` that `values` lacks: `width` numbers
-/// per image. The images are normalised, and resized to `resolution` x `resolution` if their height
-/// differs.
+/// per image. The images are resized to `resolution` x `resolution` if their height differs, and
+/// normalised.
 ///
 /// # Errors
 /// `Error::NonFinite` that names the first image with a result that is not finite; otherwise as
 /// [`partial::complete`].
 pub(super) fn complete(
     device: &Device,
-    (split, resolution): (&Split, usize),
+    (split, (resolution, normalization)): (&Split, (usize, Normalization)),
     width: usize,
     values: &mut Vec<f32>,
     compute: impl Fn(&Tensor) -> Result<Tensor>,
@@ -146,7 +153,7 @@ pub(super) fn complete(
                 size: resolution,
             })?;
         }
-        let values = compute(&normalized(device, &images)?)?.to_vec::<f32>()?;
+        let values = compute(&normalization.apply(device, &images)?)?.to_vec::<f32>()?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(place) => {
@@ -161,9 +168,4 @@ pub(super) fn complete(
             }
         }
     })
-}
-
-pub(super) fn normalized(device: &Device, images: &Tensor) -> Result<Tensor> {
-    let (x, (mean, std)) = (images, CIFAR10_STATISTICS);
-    device.run(Normalize { x, mean, std })
 }

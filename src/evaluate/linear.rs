@@ -2,7 +2,7 @@
 //! evaluation mode. Its parameters and buffers are hashed before and after, to check that they do
 //! not change.
 
-use super::features::{complete_features, evaluate, normalized};
+use super::features::{complete_features, evaluate};
 use super::partial::Partial;
 use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::Tape;
@@ -147,7 +147,8 @@ pub fn train_head(
                 };
                 let crops = augmentation.draw(key, &samples);
                 let images = augmentation.apply(device, &images.gather(&samples)?, &crops)?;
-                evaluate(device, encoder, &normalized(device, &images)?)?
+                let images = encoder.normalization().apply(device, &images)?;
+                evaluate(device, encoder, &images)?
             }
         };
         let targets: Vec<u32> = samples.iter().map(|&i| labels[i as usize]).collect();

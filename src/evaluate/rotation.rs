@@ -7,8 +7,7 @@ use crate::augment::ImageStore;
 use crate::data::{Split, batches};
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::Module;
-use crate::objectives::rotnet::{ROTATIONS, rotation_labels, rotations};
+use crate::objectives::rotnet::{ROTATIONS, RotNetNetwork, rotation_labels, rotations};
 
 /// Images per forward pass, each in four rotations.
 const BATCH: u32 = 64;
@@ -21,13 +20,13 @@ const BATCH: u32 = 64;
 /// As [`super::partial::complete`].
 pub fn rotation_accuracy(
     device: &Device,
-    network: &impl Module,
+    network: &RotNetNetwork,
     split: &Split,
     found: &mut Vec<f32>,
 ) -> Result<f64> {
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     complete(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
-        let images = rotations(device, &store.gather(indices)?)?;
+        let images = rotations(device, &store.gather(indices)?, network.0.normalization())?;
         let logits = evaluate(device, network, &images)?.to_vec::<f32>()?;
         Ok(as_values(&predictions(&logits, ROTATIONS)))
     })?;

@@ -1,15 +1,16 @@
 //! Batch norm with running statistics, as `torch.nn.BatchNorm2d`.
 
 use super::{Module, Parameter};
-use crate::autograd::{Mode, Var};
+use crate::autograd::{BufferUpdate, Mode, Var};
 use crate::device::{Device, check_elements};
-use crate::error::Result;
+use crate::distributed::Group;
+use crate::error::{Error, Result};
 use crate::ops::batch_norm::{
     Activation, Affine, BatchStatistics, ChannelNorm, UpdateRunningStatistics,
 };
 
 /// Added to a variance before the square root: torch's default.
-const EPS: f32 = 1e-5;
+pub(crate) const EPS: f32 = 1e-5;
 
 /// Batch norm over N, H, W of each channel. In training mode, a forward pass requests an update of
 /// the running statistics ([`Tape::update_buffer`](crate::autograd::Tape::update_buffer)).
@@ -57,8 +58,18 @@ impl BatchNorm {
         let (y, batch) = x.batch_norm(affine, activation)?;
         if let Some(tape) = x.tape() {
             let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
-            let (count, momentum) = (n * h * w, tape.options().momentum);
-            tape.update_buffer(Box::new(move |device, gate| {
+            let options = tape.options();
+            let ranks = options.synchronized.map_or(1, Group::size);
+            let (count, momentum) = (n * h * w * ranks, options.momentum);
+            let values = vec![batch.mean, batch.variance];
+            let update = BufferUpdate::new(values, move |device, values, gate| {
+                let [mean, variance] = values else {
+                    return Err(Error::shape("batch_norm", "an update has two values"));
+                };
+                let batch = BatchStatistics {
+                    mean: mean.clone(),
+                    variance: variance.clone(),
+                };
                 device.run(UpdateRunningStatistics {
                     running: &running,
                     batch: &batch,
@@ -66,7 +77,8 @@ impl BatchNorm {
                     momentum,
                     gate,
                 })
-            }));
+            });
+            tape.update_buffer(update);
         }
         Ok(y)
     }

@@ -1,13 +1,12 @@
 //! Supervised training of an encoder and a linear head: the baseline from scratch, and the
 //! fine-tuning of a pretrained encoder on a fraction of the labels.
 
-use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
+use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::{Mode, Tape, Var};
 use crate::data::{EpochSampler, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Module, ResNetShape};
-use crate::ops::images::Normalize;
+use crate::nn::{Module, Normalization, ResNetShape};
 use crate::optim::Optimization;
 use crate::tensor::Tensor;
 use crate::train::{Objective, PartialObjective, micro_batch};
@@ -22,6 +21,8 @@ pub struct ClassifierSettings {
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub augmentation: PaddedCropAugmentation,
+    /// Of the training images. An encoder has one for its evaluations, which should be the same.
+    pub normalization: Normalization,
     /// Whether batch norm is in evaluation mode from the second epoch on. The released code of the
     /// paper does this: it validates after each epoch and does not switch back to training mode.
     pub frozen_after_first_epoch: bool,
@@ -103,9 +104,8 @@ impl<M: Module> PartialObjective<M> for Classifier {
         let augmentation = &self.settings.augmentation;
         let images = self.images.gather(samples)?;
         let crops = augmentation.draw(key, samples);
-        let x = &augmentation.apply(&self.device, &images, &crops)?;
-        let (mean, std) = CIFAR10_STATISTICS;
-        let images = self.device.run(Normalize { x, mean, std })?;
+        let images = augmentation.apply(&self.device, &images, &crops)?;
+        let images = self.settings.normalization.apply(&self.device, &images)?;
         let is_frozen = self.settings.frozen_after_first_epoch && step >= self.steps_per_epoch();
         let tape = if is_frozen {
             tape.in_mode(Mode::Evaluation)

@@ -8,7 +8,8 @@ use crate::optim::Schedule;
 
 /// Selects between sound practice and the released code of the reproduced paper, for the choices in
 /// which they differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// The choices of the papers that introduced the methods.
     #[default]
@@ -22,8 +23,8 @@ impl Protocol {
     /// each training.
     pub fn schedule(self) -> Schedule {
         match self {
-            Protocol::Sound => Schedule::Constant,
-            Protocol::Paper => Schedule::StepDecay { every: 1000 },
+            Protocol::Sound => Schedule::constant(),
+            Protocol::Paper => Schedule::tenth_every(1000),
         }
     }
 }

@@ -2,14 +2,14 @@
 //! and the network predicts the rotation.
 
 use super::Protocol;
-use crate::augment::{CIFAR10_STATISTICS, ImageStore, PaddedCropAugmentation, ViewKey};
+use crate::augment::{ImageStore, PaddedCropAugmentation, ViewKey};
 use crate::autograd::{Tape, Var};
 use crate::data::{EpochSampler, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Linear, Module, ResNet, ResNetConfig, Stem};
+use crate::nn::{Linear, Module, Normalization, ResNet, ResNetConfig, Stem};
 use crate::ops::copy::Concat;
-use crate::ops::images::{Normalize, Rotate90};
+use crate::ops::images::Rotate90;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::tensor::Tensor;
 use crate::train::{Objective, PartialObjective, micro_batch};
@@ -29,6 +29,8 @@ pub struct RotNetSettings {
     pub optimization: Optimization,
     /// The augmentation before the rotation, which is the same for all four rotations of an image.
     pub augmentation: PaddedCropAugmentation,
+    /// Of the training images, and of the images of the encoder's evaluations.
+    pub normalization: Normalization,
     pub seed: u64,
 }
 
@@ -61,6 +63,7 @@ impl RotNetSettings {
                 schedule: protocol.schedule(),
             },
             augmentation,
+            normalization: Normalization::default(),
             seed,
         }
     }
@@ -83,7 +86,8 @@ pub type RotNetNetwork = (ResNet, Linear);
 /// # Errors
 /// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
 pub fn network(settings: &RotNetSettings, device: &Device) -> Result<RotNetNetwork> {
-    let encoder = ResNet::new(&settings.encoder, settings.seed, device)?;
+    let encoder = ResNet::new(&settings.encoder, settings.seed, device)?
+        .with_normalization(settings.normalization);
     let width = encoder.feature_width();
     let head = Linear::new("fc", width, ROTATIONS, settings.seed, device)?;
     Ok((encoder, head))
@@ -135,7 +139,7 @@ impl RotNet {
         let augmentation = &self.settings.augmentation;
         let crops = augmentation.draw(key, samples);
         let cropped = augmentation.apply(&self.device, &images, &crops)?;
-        rotations(&self.device, &cropped)
+        rotations(&self.device, &cropped, self.settings.normalization)
     }
 }
 
@@ -191,13 +195,12 @@ pub fn rotation_labels(images: usize) -> Vec<u32> {
 
 /// Rotates `images [B, 3, H, H]`, in [0, 1], by 0 to 3 quarter turns counter-clockwise and
 /// normalises them: `[4B, 3, H, H]`.
-pub fn rotations(device: &Device, images: &Tensor) -> Result<Tensor> {
+pub fn rotations(device: &Device, images: &Tensor, normalization: Normalization) -> Result<Tensor> {
     let count = images.shape()[0];
     let twice = |x: &Tensor| device.run(Concat { a: x, b: x });
-    let x = &device.run(Rotate90 {
+    let rotated = device.run(Rotate90 {
         x: &twice(&twice(images)?)?,
         quarter_turns: &rotation_labels(count),
     })?;
-    let (mean, std) = CIFAR10_STATISTICS;
-    device.run(Normalize { x, mean, std })
+    normalization.apply(device, &rotated)
 }

@@ -6,7 +6,7 @@ use crate::autograd::{Tape, Var};
 use crate::data::{EpochSampler, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Module, Projector, ResNet, ResNetConfig, Stem};
+use crate::nn::{Module, Normalization, Projector, ResNet, ResNetConfig, Stem};
 use crate::ops::copy::Concat;
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::tensor::Tensor;
@@ -24,6 +24,9 @@ pub struct SimClrSettings {
     pub optimization: Optimization,
     pub temperature: f32,
     pub augmentation: SimClrAugmentation,
+    /// Of the images of the encoder's evaluations. The views have their own, in `augmentation`,
+    /// because the code of the reproduced paper normalises none.
+    pub normalization: Normalization,
     /// Whether the first and the second views are separate passes, with separate batch statistics.
     pub separate_passes: bool,
     pub seed: u64,
@@ -60,9 +63,20 @@ impl SimClrSettings {
             } else {
                 SimClrAugmentation::sound(size)
             },
+            normalization: Normalization::default(),
             separate_passes: is_paper,
             seed,
         }
+    }
+
+    /// The same settings with this normalisation of evaluated images, and of the views if they are
+    /// normalised.
+    pub fn with_normalization(mut self, normalization: Normalization) -> Self {
+        self.normalization = normalization;
+        if self.augmentation.normalize.is_some() {
+            self.augmentation.normalize = normalization.statistics();
+        }
+        self
     }
 
     /// Checks the micro-batch.
@@ -84,7 +98,8 @@ pub type SimClrNetwork = (ResNet, Projector);
 /// # Errors
 /// `Error::Usage` if the configuration is not valid; `Error::Device` if memory is short.
 pub fn network(settings: &SimClrSettings, device: &Device) -> Result<SimClrNetwork> {
-    let encoder = ResNet::new(&settings.encoder, settings.seed, device)?;
+    let encoder = ResNet::new(&settings.encoder, settings.seed, device)?
+        .with_normalization(settings.normalization);
     let projector = Projector::new(encoder.feature_width(), settings.seed, device)?;
     Ok((encoder, projector))
 }

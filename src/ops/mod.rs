@@ -15,6 +15,7 @@ use crate::testing::tester::Run;
 
 pub mod attack;
 pub mod batch_norm;
+pub mod blur;
 pub mod cast;
 pub mod color;
 pub mod conv2d;
@@ -37,6 +38,7 @@ pub use batch_norm::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics, BatchStatistics,
     ChannelNorm, Statistics, UpdateRunningStatistics,
 };
+pub use blur::GaussianBlur;
 pub use cast::Cast;
 pub use color::{ColorStep, ColorTransform, ColorTransforms};
 pub use conv2d::{Conv2d, Conv2dBatchNorm, Conv2dDw, Conv2dDx, Conv2dOptions};
@@ -47,7 +49,7 @@ pub use gemm::{Gemm, Linear, transposed};
 pub use images::{GatherImages, Normalize, PaddedCrop, PaddedCrops, Rotate90};
 pub use l2_normalize::{L2Normalize, L2NormalizeBackward, Normalized};
 pub use nt_xent::{NtXent, NtXentBackward};
-pub use optimizer::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+pub use optimizer::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 pub use pool::{
     GlobalAveragePool, GlobalAveragePoolBackward, MaxPool2d, MaxPool2dBackward, MaxPooled,
     Pool2dOptions,
@@ -57,7 +59,7 @@ pub use resized_crop::{ResizedCrop, ResizedCrops};
 pub use uniform::{NoiseKey, Uniform};
 
 /// The cases of every operation, with the name of its folder; cheap ones first.
-pub(crate) const CASES: [(&str, Run); 17] = [
+pub(crate) const CASES: [(&str, Run); 18] = [
     ("elementwise", elementwise::cases::run),
     ("cast", cast::cases::run),
     ("copy", copy::cases::run),
@@ -65,6 +67,7 @@ pub(crate) const CASES: [(&str, Run); 17] = [
     ("uniform", uniform::cases::run),
     ("images", images::cases::run),
     ("resized_crop", resized_crop::cases::run),
+    ("blur", blur::cases::run),
     ("color", color::cases::run),
     ("attack", attack::cases::run),
     ("l2_normalize", l2_normalize::cases::run),

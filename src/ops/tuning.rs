@@ -1,23 +1,37 @@
 //! Measures the variants of products and convolutions on an adapter, shape by shape.
 //!
-//! The result of each variant is first compared with the result of the plain variant. A variant
-//! whose result differs by more than rounding is never selected.
+//! The result of each variant is first compared with the result of the plain variant, with few
+//! images. A variant whose result differs by more than rounding is never selected. Then the variants
+//! take turns, so a change of the clock affects all of them, and the shortest time of each counts.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::device::gpu::variants::{Operation, ShapeClass, Variant, VariantTable};
-use crate::device::{Device, Gpu};
+use crate::device::{Device, Gpu, product};
 use crate::error::Result;
 use crate::ops::conv2d::{self, Conv2d, Conv2dDw, Conv2dDx, ConvGeometry};
 use crate::ops::copy::Slice;
 use crate::ops::gemm::{self, Gemm, Linear, Operand};
-use crate::philox::Philox;
+use crate::ops::uniform::{NoiseKey, Uniform};
 use crate::tensor::Tensor;
 
-/// Timed runs per variant. A variant whose first run is slower than the best median so far is timed
-/// once.
+/// Timed runs per variant.
 const RUNS: usize = 5;
+/// A run is slow if it takes this multiple of the shortest run of the fastest variant. After two
+/// slow runs, a variant is not timed again.
+const SLOW: f64 = 1.25;
+/// FLOPs at which results are compared, and timed on a software adapter.
+const CHECKED_FLOPS: u64 = 500_000_000;
+/// FLOPs of a timed run on a hardware adapter: 1 to 4 ms on a large GPU, so that all of it is busy
+/// and the launch of a kernel does not count.
+const TIMED_FLOPS: u64 = 40_000_000_000;
+/// Maximum number of repetitions in a timed run of a problem with fewer FLOPs.
+const MAX_REPETITIONS: u64 = 20;
+/// Minimum number of output pixels of a convolution: the widest tile is full, as in a training.
+const PIXELS: usize = 512;
+/// Seconds of work before the first timed run on a hardware adapter, which raises its clock.
+const WARM_UP_SECONDS: f64 = 0.5;
 
 /// A call to be tuned, with the sizes at which it is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +57,30 @@ impl Problem {
             Problem::Conv2d(g) => g.class(Operation::Conv2d),
             Problem::Conv2dDx(g) => g.class(Operation::Conv2dDx),
             Problem::Conv2dDw(g) => g.class(Operation::Conv2dDw),
+        }
+    }
+
+    fn flops(&self) -> u64 {
+        match self {
+            Problem::Gemm { sizes, .. } | Problem::Linear(sizes) => 2 * product(sizes),
+            Problem::Conv2d(g) | Problem::Conv2dDx(g) | Problem::Conv2dDw(g) => g.flops(),
+        }
+    }
+
+    /// The problem with as many images of its batch as have `flops` FLOPs or [`PIXELS`] output
+    /// pixels. Products are returned as they are.
+    fn within(&self, flops: u64) -> Problem {
+        let fewer = |g: ConvGeometry| {
+            let of_image = ConvGeometry { n: 1, ..g }.flops().max(1);
+            let filled = PIXELS.div_ceil(g.oh * g.ow);
+            let n = ((flops / of_image) as usize).max(filled).min(g.n);
+            ConvGeometry { n, ..g }
+        };
+        match *self {
+            Problem::Conv2d(g) => Problem::Conv2d(fewer(g)),
+            Problem::Conv2dDx(g) => Problem::Conv2dDx(fewer(g)),
+            Problem::Conv2dDw(g) => Problem::Conv2dDw(fewer(g)),
+            product => product,
         }
     }
 
@@ -72,16 +110,17 @@ impl Problem {
         }
     }
 
-    /// The variants of the operation.
-    fn variants(&self) -> Vec<Variant> {
+    /// The variants of the operation that run on the adapter.
+    fn variants(&self, gpu: &Gpu) -> Vec<Variant> {
         let tiles = match self {
             Problem::Gemm { .. } => gemm::tiles(false).to_vec(),
             Problem::Linear(_) => gemm::tiles(true).to_vec(),
-            Problem::Conv2d(g) => conv2d::tiles(g.o).to_vec(),
-            Problem::Conv2dDx(g) => conv2d::tiles(g.c).to_vec(),
-            Problem::Conv2dDw(_) => vec![conv2d::dw_tile()],
+            Problem::Conv2d(g) => conv2d::tiles(g, [g.o, g.c]),
+            Problem::Conv2dDx(g) => conv2d::tiles(g, [g.c, g.o]),
+            Problem::Conv2dDw(g) => conv2d::dw_tiles(g),
         };
-        tiles.iter().map(|tile| tile.variant).collect()
+        let available = tiles.iter().filter(|tile| gpu.runs(tile.kernel));
+        available.map(|tile| tile.variant).collect()
     }
 
     fn run(&self, gpu: &Gpu, arguments: &[Tensor]) -> Result<Tensor> {
@@ -125,11 +164,65 @@ pub struct Tuned {
     pub rejected: Vec<String>,
 }
 
-/// A problem with its arguments on the device, and the result of the plain variant.
+/// A problem with its arguments on the device: uniform random numbers in [-1, 1).
 struct Case<'a> {
     gpu: &'a Gpu,
-    problem: &'a Problem,
+    problem: Problem,
     arguments: Vec<Tensor>,
+}
+
+impl<'a> Case<'a> {
+    fn new(gpu: &'a Gpu, problem: Problem) -> Result<Self> {
+        let (shapes, _) = problem.shapes();
+        let tensors = (0..).zip(&shapes).map(|(stream, shape)| {
+            let key = NoiseKey { seed: 0, stream };
+            gpu.run(Uniform {
+                key,
+                low: -1.0,
+                high: 1.0,
+                shape,
+            })
+        });
+        Ok(Case {
+            gpu,
+            arguments: tensors.collect::<Result<_>>()?,
+            problem,
+        })
+    }
+
+    fn run(&self) -> Result<Tensor> {
+        self.problem.run(self.gpu, &self.arguments)
+    }
+
+    /// Seconds of one run of the current variant, which repeats the problem `repetitions` times.
+    /// Uses the adapter's timestamps if it has them, otherwise the host's clock.
+    fn seconds(&self, repetitions: u64) -> Result<f64> {
+        let run_all = || (0..repetitions).try_for_each(|_| self.run().map(drop));
+        if self.gpu.has_timestamps() {
+            self.gpu.start_timing();
+            let ran = run_all();
+            let kernels = self.gpu.stop_timing()?;
+            ran?;
+            return Ok(kernels.iter().map(|kernel| kernel.end - kernel.start).sum());
+        }
+        let started = Instant::now();
+        run_all()?;
+        self.wait()?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Waits for everything recorded so far by reading one number.
+    fn wait(&self) -> Result<()> {
+        let x = &self.arguments[0].reshape(&[self.arguments[0].len()])?;
+        let (start, count) = (0, 1);
+        self.gpu.run(Slice { x, start, count })?.to_vec::<f32>()?;
+        Ok(())
+    }
+}
+
+/// The results of the plain variant, against which the others are checked.
+struct Reference<'a> {
+    case: Case<'a>,
     expected: Vec<f32>,
     /// The sum of the absolute products of each element of the result.
     magnitudes: Vec<f32>,
@@ -137,79 +230,28 @@ struct Case<'a> {
     terms: usize,
 }
 
-impl<'a> Case<'a> {
-    fn new(gpu: &'a Gpu, problem: &'a Problem) -> Result<Self> {
-        let (shapes, terms) = problem.shapes();
-        let mut rng = Philox::new(0, [0x7475_6e65, 0, 0]);
-        let values: Vec<Vec<f32>> = shapes
-            .iter()
-            .map(|shape| {
-                let count = shape.iter().product();
-                (0..count).map(|_| rng.uniform(-1.0, 1.0)).collect()
-            })
-            .collect();
-        let device = &Device::from(gpu.clone());
-        let upload = |absolute: bool| -> Result<Vec<Tensor>> {
-            let tensors = values.iter().zip(&shapes).map(|(values, shape)| {
-                if !absolute {
-                    return Tensor::from_slice(values, shape, device);
-                }
-                let values: Vec<f32> = values.iter().map(|x| x.abs()).collect();
-                Tensor::from_slice(&values, shape, device)
-            });
-            tensors.collect()
-        };
+impl<'a> Reference<'a> {
+    fn new(gpu: &'a Gpu, problem: Problem) -> Result<Self> {
         gpu.use_only(Variant::Plain);
-        let read = |arguments: &[Tensor]| problem.run(gpu, arguments)?.to_vec::<f32>();
-        let magnitudes = read(&upload(true)?)?;
-        let arguments = upload(false)?;
-        Ok(Case {
-            gpu,
-            problem,
-            expected: read(&arguments)?,
-            arguments,
-            magnitudes,
-            terms,
+        let case = Case::new(gpu, problem)?;
+        let device = &Device::from(gpu.clone());
+        let absolute = case.arguments.iter().map(|x| {
+            let values: Vec<f32> = x.to_vec::<f32>()?.iter().map(|x| x.abs()).collect();
+            Tensor::from_slice(&values, x.shape(), device)
+        });
+        let absolute = absolute.collect::<Result<Vec<_>>>()?;
+        Ok(Reference {
+            expected: case.run()?.to_vec::<f32>()?,
+            magnitudes: problem.run(gpu, &absolute)?.to_vec::<f32>()?,
+            terms: problem.shapes().1,
+            case,
         })
     }
 
     /// Describes the error in the result of the current variant, if there is one.
     fn check(&self) -> Result<Option<String>> {
-        let y = self.problem.run(self.gpu, &self.arguments)?;
-        let (y, magnitudes) = (y.to_vec::<f32>()?, &self.magnitudes);
-        Ok(error_of(&y, &self.expected, magnitudes, self.terms))
-    }
-
-    /// Seconds of one run of the current variant. Uses the adapter's timestamps if it has them,
-    /// otherwise the host's clock.
-    fn seconds(&self) -> Result<f64> {
-        if self.gpu.has_timestamps() {
-            self.gpu.start_timing();
-            let ran = self.problem.run(self.gpu, &self.arguments);
-            let kernels = self.gpu.stop_timing()?;
-            ran?;
-            return Ok(kernels.iter().map(|kernel| kernel.end - kernel.start).sum());
-        }
-        let started = Instant::now();
-        let y = self.problem.run(self.gpu, &self.arguments)?;
-        // Waits for the run by reading one element of its result.
-        let (x, start, count) = (&y.reshape(&[y.len()])?, 0, 1);
-        self.gpu.run(Slice { x, start, count })?.to_vec::<f32>()?;
-        Ok(started.elapsed().as_secs_f64())
-    }
-
-    /// The median time of [`RUNS`] runs in seconds, or `None` if the first run is slower than
-    /// `best`.
-    fn median(&self, best: f64) -> Result<Option<f64>> {
-        let mut seconds = vec![self.seconds()?];
-        if seconds[0] > best {
-            return Ok(None);
-        }
-        for _ in 1..RUNS {
-            seconds.push(self.seconds()?);
-        }
-        seconds.sort_by(f64::total_cmp);
-        Ok(Some(seconds[RUNS / 2]))
+        let y = self.case.run()?.to_vec::<f32>()?;
+        Ok(error_of(&y, &self.expected, &self.magnitudes, self.terms))
     }
 }
 
@@ -263,6 +305,9 @@ impl Gpu {
             .filter(|problem| !before.classes.contains_key(&problem.class()))
             .filter(|problem| seen.insert(problem.class()))
             .collect();
+        if let Some(problem) = todo.first() {
+            self.warm_up(problem)?;
+        }
         for (done, problem) in todo.iter().enumerate() {
             let class = problem.class();
             progress(done, todo.len(), &class);
@@ -279,41 +324,105 @@ impl Gpu {
         table: &VariantTable,
         rejected: &mut Vec<String>,
     ) -> Result<Variant> {
-        let mut candidates = problem.variants();
-        candidates.retain(|variant| !table.rejects(problem.class().operation(), *variant));
-        if let [only] = candidates[..] {
+        let mut variants = problem.variants(self);
+        variants.retain(|variant| !table.rejects(problem.class().operation(), *variant));
+        if let [only] = variants[..] {
             return Ok(only);
         }
-        let case = Case::new(self, problem)?;
-        // Starts with the variants of the lowest estimated cost, so that slower ones are timed
-        // once.
-        candidates.sort_by_key(|variant| table.cost.get(variant).copied().unwrap_or(u32::MAX));
-        let mut best = (f64::INFINITY, Variant::Plain);
-        for variant in candidates {
+        let reference = Reference::new(self, problem.within(CHECKED_FLOPS))?;
+        // Starts with the lowest estimated cost, so that slower variants are soon left out.
+        variants.sort_by_key(|variant| table.cost.get(variant).copied().unwrap_or(u32::MAX));
+        let mut candidates = Vec::new();
+        for variant in variants {
             self.use_only(variant);
             let wrong = match variant {
                 Variant::Plain => None,
-                _ => case.check().unwrap_or_else(|error| Some(error.to_string())),
+                _ => reference
+                    .check()
+                    .unwrap_or_else(|error| Some(error.to_string())),
             };
             // Returns the error if the device was lost.
             self.check()?;
-            if let Some(wrong) = wrong {
-                rejected.push(format!("{variant} of {}: {wrong}", problem.class()));
-                continue;
-            }
-            if let Some(seconds) = case.median(best.0)?
-                && seconds < best.0
-            {
-                best = (seconds, variant);
+            match wrong {
+                Some(wrong) => rejected.push(format!("{variant} of {}: {wrong}", problem.class())),
+                None => candidates.push(Candidate {
+                    variant,
+                    seconds: f64::INFINITY,
+                    slow_runs: 0,
+                }),
             }
         }
-        Ok(best.1)
+        let (case, repetitions) = if self.is_software() {
+            (reference.case, 1)
+        } else {
+            let timed = problem.within(TIMED_FLOPS);
+            let repetitions = (TIMED_FLOPS / timed.flops().max(1)).clamp(1, MAX_REPETITIONS);
+            (Case::new(self, timed)?, repetitions)
+        };
+        let mut best = f64::INFINITY;
+        for _ in 0..RUNS {
+            for candidate in candidates.iter_mut().filter(|c| c.slow_runs < 2) {
+                self.use_only(candidate.variant);
+                let seconds = case.seconds(repetitions)?;
+                candidate.slow_runs += u32::from(seconds > SLOW * best);
+                candidate.seconds = candidate.seconds.min(seconds);
+                best = best.min(seconds);
+            }
+        }
+        let fastest = candidates
+            .iter()
+            .min_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        Ok(fastest.map_or(Variant::Plain, |fastest| fastest.variant))
     }
+
+    /// Keeps a hardware adapter busy until its clock has risen.
+    fn warm_up(&self, problem: &Problem) -> Result<()> {
+        if self.is_software() {
+            return Ok(());
+        }
+        let case = Case::new(self, problem.within(TIMED_FLOPS))?;
+        let started = Instant::now();
+        while started.elapsed().as_secs_f64() < WARM_UP_SECONDS {
+            case.run()?;
+            case.wait()?;
+        }
+        Ok(())
+    }
+}
+
+/// A variant that is timed.
+struct Candidate {
+    variant: Variant,
+    /// The shortest time of a run.
+    seconds: f64,
+    slow_runs: u32,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::error_of;
+    use super::{CHECKED_FLOPS, PIXELS, Problem, TIMED_FLOPS, error_of};
+    use crate::ops::Conv2dOptions;
+    use crate::ops::conv2d::ConvGeometry;
+
+    /// Half a GFLOP, or as many images as fill a tile, but no more than the batch has.
+    #[test]
+    fn a_convolution_is_compared_with_few_images() {
+        let options = Conv2dOptions {
+            stride: 1,
+            padding: 1,
+        };
+        for (channels, side, images) in [(64, 32, 6), (512, 4, 32), (2, 32, 256)] {
+            let x_shape = [256, channels, side, side];
+            let g = ConvGeometry::new(x_shape, [channels, channels, 3, 3], options).unwrap();
+            let Problem::Conv2dDw(small) = Problem::Conv2dDw(g).within(CHECKED_FLOPS) else {
+                panic!("another problem");
+            };
+            assert_eq!(small, ConvGeometry { n: images, ..g });
+            assert!(small.n * side * side >= PIXELS);
+            let large = Problem::Conv2d(g).within(TIMED_FLOPS);
+            assert_eq!(large, Problem::Conv2d(g), "the whole batch");
+        }
+    }
 
     #[test]
     fn rounding_agrees_and_anything_more_does_not() {

@@ -3,5 +3,7 @@
 mod optimizer;
 mod schedule;
 
-pub use optimizer::{AdamOptions, Optimization, Optimizer, OptimizerOptions, SgdOptions};
-pub use schedule::Schedule;
+pub use optimizer::{
+    AdamOptions, LarsOptions, Optimization, Optimizer, OptimizerOptions, SgdOptions,
+};
+pub use schedule::{Decay, Milestones, Schedule};

@@ -1,10 +1,10 @@
-//! SGD and Adam over a fixed list of parameters.
+//! SGD, Adam and LARS over a fixed list of parameters.
 
 use super::Schedule;
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
 use crate::nn::{Parameter, check_distinct};
-use crate::ops::optimizer::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+use crate::ops::optimizer::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 use crate::tensor::{DType, Tensor};
 
 /// Stochastic gradient descent with momentum, plain or Nesterov's, as `torch.optim.SGD`.
@@ -38,11 +38,39 @@ impl Default for AdamOptions {
     }
 }
 
+/// LARS (You, Gitman and Ginsburg 2017) as SimCLR uses it (Chen et al. 2020): SGD with momentum whose
+/// rate is adapted to the norms of each weight and its gradient, as
+/// [`LarsUpdate`](crate::ops::optimizer::LarsUpdate) defines.
+///
+/// Parameters with fewer than two dimensions, which are biases and the scales and shifts of batch
+/// norms, are neither adapted nor decayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LarsOptions {
+    pub momentum: f32,
+    pub weight_decay: f32,
+    pub trust_coefficient: f32,
+    /// Added to the divisor of the rate.
+    pub eps: f32,
+}
+
+impl Default for LarsOptions {
+    /// Momentum 0.9, weight decay 1e-6 (Chen et al. 2020), trust coefficient 0.001 and eps 1e-8.
+    fn default() -> Self {
+        LarsOptions {
+            momentum: 0.9,
+            weight_decay: 1e-6,
+            trust_coefficient: 1e-3,
+            eps: 1e-8,
+        }
+    }
+}
+
 /// The update rule of an optimiser, with its settings, which are constant during a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerOptions {
     Adam(AdamOptions),
     Sgd(SgdOptions),
+    Lars(LarsOptions),
 }
 
 impl OptimizerOptions {
@@ -63,11 +91,20 @@ impl OptimizerOptions {
         })
     }
 
+    /// LARS with the default options and this weight decay.
+    pub fn lars(weight_decay: f32) -> Self {
+        OptimizerOptions::Lars(LarsOptions {
+            weight_decay,
+            ..LarsOptions::default()
+        })
+    }
+
     /// The weight decay of the rule.
     pub fn weight_decay(&self) -> f32 {
         match self {
             OptimizerOptions::Adam(options) => options.weight_decay,
             OptimizerOptions::Sgd(options) => options.weight_decay,
+            OptimizerOptions::Lars(options) => options.weight_decay,
         }
     }
 
@@ -77,6 +114,7 @@ impl OptimizerOptions {
             OptimizerOptions::Adam(_) => "adam",
             OptimizerOptions::Sgd(options) if options.nesterov => "sgd-nesterov",
             OptimizerOptions::Sgd(_) => "sgd",
+            OptimizerOptions::Lars(_) => "lars",
         }
     }
 
@@ -84,7 +122,7 @@ impl OptimizerOptions {
     fn state_names(&self) -> &'static [&'static str] {
         match self {
             OptimizerOptions::Adam(_) => &["first_moment", "second_moment"],
-            OptimizerOptions::Sgd(_) => &["momentum"],
+            OptimizerOptions::Sgd(_) | OptimizerOptions::Lars(_) => &["momentum"],
         }
     }
 }
@@ -103,7 +141,7 @@ impl Optimization {
         Optimization {
             optimizer: OptimizerOptions::adam(0.0),
             learning_rate,
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
         }
     }
 
@@ -121,8 +159,8 @@ impl Optimization {
     }
 }
 
-/// An optimiser over a fixed list of parameters, with its state on their device. Each update is one
-/// kernel per parameter.
+/// An optimiser over a fixed list of parameters, with its state on their device. An update is one
+/// kernel per parameter, or three with LARS.
 pub struct Optimizer {
     options: OptimizerOptions,
     parameters: Vec<Parameter>,
@@ -186,6 +224,22 @@ impl Optimizer {
             let parameter = &self.parameters[i].value;
             let device = parameter.device();
             let state = |number: usize| &self.state[number][i].value;
+            let sgd = |options: SgdOptions| {
+                device.run(SgdUpdate {
+                    step: SgdStep {
+                        learning_rate,
+                        momentum: options.momentum,
+                        nesterov: options.nesterov,
+                        weight_decay: options.weight_decay,
+                        gradient_scale,
+                        first: self.steps == 0,
+                    },
+                    parameter,
+                    gradient,
+                    momentum: state(0),
+                    gate,
+                })
+            };
             match self.options {
                 OptimizerOptions::Adam(options) => device.run(AdamUpdate {
                     step: AdamStep {
@@ -203,14 +257,22 @@ impl Optimizer {
                     second_moment: state(1),
                     gate,
                 })?,
-                OptimizerOptions::Sgd(options) => device.run(SgdUpdate {
-                    step: SgdStep {
+                OptimizerOptions::Sgd(options) => sgd(options)?,
+                OptimizerOptions::Lars(options) if parameter.shape().len() < 2 => {
+                    sgd(SgdOptions {
+                        momentum: options.momentum,
+                        nesterov: false,
+                        weight_decay: 0.0,
+                    })?
+                }
+                OptimizerOptions::Lars(options) => device.run(LarsUpdate {
+                    step: LarsStep {
                         learning_rate,
                         momentum: options.momentum,
-                        nesterov: options.nesterov,
                         weight_decay: options.weight_decay,
+                        trust_coefficient: options.trust_coefficient,
+                        eps: options.eps,
                         gradient_scale,
-                        first: self.steps == 0,
                     },
                     parameter,
                     gradient,
@@ -250,5 +312,113 @@ impl Optimizer {
     /// The tensors of the state. A checkpoint stores them and the number of steps.
     pub fn state(&self) -> Vec<&Parameter> {
         self.state.iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::Tape;
+    use crate::device::Device;
+    use crate::testing::{bits, devices, get, normal, put, random};
+
+    /// A weight, a bias and their gradients in each of `steps` steps.
+    fn problem(device: &Device, steps: usize) -> ([Parameter; 2], Vec<[Tensor; 2]>) {
+        let mut rng = random(80);
+        let shapes: [&[usize]; 2] = [&[7, 11], &[11]];
+        let mut draw = |shape: &[usize]| {
+            let values = normal(&mut rng, shape.iter().product());
+            put(device, &values, shape)
+        };
+        let parameters = ["weight", "bias"].map(str::to_string);
+        let parameters = [0, 1].map(|i| Parameter {
+            name: parameters[i].clone(),
+            value: draw(shapes[i]),
+        });
+        let gradients = (0..steps).map(|_| shapes.map(&mut draw)).collect();
+        (parameters, gradients)
+    }
+
+    fn step(optimizer: &mut Optimizer, parameters: &[Parameter; 2], gradients: &[Tensor; 2]) {
+        let tape = Tape::new(&parameters[0].value.device());
+        // The sum of products with constants has them as gradients.
+        let losses = [0, 1].map(|i| {
+            let leaf = tape.leaf(&parameters[i].value);
+            let width = leaf.shape().iter().product();
+            let row = leaf.reshape(&[1, width]).expect("as many elements");
+            let factors = tape.constant(&gradients[i]);
+            let factors = factors.reshape(&[1, width]).expect("as many elements");
+            let bias = tape.constant(&Tensor::zeros(&[1], DType::F32, &row.device()).expect("one"));
+            row.linear(&factors, &bias).expect("they fit")
+        });
+        let loss = losses[0].add(&losses[1]).expect("two numbers").sum();
+        let gradients = loss.expect("a number").backward().expect("two leaves");
+        optimizer
+            .step(0.5, &gradients, None)
+            .expect("they have gradients");
+    }
+
+    fn values(tensors: &[&Parameter]) -> Vec<Vec<u32>> {
+        tensors.iter().map(|p| bits(&get(&p.value))).collect()
+    }
+
+    #[test]
+    fn a_resumed_optimiser_continues_with_the_same_bits() {
+        for options in [
+            OptimizerOptions::adam(0.01),
+            OptimizerOptions::nesterov(0.01),
+            OptimizerOptions::lars(0.01),
+        ] {
+            for (name, device) in devices::all() {
+                let (parameters, gradients) = problem(&device, 6);
+                let both: Vec<&Parameter> = parameters.iter().collect();
+                let mut whole = Optimizer::new(&both, options).expect("distinct");
+                let mut stored = Vec::new();
+                for (number, gradients) in gradients.iter().enumerate() {
+                    if number == 3 {
+                        let all = both.iter().copied().chain(whole.state());
+                        stored = all.map(|p| (p.name.clone(), get(&p.value))).collect();
+                    }
+                    step(&mut whole, &parameters, gradients);
+                }
+                let (again, _) = problem(&device, 0);
+                let mut resumed = Optimizer::new(&again.each_ref(), options).expect("distinct");
+                for parameter in again.iter().chain(resumed.state()) {
+                    let found = stored.iter().find(|(name, _)| *name == parameter.name);
+                    let (_, values) = found.expect("a stored tensor of this name");
+                    parameter.value.overwrite(values).expect("the same size");
+                }
+                resumed.resume_at(3);
+                for gradients in &gradients[3..] {
+                    step(&mut resumed, &again, gradients);
+                }
+                let case = format!("{} on {name}", options.name());
+                assert_eq!(values(&both), values(&again.each_ref()), "{case}");
+                assert_eq!(values(&whole.state()), values(&resumed.state()), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn lars_treats_a_bias_as_sgd_without_decay() {
+        let sgd = OptimizerOptions::Sgd(SgdOptions {
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 0.0,
+        });
+        for (name, device) in devices::all() {
+            let moved = |options| {
+                let (parameters, gradients) = problem(&device, 3);
+                let mut optimizer =
+                    Optimizer::new(&parameters.each_ref(), options).expect("distinct");
+                for gradients in &gradients {
+                    step(&mut optimizer, &parameters, gradients);
+                }
+                parameters.map(|p| bits(&get(&p.value)))
+            };
+            let [lars, sgd] = [OptimizerOptions::lars(0.1), sgd].map(moved);
+            assert_eq!(lars[1], sgd[1], "the bias on {name}");
+            assert_ne!(lars[0], sgd[0], "the weight on {name}");
+        }
     }
 }

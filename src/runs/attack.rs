@@ -3,14 +3,16 @@
 use std::time::Instant;
 
 use super::folder::RunFolder;
+use super::record::{AttackFacts, Facts, shortest};
 use super::result::{AttackPoint, AttackSummary, PicturedImage, Start};
-use super::spec::{AttackConfig, DataConfig, RunConfig, Versions, shortest};
+use super::settings::Attack;
+use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
 use crate::augment::ImageStore;
 use crate::autograd::{Tape, Var};
 use crate::console::say;
-use crate::data::{DataKind, Dataset, Split, batches};
+use crate::data::{Dataset, Split, batches};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
@@ -31,18 +33,16 @@ const MOVED: &str = "attacked images";
 /// Number of images in the picture.
 pub const PICTURED: usize = 8;
 
-/// What a run is asked to do.
-pub struct AttackRequest {
-    pub protocol: Protocol,
+/// An attack whose files were read and checked.
+pub struct AttackRequest<'a> {
+    pub spec: &'a RunSpec,
+    /// The settings of `spec`.
+    pub settings: &'a Attack,
     /// The classifier.
     pub loaded: Loaded,
     pub method: Method,
     /// The strengths, in the protocol's units.
     pub eps: Vec<f32>,
-    /// The part of the test images that is attacked, the same of each class.
-    pub images: f64,
-    pub seed: u64,
-    pub data: DataKind,
     pub dataset: Dataset,
 }
 
@@ -110,46 +110,31 @@ pub fn head<'a>(loaded: &'a Loaded, dataset: &Dataset) -> Result<&'a Linear> {
 /// otherwise those of the parts.
 pub fn run(
     device: &Device,
-    request: &AttackRequest,
+    request: &AttackRequest<'_>,
     folder: &RunFolder,
     leave: impl FnOnce(&AttackSummary, &Adversarial) -> Result<()>,
 ) -> Result<AttackSummary> {
     let started = Instant::now();
     let AttackRequest {
-        loaded, dataset, ..
+        spec,
+        settings,
+        loaded,
+        dataset,
+        ..
     } = request;
+    let (protocol, seed) = (spec.common.protocol, spec.common.seed);
     let encoder = &loaded.encoder;
     let head = head(loaded, dataset)?;
-    let split = dataset.test_part(request.images, request.seed)?;
+    let split = dataset.test_part(settings.attack.fraction, seed)?;
     let labels = dataset.labels_of(&split, "test")?.to_vec();
-    let (method, iterations) = match request.method {
-        Method::Fgsm => ("fgsm", None),
-        Method::Pgd { iterations } => ("pgd", Some(iterations)),
-    };
-    let config = RunConfig {
-        command: "attack".to_string(),
-        protocol: request.protocol.to_string(),
-        init: loaded.source.clone(),
-        weights: loaded.record.clone(),
-        knn: None,
-        seed: request.seed,
-        device: device.name(),
-        classes: dataset.classes.clone(),
-        resolution: None,
-        variants: device.variants(),
-        encoder: loaded.origin.encoder.into(),
-        training: None,
-        attack: Some(AttackConfig {
-            method: method.to_string(),
-            iterations,
+    let facts = Facts {
+        attack: Some(AttackFacts {
             eps: request.eps.iter().copied().map(shortest).collect(),
             images: split.len(),
         }),
-        data: DataConfig::new(request.data, dataset),
-        augmentation: None,
-        versions: Versions::current(),
+        ..Facts::of_loaded(device, dataset, loaded)
     };
-    folder.write_config(&config.to_toml()?)?;
+    folder.write_config(&facts.to_toml(spec)?)?;
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
@@ -174,17 +159,20 @@ pub fn run(
         })
         .collect();
     let summary = AttackSummary {
-        command: "attack".to_string(),
-        protocol: request.protocol.to_string(),
+        command: spec.command().to_string(),
+        protocol: protocol.to_string(),
         data: dataset.name.clone(),
         device: device.name(),
         arch: loaded.origin.encoder.arch.to_string(),
         width: loaded.origin.encoder.width,
-        seed: request.seed,
+        seed,
         start: Start::new(loaded),
-        method: method.to_string(),
-        iterations,
-        units: match request.protocol {
+        method: settings.attack.method.clone(),
+        iterations: match request.method {
+            Method::Fgsm => None,
+            Method::Pgd { iterations } => Some(iterations),
+        },
+        units: match protocol {
             Protocol::Sound => "pixels from 0 to 1".to_string(),
             Protocol::Paper => "normalised pixels".to_string(),
         },
@@ -215,7 +203,7 @@ struct Measured {
 /// Attacks the images of `split` at each strength, starting after the values in `partial`.
 fn measure(
     device: &Device,
-    request: &AttackRequest,
+    request: &AttackRequest<'_>,
     head: &Linear,
     split: &Split,
     labels: &[u32],
@@ -224,7 +212,7 @@ fn measure(
     let encoder = &request.loaded.encoder;
     let classes = request.dataset.classes.len();
     let clean_logits = partial.entry("clean".to_string()).or_default();
-    logits(device, &(encoder, head), classes, split, clean_logits)?;
+    logits(device, (encoder, head), classes, split, clean_logits)?;
     let clean_predictions = predictions(clean_logits, classes);
 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
@@ -234,9 +222,12 @@ fn measure(
     let mut curve = Vec::new();
     let mut last = None;
     for (number, &eps) in request.eps.iter().enumerate() {
-        let settings = AttackSettings::of_protocol(request.protocol, request.method, eps)?;
-        let classifier =
-            |images: &Var| (encoder, head).forward(&network_input(settings.units, images)?);
+        let settings =
+            AttackSettings::of_protocol(request.spec.common.protocol, request.method, eps)?;
+        let classifier = |images: &Var| {
+            let x = network_input(settings.units, encoder.normalization(), images)?;
+            (encoder, head).forward(&x)
+        };
         let is_last = number + 1 == request.eps.len();
         let found = partial.entry(format!("eps {number}")).or_default();
         let is_done = found.len() == split.len();
@@ -246,7 +237,7 @@ fn measure(
             let targets = Tensor::from_slice(&targets, &[targets.len()], device)?;
             // The same noise, scaled, at every strength, and another one for each batch.
             let key = NoiseKey {
-                seed: request.seed,
+                seed: request.spec.common.seed,
                 stream: batch as u64,
             };
             let x = perturb(device, classifier, &x, &targets, &settings, key)?;

@@ -3,32 +3,27 @@
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
+use super::record::{Facts, TrainingFacts};
 use super::result::{ClassificationSummary, Start, final_mean};
-use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
+use super::settings::ClassifierTraining;
+use super::spec::RunSpec;
 use super::training::{Plan, remove_checkpoints, train};
 use super::unfinished::{UNFINISHED, resumable};
-use super::weights_file::{Loaded, Origin, WeightsRecord, pack};
+use super::weights_file::{Loaded, Origin, pack};
+use crate::augment::PaddedCropAugmentation;
 use crate::autograd::PassOptions;
-use crate::data::{DataKind, Dataset, label_fraction};
+use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::weights::digest;
-use crate::nn::{Linear, Module, ResNet, ResNetConfig};
+use crate::nn::{Linear, Module, Normalization, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
 use crate::objectives::classifier::{Classifier, ClassifierSettings};
-use crate::tensor::DType;
+use crate::optim::{Optimization, OptimizerOptions};
 use crate::train::Trainer;
 use crate::train::micro_batch::in_parts;
-
-/// How long a training is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Length {
-    /// Passes over the labelled images, each without its last partial batch.
-    Epochs(u64),
-    Steps(u64),
-}
 
 /// Where the encoder comes from.
 pub enum Beginning {
@@ -43,37 +38,32 @@ impl Beginning {
             Beginning::Pretrained(loaded) => loaded.origin.encoder,
         }
     }
-
-    /// The command that asks for it.
-    pub fn command(&self) -> &'static str {
-        match self {
-            Beginning::FromScratch(_) => "supervised",
-            Beginning::Pretrained(..) => "finetune",
-        }
-    }
 }
 
-/// What a run is asked to do.
-pub struct ClassificationRequest {
-    pub protocol: Protocol,
+/// A training on labels whose files were read and checked.
+pub struct ClassificationRequest<'a> {
+    pub spec: &'a RunSpec,
+    /// The settings of `spec`'s training.
+    pub training: &'a ClassifierTraining,
     pub beginning: Beginning,
-    pub settings: ClassifierSettings,
-    pub length: Length,
-    /// The part of the labels that is used, the same of each class.
-    pub labels: f64,
-    pub save_every: Option<u64>,
-    /// Number of steps over which the mean loss is compared with that of the same number of steps
-    /// before. The training ends if it is not lower.
-    pub stop_when_flat: Option<u64>,
-    pub checkpoint_every: Duration,
-    /// Whether the backward pass recomputes blocks.
-    pub recompute: bool,
-    /// How the network's activations are stored while it is trained; the measurement is in f32.
-    pub precision: DType,
-    /// Whether the first steps are measured.
-    pub profile: bool,
-    pub data: DataKind,
     pub dataset: Dataset,
+}
+
+/// The objective's settings of a run, for `training` as it is used.
+pub fn settings(spec: &RunSpec, training: &ClassifierTraining) -> ClassifierSettings {
+    ClassifierSettings {
+        batch_size: training.batch_size,
+        micro_batch: training.every.micro_batch,
+        optimization: Optimization {
+            optimizer: OptimizerOptions::nesterov(training.weight_decay as f32),
+            learning_rate: training.learning_rate,
+            schedule: spec.common.protocol.schedule(),
+        },
+        augmentation: PaddedCropAugmentation::default(),
+        normalization: Normalization::default(),
+        frozen_after_first_epoch: spec.common.protocol == Protocol::Paper,
+        seed: spec.common.seed,
+    }
 }
 
 /// Trains, evaluates on the held-out images, and writes all results into `folder`. An interrupted
@@ -84,52 +74,50 @@ pub struct ClassificationRequest {
 /// that leaves a class empty, a loss that is not finite.
 pub fn run(
     device: &Device,
-    request: ClassificationRequest,
+    request: ClassificationRequest<'_>,
     mut folder: RunFolder,
 ) -> Result<ClassificationSummary> {
     let started = Instant::now();
     let ClassificationRequest {
-        protocol,
+        spec,
+        training: asked,
         beginning,
-        mut settings,
-        length,
-        labels,
-        save_every,
-        stop_when_flat,
-        checkpoint_every,
-        recompute,
-        precision,
-        profile,
-        data,
         dataset,
     } = request;
-    let command = beginning.command();
+    let (command, protocol) = (spec.command(), spec.common.protocol);
+    let seed = spec.common.seed;
     let classes = dataset.classes.len();
     let train_labels = dataset.labels_of(&dataset.train, "training")?;
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
     check_labels(test_labels, classes)?;
-    let members = label_fraction(train_labels, &dataset.classes, labels, settings.seed)?;
+    let members = label_fraction(train_labels, &dataset.classes, asked.labels, seed)?;
     let labelled_images = members.len();
-    settings.batch_size = settings.batch_size.min(labelled_images);
-    settings.micro_batch = settings
-        .micro_batch
-        .map(|images| images.min(labelled_images));
-    let (encoder, network, start, weights) = match beginning {
+    // The settings in use, which are recorded.
+    let mut training = asked.clone();
+    let every = &mut training.every;
+    training.batch_size = training.batch_size.min(labelled_images);
+    every.micro_batch = every.micro_batch.map(|images| images.min(labelled_images));
+    let mut settings = settings(spec, &training);
+    let (encoder, network, facts, start) = match beginning {
         Beginning::FromScratch(network) => {
-            let encoder = ResNet::new(&network, settings.seed, device)?;
-            (encoder, network, None, WeightsRecord::default())
-        }
-        Beginning::Pretrained(loaded) => {
-            let start = Start::new(&loaded);
+            let encoder =
+                ResNet::new(&network, seed, device)?.with_normalization(settings.normalization);
             (
-                loaded.encoder,
-                loaded.origin.encoder,
-                Some(start),
-                loaded.record,
+                encoder,
+                network,
+                Facts::new(device, &dataset, network),
+                None,
             )
         }
+        Beginning::Pretrained(loaded) => {
+            let start = Some(Start::new(&loaded));
+            let facts = Facts::of_loaded(device, &dataset, &loaded);
+            (loaded.encoder, loaded.origin.encoder, facts, start)
+        }
     };
-    let kept_random = weights.kept_random.clone();
+    let kept_random = facts.weights.kept_random.clone();
+    // A pretrained encoder is trained on images as it was evaluated on.
+    settings.normalization = encoder.normalization();
     let objective = Classifier::new(
         settings.clone(),
         encoder.shape(),
@@ -138,42 +126,28 @@ pub fn run(
         device,
     )?;
     let width = encoder.feature_width();
-    let head = Linear::new("fc", width, classes, settings.seed, device)?;
+    let head = Linear::new("fc", width, classes, seed, device)?;
     let per_epoch = objective.steps_per_epoch();
-    let steps = match length {
-        Length::Steps(steps) => steps,
-        Length::Epochs(epochs) => epochs.checked_mul(per_epoch).ok_or_else(|| {
-            Error::usage(format!("{epochs} epochs of {per_epoch} steps are too many"))
-        })?,
+    let steps = match (training.steps, training.epochs) {
+        (Some(steps), _) => steps,
+        (None, epochs) => {
+            let epochs = epochs.unwrap_or_default();
+            epochs.checked_mul(per_epoch).ok_or_else(|| {
+                Error::usage(format!("{epochs} epochs of {per_epoch} steps are too many"))
+            })?
+        }
     };
-    let config = RunConfig {
-        command: command.to_string(),
-        protocol: protocol.to_string(),
-        init: start
-            .as_ref()
-            .map_or("random".to_string(), |start| start.file.clone()),
-        weights,
-        knn: None,
-        seed: settings.seed,
-        device: device.name(),
-        classes: dataset.classes.clone(),
-        resolution: None,
-        variants: device.variants(),
-        encoder: network.into(),
-        training: Some(TrainingConfig {
-            micro_batch: settings.micro_batch,
-            precision: precision.to_string(),
+    (training.steps, training.epochs) = (Some(steps), None);
+    let facts = Facts {
+        training: Some(TrainingFacts {
             labelled_images: Some(labelled_images),
-            stop_when_flat,
             frozen_after_first_epoch: Some(settings.frozen_after_first_epoch),
-            ..TrainingConfig::new(settings.batch_size, steps, &settings.optimization)
+            ..TrainingFacts::new(settings.batch_size, steps, &settings.optimization)
         }),
-        attack: None,
-        data: DataConfig::new(data, &dataset),
         augmentation: Some((&settings.augmentation).into()),
-        versions: Versions::current(),
+        ..facts
     };
-    folder.write_config(&config.to_toml()?)?;
+    folder.write_config(&facts.to_toml(&spec.with_training(&training))?)?;
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
@@ -181,26 +155,23 @@ pub fn run(
         steps,
         images_per_step: settings.batch_size,
         chance_loss: (classes as f64).ln(),
-        save_every,
-        stop_when_flat,
-        checkpoint_every,
+        save_every: training.every.save_every,
+        stop_when_flat: training.stop_when_flat,
+        checkpoint_every: Duration::from_secs(training.every.checkpoint_every),
     };
     let origin = |step| Origin {
-        encoder: network,
-        command: command.to_string(),
-        protocol: protocol.to_string(),
-        data: dataset.name.clone(),
-        seed: settings.seed,
+        seed,
         step,
         batch_size: settings.batch_size,
         classes: Some(classes),
         class_names: dataset.classes.clone(),
-        label_fraction: Some(labels),
+        label_fraction: Some(training.labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
+        ..Origin::new(network, command, protocol.to_string(), dataset.name.clone())
     };
     let options = PassOptions {
-        recompute,
-        activations: precision,
+        recompute: training.every.recompute,
+        activations: training.every.precision,
         ..PassOptions::default()
     };
     let mut trainer =
@@ -209,6 +180,7 @@ pub fn run(
         trainer = trainer.with_micro_batch(images);
     }
     let save = |(encoder, head): &(ResNet, Linear), step| pack(encoder, Some(head), &origin(step));
+    let profile = training.every.profile;
     let trained = train(device, &mut trainer, &plan, &mut folder, save, profile)?;
     let steps = trained.losses.len() as u64;
     let model = trainer.module;
@@ -216,7 +188,7 @@ pub fn run(
     let key = || digest(&model.state());
     let scores = resumable((folder.path(), UNFINISHED), &key, |partial| {
         let scores = partial.entry("logits".to_string()).or_default();
-        logits(device, &model, classes, &dataset.test, scores)?;
+        logits(device, (&model.0, &model.1), classes, &dataset.test, scores)?;
         Ok(std::mem::take(scores))
     })?;
     let summary = ClassificationSummary {
@@ -226,13 +198,13 @@ pub fn run(
         device: device.name(),
         arch: network.arch.to_string(),
         width: network.width,
-        seed: settings.seed,
+        seed,
         kept_random,
         start,
-        label_fraction: labels,
+        label_fraction: training.labels,
         labelled_images,
         batch_size: settings.batch_size,
-        precision: precision.to_string(),
+        precision: training.every.precision.to_string(),
         epochs: steps as f64 / per_epoch as f64,
         steps,
         chance_loss: plan.chance_loss,

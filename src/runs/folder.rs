@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::lock::{FolderLock, LOCK};
-use super::spec;
+use super::record;
 use super::whole_file::{is_unfinished, write_file};
 use crate::error::{Error, Result};
 
@@ -247,7 +247,7 @@ impl RunFolder {
             return self.write(CONFIG, config.as_bytes());
         };
         let path = self.path.join(CONFIG);
-        match spec::difference(&String::from_utf8_lossy(&before), config).map_err(|error| {
+        match record::difference(&String::from_utf8_lossy(&before), config).map_err(|error| {
             Error::data(
                 &path,
                 format!("it is damaged: {error}; restore it, or start a run in another folder"),

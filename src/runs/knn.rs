@@ -3,26 +3,25 @@
 use std::time::Instant;
 
 use super::folder::RunFolder;
+use super::record::{Facts, KnnFacts};
 use super::result::KnnSummary;
-use super::spec::{DataConfig, KnnConfig, RunConfig, Versions};
+use super::settings::Knn;
+use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, state};
-use crate::data::{DataKind, Dataset};
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::Result;
 use crate::evaluate::knn::{Vote, neighbour_accuracy};
 use crate::nn::weights::digest;
-use crate::objectives::Protocol;
 
-/// Settings of a run.
-pub struct KnnRequest {
+/// A nearest-neighbour evaluation whose files were read and checked.
+pub struct KnnRequest<'a> {
+    pub spec: &'a RunSpec,
+    /// The settings of `spec`.
+    pub settings: &'a Knn,
     /// The encoder.
     pub loaded: Loaded,
-    pub vote: Vote,
-    /// Side in pixels of the images that the encoder sees; `None` means their own size.
-    pub resolution: Option<usize>,
-    pub seed: u64,
-    pub data: DataKind,
     pub dataset: Dataset,
 }
 
@@ -31,55 +30,45 @@ pub struct KnnRequest {
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested; otherwise those of the evaluation and of the files.
-pub fn run(device: &Device, request: &KnnRequest, folder: &RunFolder) -> Result<KnnSummary> {
+pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Result<KnnSummary> {
     let started = Instant::now();
     let KnnRequest {
-        loaded, dataset, ..
+        spec,
+        settings,
+        loaded,
+        dataset,
     } = request;
-    let config = RunConfig {
-        command: "knn".to_string(),
-        protocol: Protocol::Sound.to_string(),
-        init: loaded.source.clone(),
-        weights: loaded.record.clone(),
-        knn: (request.vote != Vote::default()).then_some(KnnConfig {
-            k: request.vote.neighbours(dataset)?,
-            temperature: request.vote.temperature,
+    let (resolution, vote) = (settings.resolution, Vote::from(settings.knn));
+    let facts = Facts {
+        knn: (vote != Vote::default()).then_some(KnnFacts {
+            k: vote.neighbours(dataset)?,
+            temperature: vote.temperature,
         }),
-        seed: request.seed,
-        device: device.name(),
-        classes: dataset.classes.clone(),
-        variants: device.variants(),
-        encoder: loaded.origin.encoder.into(),
-        training: None,
-        resolution: request.resolution,
-        attack: None,
-        data: DataConfig::new(request.data, dataset),
-        augmentation: None,
-        versions: Versions::current(),
+        ..Facts::of_loaded(device, dataset, loaded)
     };
-    folder.write_config(&config.to_toml()?)?;
+    folder.write_config(&facts.to_toml(spec)?)?;
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
     folder.keep();
     let key = || digest(&state(&loaded.encoder, None));
     let found = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        let resolution = request.resolution.unwrap_or(dataset.train.height);
+        let resolution = resolution.unwrap_or(dataset.train.height);
         let (data, partial) = ((dataset, resolution), (partial, "knn"));
-        neighbour_accuracy(device, &loaded.encoder, data, request.vote, partial)
+        neighbour_accuracy(device, &loaded.encoder, data, vote, partial)
     })?;
     let summary = KnnSummary {
-        command: config.command,
-        encoder: config.init,
+        command: spec.command().to_string(),
+        encoder: facts.init,
         kept_random: loaded.record.kept_random.clone(),
         data: dataset.name.clone(),
-        device: config.device,
-        seed: request.seed,
-        resolution: request.resolution,
+        device: facts.device,
+        seed: spec.common.seed,
+        resolution,
         classes: dataset.classes.clone(),
         absent_classes: dataset.absent_classes(),
         knn_k: found.k,
-        knn_temperature: request.vote.temperature,
+        knn_temperature: vote.temperature,
         knn_top1: found.top1,
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),

@@ -4,12 +4,13 @@
 use std::time::Instant;
 
 use super::folder::RunFolder;
+use super::record::{Facts, TrainingFacts};
 use super::result::{LinearSummary, Start};
-use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions};
+use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::Loaded;
 use crate::autograd::Tape;
-use crate::data::{DataKind, Dataset};
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::Result;
 use crate::evaluate::features::complete_features;
@@ -17,20 +18,16 @@ use crate::evaluate::linear::{LinearSettings, train_head, with_frozen};
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::Module;
 use crate::nn::weights::digest;
-use crate::objectives::Protocol;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
-/// What a run is asked to do.
-pub struct LinearRequest {
-    /// `linear` or `transfer`.
-    pub command: String,
-    pub protocol: Protocol,
+/// A linear evaluation whose files were read and checked.
+pub struct LinearRequest<'a> {
+    pub spec: &'a RunSpec,
     pub loaded: Loaded,
     pub settings: LinearSettings,
-    /// The part of the labels that is used, the same of each class, and the images that have them.
+    /// The fraction of the labels that is used, and the images that have them.
     pub labels: f64,
     pub members: Vec<u32>,
-    pub data: DataKind,
     pub dataset: Dataset,
 }
 
@@ -41,9 +38,14 @@ pub struct LinearRequest {
 /// # Errors
 /// `Error::Guard` if the encoder changed; `Error::Stopped` if a stop is requested; otherwise those
 /// of the parts.
-pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Result<LinearSummary> {
+pub fn run(
+    device: &Device,
+    request: &LinearRequest<'_>,
+    folder: &RunFolder,
+) -> Result<LinearSummary> {
     let started = Instant::now();
     let LinearRequest {
+        spec,
         loaded,
         settings,
         dataset,
@@ -55,33 +57,18 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
     check_labels(test_labels, classes)?;
     let members = &request.members;
     let batch_size = settings.batch_size.min(members.len());
-    let config = RunConfig {
-        command: request.command.clone(),
-        protocol: request.protocol.to_string(),
-        init: loaded.source.clone(),
-        weights: loaded.record.clone(),
-        knn: None,
-        seed: settings.seed,
-        device: device.name(),
-        classes: dataset.classes.clone(),
-        resolution: None,
-        variants: device.variants(),
-        encoder: network.into(),
-        training: Some(TrainingConfig {
+    let steps = settings.steps(members.len());
+    let facts = Facts {
+        training: Some(TrainingFacts {
+            precision: Some(DType::F32.to_string()),
             labelled_images: Some(members.len()),
             resolution: Some(settings.resolution),
-            ..TrainingConfig::new(
-                batch_size,
-                settings.steps(members.len()),
-                &settings.optimization,
-            )
+            ..TrainingFacts::new(batch_size, steps, &settings.optimization)
         }),
-        attack: None,
-        data: DataConfig::new(request.data, dataset),
         augmentation: settings.augmentation.as_ref().map(Into::into),
-        versions: Versions::current(),
+        ..Facts::of_loaded(device, dataset, loaded)
     };
-    folder.write_config(&config.to_toml()?)?;
+    folder.write_config(&facts.to_toml(spec)?)?;
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
@@ -101,8 +88,8 @@ pub fn run(device: &Device, request: &LinearRequest, folder: &RunFolder) -> Resu
         })
     })?;
     let summary = LinearSummary {
-        command: request.command.clone(),
-        protocol: request.protocol.to_string(),
+        command: spec.command().to_string(),
+        protocol: spec.common.protocol.to_string(),
         data: dataset.name.clone(),
         device: device.name(),
         arch: network.arch.to_string(),

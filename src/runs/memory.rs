@@ -91,7 +91,7 @@ impl StepSize {
     fn moments(&self) -> f64 {
         match self.optimizer {
             OptimizerOptions::Adam(_) => 2.0,
-            OptimizerOptions::Sgd(_) => 1.0,
+            OptimizerOptions::Sgd(_) | OptimizerOptions::Lars(_) => 1.0,
         }
     }
 

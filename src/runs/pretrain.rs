@@ -5,15 +5,19 @@ use std::time::{Duration, Instant};
 use super::folder::RunFolder;
 use super::image_size::check_image_size;
 use super::memory::StepSize;
+use super::record::{DataFacts, Facts, TrainingFacts};
 use super::result::{PretrainingSummary, chance_loss, final_mean};
-use super::spec::{DataConfig, RunConfig, TrainingConfig, Versions, shortest};
+use super::settings::{
+    Common, Pretraining, RotNet as RotNetRun, SimClr as SimClrRun, TrainingSettings,
+};
+use super::spec::RunSpec;
 use super::training::{Plan, Trained, remove_checkpoints, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
 use crate::autograd::PassOptions;
 use crate::console::note;
-use crate::data::{DataKind, Dataset, Split};
+use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::features;
@@ -26,94 +30,121 @@ use crate::objectives::Protocol;
 use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings, check_square};
 use crate::objectives::simclr::{self, SimClr, SimClrSettings};
 use crate::optim::Optimization;
-use crate::tensor::DType;
 use crate::train::micro_batch::in_parts;
 use crate::train::{PartialObjective, Trainer};
 
-/// What is learned, with its settings.
-#[derive(Clone, Debug)]
-pub enum Pretext {
+/// Side in pixels of SimCLR's views, if the images have no size of their own choice.
+pub const VIEW_SIZE: usize = 32;
+
+/// What is learned, with the settings of the run and of its objective.
+pub struct Pretext<'a> {
+    pub pretraining: &'a Pretraining,
+    pub training: &'a TrainingSettings,
+    pub steps: u64,
+    pub batch_size: usize,
+    /// The network that is trained.
+    pub encoder: ResNetConfig,
+    optimization: Optimization,
+    /// Fraction of the test images of RotNet's rotation accuracy.
+    pub rotation_fraction: f64,
+    pub method: Method,
+}
+
+/// The settings of an objective.
+pub enum Method {
     SimClr(SimClrSettings),
     RotNet(RotNetSettings),
 }
 
-impl Pretext {
-    /// The command that asks for it.
-    pub fn command(&self) -> &'static str {
-        match self {
-            Pretext::SimClr(_) => "simclr",
-            Pretext::RotNet(_) => "rotnet",
+impl<'a> Pretext<'a> {
+    /// The settings of SimCLR under the run's protocol.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the network is not possible, or the batch has too few images.
+    pub fn simclr(common: &Common, run: &'a SimClrRun) -> Result<Self> {
+        let (pretraining, training) = (&run.pretraining, &run.training);
+        let batch_size = training.batch_size;
+        if batch_size < 2 {
+            return Err(Error::usage(format!(
+                "the batch size is {batch_size}; SimCLR contrasts images with each other, use --batch-size 2 or more"
+            )));
         }
+        let mut settings = SimClrSettings::of_protocol(
+            common.protocol,
+            pretraining.encoder.config()?,
+            common.data.size.unwrap_or(VIEW_SIZE),
+            batch_size,
+            training.weight_decay as f32,
+            common.seed,
+        );
+        settings.optimization.learning_rate = training.learning_rate;
+        settings.micro_batch = training.every.micro_batch;
+        settings.temperature = training.temperature as f32;
+        Ok(Pretext {
+            pretraining,
+            training: &training.every,
+            steps: training.steps,
+            batch_size,
+            encoder: settings.encoder,
+            optimization: settings.optimization,
+            rotation_fraction: 1.0,
+            method: Method::SimClr(settings),
+        })
     }
 
-    /// The network that is trained.
-    pub fn encoder(&self) -> &ResNetConfig {
-        match self {
-            Pretext::SimClr(settings) => &settings.encoder,
-            Pretext::RotNet(settings) => &settings.encoder,
-        }
-    }
-
-    fn batch_size(&self) -> usize {
-        match self {
-            Pretext::SimClr(settings) => settings.batch_size,
-            Pretext::RotNet(settings) => settings.batch_size,
-        }
-    }
-
-    fn micro_batch(&self) -> Option<usize> {
-        match self {
-            Pretext::SimClr(settings) => settings.micro_batch,
-            Pretext::RotNet(settings) => settings.micro_batch,
-        }
-    }
-
-    fn optimization(&self) -> Optimization {
-        match self {
-            Pretext::SimClr(settings) => settings.optimization,
-            Pretext::RotNet(settings) => settings.optimization,
-        }
-    }
-
-    fn seed(&self) -> u64 {
-        match self {
-            Pretext::SimClr(settings) => settings.seed,
-            Pretext::RotNet(settings) => settings.seed,
-        }
-    }
-
-    /// The size of a step on `dataset`, with activations of the type `activations`. With
-    /// `recompute`, the backward pass recomputes blocks.
+    /// The settings of RotNet under the run's protocol.
     ///
     /// # Errors
     /// `Error::Usage` if the network is not possible.
-    pub fn step_size(
-        &self,
-        dataset: &Dataset,
-        recompute: bool,
-        activations: DType,
-    ) -> Result<StepSize> {
-        let width = self.encoder().shape()?.feature_width;
+    pub fn rotnet(common: &Common, run: &'a RotNetRun) -> Result<Self> {
+        let (pretraining, training) = (&run.pretraining, &run.training);
+        let mut settings = RotNetSettings::of_protocol(
+            common.protocol,
+            pretraining.encoder.config()?,
+            training.batch_size,
+            training.weight_decay as f32,
+            common.seed,
+        );
+        settings.optimization.learning_rate = training.learning_rate;
+        settings.micro_batch = training.every.micro_batch;
+        Ok(Pretext {
+            pretraining,
+            training: &training.every,
+            steps: training.steps,
+            batch_size: training.batch_size,
+            encoder: settings.encoder,
+            optimization: settings.optimization,
+            rotation_fraction: training.rotation_fraction,
+            method: Method::RotNet(settings),
+        })
+    }
+
+    /// The size of a step on `dataset`.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the network is not possible.
+    pub fn step_size(&self, dataset: &Dataset) -> Result<StepSize> {
+        let width = self.encoder.shape()?.feature_width;
         let images = dataset.pretraining();
-        let (views_per_image, side, head_parameters) = match self {
-            Pretext::SimClr(settings) => {
+        let (views_per_image, side, head_parameters) = match &self.method {
+            Method::SimClr(settings) => {
                 let parameters = Projector::parameter_count(width);
                 (2, settings.augmentation.size, parameters)
             }
-            Pretext::RotNet(_) => {
+            Method::RotNet(_) => {
                 let parameters = Linear::parameter_count(width, ROTATIONS);
                 (ROTATIONS, images.height, parameters)
             }
         };
         Ok(StepSize {
-            encoder: *self.encoder(),
+            encoder: self.encoder,
             side,
             views_per_image,
-            batch_size: self.batch_size(),
-            micro_batch: self.micro_batch(),
-            recompute,
-            activations,
-            optimizer: self.optimization().optimizer,
+            batch_size: self.batch_size,
+            micro_batch: self.training.micro_batch,
+            recompute: self.training.recompute,
+            activations: self.training.precision,
+            optimizer: self.optimization.optimizer,
             head_parameters,
             image_bytes: images.images.len(),
         })
@@ -124,15 +155,15 @@ impl Pretext {
     /// # Errors
     /// As [`Pretext::step_size`].
     pub fn trained_network(&self, dataset: &Dataset) -> Result<TrainedNetwork> {
-        let step = self.step_size(dataset, false, DType::F32)?;
+        let step = self.step_size(dataset)?;
         let width = step.encoder.shape()?.feature_width;
         let images = in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size);
-        let (layers, passes) = match self {
-            Pretext::SimClr(settings) => (
+        let (layers, passes) = match &self.method {
+            Method::SimClr(settings) => (
                 Projector::layers(width).to_vec(),
                 if settings.separate_passes { 1 } else { 2 },
             ),
-            Pretext::RotNet(_) => (vec![[width, ROTATIONS]], ROTATIONS),
+            Method::RotNet(_) => (vec![[width, ROTATIONS]], ROTATIONS),
         };
         Ok(TrainedNetwork {
             encoder: step.encoder,
@@ -142,37 +173,22 @@ impl Pretext {
         })
     }
 
-    /// Fails if the batch has too few images for the objective.
-    ///
-    /// # Errors
-    /// `Error::Usage` that gives the smallest batch.
-    pub fn check_batch_size(&self) -> Result<()> {
-        match self {
-            Pretext::SimClr(SimClrSettings { batch_size, .. }) if *batch_size < 2 => {
-                Err(Error::usage(format!(
-                    "the batch size is {batch_size}; SimCLR contrasts images with each other, use --batch-size 2 or more"
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Fails if the images of `dataset`, or the views of them, do not fit the task.
     ///
     /// # Errors
     /// `Error::Usage` for RotNet on images that are not square; `Error::Data` for images that are
     /// too small.
-    pub fn check_images(&self, dataset: &Dataset) -> Result<()> {
+    pub fn check_images(&self, command: &str, dataset: &Dataset) -> Result<()> {
         let split = dataset.pretraining();
-        let (size, padding) = match self {
-            Pretext::SimClr(settings) => ([settings.augmentation.size; 2], 0),
-            Pretext::RotNet(settings) => {
+        let (size, padding) = match &self.method {
+            Method::SimClr(settings) => ([settings.augmentation.size; 2], 0),
+            Method::RotNet(settings) => {
                 check_square(split)?;
                 let padding = settings.augmentation.padding as usize;
                 ([split.width, split.height], padding)
             }
         };
-        check_image_size(self.command(), size, self.encoder(), padding)
+        check_image_size(command, size, &self.encoder, padding)
     }
 
     /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
@@ -180,38 +196,33 @@ impl Pretext {
     /// # Errors
     /// As [`crate::train::micro_batch::check`].
     pub fn check_micro_batch(&self, dataset: &Dataset) -> Result<()> {
-        match self {
-            Pretext::SimClr(settings) => settings.check_micro_batch(),
-            Pretext::RotNet(settings) => settings.check_micro_batch(dataset.pretraining().height),
+        match &self.method {
+            Method::SimClr(settings) => settings.check_micro_batch(),
+            Method::RotNet(settings) => settings.check_micro_batch(dataset.pretraining().height),
         }
     }
 
     /// Floating-point operations of a training step: three times the encoder's forward pass over
     /// every view.
     fn flops_per_step(&self, dataset: &Dataset) -> Result<u64> {
-        let step = self.step_size(dataset, false, DType::F32)?;
+        let step = self.step_size(dataset)?;
         let views = (step.views_per_image * step.batch_size) as u64;
         Ok(3 * views * step.encoder.shape()?.flops(step.side)?)
     }
 
     /// The loss of a network that says nothing.
     fn chance_loss(&self) -> f64 {
-        match self {
-            Pretext::SimClr(settings) => chance_loss(settings.batch_size),
-            Pretext::RotNet(_) => (ROTATIONS as f64).ln(),
+        match &self.method {
+            Method::SimClr(settings) => chance_loss(settings.batch_size),
+            Method::RotNet(_) => (ROTATIONS as f64).ln(),
         }
     }
 }
 
-/// What a run is asked to do.
-pub struct PretrainingRequest {
-    pub protocol: Protocol,
-    pub pretext: Pretext,
-    pub steps: u64,
-    /// Steps between two saved encoders.
-    pub save_every: Option<u64>,
-    /// At least so long between two checkpoints.
-    pub checkpoint_every: Duration,
+/// A pretraining whose files were read and checked.
+pub struct PretrainingRequest<'a> {
+    pub spec: &'a RunSpec,
+    pub pretext: Pretext<'a>,
     /// The weights to start from.
     pub init: Option<WeightsFile>,
     /// Whether the trained and the untrained encoder are evaluated by their nearest neighbours at
@@ -221,20 +232,13 @@ pub struct PretrainingRequest {
     pub left_out: Vec<String>,
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
-    /// Whether the backward pass recomputes blocks.
-    pub recompute: bool,
-    /// How the network's activations are stored in training; evaluations are in f32.
-    pub precision: DType,
-    /// Whether the first steps are measured.
-    pub profile: bool,
-    pub data: DataKind,
     pub dataset: Dataset,
 }
 
-impl PretrainingRequest {
+impl PretrainingRequest<'_> {
     /// The protocol as results name it.
     fn protocol_label(&self) -> String {
-        match (self.protocol, &self.init) {
+        match (self.spec.common.protocol, &self.init) {
             (Protocol::Paper, None) => "paper protocol, random start".to_string(),
             (protocol, _) => protocol.to_string(),
         }
@@ -247,72 +251,45 @@ impl PretrainingRequest {
     }
 
     fn origin(&self, step: u64) -> Origin {
+        let (encoder, command) = (self.pretext.encoder, self.spec.command());
+        let data = self.dataset.name.clone();
         Origin {
-            encoder: *self.pretext.encoder(),
-            command: self.pretext.command().to_string(),
-            protocol: self.protocol_label(),
-            data: self.dataset.name.clone(),
-            seed: self.pretext.seed(),
+            seed: self.spec.common.seed,
             step,
-            batch_size: self.pretext.batch_size(),
-            classes: None,
-            class_names: Vec::new(),
-            label_fraction: None,
-            pretrained_by: None,
+            batch_size: self.pretext.batch_size,
+            ..Origin::new(encoder, command, self.protocol_label(), data)
         }
     }
 
-    fn config(&self, device: &Device) -> RunConfig {
-        let pretext = &self.pretext;
-        let training = TrainingConfig {
-            micro_batch: pretext.micro_batch(),
-            precision: self.precision.to_string(),
-            ..TrainingConfig::new(pretext.batch_size(), self.steps, &pretext.optimization())
-        };
-        let (training, augmentation) = match pretext {
-            Pretext::SimClr(settings) => (
-                TrainingConfig {
-                    temperature: Some(shortest(settings.temperature)),
-                    separate_passes: Some(settings.separate_passes),
-                    ..training
-                },
-                (&settings.augmentation).into(),
-            ),
-            Pretext::RotNet(settings) => {
-                let rotated = self.rotation_test.as_ref();
-                let training = TrainingConfig {
-                    rotation_images: match rotated.unwrap_or(&self.dataset.test).len() {
-                        0 => None,
-                        images => Some(images),
-                    },
-                    ..training
-                };
-                (training, (&settings.augmentation).into())
+    fn facts(&self, device: &Device) -> Facts {
+        let Self {
+            pretext, dataset, ..
+        } = self;
+        let mut training =
+            TrainingFacts::new(pretext.batch_size, pretext.steps, &pretext.optimization);
+        let augmentation = match &pretext.method {
+            Method::SimClr(settings) => {
+                training.separate_passes = Some(settings.separate_passes);
+                (&settings.augmentation).into()
+            }
+            Method::RotNet(settings) => {
+                let rotated = self.rotation_test.as_ref().unwrap_or(&dataset.test).len();
+                training.rotation_images = Some(rotated).filter(|&images| images > 0);
+                (&settings.augmentation).into()
             }
         };
-        RunConfig {
-            command: pretext.command().to_string(),
-            protocol: self.protocol_label(),
-            init: match &self.init {
-                Some(file) => file.path().display().to_string(),
-                None => "random".to_string(),
-            },
+        let random = Facts::new(device, dataset, pretext.encoder);
+        let init = self.init.as_ref();
+        Facts {
+            init: init.map_or(random.init, |file| file.path().display().to_string()),
             weights: self.weights(),
-            knn: None,
-            seed: pretext.seed(),
-            device: device.name(),
-            classes: self.dataset.classes.clone(),
-            resolution: None,
-            variants: device.variants(),
-            encoder: (*pretext.encoder()).into(),
             training: Some(training),
-            attack: None,
-            data: DataConfig {
+            data: DataFacts {
                 left_out: self.left_out.clone(),
-                ..DataConfig::new(self.data, &self.dataset)
+                ..random.data
             },
             augmentation: Some(augmentation),
-            versions: Versions::current(),
+            ..random
         }
     }
 }
@@ -325,23 +302,23 @@ impl PretrainingRequest {
 /// the data, a loss that is not finite, a file that cannot be written.
 pub fn run(
     device: &Device,
-    request: &PretrainingRequest,
+    request: &PretrainingRequest<'_>,
     mut folder: RunFolder,
 ) -> Result<PretrainingSummary> {
     let started = Instant::now();
-    folder.write_config(&request.config(device).to_toml()?)?;
+    folder.write_config(&request.facts(device).to_toml(request.spec)?)?;
     if let Some(summary) = folder.summary()? {
         return Ok(summary);
     }
     let split = request.dataset.pretraining();
-    match &request.pretext {
-        Pretext::SimClr(settings) => {
+    match &request.pretext.method {
+        Method::SimClr(settings) => {
             let objective = SimClr::new(settings.clone(), split, device)?;
             let network = simclr::network(settings, device)?;
             let trained = pretrain(device, request, (network, objective), &mut folder)?;
             judge(device, request, trained, &folder, started, |_, _| Ok(None))
         }
-        Pretext::RotNet(settings) => {
+        Method::RotNet(settings) => {
             let objective = RotNet::new(settings.clone(), split, device)?;
             let network = rotnet::network(settings, device)?;
             let trained = pretrain(device, request, (network, objective), &mut folder)?;
@@ -366,14 +343,15 @@ pub fn run(
     }
 }
 
-fn plan(request: &PretrainingRequest) -> Plan {
+fn plan(request: &PretrainingRequest<'_>) -> Plan {
+    let training = request.pretext.training;
     Plan {
-        steps: request.steps,
-        images_per_step: request.pretext.batch_size(),
+        steps: request.pretext.steps,
+        images_per_step: request.pretext.batch_size,
         chance_loss: request.pretext.chance_loss(),
-        save_every: request.save_every,
+        save_every: training.save_every,
         stop_when_flat: None,
-        checkpoint_every: request.checkpoint_every,
+        checkpoint_every: Duration::from_secs(training.checkpoint_every),
     }
 }
 
@@ -382,21 +360,21 @@ type Network<H> = (ResNet, H);
 
 fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
     device: &Device,
-    request: &PretrainingRequest,
+    request: &PretrainingRequest<'_>,
     (network, objective): (Network<H>, O),
     folder: &mut RunFolder,
 ) -> Result<(Trained, Network<H>)> {
     if let Some(file) = &request.init {
         file.fill(&network.0, None)?;
     }
-    let pretext = &request.pretext;
+    let (pretext, training) = (&request.pretext, request.pretext.training);
     let mut trainer =
-        Trainer::new(network, pretext.optimization(), objective)?.with_options(PassOptions {
-            recompute: request.recompute,
-            activations: request.precision,
+        Trainer::new(network, pretext.optimization, objective)?.with_options(PassOptions {
+            recompute: training.recompute,
+            activations: training.precision,
             ..PassOptions::default()
         })?;
-    if let Some(images) = in_parts(pretext.batch_size(), pretext.micro_batch()) {
+    if let Some(images) = in_parts(pretext.batch_size, training.micro_batch) {
         trainer = trainer.with_micro_batch(images);
     }
     let encoder = |(encoder, _): &Network<H>, step| pack(encoder, None, &request.origin(step));
@@ -406,9 +384,9 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
         &plan(request),
         folder,
         encoder,
-        request.profile,
+        training.profile,
     )?;
-    let bytes = encoder(&trainer.module, request.steps)?;
+    let bytes = encoder(&trainer.module, pretext.steps)?;
     folder.write("encoder.safetensors", &bytes)?;
     Ok((trained, trainer.module))
 }
@@ -417,7 +395,7 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
 /// the number of images that it was measured on.
 fn judge<H: Module>(
     device: &Device,
-    request: &PretrainingRequest,
+    request: &PretrainingRequest<'_>,
     (trained, network): (Trained, Network<H>),
     folder: &RunFolder,
     started: Instant,
@@ -439,18 +417,18 @@ fn judge<H: Module>(
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
     let summary = PretrainingSummary {
-        command: pretext.command().to_string(),
+        command: request.spec.command().to_string(),
         protocol: request.protocol_label(),
         data: dataset.name.clone(),
         device: device.name(),
-        arch: pretext.encoder().arch.to_string(),
-        width: pretext.encoder().width,
-        stem: pretext.encoder().stem.to_string(),
+        arch: pretext.encoder.arch.to_string(),
+        width: pretext.encoder.width,
+        stem: pretext.encoder.stem.to_string(),
         kept_random: request.weights().kept_random,
-        seed: pretext.seed(),
-        batch_size: pretext.batch_size(),
-        precision: request.precision.to_string(),
-        steps: request.steps,
+        seed: request.spec.common.seed,
+        batch_size: pretext.batch_size,
+        precision: pretext.training.precision.to_string(),
+        steps: pretext.steps,
         flops_per_step: pretext.flops_per_step(&request.dataset)?,
         chance_loss: pretext.chance_loss(),
         first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
@@ -480,11 +458,16 @@ fn judge<H: Module>(
 /// Evaluates the encoder that the training started from by its nearest neighbours.
 fn judge_untrained(
     device: &Device,
-    request: &PretrainingRequest,
+    request: &PretrainingRequest<'_>,
     partial: &mut Partial,
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    let untrained = ResNet::new(pretext.encoder(), pretext.seed(), device)?;
+    let normalization = match &pretext.method {
+        Method::SimClr(settings) => settings.normalization,
+        Method::RotNet(settings) => settings.normalization,
+    };
+    let seed = request.spec.common.seed;
+    let untrained = ResNet::new(&pretext.encoder, seed, device)?.with_normalization(normalization);
     if let Some(file) = &request.init {
         file.fill(&untrained, None)?;
     } else {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::console::{is_quiet, note};
+use crate::console::{is_quiet, note, stdout_has_lines};
 
 /// Plain lines that a run prints if stdout is no terminal.
 const PLAIN_LINES: u64 = 20;
@@ -38,7 +38,7 @@ impl Progress {
             bar
         });
         Progress {
-            is_plain: bar.is_none() || !std::io::stdout().is_terminal(),
+            is_plain: bar.is_none() || (stdout_has_lines() && !std::io::stdout().is_terminal()),
             bar,
             started: Instant::now(),
             steps,

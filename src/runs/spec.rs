@@ -1,419 +1,440 @@
-//! `config.toml`: everything that a run was told or resolved.
+//! A run as a value: its command with every setting. The command line, a configuration file and the
+//! grid of the paper's experiments each make one, and `config.toml` stores it.
 
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde::Serialize;
+use toml::{Table, Value};
 
-use super::folder::{CONFIG, RunFolder};
-use super::weights_file::WeightsRecord;
-use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
-use crate::data::{DataKind, Dataset, Findings};
-use crate::device::gpu::variants::VariantTable;
-use crate::error::{Error, Result, listed};
-use crate::nn::ResNetConfig;
-use crate::optim::Optimization;
-use crate::tensor::DType;
+use super::settings::{
+    Attack, ClassifierTraining, Common, Finetune, Given, Knn, Linear, RotNet, SimClr, Supervised,
+    Transfer,
+};
+use crate::error::{Error, Result};
+use crate::objectives::Protocol;
 
-/// The configuration of a run.
-#[derive(Clone, Debug, Serialize)]
-pub struct RunConfig {
-    pub command: String,
-    pub protocol: String,
-    /// `random`, or the file that the weights came from.
-    pub init: String,
-    /// What was made of the tensors of that file.
+/// A run with all its settings. Defaults that depend on other settings are filled in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunSpec {
     #[serde(flatten)]
-    pub weights: WeightsRecord,
-    pub seed: u64,
-    pub device: String,
-    /// Side in pixels of the images that an evaluation without a training resizes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resolution: Option<usize>,
-    /// The names of the classes, in the order of their labels.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<String>,
-    /// Which variants of its kernels a GPU runs; a run that goes on takes them from here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub variants: Option<VariantTable>,
-    pub encoder: EncoderConfig,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub training: Option<TrainingConfig>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attack: Option<AttackConfig>,
-    /// How neighbours vote, where that was chosen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub knn: Option<KnnConfig>,
-    pub data: DataConfig,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub augmentation: Option<AugmentationConfig>,
-    pub versions: Versions,
-}
-
-/// The network.
-#[derive(Clone, Debug, Serialize)]
-pub struct EncoderConfig {
-    pub arch: String,
-    pub width: f64,
-    pub stem: String,
-}
-
-impl From<ResNetConfig> for EncoderConfig {
-    fn from(config: ResNetConfig) -> Self {
-        EncoderConfig {
-            arch: config.arch.to_string(),
-            width: config.width,
-            stem: config.stem.to_string(),
-        }
-    }
-}
-
-/// How parameters move.
-#[derive(Clone, Debug, Serialize)]
-pub struct TrainingConfig {
-    pub batch_size: usize,
-    /// Images that pass the network at a time, where the batch is cut.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_batch: Option<usize>,
-    /// How the network's activations are stored: f32 or f16.
-    pub precision: String,
-    pub steps: u64,
-    pub optimizer: String,
-    pub learning_rate: f64,
-    pub schedule: String,
-    pub weight_decay: f64,
-    /// NT-Xent's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    /// Whether each view passes the encoder on its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub separate_passes: Option<bool>,
-    /// Labelled images that are used, of a supervised training.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labelled_images: Option<usize>,
-    /// Number of steps over which the mean loss is compared with that of the same number of steps
-    /// before. The training ends if it is not lower.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_when_flat: Option<u64>,
-    /// Test images of RotNet's rotation accuracy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rotation_images: Option<usize>,
-    /// Whether batch norm is in evaluation mode from the second epoch on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frozen_after_first_epoch: Option<bool>,
-    /// Side in pixels of the images that the encoder sees, where they are resized.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resolution: Option<usize>,
-}
-
-impl TrainingConfig {
-    /// What every training has; the rest is none.
-    pub fn new(batch_size: usize, steps: u64, optimization: &Optimization) -> Self {
-        TrainingConfig {
-            batch_size,
-            micro_batch: None,
-            precision: DType::F32.to_string(),
-            steps,
-            optimizer: optimization.optimizer.name().to_string(),
-            learning_rate: optimization.learning_rate,
-            schedule: optimization.schedule.to_string(),
-            weight_decay: shortest(optimization.optimizer.weight_decay()),
-            temperature: None,
-            rotation_images: None,
-            separate_passes: None,
-            labelled_images: None,
-            stop_when_flat: None,
-            frozen_after_first_epoch: None,
-            resolution: None,
-        }
-    }
-}
-
-/// A vote of nearest neighbours.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct KnnConfig {
-    pub k: usize,
-    pub temperature: f64,
-}
-
-/// An attack on a classifier.
-#[derive(Clone, Debug, Serialize)]
-pub struct AttackConfig {
-    pub method: String,
-    /// PGD's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<u32>,
-    pub eps: Vec<f64>,
-    /// Images that are attacked.
-    pub images: usize,
-}
-
-/// The f32 as the f64 that is written the same, so that 0.1 stays 0.1.
-pub(super) fn shortest(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(f64::from(x))
-}
-
-/// What was trained on.
-#[derive(Clone, Debug, Serialize)]
-pub struct DataConfig {
-    /// The word of `--data`.
-    pub kind: DataKind,
-    pub name: String,
-    /// SHA-256 over all pixels and labels.
-    pub digest: String,
-    pub pretraining_images: usize,
-    pub train_images: usize,
-    pub test_images: usize,
-    /// Classes of which the test set has no image.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub absent_classes: Vec<String>,
-    /// Measurements that the command would make on other data.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<String>,
+    pub task: Task,
     #[serde(flatten)]
-    pub findings: Findings,
+    pub common: Common,
 }
 
-impl DataConfig {
-    pub fn new(kind: DataKind, dataset: &Dataset) -> Self {
-        DataConfig {
-            kind,
-            name: dataset.name.clone(),
-            digest: dataset.digest.clone(),
-            pretraining_images: dataset.pretraining().len(),
-            train_images: dataset.train.len(),
-            test_images: dataset.test.len(),
-            absent_classes: dataset.absent_classes(),
-            left_out: Vec::new(),
-            findings: dataset.findings.clone(),
+/// What a run computes, with the settings of its command.
+#[derive(Clone, Debug, PartialEq, Subcommand, Serialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Task {
+    /// Pretrain an encoder with SimCLR, then evaluate it by its nearest neighbours
+    ///
+    /// Without flags it trains a small ResNet-18 on generated shapes, on the best device there is.
+    Simclr(SimClr),
+
+    /// Pretrain an encoder with RotNet, then evaluate it by its nearest neighbours
+    ///
+    /// Each image of a batch is seen under all four rotations. The paper's protocol takes the
+    /// ImageNet stem, 1/15 of the work. The generated shapes are drawn under any rotation, so that
+    /// there is little to tell on them.
+    Rotnet(RotNet),
+
+    /// Train an encoder and a linear layer from scratch, on all labels or a fraction
+    Supervised(Supervised),
+
+    /// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
+    ///
+    /// Without --epochs it trains as long as the paper: 60 epochs on up to 1 % of the labels, 30 on
+    /// up to 10 %, else 20.
+    Finetune(Finetune),
+
+    /// Train a linear layer on the features of a frozen encoder and evaluate it on the test images
+    ///
+    /// By default the features are computed once and the layer is trained by Adam (1e-3) for 10
+    /// epochs in batches of 128.
+    Linear(Linear),
+
+    /// Linear evaluation of an encoder on a data set other than that of its pretraining, at the
+    /// data set's own resolution
+    Transfer(Transfer),
+
+    /// Attack a classifier with FGSM or PGD and measure its accuracy at several strengths
+    ///
+    /// The run folder gets attack.svg: images, their perturbation under the last eps (amplified,
+    /// grey is none), the two together, and what each is taken for.
+    Attack(Attack),
+
+    /// Evaluate an encoder by the nearest neighbours of the test images among the training images
+    Knn(Knn),
+}
+
+impl Task {
+    /// Fills in the defaults that depend on other settings, for options that were not given.
+    fn complete(&mut self, common: &Common, given: Given<'_>) {
+        match self {
+            Task::Simclr(run) => run.complete(common, given),
+            Task::Rotnet(run) => run.complete(common, given),
+            Task::Supervised(run) => run.complete(common, given),
+            Task::Finetune(run) => run.complete(given),
+            Task::Linear(run) => run.complete(common, given),
+            Task::Transfer(run) => run.training.complete(given),
+            Task::Attack(run) => run.complete(common, given),
+            Task::Knn(_) => {}
         }
     }
 }
 
-/// How the images of a step are made.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub enum AugmentationConfig {
-    SimClr {
-        size: usize,
-        jitter: [f64; 4],
-        jitter_probability: f64,
-        grayscale_probability: f64,
-        flip_probability: f64,
-        normalized: bool,
-        one_draw_per_batch: bool,
-    },
-    PaddedCrop {
-        padding: [u32; 2],
-        flip_probability: f64,
-    },
-}
-
-impl From<&SimClrAugmentation> for AugmentationConfig {
-    fn from(augmentation: &SimClrAugmentation) -> Self {
-        let jitter = &augmentation.jitter;
-        AugmentationConfig::SimClr {
-            size: augmentation.size,
-            jitter: [
-                jitter.brightness,
-                jitter.contrast,
-                jitter.saturation,
-                jitter.hue,
-            ]
-            .map(shortest),
-            jitter_probability: shortest(jitter.probability),
-            grayscale_probability: shortest(augmentation.grayscale),
-            flip_probability: shortest(augmentation.flip),
-            normalized: augmentation.normalize.is_some(),
-            one_draw_per_batch: augmentation.one_draw_per_batch,
+impl RunSpec {
+    /// The name of the command.
+    pub fn command(&self) -> &'static str {
+        match self.task {
+            Task::Simclr(_) => "simclr",
+            Task::Rotnet(_) => "rotnet",
+            Task::Supervised(_) => "supervised",
+            Task::Finetune(_) => "finetune",
+            Task::Linear(_) => "linear",
+            Task::Transfer(_) => "transfer",
+            Task::Attack(_) => "attack",
+            Task::Knn(_) => "knn",
         }
     }
-}
 
-impl From<&PaddedCropAugmentation> for AugmentationConfig {
-    /// The padding is that of the sides, then that above and below.
-    fn from(augmentation: &PaddedCropAugmentation) -> Self {
-        AugmentationConfig::PaddedCrop {
-            padding: [augmentation.padding, augmentation.vertical],
-            flip_probability: shortest(augmentation.flip),
+    /// The same run with these settings of its training on labels, if it has any.
+    pub(super) fn with_training(&self, training: &ClassifierTraining) -> Self {
+        let mut spec = self.clone();
+        match &mut spec.task {
+            Task::Supervised(run) => run.training = training.clone(),
+            Task::Finetune(run) => run.training = training.clone(),
+            _ => {}
         }
+        spec
     }
-}
 
-/// What computed it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Versions {
-    pub parallax: String,
-    pub wgpu: String,
-    pub os: String,
-    pub processor: String,
-    pub threads: usize,
-}
+    /// The commands that make a run, with their settings as options.
+    pub fn commands() -> Vec<Command> {
+        let commands = Task::augment_subcommands(Command::new("parallax"));
+        let commands = commands.get_subcommands().cloned();
+        let commands = commands.map(|command| {
+            let is_knn = command.get_name() == "knn";
+            let command = with_options::<Common>(command);
+            command.mut_arg("protocol", |protocol| protocol.hide(is_knn))
+        });
+        commands.collect()
+    }
 
-impl Versions {
-    /// Those of this process.
-    pub fn current() -> Self {
-        Versions {
-            parallax: env!("CARGO_PKG_VERSION").to_string(),
-            wgpu: env!("PARALLAX_WGPU_VERSION").to_string(),
-            os: std::env::consts::OS.to_string(),
-            processor: std::env::consts::ARCH.to_string(),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+    /// Reads the words of a command line after the program's name.
+    ///
+    /// # Errors
+    /// clap's, which says what is wrong with them.
+    pub fn parse(words: &[String]) -> std::result::Result<Self, clap::Error> {
+        let parser = Command::new("parallax").subcommands(RunSpec::commands());
+        let name = std::iter::once("parallax");
+        let words = name.chain(words.iter().map(String::as_str));
+        let matches = with_negative_numbers(parser).try_get_matches_from(words)?;
+        RunSpec::from_matches(&matches)
+    }
+
+    /// Returns the run that a command line of one of [`RunSpec::commands`] asks for.
+    ///
+    /// # Errors
+    /// As clap's.
+    pub fn from_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let mut task = Task::from_arg_matches(matches)?;
+        let given = matches.subcommand().map_or(matches, |(_, given)| given);
+        let common = Common::from_arg_matches(given)?;
+        task.complete(&common, &|id| {
+            given.value_source(id) == Some(ValueSource::CommandLine)
+        });
+        if matches!(task, Task::Knn(_)) && common.protocol != Protocol::Sound {
+            let message = "knn is the same under every protocol; leave --protocol out";
+            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
         }
+        Ok(RunSpec { task, common })
     }
-}
 
-impl RunConfig {
-    /// As the file has it.
+    /// The settings as a table, with the keys of `config.toml`.
+    ///
+    /// # Errors
+    /// `Error::Usage` if a number is too large for TOML.
+    pub fn to_table(&self) -> Result<Table> {
+        let table = Table::try_from(self);
+        table.map_err(|e| Error::usage(format!("the settings cannot be written as TOML: {e}")))
+    }
+
+    /// The settings as a configuration file.
+    ///
+    /// # Errors
+    /// As [`RunSpec::to_table`].
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string_pretty(self)
-            .map_err(|e| Error::usage(format!("the configuration cannot be written as TOML: {e}")))
+        Ok(ordered(self.to_table()?).to_string())
+    }
+
+    /// Returns a short command line that asks for this run: without settings that have their defaults,
+    /// but with the seed. [`RunSpec::parse`] reads it back.
+    ///
+    /// # Errors
+    /// As [`RunSpec::to_table`].
+    pub fn command_line(&self) -> Result<Vec<String>> {
+        let command = options(self.command());
+        let settings = flat(&self.to_table()?);
+        let mut named = vec!["seed"];
+        // A setting may change the default of another one, so this repeats until nothing is missing.
+        loop {
+            let mut words = vec![self.command().to_string()];
+            for (key, value) in &settings {
+                let option = option(&command, key).filter(|_| named.contains(&key.as_str()));
+                let word = option.and_then(|option| word(option, value));
+                let word = word.unwrap_or_default();
+                match word.split_once('=') {
+                    Some((flag, value)) if !value.starts_with('-') => {
+                        words.extend([flag.to_string(), value.to_string()]);
+                    }
+                    _ => words.extend(Some(word).filter(|word| !word.is_empty())),
+                }
+            }
+            let default = RunSpec::parse(&words).ok().map(|spec| spec.to_table());
+            let default = default.transpose()?.map(|table| flat(&table));
+            let is_missing = |key: &str, value: &Value| match &default {
+                Some(default) => default.get(key) != Some(value),
+                // A required option is missing.
+                None => ["init", "untrained"].contains(&key),
+            };
+            let before = named.len();
+            for (key, value) in &settings {
+                if is_missing(key, value) && !named.contains(&key.as_str()) {
+                    named.push(key);
+                }
+            }
+            if named.len() == before {
+                return Ok(words);
+            }
+        }
     }
 }
 
-/// The table of variants that the configuration in `folder` has; none where it has no table, or
-/// none that can be read.
-///
-/// # Errors
-/// `Error::Io` where the file cannot be read.
-pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
-    let bytes = folder.read(CONFIG)?.unwrap_or_default();
-    let config: toml::Table = toml::from_str(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
-    let table = config.get("variants").cloned();
-    Ok(table.and_then(|table| table.try_into().ok()))
+/// Adds options to a command, which keeps its own description.
+pub fn with_options<A: Args>(command: Command) -> Command {
+    let about = command.get_about().cloned().unwrap_or_default();
+    let long_about = command.get_long_about().cloned();
+    let long_about = long_about.unwrap_or_else(|| about.clone());
+    let command = A::augment_args(command);
+    command.about(about).long_about(long_about)
 }
 
-/// Keys of the table `data` that are compared. The digest of pixels and labels stands for all
-/// others.
-const COMPARED: [&str; 6] = [
-    "kind",
-    "name",
-    "digest",
-    "pretraining_images",
-    "train_images",
-    "test_images",
-];
+/// Lets numbers be negative, so that the message about one names the values that can be used.
+pub fn with_negative_numbers(command: Command) -> Command {
+    use std::any::TypeId;
 
-/// Keys that earlier versions of the program did not write. A configuration without them does not
-/// differ for that reason.
-const NEW_KEYS: [&str; 7] = [
-    "classes",
-    "init_prefix",
-    "init_names",
-    "init_types",
-    "init_left_out",
-    "kept_random",
-    "normalization",
-];
-
-/// Returns what differs between two configuration files, as `key: theirs, ours`, or `None` if
-/// nothing does. Versions are left out, and the variants of a GPU's kernels, which a resumed run
-/// takes from its configuration.
-///
-/// # Errors
-/// The parser's message if a file is not TOML.
-pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
-    let read = |text: &str| -> std::result::Result<toml::Table, String> {
-        let mut table: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
-        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
-            data.retain(|key, _| COMPARED.contains(&key));
-        }
-        let mut table = flatten(&table);
-        table.retain(|key, _| !["versions", "variants"].contains(&first_word(key)));
-        Ok(table)
+    let is_number = |argument: &Arg| {
+        let parsed = argument.get_value_parser().type_id();
+        let numbers = [
+            TypeId::of::<f64>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<usize>(),
+        ];
+        argument.get_action().takes_values() && numbers.iter().any(|id| parsed == *id)
     };
-    let (theirs, ours) = (read(theirs)?, read(ours)?);
-    let mut keys: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let is_new = |key: &&String| !theirs.contains_key(*key) && NEW_KEYS.contains(&first_word(key));
-    let differing = keys
-        .into_iter()
-        .filter(|key| !is_new(key))
-        .filter(|key| theirs.get(*key) != ours.get(*key));
-    let differing: Vec<String> = differing
-        .map(|key| {
-            let shown =
-                |table: &toml::Table| table.get(key).map_or("none".into(), |v| v.to_string());
-            format!("{key}: {}, now {}", shown(&theirs), shown(&ours))
+    command
+        .mut_args(|argument| match is_number(&argument) {
+            true => argument.allow_hyphen_values(true),
+            false => argument,
         })
-        .collect();
-    Ok((!differing.is_empty()).then(|| listed(&differing, "; ")))
+        .mut_subcommands(with_negative_numbers)
 }
 
-/// Returns the first word of a key that names a value in a table.
-fn first_word(key: &str) -> &str {
-    key.split('.').next().unwrap_or(key)
+/// Returns the options of the command `name`.
+pub(super) fn options(name: &str) -> Command {
+    let mut commands = RunSpec::commands().into_iter();
+    let found = commands.find(|command| command.get_name() == name);
+    found.unwrap_or_default()
 }
 
-/// One entry a value, under its full name.
-fn flatten(table: &toml::Table) -> toml::Table {
-    let mut flat = toml::Table::new();
+/// Returns the key of an option in `config.toml`: its name in the table of its help heading.
+pub(super) fn key(option: &Arg) -> String {
+    let id = option.get_id();
+    match option.get_help_heading() {
+        None | Some("Run") => id.to_string(),
+        Some(heading) => format!("{}.{id}", heading.to_lowercase()),
+    }
+}
+
+/// Returns the option with the key `wanted`.
+pub(super) fn option<'a>(command: &'a Command, wanted: &str) -> Option<&'a Arg> {
+    let mut options = command.get_arguments();
+    options.find(|option| option.get_long().is_some() && key(option) == wanted)
+}
+
+/// Returns the word of a command line that gives `option` this value, or
+/// `None` for a switch that is off.
+pub(super) fn word(option: &Arg, value: &Value) -> Option<String> {
+    let long = option.get_long()?;
+    match value {
+        Value::Boolean(is_set) if !option.get_action().takes_values() => {
+            is_set.then(|| format!("--{long}"))
+        }
+        value => Some(format!("--{long}={}", shown(value))),
+    }
+}
+
+/// Returns a value as a command line gives it. A list is joined by commas.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(word) => word.clone(),
+        Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// Whether `option` has this value if it is not given.
+pub(super) fn is_default(option: &Arg, value: &Value) -> bool {
+    let default = option.get_default_values().first();
+    let default = default.map(|word| word.to_string_lossy().into_owned());
+    match (default, value) {
+        (_, Value::Boolean(is_set)) => !is_set,
+        (Some(default), Value::Float(x)) => default.parse() == Ok(*x),
+        (Some(default), value) => default == shown(value),
+        (None, _) => false,
+    }
+}
+
+/// Returns `table` with its values before its tables, as TOML requires.
+pub(super) fn ordered(table: Table) -> Table {
+    let (mut values, tables): (Table, Table) =
+        table.into_iter().partition(|(_, value)| !value.is_table());
+    values.extend(tables);
+    values
+}
+
+/// Returns one entry for each value of a table, under its full key.
+pub(super) fn flat(table: &Table) -> Table {
+    let mut all = Table::new();
     for (key, value) in table {
         match value {
-            toml::Value::Table(inner) => {
-                for (name, value) in flatten(inner) {
-                    flat.insert(format!("{key}.{name}"), value);
+            Value::Table(inner) => {
+                for (name, value) in flat(inner) {
+                    all.insert(format!("{key}.{name}"), value);
                 }
             }
             value => {
-                flat.insert(key.clone(), value.clone());
+                all.insert(key.clone(), value.clone());
             }
         }
     }
-    flat
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(line: &str) -> RunSpec {
+        let words: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        RunSpec::parse(&words).unwrap()
+    }
+
+    const LINES: [&str; 10] = [
+        "simclr",
+        "simclr --data cifar10 --data-dir d --size 48 --init x --no-knn --save-every 5 --precision f16",
+        "rotnet --arch resnet34 --batch-size 7 --rotation-images 0.5 --protocol paper --init none",
+        "supervised --steps 8 --batch-size 32 --learning-rate 0.0125",
+        "finetune --encoder x --labels 0.1 --recompute --micro-batch 3 --stop-when-flat 9",
+        "finetune --encoder x --labels 0.1 --epochs 60 --weight-decay 0.000001",
+        "linear --untrained --data shapes-inverted --optimizer sgd --augment --resolution 32",
+        "transfer --encoder x --seed 9223372036854775807",
+        "attack --model m --protocol paper --method fgsm --save --images 0.25",
+        "knn --encoder x --k 3 --resolution 64",
+    ];
+
     #[test]
-    fn a_float_is_written_as_it_was_given() {
-        assert_eq!(shortest(0.1), 0.1);
-        assert_eq!(shortest(1e-6), 1e-6);
+    fn a_command_line_is_read_back() {
+        for line in LINES {
+            let spec = parsed(line);
+            let words = spec.command_line().unwrap();
+            assert_eq!(RunSpec::parse(&words).unwrap(), spec, "{words:?}");
+        }
+        let words = |line| parsed(line).command_line().unwrap().join(" ");
+        assert_eq!(words("simclr --steps 150"), "simclr --seed 0");
+        assert_eq!(
+            words("simclr --data cifar10 --width 0.5"),
+            "simclr --width 0.5 --seed 0 --data cifar10"
+        );
+        // The default of the learning rate is that of the batch.
+        assert_eq!(
+            words("supervised --steps 8 --batch-size 32 --learning-rate 0.0125"),
+            "supervised --batch-size 32 --steps 8 --learning-rate 0.0125 --seed 0"
+        );
+    }
+
+    /// The key of an option, by its help heading, is that of its field.
+    #[test]
+    fn every_setting_is_an_option() {
+        for line in LINES {
+            let spec = parsed(line);
+            let options = options(spec.command());
+            let settings = flat(&spec.to_table().unwrap());
+            for (setting, _) in settings.iter().filter(|(setting, _)| *setting != "command") {
+                assert!(option(&options, setting).is_some(), "{line}: {setting}");
+            }
+            for option in options
+                .get_arguments()
+                .filter(|option| option.get_long().is_some())
+            {
+                let is_recorded = !option.get_default_values().is_empty();
+                let key = key(option);
+                assert!(!is_recorded || settings.contains_key(&key), "{line}: {key}");
+            }
+        }
     }
 
     #[test]
-    fn a_configuration_of_an_earlier_version_fits() {
-        let before = "seed = 1\n[data]\ndigest = \"d\"\n";
-        let now = "seed = 1\nclasses = [\"cat\"]\n[data]\ndigest = \"d\"\nskipped_images = 1\n\
-                   [data.unread_files]\n\".gif\" = 4\n";
-        let differs = |theirs, ours| difference(theirs, ours).unwrap();
-        assert_eq!(differs(before, now), None);
-        let renamed = now.replace("cat", "dog");
-        assert_eq!(
-            differs(now, &renamed).as_deref(),
-            Some("classes: [\"cat\"], now [\"dog\"]")
-        );
-        let other = now.replace("\"d\"", "\"e\"");
-        assert!(differs(now, &other).unwrap().starts_with("data.digest"));
-    }
-
-    #[test]
-    fn differences_are_named_and_versions_are_not() {
-        let first = "seed = 1\n[training]\nsteps = 5\n[versions]\nwgpu = \"30\"\n";
-        let second = "seed = 1\n[training]\nsteps = 6\n[versions]\nwgpu = \"31\"\n";
-        let differs = |theirs, ours| difference(theirs, ours).unwrap();
-        assert_eq!(differs(first, first), None);
-        assert_eq!(
-            differs(first, second).as_deref(),
-            Some("training.steps: 5, now 6")
-        );
-        assert_eq!(
-            differs(first, "").as_deref(),
-            Some("seed: 1, now none; training.steps: 5, now none")
-        );
-        assert!(difference("seed = ", first).is_err());
-    }
-
-    #[test]
-    fn a_configuration_of_an_earlier_version_is_the_same() {
-        let theirs = "seed = 1\n";
-        let ours = "seed = 1\nkept_random = [\"conv1.weight\"]\n[init_left_out]\nfc = 2\n";
-        assert_eq!(difference(theirs, ours).unwrap(), None);
-        // Once it is there, it counts.
-        let other = "seed = 1\nkept_random = []\n[init_left_out]\nfc = 2\n";
-        let found = difference(other, ours).unwrap().expect("it differs");
-        assert!(found.starts_with("kept_random: "), "{found}");
-        let steps = "seed = 1\nsteps = 2\n";
-        assert!(difference(theirs, steps).unwrap().is_some());
+    fn defaults_depend_on_the_data_and_the_protocol() {
+        let number = |line: &str, key: &str| flat(&parsed(line).to_table().unwrap())[key].clone();
+        for (line, key, value) in [
+            ("simclr", "training.batch_size", Value::from(64)),
+            (
+                "simclr --data cifar10",
+                "training.batch_size",
+                Value::from(128),
+            ),
+            (
+                "rotnet --batch-size 128",
+                "training.batch_size",
+                Value::from(128),
+            ),
+            (
+                "rotnet --data shapes-inverted",
+                "encoder.width",
+                Value::from(0.25),
+            ),
+            (
+                "rotnet --data shapes-inverted",
+                "training.steps",
+                Value::from(5000),
+            ),
+            (
+                "supervised --batch-size 256",
+                "training.learning_rate",
+                Value::from(0.05),
+            ),
+            (
+                "finetune --encoder x --labels 0.1",
+                "training.epochs",
+                Value::from(30),
+            ),
+            (
+                "linear --untrained --optimizer sgd",
+                "training.epochs",
+                Value::from(100),
+            ),
+            (
+                "attack --model x --protocol paper",
+                "attack.eps",
+                Value::from("paper"),
+            ),
+            ("attack --model x", "attack.eps", Value::from("fine")),
+        ] {
+            assert_eq!(number(line, key), value, "{line}");
+        }
     }
 }

@@ -317,11 +317,13 @@ impl StateDict {
             Some([_, _, 7, 7]) => Stem::ImageNet,
             _ => Stem::Cifar { padding: 1 },
         };
-        Some(ResNetConfig {
+        let config = ResNetConfig {
             arch,
             stem,
             width: self.width(naming)?,
-        })
+        };
+        // A tensor without elements may have any shape.
+        config.shape().is_ok().then_some(config)
     }
 
     /// Returns the width whose channel counts are those of the four stages.
@@ -601,6 +603,21 @@ mod tests {
         let plain = config(Arch::ResNet50, 1.0).shape().unwrap();
         let file = file(expected(&plain, None));
         assert_eq!(file.describe(&file.namings()[0]).unwrap().width, 1.0);
+    }
+
+    #[test]
+    fn a_width_that_no_network_has_describes_none() {
+        let plain = config(Arch::ResNet18, 1.0).shape().unwrap();
+        for channels in [0, 1 << 40] {
+            let tensors = expected(&plain, None).into_iter();
+            let file = file(tensors.map(|(name, mut shape)| {
+                if name.contains("conv") {
+                    shape[..2].copy_from_slice(&[channels, 0]);
+                }
+                (name, shape)
+            }));
+            assert!(file.describe(&file.namings()[0]).is_none());
+        }
     }
 
     #[test]

@@ -419,7 +419,9 @@ pub(super) fn remove_checkpoints(folder: &RunFolder) -> Result<()> {
 ///
 /// # Errors
 /// `Error::Data` if there are checkpoints and none of them is whole.
-fn restore<M: Module, O: Objective<M>>(
+// Public for the fuzz target of checkpoints.
+#[doc(hidden)]
+pub fn restore<M: Module, O: Objective<M>>(
     device: &Device,
     trainer: &mut Trainer<M, O>,
     folder: &RunFolder,

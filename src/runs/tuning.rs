@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::cache;
 use super::folder::RunFolder;
-use super::spec::variants_of;
+use super::record::variants_of;
 use super::warn;
 use crate::console::{is_quiet, note};
 use crate::device::Gpu;
@@ -18,12 +18,6 @@ use crate::error::Result;
 use crate::nn::ResNetConfig;
 use crate::ops::conv2d::ConvGeometry;
 use crate::ops::tuning::Problem;
-
-/// FLOPs at which a convolution is measured, about, as far as the whole batch allows.
-const FLOPS: u64 = 500_000_000;
-/// Output pixels at which it is measured at least, likewise: the widest tile is full then, as in a
-/// training it is.
-const PIXELS: usize = 512;
 
 /// When a training measures variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +40,7 @@ pub struct TrainedNetwork {
 }
 
 impl TrainedNetwork {
-    /// Every product and convolution of a step, forward and back, at a size at which it is soon
-    /// measured.
+    /// Every product and convolution of a step, forward and back.
     ///
     /// # Errors
     /// As [`crate::nn::ResNetShape::geometries`].
@@ -55,10 +48,10 @@ impl TrainedNetwork {
         let mut problems = Vec::new();
         let geometries = self.encoder.shape()?.geometries(self.side)?;
         for (number, g) in geometries.into_iter().enumerate() {
-            let n = (FLOPS / g.flops().max(1)) as usize;
-            let filled = PIXELS.div_ceil(g.oh * g.ow);
-            let n = n.max(filled).min(self.images.max(1));
-            let g = ConvGeometry { n, ..g };
+            let g = ConvGeometry {
+                n: self.images.max(1),
+                ..g
+            };
             problems.push(Problem::Conv2d(g));
             // No gradient of the images is wanted.
             if number > 0 {
@@ -86,10 +79,9 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     let table = gpu.variants();
     let ships = VariantTable::ships_for(&table.key.adapter);
     if when == When::Never || (when == When::WhereNoTableShips && ships) {
-        let rejected = cache::rejected(&table.key);
         gpu.use_variants(VariantTable {
-            rejected,
-            ..VariantTable::shipped(table.key)
+            rejected: cache::rejected(&table.key),
+            ..gpu.shipped_variants()
         });
         return Ok(());
     }

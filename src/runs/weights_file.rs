@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::safetensors_file::Stored;
@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, Result, listed};
 use crate::evaluate::features::set_running_statistics;
 use crate::nn::weights::save;
-use crate::nn::{Linear, Module, Parameter, ResNet, ResNetConfig};
+use crate::nn::{Linear, Module, Normalization, Parameter, ResNet, ResNetConfig};
 
 /// The command in the [`Origin`] of a network that was not trained.
 pub const UNTRAINED: &str = "untrained";
@@ -23,8 +23,6 @@ pub const UNTRAINED: &str = "untrained";
 const ELSEWHERE: &str = "elsewhere";
 /// What is not known of such a network.
 const UNKNOWN: &str = "unknown";
-/// How images are normalised before an encoder sees them.
-const NORMALIZATION: &str = "cifar10";
 
 /// What a file says of its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +49,25 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn to_map(&self) -> BTreeMap<String, String> {
+    /// An encoder that was not trained.
+    pub fn new(encoder: ResNetConfig, command: &str, protocol: String, data: String) -> Self {
+        Origin {
+            encoder,
+            command: command.to_string(),
+            protocol,
+            data,
+            seed: 0,
+            step: 0,
+            batch_size: 0,
+            classes: None,
+            class_names: Vec::new(),
+            label_fraction: None,
+            pretrained_by: None,
+        }
+    }
+
+    /// The entries that a file stores.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from(
             [
                 ("arch", self.encoder.arch.to_string()),
@@ -96,12 +112,15 @@ impl Origin {
             word.parse()
                 .map_err(|_| Error::data(path, format!("its metadata gives '{word}' as {key}")))
         }
+        let encoder = ResNetConfig {
+            arch: number("arch", text("arch")?, path)?,
+            stem: number("stem", text("stem")?, path)?,
+            width: number("width", text("width")?, path)?,
+        };
+        let impossible = |e| Error::data(path, format!("its metadata has no network: {e}"));
+        encoder.shape().map_err(impossible)?;
         Ok(Origin {
-            encoder: ResNetConfig {
-                arch: number("arch", text("arch")?, path)?,
-                stem: number("stem", text("stem")?, path)?,
-                width: number("width", text("width")?, path)?,
-            },
+            encoder,
             command: text("command")?.clone(),
             protocol: text("protocol")?.clone(),
             data: text("data")?.clone(),
@@ -146,7 +165,8 @@ pub struct Loaded {
 
 /// What was made of the tensors of a file, as configurations and metadata record it. Empty for a
 /// file that this program wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WeightsRecord {
     /// The prefix of the names, which was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,8 +180,7 @@ pub struct WeightsRecord {
     /// Tensors of the network that keep their random values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept_random: Vec<String>,
-    /// How images are normalised, for weights from elsewhere: `cifar10` is by CIFAR-10's mean and
-    /// deviation.
+    /// How images are normalised, for weights from elsewhere, as [`Normalization`] is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalization: Option<String>,
     /// The number of tensors that are not the network's, by their first names.
@@ -175,6 +194,7 @@ pub struct WeightsFile {
     origin: Origin,
     found: Found,
     is_ours: bool,
+    normalization: Normalization,
 }
 
 impl WeightsFile {
@@ -205,7 +225,21 @@ impl WeightsFile {
             origin,
             found,
             is_ours,
+            normalization: Normalization::default(),
         })
+    }
+
+    /// How images are normalised for the network of the file.
+    pub fn normalization(&self) -> Normalization {
+        self.normalization
+    }
+
+    /// Sets how images are normalised for the network of the file.
+    pub fn with_normalization(self, normalization: Normalization) -> Self {
+        WeightsFile {
+            normalization,
+            ..self
+        }
     }
 
     /// Reads weights to start a network of the configuration `config` from. Its first convolution
@@ -228,24 +262,14 @@ impl WeightsFile {
     }
 
     fn from_elsewhere(path: &Path, found: Found) -> Self {
-        let origin = Origin {
-            encoder: found.config,
-            command: ELSEWHERE.to_string(),
-            protocol: UNKNOWN.to_string(),
-            data: UNKNOWN.to_string(),
-            seed: 0,
-            step: 0,
-            batch_size: 0,
-            classes: None,
-            class_names: Vec::new(),
-            label_fraction: None,
-            pretrained_by: None,
-        };
+        let unknown = || UNKNOWN.to_string();
+        let origin = Origin::new(found.config, ELSEWHERE, unknown(), unknown());
         WeightsFile {
             path: path.to_path_buf(),
             origin,
             found,
             is_ours: false,
+            normalization: Normalization::default(),
         }
     }
 
@@ -300,7 +324,7 @@ impl WeightsFile {
                 .iter()
                 .map(|(name, ..)| name.clone())
                 .collect(),
-            normalization: (!self.is_ours).then(|| NORMALIZATION.to_string()),
+            normalization: (!self.is_ours).then(|| self.normalization.to_string()),
             init_left_out: found.left_out.clone(),
         }
     }
@@ -311,9 +335,12 @@ impl WeightsFile {
         let file = self.path.display();
         if !self.is_ours {
             let ResNetConfig { arch, width, stem } = self.config();
+            let images = match self.normalization {
+                Normalization::Cifar10 => "by CIFAR-10's mean and standard deviation".to_string(),
+                other => format!("as {other}"),
+            };
             note!(
-                "weights {file}: {arch}, width {width}, stem {stem}; images are normalised by CIFAR-10's mean and \
-                 standard deviation"
+                "weights {file}: {arch}, width {width}, stem {stem}; images are normalised {images}"
             );
         }
         if !found.prefix.is_empty() {
@@ -373,7 +400,8 @@ impl WeightsFile {
     /// `Error::Device` if memory is short.
     pub fn load(self, device: &Device) -> Result<Loaded> {
         self.print_notices();
-        let encoder = ResNet::new(&self.origin.encoder, 0, device)?;
+        let encoder =
+            ResNet::new(&self.origin.encoder, 0, device)?.with_normalization(self.normalization);
         let classes = self.origin.classes;
         let head = classes
             .map(|classes| Linear::new("fc", encoder.feature_width(), classes, 0, device))
@@ -409,17 +437,8 @@ pub fn untrained(
         head: None,
         record: WeightsRecord::default(),
         origin: Origin {
-            encoder: *config,
-            command: UNTRAINED.to_string(),
-            protocol,
-            data: dataset.name.clone(),
             seed,
-            step: 0,
-            batch_size: 0,
-            classes: None,
-            class_names: Vec::new(),
-            label_fraction: None,
-            pretrained_by: None,
+            ..Origin::new(*config, UNTRAINED, protocol, dataset.name.clone())
         },
     })
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Family, NEVER_LAUNCHED, Report, Wrong, all, run, test};
-use crate::device::gpu::variants::{Operation, ShapeClass, Variant};
+use crate::device::gpu::variants::{Operation, ShapeClass, TileSize, Variant};
 use crate::device::gpu::{Grid, Kernel};
 use crate::device::{Check, Cpu, Device, Gpu, Op, RunOn};
 use crate::error::Result;
@@ -29,11 +29,12 @@ fn doubled(@builtin(global_invocation_id) at: vec3u) {
 static KERNEL: LazyLock<Kernel> =
     LazyLock::new(|| Kernel::new("doubled", WGSL).expect("the WGSL is valid"));
 const COUNT: usize = 100;
+const TILED: Variant = Variant::Tiled(TileSize::Small);
 
-/// An operation with the name of one that has variants, whose staged variant is wrong.
-struct WrongIfStaged<'a>(&'a Tensor);
+/// An operation with the name of one that has variants, whose tiled variant is wrong.
+struct WrongIfTiled<'a>(&'a Tensor);
 
-impl Op for WrongIfStaged<'_> {
+impl Op for WrongIfTiled<'_> {
     const NAME: &'static str = "conv2d_dx";
     type Sizes = ();
     type Output = Tensor;
@@ -43,7 +44,7 @@ impl Op for WrongIfStaged<'_> {
     }
 }
 
-impl RunOn<Cpu> for WrongIfStaged<'_> {
+impl RunOn<Cpu> for WrongIfTiled<'_> {
     fn run(&self, cpu: &Cpu, (): ()) -> Result<Tensor> {
         let x = cpu.read(self.0)?;
         Ok(cpu.filled(self.0.shape(), |y| {
@@ -52,10 +53,10 @@ impl RunOn<Cpu> for WrongIfStaged<'_> {
     }
 }
 
-impl RunOn<Gpu> for WrongIfStaged<'_> {
+impl RunOn<Gpu> for WrongIfTiled<'_> {
     fn run(&self, gpu: &Gpu, (): ()) -> Result<Tensor> {
-        let is_staged = gpu.variants().cost.contains_key(&Variant::Staged);
-        doubled(gpu, self.0, if is_staged { 77 } else { COUNT })
+        let is_tiled = gpu.variants().cost.contains_key(&TILED);
+        doubled(gpu, self.0, if is_tiled { 77 } else { COUNT })
     }
 }
 
@@ -74,7 +75,7 @@ impl Op for AlwaysWrong<'_> {
 
 impl RunOn<Cpu> for AlwaysWrong<'_> {
     fn run(&self, cpu: &Cpu, (): ()) -> Result<Tensor> {
-        WrongIfStaged(self.0).run(cpu, ())
+        WrongIfTiled(self.0).run(cpu, ())
     }
 }
 
@@ -98,10 +99,10 @@ fn input() -> (Vec<f32>, Expected) {
     (x, Expected::elementwise(y))
 }
 
-fn wrong_if_staged(tester: &Tester) -> Result<()> {
+fn wrong_if_tiled(tester: &Tester) -> Result<()> {
     let (x, expected) = input();
     for on in tester.all_variants() {
-        let y = on.run(WrongIfStaged(&on.put(&x, &[COUNT])?))?;
+        let y = on.run(WrongIfTiled(&on.put(&x, &[COUNT])?))?;
         on.agree("of 100", &y, &[COUNT], &expected)?;
     }
     Ok(())
@@ -140,15 +141,15 @@ fn gpu() -> Device {
 fn a_wrong_variant_is_found_and_no_longer_selected() {
     let device = gpu();
     let before = device.variants();
-    let report = tested(&device, &[("doubled", wrong_if_staged)], 60.0);
-    let variant = Some(Variant::Staged);
+    let report = tested(&device, &[("doubled", wrong_if_tiled)], 60.0);
+    let variant = Some(TILED);
     let operation = "conv2d_dx".to_string();
     assert_eq!(report.wrong, [Wrong { operation, variant }]);
-    assert_eq!(report.rejected(), [(Operation::Conv2dDx, Variant::Staged)]);
+    assert_eq!(report.rejected(), [(Operation::Conv2dDx, TILED)]);
     assert!(!report.is_ok());
     let family = &report.families[0];
     assert_eq!((family.failures, family.passes), (4, 4));
-    for words in ["staged", "[77]", "of 100", "1 of 100 elements"] {
+    for words in ["tiled64x64", "[77]", "of 100", "1 of 100 elements"] {
         assert!(
             family.described[0].contains(words),
             "{:?}",
@@ -158,10 +159,10 @@ fn a_wrong_variant_is_found_and_no_longer_selected() {
     assert_eq!(device.variants(), before, "the table is that of before");
 
     let mut table = before.expect("a GPU has a table");
-    table.cost.insert(Variant::Staged, 1);
+    table.cost.insert(TILED, 1);
     let class = ShapeClass::convolution(Operation::Conv2dDx, [3, 3], 1, [64; 3]);
-    let available = [(Variant::Plain, 100), (Variant::Staged, 1)];
-    assert_eq!(table.choose(&class, &available), Variant::Staged);
+    let available = [(Variant::Plain, 100), (TILED, 1)];
+    assert_eq!(table.choose(&class, &available), TILED);
     table.reject(report.rejected());
     assert_eq!(table.choose(&class, &available), Variant::Plain);
 }

@@ -22,6 +22,7 @@ use std::ops::Range;
 use super::{PartialObjective, StepGradients};
 use crate::autograd::{Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
+use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::nn::ResNetShape;
 use crate::ops::copy::{Concat, Slice};
@@ -96,29 +97,48 @@ pub fn in_chunks<M, O: PartialObjective<M>>(
 ) -> Result<StepGradients> {
     let samples = objective.samples(step);
     let chunks = chunks(samples.len(), micro_batch);
-    let batch = Batch {
-        objective,
-        module,
-        pass,
-        step,
-        samples,
-        chunks,
-    };
-    if O::IS_MEAN {
-        batch.accumulated()
-    } else {
-        batch.cached()
-    }
+    Batch::new(objective, module, pass, (step, samples), chunks).gradients(Group::ALONE)
 }
 
-/// A batch in chunks.
-struct Batch<'a, M, O> {
+/// A batch in chunks, all of it or the part of one rank.
+pub(super) struct Batch<'a, M, O> {
     objective: &'a O,
     module: &'a M,
     pass: (&'a Device, PassOptions),
     step: u64,
+    /// All samples of the step.
     samples: Vec<u32>,
+    /// The chunks of this rank, as positions in `samples`.
     chunks: Vec<Range<usize>>,
+}
+
+impl<'a, M, O: PartialObjective<M>> Batch<'a, M, O> {
+    pub(super) fn new(
+        objective: &'a O,
+        module: &'a M,
+        pass: (&'a Device, PassOptions),
+        (step, samples): (u64, Vec<u32>),
+        chunks: Vec<Range<usize>>,
+    ) -> Self {
+        Batch {
+            objective,
+            module,
+            pass,
+            step,
+            samples,
+            chunks,
+        }
+    }
+
+    /// The gradients of this rank's chunks, with their part of the loss if it is a mean, or the loss
+    /// of all embeddings.
+    pub(super) fn gradients(&self, group: Group) -> Result<StepGradients> {
+        if O::IS_MEAN {
+            self.accumulated()
+        } else {
+            self.cached(group)
+        }
+    }
 }
 
 impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
@@ -157,23 +177,41 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
         sum.ok_or_else(no_images)
     }
 
-    /// GradCache, for a loss over the embeddings of all samples. The rows of each chunk are
-    /// computed twice, from the same views. The second pass requests the updates of buffers.
-    fn cached(&self) -> Result<StepGradients> {
+    /// GradCache, for a loss over the embeddings of all samples, which ranks exchange. The rows of
+    /// each chunk are computed twice, from the same views, unless this rank has one chunk. The
+    /// second pass requests the updates of buffers.
+    fn cached(&self, group: Group) -> Result<StepGradients> {
         let (device, options) = self.pass;
         let slice = |x: &Tensor, start, count| device.run(Slice { x, start, count });
         let [mut first, mut second] = [Vec::new(), Vec::new()];
+        let mut recorded = None;
         for chunk in &self.chunks {
-            let tape = Tape::forward_only(device, options);
+            let is_only = self.chunks.len() == 1;
+            let tape = match is_only {
+                true => Tape::with(device, options),
+                false => Tape::forward_only(device, options),
+            };
             let z = named(chunk, self.rows(&tape, chunk))?;
             first.push(slice(z.tensor(), 0, chunk.len())?);
             second.push(slice(z.tensor(), chunk.len(), chunk.len())?);
+            recorded = is_only.then_some((z, tape));
         }
-        let (a, b) = (&stack(device, &first)?, &stack(device, &second)?);
-        let z = device.run(Concat { a, b })?;
+        let mut views = [&first, &second].map(|parts| stack(device, parts));
         drop([first, second]);
+        if group.size() > 1 {
+            views = views.map(|view| of_all_ranks(group, &view?));
+        }
+        let [a, b] = views;
+        let (a, b) = (&a?, &b?);
+        let z = device.run(Concat { a, b })?;
 
-        let tape = Tape::with(device, options);
+        let tape = Tape::with(
+            device,
+            PassOptions {
+                synchronized: None,
+                ..options
+            },
+        );
         let total = self.objective.score(&tape.leaf(&z), &self.samples)?;
         let StepGradients {
             loss, gradients, ..
@@ -188,9 +226,14 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
             let [above, below] = rows.map(|start| slice(dz, start, chunk.len()));
             let (a, b) = (&above?, &below?);
             let dz = device.run(Concat { a, b })?;
-            let tape = Tape::with(device, options);
-            let gradients = self.rows(&tape, chunk).and_then(|z| z.backward_from(dz));
-            let gradients = named(chunk, gradients)?;
+            let (z, tape) = match recorded.take() {
+                Some(recorded) => recorded,
+                None => {
+                    let tape = Tape::with(device, options);
+                    (named(chunk, self.rows(&tape, chunk))?, tape)
+                }
+            };
+            let gradients = named(chunk, z.backward_from(dz))?;
             updates.extend(tape.take_buffer_updates());
             match &mut sum {
                 None => sum = Some(gradients),
@@ -203,6 +246,14 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
             updates,
         })
     }
+}
+
+/// The rows `[c, D]` of all ranks, one rank above another.
+fn of_all_ranks(group: Group, rows: &Tensor) -> Result<Tensor> {
+    let mut shape = rows.shape().to_vec();
+    shape[0] *= group.size();
+    let all = group.gather(&rows.to_vec::<f32>()?)?;
+    Tensor::from_slice(&all, &shape, &rows.device())
 }
 
 /// Concatenates the rows of `parts`, recursively in halves, so that each row is copied once per

@@ -2,6 +2,7 @@
 //! trainer runs the backward pass and updates the parameters, unless the loss or a gradient is not
 //! finite.
 
+pub mod data_parallel;
 mod loss_scale;
 pub mod micro_batch;
 mod objective;

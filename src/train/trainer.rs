@@ -1,18 +1,22 @@
 //! Training: records steps without waiting for them, and replays a step that failed.
 
-use super::{LossScale, Objective, PartialObjective, StepGradients, micro_batch, whole_batch};
+use super::{
+    LossScale, Objective, PartialObjective, StepGradients, data_parallel, micro_batch, whole_batch,
+};
 use crate::autograd::PassOptions;
 use crate::device::{Device, Readback};
+use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::nn::{Module, Parameter, check_distinct};
 use crate::ops::reduce::CheckFinite;
 use crate::optim::{Optimization, Optimizer};
 use crate::tensor::{DType, Tensor};
 
-/// Computes the loss of a step and its gradients: [`whole_batch`], or [`micro_batch::in_chunks`],
-/// which needs a [`PartialObjective`]. The last argument is the number of samples per chunk.
+/// Computes the loss of a step and its gradients: [`whole_batch`], or, for a [`PartialObjective`],
+/// [`micro_batch::in_chunks`] or [`data_parallel::in_ranks`]. The last argument is the group and the
+/// number of samples per chunk.
 type ComputeGradients<M, O> =
-    fn(&mut O, &M, (&Device, PassOptions), u64, usize) -> Result<StepGradients>;
+    fn(&mut O, &M, (&Device, PassOptions), u64, (Group, usize)) -> Result<StepGradients>;
 
 /// A module in training, with its objective and its optimiser.
 pub struct Trainer<M, O> {
@@ -26,7 +30,8 @@ pub struct Trainer<M, O> {
     flag: Tensor,
     options: PassOptions,
     compute: ComputeGradients<M, O>,
-    /// Samples per chunk, for `compute`.
+    /// The ranks, and the samples per chunk, for `compute`.
+    group: Group,
     micro_batch: usize,
     /// The loss scale of the next step, for f16 activations.
     loss_scale: Option<LossScale>,
@@ -96,6 +101,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             optimizer,
             options: PassOptions::default(),
             compute: |objective, module, pass, step, _| whole_batch(objective, module, pass, step),
+            group: Group::ALONE,
             micro_batch: usize::MAX,
             loss_scale: None,
             overflows: 0,
@@ -132,9 +138,25 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     where
         O: PartialObjective<M>,
     {
+        let group = self.group;
         Trainer {
-            compute: micro_batch::in_chunks::<M, O>,
             micro_batch: samples,
+            ..self.with_group(group)
+        }
+    }
+
+    /// Divides each batch among the ranks of `group`: see [`data_parallel`]. Every rank needs the
+    /// same module, objective and options, and calls the same methods in the same order.
+    pub fn with_group(self, group: Group) -> Self
+    where
+        O: PartialObjective<M>,
+    {
+        Trainer {
+            compute: |objective, module, pass, step, (group, samples)| match group.size() {
+                1 => micro_batch::in_chunks(objective, module, pass, step, samples),
+                _ => data_parallel::in_ranks(objective, module, pass, step, (group, samples)),
+            },
+            group,
             ..self
         }
     }
@@ -151,7 +173,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             ..self.options
         };
         let (pass, objective) = ((&self.device, options), &mut self.objective);
-        (self.compute)(objective, &self.module, pass, step, self.micro_batch)
+        let parts = (self.group, self.micro_batch);
+        (self.compute)(objective, &self.module, pass, step, parts)
     }
 
     /// Records step `step` (counted from 0) without waiting for it. Finish every step: if one is
@@ -181,7 +204,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         let learning_rate = self.optimization.rate(step);
         self.optimizer.step(learning_rate, &gradients, Some(flag))?;
         for update in updates {
-            update(&self.device, Some(flag))?;
+            update.apply(&self.device, Some(flag))?;
         }
         let pending = PendingStep {
             step,

@@ -3,6 +3,7 @@
 
     pip install torch torchvision safetensors numpy
     python generate.py            # writes the files beside this script
+    python generate.py lars schedules    # writes lars.safetensors and schedules.safetensors
     python generate.py --list     # prints every tensor and metadata entry of the files
 
 What each file holds is written in README.md. Random numbers come from numpy's RandomState,
@@ -414,6 +415,8 @@ CROPS_32 = [[0, 0, 32, 32], [5, 9, 10, 13], [3, 1, 17, 29], [4, 20, 25, 1], [31,
 CROPS_96 = [[0, 0, 96, 96], [40, 37, 20, 24], [10, 3, 80, 21], [60, 2, 9, 93], [7, 11, 67, 85]]
 # [top, left] in the image padded with 4 zeros on each side.
 PAD_CROPS = [[0, 0], [8, 8], [3, 6]]
+# Kernel size and standard deviation: SimCLR's range at 32 and 96 pixels, and the largest kernel.
+BLURS = [(3, 0.1), (3, 2.0), (9, 0.7), (9, 2.0), (31, 5.0)]
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 
 
@@ -459,6 +462,14 @@ def transforms(path):
 
             store(f"chain.{case}.{image}", chain, image)
             metadata[f"chain.{case}.order"] = order
+        for case, (kernel, sigma) in enumerate(BLURS):
+            store(
+                f"blur.{case}.{image}",
+                lambda x, kernel=kernel, sigma=sigma: T.gaussian_blur(x, [kernel] * 2, [sigma] * 2),
+                image,
+            )
+            metadata[f"blur.{case}.kernel"] = kernel
+            metadata[f"blur.{case}.sigma"] = sigma
 
     store("flip.smooth", T.horizontal_flip, "smooth")
     store("normalize.smooth", lambda x: T.normalize(x, MEAN, STD), "smooth")
@@ -544,6 +555,171 @@ def optimizers(path):
     save(path, tensors, settings)
 
 
+# ---------------------------------------------------------------- LARS
+
+
+class Lars:
+    """LARS as SimCLR uses it: SGD with momentum, whose gradient of each weight is first rescaled.
+
+    You, Gitman and Ginsburg 2017, equation 6: a weight w with gradient g has the rate
+    trust |w| / (|g| + decay |w|) beside the learning rate. Tensors of one dimension (biases, scales
+    and shifts of batch norms) have neither rate nor decay.
+    """
+
+    def __init__(self, parameters, settings):
+        self.parameters = list(parameters)
+        self.settings = settings
+        self.sgd = torch.optim.SGD(
+            self.parameters, lr=settings["lars_lr"], momentum=settings["lars_momentum"]
+        )
+
+    def zero_grad(self):
+        self.sgd.zero_grad()
+
+    @torch.no_grad()
+    def step(self):
+        trust, decay, eps = (self.settings[f"lars_{key}"] for key in ["trust", "decay", "eps"])
+        for w in self.parameters:
+            size, slope = w.square().sum().sqrt(), w.grad.square().sum().sqrt()
+            if w.dim() > 1 and size > 0 and slope > 0:
+                rate = trust * size / (slope + decay * size + eps)
+                w.grad = rate * (w.grad + decay * w)
+        self.sgd.step()
+
+
+def lars(path):
+    """Five steps of single tensors, and ten losses of the network of resnet18.safetensors."""
+    settings = {
+        "lars_lr": 4.0,
+        "lars_momentum": 0.9,
+        "lars_decay": 0.05,
+        "lars_trust": 0.001,
+        "lars_eps": 1e-8,
+    }
+    random = np.random.RandomState(6)
+    steps = 5
+    # A weight, a bias, a weight that starts at zero, and one whose first gradients are zero.
+    shapes = {"weight": (5, 7), "bias": (7,), "zero": (3, 4), "still": (2, 2, 3, 3)}
+    tensors, starts, slopes = {}, {}, {}
+    for name, shape in shapes.items():
+        starts[name] = random.standard_normal(shape).astype(np.float32)
+        slopes[name] = (0.01 * random.standard_normal((steps, *shape))).astype(np.float32)
+    starts["zero"][:] = 0.0
+    slopes["still"][:2] = 0.0
+    for name in shapes:
+        tensors[f"{name}.initial"], tensors[f"{name}.gradients"] = starts[name], slopes[name]
+    for suffix, dtype in {"f32": torch.float32, "f64": torch.float64}.items():
+        parameters = {
+            name: torch.from_numpy(start).to(dtype, copy=True).requires_grad_()
+            for name, start in starts.items()
+        }
+        optimizer = Lars(parameters.values(), settings)
+        taken = {name: [] for name in shapes}
+        for step in range(steps):
+            for name, parameter in parameters.items():
+                parameter.grad = torch.from_numpy(slopes[name][step]).to(dtype, copy=True)
+            optimizer.step()
+            for name, parameter in parameters.items():
+                taken[name].append(parameter.detach().clone())
+        for name, path_taken in taken.items():
+            tensors[f"{name}.params_{suffix}"] = torch.stack(path_taken)
+    for name in shapes:
+        apart = (tensors[f"{name}.params_f32"] - tensors[f"{name}.params_f64"]).abs().max().item()
+        print(f"{path.name}: {name} float32 from float64, largest absolute deviation {apart:.2e}")
+
+    # Batch norms follow the learning rate alone, and weights its product with the trust.
+    network = settings | {"lars_lr": 0.02, "lars_trust": 0.2}
+    with safe_open(HERE / "resnet18.safetensors", framework="numpy") as stored:
+        images = stored.get_tensor("input")
+        labels = torch.from_numpy(stored.get_tensor("labels").astype(np.int64))
+        parameters = {
+            name.removeprefix("param."): stored.get_tensor(name)
+            for name in stored.keys()
+            if name.startswith("param.")
+        }
+        width = json.loads(stored.metadata()["width"])
+
+    def model():
+        return NarrowCifarResNet(BasicBlock, [2, 2, 2, 2], width)
+
+    def optimizer(parameters):
+        return Lars(parameters, network)
+
+    exact = train(model, parameters, images, labels, torch.float64, optimizer)
+    single = train(model, parameters, images, labels, torch.float32, optimizer)
+    drift = np.abs(single / exact - 1.0).max()
+    print(f"{path.name}: losses", " ".join(f"{loss:.7f}" for loss in exact))
+    print(f"{path.name}: largest relative deviation of a float32 loss from float64 {drift:.1e}")
+    if exact.min() <= 0.1 or exact[-1] > 0.8 * exact[0] or drift > 2e-4:
+        raise ValueError(f"{path.name}: the losses of the network are ill-conditioned or flat")
+    tensors["resnet18_losses_f32"], tensors["resnet18_losses_f64"] = single, exact
+    settings |= {f"resnet18_{key}": value for key, value in network.items()}
+    save(path, tensors, settings)
+
+
+# ---------------------------------------------------------------- schedules
+
+
+def schedules(path):
+    """Learning rates of each step, as torch's schedulers give them."""
+    lr = torch.optim.lr_scheduler
+    base, steps, warmup = 0.3, 120, 12
+    settings = {
+        "base": base,
+        "steps": steps,
+        "warmup": warmup,
+        "milestones": [40, 41, 90],
+        "milestones_gamma": 0.2,
+        "every": 25,
+        "every_gamma": 0.1,
+    }
+
+    def rising(optimizer):
+        # The first of `warmup` steps has 1 / warmup of the rate, and the last one all of it.
+        return lr.LinearLR(optimizer, 1.0 / warmup, 1.0, total_iters=warmup - 1)
+
+    def constant(optimizer):
+        return lr.ConstantLR(optimizer, factor=1.0)
+
+    def milestones(optimizer):
+        return lr.MultiStepLR(optimizer, settings["milestones"], settings["milestones_gamma"])
+
+    def every(optimizer):
+        return lr.StepLR(optimizer, settings["every"], settings["every_gamma"])
+
+    def warm(decay):
+        # Steps of the decay are counted from the start of the training.
+        return lambda optimizer: lr.ChainedScheduler([rising(optimizer), decay(optimizer)])
+
+    def cosine(optimizer):
+        return lr.CosineAnnealingLR(optimizer, T_max=steps)
+
+    def warm_cosine(optimizer):
+        falling = lr.CosineAnnealingLR(optimizer, T_max=steps - warmup)
+        return lr.SequentialLR(optimizer, [rising(optimizer), falling], milestones=[warmup])
+
+    tensors = {}
+    for name, make in {
+        "constant": constant,
+        "constant_warm": warm(constant),
+        "milestones": milestones,
+        "milestones_warm": warm(milestones),
+        "every": every,
+        "every_warm": warm(every),
+        "cosine": cosine,
+        "cosine_warm": warm_cosine,
+    }.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=base)
+        scheduler = make(optimizer)
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        tensors[name] = np.array(rates, dtype=np.float64)
+    save(path, tensors, settings)
+
+
 # ---------------------------------------------------------------- command line
 
 # Weight decays are larger than in practice, so that ten losses show whether they are applied.
@@ -577,11 +753,14 @@ FILES = {
     "ntxent.safetensors": ntxent,
     "transforms.safetensors": transforms,
     "optimizers.safetensors": optimizers,
+    "lars.safetensors": lars,
+    "schedules.safetensors": schedules,
 }
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("files", nargs="*", help="files to write, without their ending; default all")
     arguments.add_argument("--output", type=Path, default=HERE, help="folder for the files")
     arguments.add_argument("--list", action="store_true", help="print what the files hold")
     arguments = arguments.parse_args()
@@ -592,9 +771,13 @@ def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name, make in FILES.items():
-        make(arguments.output / name)
-    total = sum((arguments.output / name).stat().st_size for name in FILES)
+    wanted = [f"{name}.safetensors" for name in arguments.files] or list(FILES)
+    if unknown := sorted(set(wanted) - set(FILES)):
+        raise SystemExit(f"{', '.join(unknown)}: expected names of {', '.join(FILES)}")
+    for name in wanted:
+        FILES[name](arguments.output / name)
+    written = [arguments.output / name for name in FILES if (arguments.output / name).exists()]
+    total = sum(path.stat().st_size for path in written)
     print(f"{total} bytes in all")
     if total >= TOTAL_LIMIT:
         raise ValueError(f"the files take {total} bytes, the limit is {TOTAL_LIMIT}")

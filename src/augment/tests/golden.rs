@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::ops::{
-    ColorStep, ColorTransform, ColorTransforms, Normalize, PaddedCrop, PaddedCrops, ResizedCrop,
-    ResizedCrops, Rotate90,
+    ColorStep, ColorTransform, ColorTransforms, GaussianBlur, Normalize, PaddedCrop, PaddedCrops,
+    ResizedCrop, ResizedCrops, Rotate90,
 };
 use crate::testing::{agree, devices, put};
 use crate::{Device, Tensor};
@@ -97,6 +97,15 @@ impl Golden {
                 let (mean, std) = (three("normalize.mean"), three("normalize.std"));
                 device.run(Normalize { x, mean, std })
             }
+            "blur" => {
+                let sigmas = &[self.numbers(&case("sigma"))[0] as f32];
+                let kernel_size = self.numbers(&case("kernel"))[0] as usize;
+                device.run(GaussianBlur {
+                    x,
+                    kernel_size,
+                    sigmas,
+                })
+            }
             "rot90" => {
                 let quarter_turns = &[words[1].parse().expect(name)];
                 device.run(Rotate90 { x, quarter_turns })
@@ -150,8 +159,9 @@ fn every_transform_agrees_with_torchvision() {
         .filter(|name| !name.starts_with("image."))
         .collect();
     names.sort();
-    // 2 images x (10 colour changes + grey + 2 chains), flip, normalize, 4 turns, 3 + 5 + 5 crops.
-    assert!(names.len() >= 45, "{names:?}");
+    // 2 images x (10 colour changes + grey + 2 chains + 5 blurs), flip, normalize, 4 turns, 3 + 5 + 5
+    // crops.
+    assert!(names.len() >= 55, "{names:?}");
     for (device_name, device) in devices::all() {
         for name in &names {
             let case = format!("{name} on {device_name}");

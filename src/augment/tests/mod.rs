@@ -2,7 +2,11 @@
 
 mod golden;
 
-use super::{ImageStore, PaddedCropAugmentation, SimClrAugmentation, ViewKey, ViewParameters};
+use super::{
+    ImageStore, PaddedCropAugmentation, RandomBlur, SimClrAugmentation, ViewKey, ViewParameters,
+};
+use crate::nn::CIFAR10_STATISTICS;
+use crate::ops::{GaussianBlur, Normalize};
 use crate::philox::Philox;
 use crate::testing::accuracy::U;
 use crate::testing::{Expected, agree, devices, get, random, wide};
@@ -39,7 +43,15 @@ fn within(values: &[f32], bound: f64) -> Expected {
 #[test]
 fn equal_keys_give_equal_views_on_every_device() {
     let bytes = smooth_bytes(&mut random(30));
-    for augmentation in [SimClrAugmentation::sound(32), SimClrAugmentation::paper(32)] {
+    let blurring = SimClrAugmentation {
+        blur: Some(RandomBlur::default()),
+        ..SimClrAugmentation::sound(32)
+    };
+    for augmentation in [
+        SimClrAugmentation::sound(32),
+        SimClrAugmentation::paper(32),
+        blurring,
+    ] {
         let views = |device: &Device, parameters: &[ViewParameters]| {
             let views = augmentation.apply(device, &images(device, &bytes), parameters);
             views.expect("views")
@@ -61,6 +73,46 @@ fn equal_keys_give_equal_views_on_every_device() {
                 assert!(is_equal, "{key:?} on {name}: other bits the second time");
             }
         }
+    }
+}
+
+/// Of the same key, blurred and other views differ in the blur alone, which comes after colour and
+/// before normalisation.
+#[test]
+fn a_view_is_blurred_after_its_colours_changed() {
+    let bytes = smooth_bytes(&mut random(32));
+    let sharp = SimClrAugmentation {
+        normalize: None,
+        ..SimClrAugmentation::sound(32)
+    };
+    let blurring = SimClrAugmentation {
+        blur: Some(RandomBlur::default()),
+        ..SimClrAugmentation::sound(32)
+    };
+    let key = ViewKey {
+        seed: 5,
+        step: 3,
+        view: 1,
+    };
+    for (name, device) in devices::all() {
+        let images = images(&device, &bytes);
+        let parameters = blurring.draw(key, &SAMPLES, 40, 36);
+        let sigmas: Vec<f32> = parameters.iter().map(|view| view.blur).collect();
+        assert!(sigmas.contains(&0.0) && sigmas.iter().any(|&sigma| sigma > 0.0));
+        let mut without = parameters.clone();
+        without.iter_mut().for_each(|view| view.blur = 0.0);
+        assert_eq!(without, sharp.draw(key, &SAMPLES, 40, 36));
+        let x = &sharp.apply(&device, &images, &without).expect(name);
+        let blur = GaussianBlur {
+            x,
+            kernel_size: 3,
+            sigmas: &sigmas,
+        };
+        let x = &device.run(blur).expect(name);
+        let (mean, std) = CIFAR10_STATISTICS;
+        let expected = device.run(Normalize { x, mean, std }).expect(name);
+        let views = blurring.apply(&device, &images, &parameters).expect(name);
+        assert_eq!(get(&views), get(&expected), "{name}");
     }
 }
 

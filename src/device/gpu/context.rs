@@ -144,7 +144,7 @@ impl Context {
             shaders: kernels::digest(),
         };
         let table = match options.variant {
-            None => VariantTable::shipped(key),
+            None => VariantTable::shipped(key, limits.max_compute_workgroup_storage_size),
             Some(variant) => VariantTable::only(variant, key),
         };
         let stall = if adapters::is_software(&info) {

@@ -24,6 +24,8 @@ pub struct Kernel {
     pub(crate) shader: usize,
     pub(crate) name: &'static str,
     pub(crate) workgroup_size: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub(crate) workgroup_bytes: u32,
     /// Bytes of the uniform; 0 if there is none.
     pub(crate) params: usize,
     /// Storage bindings in the order of their numbers.
@@ -80,6 +82,13 @@ pub(crate) fn shader(index: usize) -> (&'static Shader, bool) {
 }
 
 impl Kernel {
+    /// Whether the limits of an adapter allow the workgroups of this kernel.
+    pub(crate) fn runs(&self, limits: &wgpu::Limits) -> bool {
+        let invocations: u32 = self.workgroup_size.iter().product();
+        invocations <= limits.max_compute_invocations_per_workgroup
+            && self.workgroup_bytes <= limits.max_compute_workgroup_storage_size
+    }
+
     /// The entry point `name` of `wgsl`, for an operation of another crate. It runs with the
     /// run-time checks of wgpu. Create it once, in a `LazyLock`: its memory is never freed.
     ///
@@ -109,12 +118,15 @@ impl Kernel {
                  of 1 to {MAX_INVOCATIONS}"
             )));
         }
-        let (mut storage, mut params) = (Vec::new(), 0);
+        let (mut storage, mut params, mut workgroup_bytes) = (Vec::new(), 0, 0);
         for (handle, variable) in module.global_variables.iter() {
+            let ty = &module.types[variable.ty].inner;
+            if variable.space == AddressSpace::WorkGroup && !usage[handle].is_empty() {
+                workgroup_bytes += ty.size(module.to_ctx());
+            }
             let (false, Some(binding)) = (usage[handle].is_empty(), &variable.binding) else {
                 continue;
             };
-            let ty = &module.types[variable.ty].inner;
             let name = variable.name.clone().unwrap_or_default();
             match (variable.space, binding.group, binding.binding) {
                 (AddressSpace::Uniform, 0, 0) => params = ty.size(module.to_ctx()) as usize,
@@ -149,6 +161,7 @@ impl Kernel {
             shader: SHADERS.len() + custom.len() - 1,
             name,
             workgroup_size: entry.workgroup_size,
+            workgroup_bytes,
             params,
             storage: storage.leak(),
             f16: None,
@@ -226,7 +239,10 @@ include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 mod tests {
     use std::sync::LazyLock;
 
-    use super::Kernel;
+    use super::{
+        Kernel, conv2d_dw_rows, conv2d_dw_tiled_gather_64x64, conv2d_tiled_128x128,
+        gemm_tiled_elements_64x128, gemm_tiled_vectors_64x64,
+    };
     use crate::device::gpu::{Grid, Slice};
     use crate::tensor::{DType, Tensor};
     use crate::testing::devices;
@@ -246,6 +262,28 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
 ";
 
     static KERNEL: LazyLock<Kernel> = LazyLock::new(|| Kernel::new("doubled", DOUBLE).unwrap());
+
+    /// The sizes that the headers of the shaders state.
+    #[test]
+    fn workgroups_are_compared_with_the_limits() {
+        for (kernel, bytes, invocations) in [
+            (&gemm_tiled_vectors_64x64::GEMM, 16 * 1024, 128),
+            (&gemm_tiled_elements_64x128::GEMM_OF_SPLIT, 24 * 1024, 128),
+            (&conv2d_tiled_128x128::CONV2D, 32 * 1024, 256),
+            (&conv2d_dw_tiled_gather_64x64::PARTIAL, 16 * 1024, 128),
+            (&conv2d_dw_rows::PARTIAL, 15_104, 128),
+            (&super::gemm_plain::GEMM, 0, 64),
+        ] {
+            let limits = |fewer_bytes: u32, fewer_invocations: u32| wgpu::Limits {
+                max_compute_workgroup_storage_size: bytes - fewer_bytes,
+                max_compute_invocations_per_workgroup: invocations - fewer_invocations,
+                ..Default::default()
+            };
+            assert!(kernel.runs(&limits(0, 0)), "{}", kernel.name);
+            assert!(!kernel.runs(&limits(0, 1)), "{}", kernel.name);
+            assert!(bytes == 0 || !kernel.runs(&limits(1, 0)), "{}", kernel.name);
+        }
+    }
 
     #[test]
     fn a_kernel_of_another_crate_runs() {

@@ -110,6 +110,12 @@ impl Gpu {
         lock(&self.context.table).clone()
     }
 
+    /// The built-in table for this adapter.
+    pub fn shipped_variants(&self) -> VariantTable {
+        let bytes = self.context.limits.max_compute_workgroup_storage_size;
+        VariantTable::shipped(self.variants().key, bytes)
+    }
+
     /// Uses `table` from now on.
     pub fn use_variants(&self, table: VariantTable) {
         *lock(&self.context.table) = table;
@@ -135,6 +141,11 @@ impl Gpu {
     /// The shader and entry point of each kernel that was launched, or compiled for a launch.
     pub(crate) fn compiled(&self) -> BTreeSet<(&'static str, &'static str)> {
         self.context.compiled()
+    }
+
+    /// Whether the limits of the adapter allow the workgroups of `kernel`.
+    pub(crate) fn runs(&self, kernel: &Kernel) -> bool {
+        kernel.runs(&self.context.limits)
     }
 
     /// A tensor with undefined content, for a kernel to fill.

@@ -12,17 +12,54 @@ use serde::{Deserialize, Serialize};
 pub enum Variant {
     /// Tiles in registers only. Every operation has this variant.
     Plain,
-    /// Tiles in workgroup memory.
-    Staged,
+    /// Double-buffered tiles in workgroup memory, of operands that are read in place.
+    Tiled(TileSize),
+}
+
+/// The size of a tile of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TileSize {
+    /// 64 x 64, which requires 16 KiB of workgroup memory and 128 invocations.
+    Small,
+    /// 64 x 128, which requires 24 KiB and 128 invocations.
+    Wide,
+    /// 128 x 128, which requires 32 KiB and 256 invocations.
+    Large,
+}
+
+impl TileSize {
+    pub const ALL: [TileSize; 3] = [TileSize::Small, TileSize::Wide, TileSize::Large];
+
+    /// Rows and columns of a tile.
+    pub(crate) fn sizes(self) -> [usize; 2] {
+        match self {
+            TileSize::Small => [64, 64],
+            TileSize::Wide => [64, 128],
+            TileSize::Large => [128, 128],
+        }
+    }
+
+    /// The number of tiles of a result of these sizes.
+    pub(crate) fn tiles(self, rows: usize, columns: usize) -> usize {
+        let [height, width] = self.sizes();
+        rows.div_ceil(height) * columns.div_ceil(width)
+    }
 }
 
 impl Variant {
-    pub const ALL: [Variant; 2] = [Variant::Plain, Variant::Staged];
+    pub const ALL: [Variant; 4] = [
+        Variant::Plain,
+        Variant::Tiled(TileSize::Small),
+        Variant::Tiled(TileSize::Wide),
+        Variant::Tiled(TileSize::Large),
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Variant::Plain => "plain",
-            Variant::Staged => "staged",
+            Variant::Tiled(TileSize::Small) => "tiled64x64",
+            Variant::Tiled(TileSize::Wide) => "tiled64x128",
+            Variant::Tiled(TileSize::Large) => "tiled128x128",
         }
     }
 }
@@ -97,6 +134,9 @@ impl Operation {
         )
     }
 }
+
+/// Bytes of workgroup memory of an adapter for which `variants.toml` has the costs `default`.
+const MUCH_WORKGROUP_MEMORY: u32 = 48 * 1024;
 
 /// Larger sizes belong to the class of this size.
 pub const LARGEST_CLASS: usize = 1024;
@@ -261,36 +301,38 @@ pub struct VariantTable {
 }
 
 impl VariantTable {
-    /// The built-in table for the adapter of `key`.
-    pub fn shipped(key: TableKey) -> Self {
-        VariantTable::of_file(&shipped(), key)
+    /// The built-in table for the adapter of `key`, which has this much workgroup memory.
+    pub fn shipped(key: TableKey, workgroup_bytes: u32) -> Self {
+        VariantTable::of_file(&shipped(), key, workgroup_bytes)
     }
 
     /// The table of an entry of `variants.toml`, or of its default if `key` is of another adapter.
     #[cfg(all(test, feature = "cli"))]
     pub(crate) fn of_entry(entry: &str, key: TableKey) -> Result<Self, String> {
-        let text = format!("{entry}\n[default]\ncost = {{ plain = 1 }}\n");
+        let cost = "cost = { plain = 1 }";
+        let text = format!("{entry}\n[default]\n{cost}\n[small]\n{cost}\n");
         let file = toml::from_str(&text).map_err(|e| e.to_string())?;
-        Ok(VariantTable::of_file(&file, key))
+        Ok(VariantTable::of_file(&file, key, MUCH_WORKGROUP_MEMORY))
     }
 
-    fn of_file(file: &Shipped, key: TableKey) -> Self {
+    fn of_file(file: &Shipped, key: TableKey, workgroup_bytes: u32) -> Self {
         let entry = file.adapter.iter().find(|entry| entry.covers(&key.adapter));
-        let (source, cost, classes) = match entry {
-            Some(entry) => {
-                let source = format!("shipped, for {}", entry.name);
-                (source, &entry.cost, entry.classes.clone())
-            }
-            None => {
-                let source = "shipped, for every other adapter".to_string();
-                (source, &file.default.cost, BTreeMap::new())
-            }
+        let (source, cost) = match entry {
+            Some(entry) => (format!("shipped, for {}", entry.name), &entry.cost),
+            None if workgroup_bytes < MUCH_WORKGROUP_MEMORY => (
+                "shipped, for adapters with less than 48 KiB of workgroup memory".to_string(),
+                &file.small.cost,
+            ),
+            None => (
+                "shipped, for every other adapter".to_string(),
+                &file.default.cost,
+            ),
         };
         VariantTable {
             source,
             key,
             cost: cost.clone(),
-            classes,
+            classes: entry.map_or(BTreeMap::new(), |entry| entry.classes.clone()),
             rejected: BTreeMap::new(),
         }
     }
@@ -387,6 +429,7 @@ impl VariantTable {
 struct Shipped {
     adapter: Vec<ShippedFor>,
     default: ShippedDefault,
+    small: ShippedDefault,
 }
 
 #[derive(Deserialize)]
@@ -417,6 +460,8 @@ fn shipped() -> Shipped {
 mod tests {
     use super::*;
 
+    const TILED: Variant = Variant::Tiled(TileSize::Small);
+
     fn key(adapter: &str) -> TableKey {
         TableKey {
             adapter: adapter.to_string(),
@@ -431,21 +476,29 @@ mod tests {
 
     #[test]
     fn built_in_tables_name_their_adapter() {
-        for (adapter, covered, source) in [
+        for (adapter, kibibytes, covered, source) in [
             (
                 "llvmpipe (LLVM 15.0.6, 256 bits)",
+                32,
                 true,
                 "shipped, for llvmpipe",
             ),
             (
                 "SwiftShader Device (Subzero)",
+                32,
                 true,
                 "shipped, for SwiftShader",
             ),
-            ("GeForce", false, "shipped, for every other adapter"),
+            ("GeForce", 48, false, "shipped, for every other adapter"),
+            (
+                "Apple M2",
+                32,
+                false,
+                "shipped, for adapters with less than 48 KiB of workgroup memory",
+            ),
         ] {
             assert_eq!(VariantTable::ships_for(adapter), covered);
-            let table = VariantTable::shipped(key(adapter));
+            let table = VariantTable::shipped(key(adapter), kibibytes * 1024);
             assert_eq!(table.source, source);
             assert!(!table.cost.is_empty());
         }
@@ -487,20 +540,20 @@ mod tests {
 
     #[test]
     fn a_class_overrides_costs_and_costs_override_plain() {
-        let mut table = VariantTable::only(Variant::Staged, key("a card"));
+        let mut table = VariantTable::only(TILED, key("a card"));
         let (known, other) = (class(8), class(16));
         table.classes.insert(known, Variant::Plain);
-        let both = [(Variant::Plain, 30), (Variant::Staged, 10)];
+        let both = [(Variant::Plain, 30), (TILED, 10)];
         assert_eq!(table.choose(&known, &both), Variant::Plain);
-        assert_eq!(table.choose(&other, &both), Variant::Staged);
+        assert_eq!(table.choose(&other, &both), TILED);
         // Costs are multiplied by the elements of the padded result.
         table.cost.insert(Variant::Plain, 3);
-        table.cost.insert(Variant::Staged, 8);
-        assert_eq!(table.choose(&other, &both), Variant::Staged);
-        table.cost.insert(Variant::Staged, 10);
+        table.cost.insert(TILED, 8);
+        assert_eq!(table.choose(&other, &both), TILED);
+        table.cost.insert(TILED, 10);
         assert_eq!(table.choose(&other, &both), Variant::Plain);
         // A variant that the operation does not have is not selected.
-        table.classes.insert(known, Variant::Staged);
+        table.classes.insert(known, TILED);
         assert_eq!(table.choose(&known, &both[..1]), Variant::Plain);
         table.cost.remove(&Variant::Plain);
         assert_eq!(table.choose(&other, &both[..1]), Variant::Plain);
@@ -508,34 +561,37 @@ mod tests {
 
     #[test]
     fn a_rejected_variant_is_never_selected() {
-        let mut table = VariantTable::only(Variant::Staged, key("a card"));
-        table.classes.insert(class(8), Variant::Staged);
+        let mut table = VariantTable::only(TILED, key("a card"));
+        table.classes.insert(class(8), TILED);
         table.reject([
-            (Operation::Conv2dDx, Variant::Staged),
+            (Operation::Conv2dDx, TILED),
             (Operation::Gemm, Variant::Plain),
         ]);
-        let both = [(Variant::Plain, 30), (Variant::Staged, 10)];
+        let both = [(Variant::Plain, 30), (TILED, 10)];
         assert_eq!(table.choose(&class(8), &both), Variant::Plain);
         assert_eq!(table.choose(&class(16), &both), Variant::Plain);
         let other = ShapeClass::product(Operation::Gemm, [64; 3]);
-        assert_eq!(table.choose(&other, &both), Variant::Staged);
+        assert_eq!(table.choose(&other, &both), TILED);
         let text = table.to_toml().unwrap();
         assert_eq!(VariantTable::from_toml(text.as_bytes()), Ok(table));
-        assert!(text.contains("conv2d_dx = [\"staged\"]"), "{text}");
+        assert!(text.contains("conv2d_dx = [\"tiled64x64\"]"), "{text}");
     }
 
     #[test]
     fn a_table_survives_toml_and_an_invalid_one_is_an_error() {
-        let mut table = VariantTable::shipped(key("llvmpipe"));
-        table.classes.insert(class(8), Variant::Staged);
+        let mut table = VariantTable::shipped(key("llvmpipe"), 32 * 1024);
+        table.classes.insert(class(8), TILED);
         let text = table.to_toml().unwrap();
         assert!(
-            text.contains("\"conv2d_dx 3x3/1 64x64x64\" = \"staged\""),
+            text.contains("\"conv2d_dx 3x3/1 64x64x64\" = \"tiled64x64\""),
             "{text}"
         );
         assert_eq!(VariantTable::from_toml(text.as_bytes()), Ok(table));
         for (wrong, word) in [
-            (text.replace("\"staged\"", "\"stagged\""), "stagged"),
+            (
+                text.replace("\"tiled64x64\"", "\"tilled64x64\""),
+                "tilled64x64",
+            ),
             (text.replace("64x64x64", "64x64"), "64x64"),
             (text.replace("driver", "drover"), "driver"),
             ("]".to_string(), ""),

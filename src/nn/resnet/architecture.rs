@@ -9,7 +9,7 @@ use crate::ops::conv2d::{Conv2dOptions, ConvGeometry};
 use crate::ops::pool::Pool2dOptions;
 
 /// The max-pool of the ImageNet stem.
-pub(super) const STEM_POOL: Pool2dOptions = Pool2dOptions {
+pub(crate) const STEM_POOL: Pool2dOptions = Pool2dOptions {
     kernel: 3,
     stride: 2,
     padding: 1,
@@ -19,7 +19,8 @@ pub(super) const STEM_POOL: Pool2dOptions = Pool2dOptions {
 const IMAGE_CHANNELS: usize = 3;
 
 /// The architecture of a ResNet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Arch {
     ResNet18,
     ResNet34,
@@ -115,9 +116,10 @@ impl FromStr for Stem {
         let padding = words.strip_prefix("cifar, padding ").map(str::parse);
         match (words, padding) {
             ("imagenet", _) => Ok(Stem::ImageNet),
+            ("cifar", _) => Ok(Stem::Cifar { padding: 1 }),
             (_, Some(Ok(padding))) => Ok(Stem::Cifar { padding }),
             _ => Err(Error::usage(format!(
-                "unknown stem '{words}'; expected 'cifar, padding P' or 'imagenet'"
+                "unknown stem '{words}'; expected cifar, imagenet or 'cifar, padding P'"
             ))),
         }
     }
@@ -432,7 +434,8 @@ mod tests {
         ] {
             assert_eq!(stem.to_string().parse::<Stem>().unwrap(), stem);
         }
-        assert!("vgg".parse::<Arch>().is_err() && "cifar".parse::<Stem>().is_err());
+        assert_eq!("cifar".parse::<Stem>().unwrap(), CIFAR);
+        assert!("vgg".parse::<Arch>().is_err() && "cifar, padding".parse::<Stem>().is_err());
     }
 
     #[test]

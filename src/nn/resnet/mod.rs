@@ -4,15 +4,15 @@ mod architecture;
 
 use std::rc::Rc;
 
+pub(crate) use architecture::STEM_POOL;
 pub use architecture::{Arch, Block, BlockKind, ConvShape, ResNetConfig, ResNetShape, Stem};
 
-use super::{BatchNorm, Conv2d, Module, Parameter};
+use super::{BatchNorm, Conv2d, Module, Normalization, Parameter};
 use crate::autograd::{Mode, Tape, Var};
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::batch_norm::Activation;
 use crate::tensor::Tensor;
-use architecture::STEM_POOL;
 
 /// A convolution and the batch norm that follows it.
 #[derive(Debug)]
@@ -115,6 +115,7 @@ pub struct ResNet {
     shape: ResNetShape,
     stem: ConvNorm,
     blocks: Vec<Rc<Residual>>,
+    normalization: Normalization,
 }
 
 impl ResNet {
@@ -130,7 +131,22 @@ impl ResNet {
             stem: ConvNorm::new(&shape.stem, "bn1", seed, device)?,
             blocks: shape.blocks.iter().map(block).collect::<Result<_>>()?,
             shape,
+            normalization: Normalization::default(),
         })
+    }
+
+    /// Sets how images are normalised for this network. `forward` takes normalised images; the
+    /// evaluations normalise them.
+    pub fn with_normalization(self, normalization: Normalization) -> Self {
+        ResNet {
+            normalization,
+            ..self
+        }
+    }
+
+    /// How images are normalised for this network: by the statistics of CIFAR-10, unless it was set.
+    pub fn normalization(&self) -> Normalization {
+        self.normalization
     }
 
     /// The shapes of the layers.

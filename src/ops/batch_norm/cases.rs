@@ -32,7 +32,7 @@ pub fn run(tester: &Tester) -> Result<()> {
     gradients_of_a_convolution_of_recomputed_activations(tester)
 }
 
-const SHAPES: [[usize; 4]; 16] = [
+const SHAPES: [[usize; 4]; 17] = [
     [1, 1, 1, 2],
     [2, 1, 1, 1],
     [1, 3, 5, 7],
@@ -50,6 +50,8 @@ const SHAPES: [[usize; 4]; 16] = [
     [5, 19, 4, 6],
     [1, 1, 2, 4],
     [21, 3, 32, 32],
+    // More splits than a merging workgroup has lanes: each image is half of a small binding.
+    [66, 8, 32, 33],
     // Planes about as large as the small bindings of the tests.
     [1, 2, 112, 144],
 ];

@@ -132,7 +132,7 @@ impl<'a> Batch<'a> {
         (params, Grid::Workgroups(splits * channels))
     }
 
-    /// Records `kernel` with one invocation per channel.
+    /// Records `kernel` with one workgroup per channel.
     fn run_channels<'b>(
         &self,
         kernel: &'static Kernel,
@@ -141,7 +141,7 @@ impl<'a> Batch<'a> {
     where
         'a: 'b,
     {
-        let grid = Grid::Invocations(self.sizes[1]);
+        let grid = Grid::Workgroups(self.sizes[1]);
         bind(self.gpu.launch(kernel)).run(|_| (self.params, grid))
     }
 }

@@ -23,11 +23,13 @@ pub(crate) mod cases;
 pub(crate) mod cpu;
 mod gpu;
 mod reference;
+mod synchronized;
 #[cfg(test)]
 mod tests;
 
 use crate::autograd::{Recompute, Saved, Var};
 use crate::device::{Check, Device, Op, Output, product};
+use crate::distributed::Group;
 use crate::error::Result;
 use crate::ops::elementwise::ReluBackward;
 use crate::tensor::{DType, Tensor};
@@ -316,7 +318,9 @@ pub struct Affine<'a> {
 
 impl Var {
     /// Normalises `x [N, C, H, W]` by its own statistics, then applies the activation. Returns the
-    /// result and the statistics.
+    /// result and the statistics. If the tape is
+    /// [synchronised](crate::autograd::PassOptions::synchronized), the statistics are those of `x`
+    /// on all ranks.
     ///
     /// # Errors
     /// `Error::Shape` if the shapes do not match.
@@ -326,9 +330,13 @@ impl Var {
         activation: Activation<&Var>,
     ) -> Result<(Var, BatchStatistics)> {
         let x = self.tensor();
-        let statistics = self.device().run(BatchNormStatistics { x })?;
-        let y =
-            self.normalize_channels(affine, (&statistics, Statistics::OfTheBatch), activation)?;
+        let mut statistics = self.device().run(BatchNormStatistics { x })?;
+        let group = self.tape().and_then(|tape| tape.options().synchronized);
+        if let Some(group) = group {
+            statistics = synchronized::statistics(group, &statistics)?;
+        }
+        let of_batch = (&statistics, Statistics::OfTheBatch, group);
+        let y = self.normalize_channels(affine, of_batch, activation)?;
         Ok((y, statistics))
     }
 
@@ -342,13 +350,14 @@ impl Var {
         affine: Affine<'_>,
         activation: Activation<&Var>,
     ) -> Result<Var> {
-        self.normalize_channels(affine, (statistics, Statistics::Constant), activation)
+        let constant = (statistics, Statistics::Constant, None);
+        self.normalize_channels(affine, constant, activation)
     }
 
     fn normalize_channels(
         &self,
         Affine { gamma, beta, eps }: Affine<'_>,
-        (batch, statistics): (&BatchStatistics, Statistics),
+        (batch, statistics, group): (&BatchStatistics, Statistics, Option<Group>),
         activation: Activation<&Var>,
     ) -> Result<Var> {
         let norm = ChannelNorm {
@@ -387,13 +396,23 @@ impl Var {
             };
             // This is the last use of x unless the caller holds it, because the recomputation of y,
             // which also holds x, has been freed.
-            let BatchNormGradients { dx, dgamma, dbeta } = device.run(BatchNormBackward {
-                dy: &dy,
-                x: saved_x.into_tensor(device)?,
-                norm: &norm,
-                is_rectified,
-                statistics,
-            })?;
+            let x = saved_x.into_tensor(device)?;
+            let backward = |x, statistics| {
+                device.run(BatchNormBackward {
+                    dy: &dy,
+                    x,
+                    norm: &norm,
+                    is_rectified,
+                    statistics,
+                })
+            };
+            let BatchNormGradients { dx, dgamma, dbeta } = match group {
+                None => backward(x, statistics)?,
+                Some(group) => {
+                    let constant = backward(x.clone(), Statistics::Constant)?;
+                    synchronized::gradients(group, constant, &x, &norm)?
+                }
+            };
             let gradients = [dx, dgamma, dbeta].into_iter().chain(is_sum.then_some(dy));
             Ok(gradients
                 .zip(needed)

@@ -44,7 +44,7 @@ const CASES: [Case; 24] = [
 
 /// Convolutions of f16: odd planes, slices, single pixels, ragged tiles, and those that the CPU
 /// takes by Winograd's method, keeping kernels or inputs.
-const CASES_OF_F16: [Case; 14] = [
+const CASES_OF_F16: [Case; 19] = [
     ([1, 1, 1, 1], [1, 1, 1, 1], 1, 0),
     ([3, 5, 1, 1], [17, 5, 1, 1], 1, 0),
     ([2, 3, 9, 7], [5, 3, 3, 3], 1, 1),
@@ -59,6 +59,12 @@ const CASES_OF_F16: [Case; 14] = [
     ([41, 35, 4, 4], [33, 35, 3, 3], 1, 1),
     ([17, 32, 4, 4], [70, 32, 3, 3], 1, 1),
     ([2, 37, 30, 29], [35, 37, 3, 3], 1, 1),
+    // Planes and rows of whole vec4s, with ragged tiles: 1x1, and rows of 16, of 8 and of 4.
+    ([5, 72, 6, 6], [68, 72, 1, 1], 1, 0),
+    ([9, 36, 3, 16], [68, 36, 3, 3], 1, 1),
+    ([5, 20, 3, 8], [36, 20, 3, 3], 1, 1),
+    ([41, 20, 4, 4], [36, 20, 3, 3], 1, 1),
+    ([5, 68, 8, 8], [72, 68, 1, 1], 2, 0),
 ];
 
 /// Every case, but for the shapes of whole networks.

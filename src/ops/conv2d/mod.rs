@@ -23,7 +23,7 @@ mod gpu;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use gpu::{dw_tile, tiles};
+pub(crate) use gpu::{dw_tiles, tiles};
 
 use crate::autograd::Var;
 use crate::device::gpu::variants::{Operation, ShapeClass};

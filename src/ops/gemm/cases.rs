@@ -112,6 +112,8 @@ pub(super) fn linear_agrees(tester: &Tester, stream: u32) -> Result<()> {
         [2, 1000, 3],
         // Inputs and outputs of whole vec4s.
         [67, 36, 72],
+        // The same, with a sum that is cut in several places.
+        [8, 300, 12],
     ];
     sizes.extend((0..4).map(|_| std::array::from_fn(|_| size(&mut rng, 1, 150))));
     for [n, i, o] in sizes {

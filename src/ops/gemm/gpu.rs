@@ -1,13 +1,14 @@
-//! Launches of `shaders/gemm.wgsl` and `shaders/gemm_staged.wgsl`.
+//! Launches of `shaders/gemm.wgsl`, and of the tiled products in `tiled.rs`.
 //!
 //! If a tensor does not fit a binding, the product is split by the rows of C, then by its columns,
 //! then by the terms of the sum. Later terms are accumulated in C.
 
 use std::ops::Range;
 
-use super::{Gemm, GemmSizes, Layout, Linear, pack};
-use crate::device::gpu::kernels::{gemm_bias, gemm_plain, gemm_staged_bias, gemm_staged_plain};
-use crate::device::gpu::variants::{Operation, ShapeClass, Variant};
+use super::tiled::{self, Product};
+use super::{Gemm, GemmSizes, Layout, Linear, Target, pack};
+use crate::device::gpu::kernels::{gemm_bias, gemm_plain};
+use crate::device::gpu::variants::{Operation, ShapeClass, TileSize, Variant};
 use crate::device::gpu::{Grid, Kernel};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
@@ -18,7 +19,7 @@ const VECTOR: usize = 4;
 /// Maximum number of terms of the sum per dispatch, which keeps dispatches short on slow devices.
 const MAX_TERMS: usize = 32 * 1024;
 
-/// A variant of a tiled product. Its factors are packed and padded to whole tiles.
+/// A variant of a product.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     pub(crate) variant: Variant,
@@ -29,8 +30,25 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
+    pub(crate) fn new(
+        variant: Variant,
+        kernel: &'static Kernel,
+        [rows, columns]: [usize; 2],
+    ) -> Self {
+        Tile {
+            variant,
+            kernel,
+            rows,
+            columns,
+        }
+    }
+
+    pub(crate) fn tiled(size: TileSize, kernel: &'static Kernel) -> Self {
+        Tile::new(Variant::Tiled(size), kernel, size.sizes())
+    }
+
     /// Elements of a result that is padded to whole tiles.
-    fn padded(&self, [rows, columns]: [usize; 2]) -> usize {
+    pub(crate) fn padded(&self, [rows, columns]: [usize; 2]) -> usize {
         rows.next_multiple_of(self.rows) * columns.next_multiple_of(self.columns)
     }
 
@@ -38,35 +56,35 @@ impl Tile {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
-    /// The tile that the current variant table selects for `class` and a result of these sizes.
-    pub(crate) fn choose(gpu: &Gpu, class: &ShapeClass, tiles: &[Tile], sizes: [usize; 2]) -> Tile {
-        let available: Vec<_> = tiles.iter().map(|t| (t.variant, t.padded(sizes))).collect();
+    /// The tile that the current variant table selects for `class`, of those that run on the
+    /// adapter. `padded` returns the elements of the result, padded to whole tiles.
+    pub(crate) fn choose(
+        gpu: &Gpu,
+        class: &ShapeClass,
+        tiles: &[Tile],
+        padded: impl Fn(&Tile) -> usize,
+    ) -> Tile {
+        let tiles: Vec<&Tile> = tiles.iter().filter(|tile| gpu.runs(tile.kernel)).collect();
+        let available: Vec<_> = tiles.iter().map(|t| (t.variant, padded(t))).collect();
         let variant = gpu.choose(class, &available);
         let chosen = tiles.iter().find(|tile| tile.variant == variant);
-        *chosen.expect("the table selects one of the available variants")
+        **chosen.expect("the table selects one of the available variants")
     }
 }
 
 /// The variants of a product, and of a product with a bias.
-pub(crate) fn tiles(bias: bool) -> [Tile; 2] {
-    let (plain, staged) = if bias {
-        (&gemm_bias::GEMM, &gemm_staged_bias::GEMM)
+pub(crate) fn tiles(bias: bool) -> [Tile; 4] {
+    let plain = if bias {
+        &gemm_bias::GEMM
     } else {
-        (&gemm_plain::GEMM, &gemm_staged_plain::GEMM)
+        &gemm_plain::GEMM
     };
+    let [small, wide, large] = tiled::tiles();
     [
-        Tile {
-            variant: Variant::Plain,
-            kernel: plain,
-            rows: 8,
-            columns: 512,
-        },
-        Tile {
-            variant: Variant::Staged,
-            kernel: staged,
-            rows: 64,
-            columns: 128,
-        },
+        Tile::new(Variant::Plain, plain, [8, 512]),
+        small,
+        wide,
+        large,
     ]
 }
 
@@ -79,11 +97,11 @@ struct Factor<'a> {
     terms: usize,
     /// The length of the other index: M or N.
     len: usize,
-    /// The multiple to which a packed row is padded.
+    /// The multiple to which a packed row is padded; 1 if the factor is never packed.
     tile: usize,
 }
 
-/// A factor as the kernel reads it, in vec4s.
+/// A factor as the plain kernel reads it, in vec4s.
 struct Bound {
     x: Tensor,
     elements: Range<usize>,
@@ -92,15 +110,36 @@ struct Bound {
 }
 
 impl Factor<'_> {
-    /// The part of the factor with these terms of the sum and this range of the other index. It is
-    /// packed unless it can be bound as it is.
-    fn bind(&self, gpu: &Gpu, terms: &Range<usize>, range: &Range<usize>) -> Result<Bound> {
+    /// The elements that are bound for these terms of the sum and this range of the other index.
+    fn elements(&self, terms: &Range<usize>, range: &Range<usize>) -> Range<usize> {
         let (rows, width) = if self.terms_first {
             (terms, self.len)
         } else {
             (range, self.terms)
         };
-        let elements = rows.start * width..rows.end * width;
+        rows.start * width..rows.end * width
+    }
+
+    /// The part of the factor with these terms of the sum and this range of the other index.
+    fn in_place(&self, terms: &Range<usize>, range: &Range<usize>) -> tiled::Factor<'_> {
+        let (offset, stride) = if self.terms_first {
+            (range.start, self.len)
+        } else {
+            (terms.start, self.terms)
+        };
+        tiled::Factor {
+            x: self.x,
+            elements: self.elements(terms, range),
+            offset,
+            stride,
+            by_terms: self.terms_first,
+        }
+    }
+
+    /// The part of the factor with these terms of the sum and this range of the other index. It is
+    /// packed unless it can be bound as it is.
+    fn bind(&self, gpu: &Gpu, terms: &Range<usize>, range: &Range<usize>) -> Result<Bound> {
+        let elements = self.elements(terms, range);
         let is_whole = *range == (0..self.len);
         if self.terms_first && is_whole && self.len.is_multiple_of(self.tile) {
             return Ok(Bound {
@@ -155,20 +194,23 @@ fn product(
         Some(_) => Operation::Linear,
     };
     let class = ShapeClass::product(operation, [m, n, k]);
-    let tile = Tile::choose(gpu, &class, &tiles(bias.is_some()), [m, n]);
+    let tile = Tile::choose(gpu, &class, &tiles(bias.is_some()), |tile| {
+        tile.padded([m, n])
+    });
+    let is_plain = tile.variant == Variant::Plain;
     let a = Factor {
         x: a.x,
         terms_first: a.is_transposed,
         terms: k,
         len: m,
-        tile: tile.rows,
+        tile: if is_plain { tile.rows } else { 1 },
     };
     let b = Factor {
         x: b.x,
         terms_first: !b.is_transposed,
         terms: k,
         len: n,
-        tile: VECTOR,
+        tile: if is_plain { VECTOR } else { 1 },
     };
 
     let c = gpu.floats(&[m, n])?;
@@ -184,6 +226,28 @@ fn product(
     for row in &rows {
         for column in &columns {
             for term in &terms {
+                if let Variant::Tiled(size) = tile.variant {
+                    let product = Product {
+                        a: a.in_place(term, row),
+                        b: b.in_place(term, column),
+                        b_image: 0,
+                        terms: term.len(),
+                        to: Target {
+                            sizes: [row.len(), column.len()],
+                            c: &c,
+                            elements: row.start * n..row.end * n,
+                            offset: column.start,
+                            row: n,
+                            column: 1,
+                            plane: column.len(),
+                            image: 0,
+                            bias: bias.map(|bias| (bias, column.start)),
+                            accumulates: term.start > 0,
+                        },
+                    };
+                    product.run(gpu, size)?;
+                    continue;
+                }
                 let left = a.bind(gpu, term, row)?;
                 let right = b.bind(gpu, term, column)?;
                 let mut launch = gpu

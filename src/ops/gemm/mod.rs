@@ -20,11 +20,14 @@ pub(crate) mod cases;
 mod cpu;
 mod gpu;
 mod pack;
+mod reduce;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tiled;
 
 pub(crate) use gpu::{Tile, tiles};
 pub(crate) use pack::{Layout, pack};
+pub(crate) use reduce::Target;
 
 use crate::autograd::Var;
 use crate::device::{Check, Op, product};

@@ -1,6 +1,6 @@
-//! SGD and Adam: several steps, each against a float64 step from the device's state before it.
+//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before it.
 
-use super::{AdamStep, AdamUpdate, SgdStep, SgdUpdate};
+use super::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -11,6 +11,9 @@ use crate::testing::{Expected, Sum, Tester, bits, normal, wide};
 pub fn run(tester: &Tester) -> Result<()> {
     sgd_agrees_with_float64(tester)?;
     adam_agrees_with_float64(tester)?;
+    lars_agrees_with_float64(tester)?;
+    lars_moves_a_parameter_by_its_own_norms(tester)?;
+    lars_neither_adapts_nor_decays_without_a_norm(tester)?;
     a_zero_gradient_does_not_move_an_adam_parameter(tester)?;
     a_set_gate_keeps_every_bit(tester)
 }
@@ -36,6 +39,15 @@ pub(super) const ADAM: AdamStep = AdamStep {
     weight_decay: 0.1,
     gradient_scale: 1.0,
     step: 3,
+};
+
+pub(super) const LARS: LarsStep = LarsStep {
+    learning_rate: 2.0,
+    momentum: 0.9,
+    weight_decay: 0.1,
+    trust_coefficient: 0.01,
+    eps: 1e-8,
+    gradient_scale: 1.0,
 };
 
 /// Returns parameter and momentum after a step.
@@ -119,6 +131,40 @@ fn adam_step(step: AdamStep, p: &[f64], g: &[f64], m: &[f64], v: &[f64]) -> [Exp
         );
     }
     [parameter, first, second]
+}
+
+/// Returns parameter and momentum after a step.
+///
+/// A square of a norm is a sum of K terms, each of which is divided by the largest magnitude, once
+/// more by that of all parts, and squared. The norm has half of its error, a root and a product. The
+/// rate has the errors of both norms, a division and four roundings. Momentum and parameter are sums
+/// of products.
+fn lars_step(step: LarsStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected, Expected) {
+    let g: Vec<f64> = g
+        .iter()
+        .map(|g| g / f64::from(step.gradient_scale))
+        .collect();
+    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let (learning_rate, momentum) = (f64::from(step.learning_rate), f64::from(step.momentum));
+    let (mut decay, mut rate) = (f64::from(step.weight_decay), 1.0);
+    let mut relative = 0.0;
+    if norm(p) > 0.0 && norm(&g) > 0.0 {
+        let divisor = norm(&g) + decay * norm(p) + f64::from(step.eps);
+        rate = f64::from(step.trust_coefficient) * norm(p) / divisor;
+        let squares = 4.0 * (p.len() as f64).sqrt() * U + 4.0 * (DIVISION + U);
+        relative = 2.0 * (0.5 * squares + SQRT + U) + DIVISION + 4.0 * U;
+    } else {
+        decay = 0.0;
+    }
+    let (mut parameter, mut buffer) = (Expected::default(), Expected::default());
+    for ((&p, &g), &m) in p.iter().zip(&g).zip(m) {
+        let moved = Sum::of([momentum * m, rate * g, rate * decay * p]);
+        let error = moved.bound() + relative * rate * (g.abs() + decay * p.abs());
+        buffer.push(moved.value, error);
+        let next = Sum::of([p, -learning_rate * moved.value]);
+        parameter.push(next.value, next.bound() + learning_rate * error);
+    }
+    (parameter, buffer)
 }
 
 fn sgd_agrees_with_float64(tester: &Tester) -> Result<()> {
@@ -212,6 +258,95 @@ fn adam_agrees_with_float64(tester: &Tester) -> Result<()> {
     Ok(())
 }
 
+fn lars_agrees_with_float64(tester: &Tester) -> Result<()> {
+    let mut rng = tester.random(73);
+    for count in COUNTS {
+        // The squares of the smallest and of the largest numbers are beyond the range of f32.
+        for (weight_decay, size, slope) in [
+            (1e-2, 1.0, 1.0),
+            (0.0, 1.0, 1e-3),
+            (1e-6, 1e-25, 1e-25),
+            (1e-2, 1e25, 1e-22),
+        ] {
+            let scaled = |rng: &mut _, size: f32| -> Vec<f32> {
+                normal(rng, count).iter().map(|x| x * size).collect()
+            };
+            let start = scaled(&mut rng, size);
+            let gradients: Vec<_> = (0..STEPS).map(|_| scaled(&mut rng, slope)).collect();
+            for on in tester.all() {
+                let parameter = &on.put(&start, &[count])?;
+                let buffer = &on.put(&vec![0.0; count], &[count])?;
+                for (number, gradient) in gradients.iter().enumerate() {
+                    let step = LarsStep {
+                        weight_decay,
+                        eps: if size < 1.0 { 0.0 } else { LARS.eps },
+                        gradient_scale: [1.0, 4.0][number % 2],
+                        ..LARS
+                    };
+                    let (p, m) = (wide(&parameter.to_vec()?), wide(&buffer.to_vec()?));
+                    let (p, m) = lars_step(step, &p, &wide(gradient), &m);
+                    let gate = on.put(&[0u32], &[1])?;
+                    let update = LarsUpdate {
+                        step,
+                        parameter,
+                        gradient: &on.put(gradient, &[count])?,
+                        momentum: buffer,
+                        gate: (number % 2 == 0).then_some(&gate),
+                    };
+                    on.run(update)?;
+                    let case = format!("after {step:?} {number}, {count} elements");
+                    on.agree(&format!("momentum {case}"), buffer, &[count], &m)?;
+                    on.agree(&format!("parameter {case}"), parameter, &[count], &p)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The padding after the last element and the elements of a neighbour in memory are no part of a norm.
+fn lars_moves_a_parameter_by_its_own_norms(tester: &Tester) -> Result<()> {
+    for on in tester.all() {
+        let parameter = &on.put(&[3.0, 0.0, 4.0], &[3])?;
+        let update = LarsUpdate {
+            step: LarsStep {
+                weight_decay: 0.0,
+                eps: 0.0,
+                ..LARS
+            },
+            parameter,
+            gradient: &on.put(&[0.0, 2.0, 0.0], &[3])?,
+            momentum: &on.put(&[0.0; 3], &[3])?,
+            gate: None,
+        };
+        on.run(update)?;
+        // |p| = 5 and |g| = 2, so the step is 2 * 0.01 * 5 / 2 * g.
+        let expected = Expected::elementwise(vec![3.0, -0.1, 4.0]);
+        on.agree("by the norms", parameter, &[3], &expected)?;
+    }
+    Ok(())
+}
+
+fn lars_neither_adapts_nor_decays_without_a_norm(tester: &Tester) -> Result<()> {
+    for on in tester.all() {
+        for (start, slope) in [([0.0; 5], 0.5), ([2.0; 5], 0.0)] {
+            let parameter = &on.put(&start, &[5])?;
+            let update = LarsUpdate {
+                step: LARS,
+                parameter,
+                gradient: &on.put(&[slope; 5], &[5])?,
+                momentum: &on.put(&[0.0; 5], &[5])?,
+                gate: None,
+            };
+            on.run(update)?;
+            let moved = start.map(|p| f64::from(p - LARS.learning_rate * slope));
+            let expected = Expected::exact(moved.to_vec());
+            on.agree("without a norm", parameter, &[5], &expected)?;
+        }
+    }
+    Ok(())
+}
+
 fn a_zero_gradient_does_not_move_an_adam_parameter(tester: &Tester) -> Result<()> {
     for on in tester.all() {
         let parameter = &on.put(&[1.5, -2.0], &[2])?;
@@ -236,8 +371,8 @@ fn a_zero_gradient_does_not_move_an_adam_parameter(tester: &Tester) -> Result<()
     Ok(())
 }
 
-/// One step of SGD and one of Adam. The first moment serves as the momentum of SGD.
-pub(super) fn update_both(
+/// One step of each rule. The first moment serves as the momentum of SGD and LARS.
+pub(super) fn update_all(
     device: &Device,
     state: &[Tensor; 4],
     gate: Option<&Tensor>,
@@ -259,7 +394,15 @@ pub(super) fn update_both(
         second_moment: second,
         gate,
     };
-    device.run(adam)
+    device.run(adam)?;
+    let lars = LarsUpdate {
+        step: LARS,
+        parameter,
+        gradient,
+        momentum: first,
+        gate,
+    };
+    device.run(lars)
 }
 
 fn a_set_gate_keeps_every_bit(tester: &Tester) -> Result<()> {
@@ -270,7 +413,7 @@ fn a_set_gate_keeps_every_bit(tester: &Tester) -> Result<()> {
             let put = |x: &Vec<f32>| on.put(x, &[count]);
             let [p, g, m, v] = &before;
             let state = [put(p)?, put(g)?, put(m)?, put(v)?];
-            update_both(&on, &state, Some(&on.put(&[1u32], &[1])?))?;
+            update_all(&on, &state, Some(&on.put(&[1u32], &[1])?))?;
             let case = format!("an update with a set gate, {count} elements");
             for (x, before) in state.iter().zip(&before) {
                 on.equal(&case, &bits(&x.to_vec()?), &bits(before));

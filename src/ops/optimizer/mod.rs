@@ -1,5 +1,5 @@
-//! Parameter updates: SGD as `torch.optim.SGD` and Adam as `torch.optim.Adam` define them, in
-//! place.
+//! Parameter updates, in place: SGD as `torch.optim.SGD`, Adam as `torch.optim.Adam`, and LARS (You,
+//! Gitman and Ginsburg 2017) as SimCLR uses it.
 //!
 //! Weight decay is added to the gradient. If the gate (u32 `[1]`) is set on the device, an update
 //! changes nothing.
@@ -55,9 +55,36 @@ impl AdamStep {
     }
 }
 
+/// The settings of one step of LARS.
+#[derive(Clone, Copy, Debug)]
+pub struct LarsStep {
+    pub learning_rate: f32,
+    pub momentum: f32,
+    pub weight_decay: f32,
+    /// The factor of the rate of a tensor.
+    pub trust_coefficient: f32,
+    /// Added to the divisor of the rate.
+    pub eps: f32,
+    /// See [`AdamStep::gradient_scale`].
+    pub gradient_scale: f32,
+}
+
 /// Updates a parameter and its momentum buffer.
 pub struct SgdUpdate<'a> {
     pub step: SgdStep,
+    pub parameter: &'a Tensor,
+    pub gradient: &'a Tensor,
+    pub momentum: &'a Tensor,
+    pub gate: Option<&'a Tensor>,
+}
+
+/// Updates a parameter `p` with gradient `g` and its momentum buffer `m`, which is 0 at first:
+/// `m = momentum m + r (g + weight_decay p)`, `p -= learning_rate m`. The rate of the tensor is
+/// `r = trust_coefficient |p| / (|g| + weight_decay |p| + eps)`, with Euclidean norms (You, Gitman
+/// and Ginsburg 2017, equation 6). If `|p|` or `|g|` is 0, `r` is 1 and there is no weight decay, as
+/// in solo-learn, lightly and Lightning Bolts.
+pub struct LarsUpdate<'a> {
+    pub step: LarsStep,
     pub parameter: &'a Tensor,
     pub gradient: &'a Tensor,
     pub momentum: &'a Tensor,
@@ -125,6 +152,23 @@ impl Op for SgdUpdate<'_> {
     fn flops(&self, _: ()) -> u64 {
         let per_element = if self.step.nesterov { 8 } else { 6 };
         per_element * self.parameter.len() as u64
+    }
+}
+
+impl Op for LarsUpdate<'_> {
+    const NAME: &'static str = "lars_update";
+    type Sizes = ();
+    type Output = ();
+
+    fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        check_scale(check, self.step.gradient_scale)?;
+        let state = [("momentum", self.momentum)];
+        check_update(check, self.parameter, self.gradient, &state, self.gate)
+    }
+
+    fn flops(&self, _: ()) -> u64 {
+        // Two squares and sums, then two factors, two sums and the update.
+        11 * self.parameter.len() as u64
     }
 }
 

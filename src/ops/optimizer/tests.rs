@@ -1,7 +1,7 @@
-//! SGD and Adam: several steps, each against a float64 step from the device's state before it.
+//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before it.
 
-use super::cases::{self, ADAM, SGD, update_both};
-use super::{AdamUpdate, SgdUpdate};
+use super::cases::{self, ADAM, LARS, SGD, update_all};
+use super::{AdamUpdate, LarsStep, LarsUpdate, SgdUpdate};
 use crate::testing::{
     check_cases, devices, normal, put, random, refused, same_bits, zeros, zeros_u32,
 };
@@ -14,7 +14,7 @@ fn results_are_deterministic() {
         // A second moment is a sum of squares.
         state[3].iter_mut().for_each(|v| *v = v.abs());
         let state = state.map(|x| put(device, &x, &[20_001]));
-        update_both(device, &state, None).expect("a step of each");
+        update_all(device, &state, None).expect("a step of each");
         let [parameter, _, first, second] = state;
         [
             ("parameter", parameter),
@@ -72,6 +72,24 @@ fn arguments_that_do_not_fit_are_refused() {
         refused(name, "adam: gate", adam(p, g, [m, v], Some(long_gate)));
         refused(name, "adam: one tensor twice", adam(p, g, [m, m], None));
         adam(p, g, [m, v], Some(gate)).expect("arguments that fit");
+        let lars = |gradient, momentum, scale| {
+            let step = LarsStep {
+                gradient_scale: scale,
+                ..LARS
+            };
+            device.run(LarsUpdate {
+                step,
+                parameter: p,
+                gradient,
+                momentum,
+                gate: Some(gate),
+            })
+        };
+        refused(name, "lars: gradient", lars(other, m, 1.0));
+        refused(name, "lars: momentum", lars(g, other, 1.0));
+        refused(name, "lars: one tensor twice", lars(g, g, 1.0));
+        refused(name, "lars: gradient scale", lars(g, m, 0.0));
+        lars(g, m, 1.0).expect("arguments that fit");
     }
 }
 

@@ -1,10 +1,18 @@
 //! The jobs of the paper's experiments E1 to E7. The most informative jobs come first, and each job
 //! comes after those that it needs.
 
-use super::scale::{SupervisedSteps, TENTHS, TRANSFERRED_TENTHS, images, part};
+use super::scale::{TENTHS, TRANSFERRED_TENTHS, images, part};
+use std::path::PathBuf;
+
 use super::{FIGURES, GridSettings, Job, Network, Source, Work};
 use crate::nn::{Arch, Stem};
 use crate::objectives::Protocol;
+use crate::runs::settings::{
+    Attack, AttackSettings, ClassifierTraining, Common, EncoderSettings, Finetune, Linear,
+    LinearTraining, PretrainedEncoder, Pretraining as PretrainingSettings, RotNet, RotNetTraining,
+    SimClr, SimClrTraining, Supervised, TrainingSettings, Transfer, defaults,
+};
+use crate::runs::spec::{RunSpec, Task};
 
 /// SimCLR's batch sizes of Figure 2.
 const SIMCLR_BATCHES: [usize; 4] = [32, 64, 128, 256];
@@ -138,19 +146,24 @@ impl<'a> List<'a> {
         self.jobs.iter().any(|job| job.id == id)
     }
 
+    /// Adds a run on `source` under the grid's protocol.
     fn add(
         &mut self,
         name: &str,
-        mut command: Vec<String>,
+        (task, source): (Task, &Source),
         needs: &[String],
         figures: &[&str],
         work: Work,
     ) {
         debug_assert!(figures.iter().all(|figure| FIGURES.contains(figure)));
-        command.extend(["--seed".to_string(), self.seed.to_string()]);
+        let common = Common {
+            seed: self.seed,
+            protocol: self.settings.protocol,
+            data: source.data.clone(),
+        };
         self.jobs.push(Job {
             id: self.id(name),
-            command,
+            spec: RunSpec { task, common },
             needs: needs.to_vec(),
             figures: figures.iter().map(|f| f.to_string()).collect(),
             work,
@@ -158,69 +171,79 @@ impl<'a> List<'a> {
     }
 
     /// A file that the job `id` leaves.
-    fn file(&self, id: &str, name: &str) -> String {
-        self.settings.folder(id).join(name).display().to_string()
+    fn file(&self, id: &str, name: &str) -> PathBuf {
+        self.settings.folder(id).join(name)
     }
 
-    fn protocol(&self, protocol: Protocol) -> [String; 2] {
-        ["--protocol".to_string(), protocol.to_string()]
-    }
-
-    fn data(&self, source: &Source) -> Vec<String> {
-        let mut words = vec!["--data".to_string(), source.kind.to_string()];
-        if let Some(dir) = &source.dir {
-            words.extend(["--data-dir".to_string(), dir.display().to_string()]);
+    fn encoder(&self, arch: Arch) -> EncoderSettings {
+        EncoderSettings {
+            arch,
+            width: self.settings.sizes.width,
         }
-        words.extend(source.options.iter().cloned());
-        words
     }
 
     fn pretrain(&mut self, run: Pretraining<'_>) {
-        let steps = self.steps(run.tenths);
-        let mut command = words(&[
-            run.method.name(),
-            "--arch",
-            &run.arch.to_string(),
-            "--width",
-            &self.settings.sizes.width.to_string(),
-            "--batch-size",
-            &run.batch.to_string(),
-            "--steps",
-            &steps.to_string(),
-            "--save-every",
-            &self.steps(1).to_string(),
-            "--no-knn",
-        ]);
-        command.extend(self.data(run.source));
-        command.extend(self.protocol(run.protocol));
-        if let Some(init) = run.init {
-            command.extend(words(&["--init", init]));
-        }
+        let (steps, batch_size) = (self.steps(run.tenths), run.batch);
+        let pretraining = PretrainingSettings {
+            init: run.init.map(str::to_string),
+            no_knn: true,
+            encoder: self.encoder(run.arch),
+        };
+        let every = TrainingSettings {
+            save_every: Some(self.steps(1)),
+            ..defaults()
+        };
+        // RotNet ends with all rotations of some test images.
+        let rotation_fraction = part(self.settings.sizes.rotation_images, run.source.test);
+        let (task, rotated) = match run.method {
+            Method::SimClr => {
+                let training = SimClrTraining {
+                    steps,
+                    batch_size,
+                    every,
+                    ..defaults()
+                };
+                let task = Task::Simclr(SimClr {
+                    pretraining,
+                    training,
+                });
+                (task, 0)
+            }
+            Method::RotNet => {
+                let training = RotNetTraining {
+                    steps,
+                    batch_size,
+                    rotation_fraction,
+                    every,
+                    ..defaults()
+                };
+                let task = Task::Rotnet(RotNet {
+                    pretraining,
+                    training,
+                });
+                (task, 4 * images(rotation_fraction, run.source.test))
+            }
+        };
         let stem = match (run.method, run.protocol) {
             (Method::RotNet, Protocol::Paper) => Stem::ImageNet,
             _ => CIFAR,
         };
-        // RotNet ends with all rotations of some test images.
-        let part = part(self.settings.sizes.rotation_images, run.source.test);
-        let rotated = match run.method {
-            Method::SimClr => 0,
-            Method::RotNet => 4 * images(part, run.source.test),
-        };
-        if run.method == Method::RotNet {
-            command.extend(words(&["--rotation-images", &part.to_string()]));
-        }
+        let views = (run.batch * run.method.views()) as u64;
         let work = Work {
             network: Network {
                 arch: run.arch,
                 stem,
                 side: VIEW,
             },
-            trained: steps * (run.batch * run.method.views()) as u64,
-            trained_at_once: (run.batch * run.method.views()) as u64,
+            trained: steps * views,
+            trained_at_once: views,
             evaluated: rotated as u64,
             attacked: 0,
         };
-        self.add(run.name, command, &[], run.figures, work);
+        self.add(run.name, (task, run.source), &[], run.figures, work);
+        if let Some(job) = self.jobs.last_mut() {
+            job.spec.common.protocol = run.protocol;
+        }
     }
 
     /// Adds one training of Figure 2 (E1, E2) or its counterpart with ResNet-18 (E7), and the
@@ -251,7 +274,6 @@ impl<'a> List<'a> {
         for tenths in LINEAR_TENTHS {
             let steps = self.steps(tenths);
             self.linear(
-                "linear",
                 &format!("linear-{name}-{steps}"),
                 (&name, &format!("encoder-step{steps}.safetensors")),
                 arch,
@@ -276,10 +298,10 @@ impl<'a> List<'a> {
         }
     }
 
-    /// A linear evaluation of the file `encoder` of the job `of` on `source`.
+    /// A linear evaluation of the file `encoder` of the job `of` on `source`, the data set of its
+    /// pretraining.
     fn linear(
         &mut self,
-        command: &str,
         name: &str,
         (of, encoder): (&str, &str),
         arch: Arch,
@@ -287,8 +309,33 @@ impl<'a> List<'a> {
         figures: &[&str],
     ) {
         let of = self.id(of);
-        let encoder = words(&[command, "--encoder", &self.file(&of, encoder)]);
-        self.evaluate(name, encoder, &[of], arch, source, figures);
+        let task = Task::Linear(Linear {
+            init: Some(self.file(&of, encoder)),
+            untrained: false,
+            arch: None,
+            width: None,
+            training: self.linear_training(source),
+        });
+        let work = self.evaluated(arch, source);
+        self.add(name, (task, source), &[of], figures, work);
+    }
+
+    /// As [`List::linear`], on another data set.
+    fn transferred(
+        &mut self,
+        name: &str,
+        (of, encoder): (&str, &str),
+        source: &Source,
+        figures: &[&str],
+    ) {
+        let of = self.id(of);
+        let init = self.file(&of, encoder);
+        let task = Task::Transfer(Transfer {
+            pretrained: PretrainedEncoder { init },
+            training: self.linear_training(source),
+        });
+        let work = self.evaluated(Arch::ResNet50, source);
+        self.add(name, (task, source), &[of], figures, work);
     }
 
     /// Adds a linear evaluation of the untrained network, the baseline for learned representations.
@@ -299,32 +346,28 @@ impl<'a> List<'a> {
             (Arch::ResNet50, false) => ("-second", &["fig4", "table2a", "table2b"]),
             _ => ("", &["resnet18"]),
         };
-        let network = words(&[
-            "linear",
-            "--untrained",
-            "--arch",
-            &arch.to_string(),
-            "--width",
-            &self.settings.sizes.width.to_string(),
-        ]);
+        let task = Task::Linear(Linear {
+            init: None,
+            untrained: true,
+            arch: Some(arch),
+            width: Some(self.settings.sizes.width),
+            training: self.linear_training(source),
+        });
+        let work = self.evaluated(arch, source);
         let name = format!("linear-untrained{set}-{arch}");
-        self.evaluate(&name, network, &[], arch, source, figures);
+        self.add(&name, (task, source), &[], figures, work);
     }
 
-    fn evaluate(
-        &mut self,
-        name: &str,
-        mut command: Vec<String>,
-        needs: &[String],
-        arch: Arch,
-        source: &Source,
-        figures: &[&str],
-    ) {
+    fn linear_training(&self, source: &Source) -> LinearTraining {
+        LinearTraining {
+            labels: part(self.settings.sizes.linear_images, source.train),
+            ..defaults()
+        }
+    }
+
+    fn evaluated(&self, arch: Arch, source: &Source) -> Work {
         let labels = part(self.settings.sizes.linear_images, source.train);
-        command.extend(words(&["--labels", &labels.to_string()]));
-        command.extend(self.data(source));
-        command.extend(self.protocol(self.settings.protocol));
-        let work = Work {
+        Work {
             network: Network {
                 arch,
                 stem: CIFAR,
@@ -332,8 +375,7 @@ impl<'a> List<'a> {
             },
             evaluated: (images(labels, source.train) + source.test) as u64,
             ..Work::default()
-        };
-        self.add(name, command, needs, figures, work);
+        }
     }
 
     fn supervised_work(&self, images: usize, steps: u64) -> Work {
@@ -360,40 +402,41 @@ impl<'a> List<'a> {
         self.fine_tune(Method::SimClr, &["table1", "fig3"]);
         for (number, (fraction, _)) in FRACTIONS.into_iter().enumerate() {
             let images = images(fraction, settings.first.train);
-            let steps = settings
-                .sizes
-                .supervised
-                .map(|steps| steps.baseline[number]);
-            let (length, steps) = self.length(steps, BASELINE_EPOCHS, images);
+            let steps = settings.sizes.supervised;
+            let steps = steps.map(|steps| steps.baseline[number]);
+            let (training, steps) = self.labelled(fraction, steps, BASELINE_EPOCHS, images);
             let work = self.supervised_work(images, steps);
             let name = format!("supervised-{}", (fraction * 100.0).round());
-            self.supervised(&name, fraction, length, &["table1"], work);
+            self.supervised(&name, training, &["table1"], work);
         }
         // RotNet with this batch size also belongs to Figure 2.
         self.figure2(Method::RotNet, Arch::ResNet50, FINETUNED_BATCH);
         self.fine_tune(Method::RotNet, &["table1"]);
     }
 
-    /// Returns the flags and the number of steps of a supervised training on `images` images: at
-    /// most `steps`, or the paper's `epochs`.
-    fn length(&self, steps: Option<u64>, epochs: u64, images: usize) -> (Vec<String>, u64) {
-        match (steps, &self.settings.sizes.supervised) {
-            (Some(steps), Some(supervised)) => {
-                let window = supervised.flat_window.to_string();
-                let cap = steps.to_string();
-                (
-                    words(&["--steps", &cap, "--stop-when-flat", &window]),
-                    steps,
-                )
-            }
-            _ => {
-                let per_epoch = (images / SUPERVISED_BATCH).max(1) as u64;
-                (
-                    words(&["--epochs", &epochs.to_string()]),
-                    epochs * per_epoch,
-                )
-            }
+    /// Returns the settings and the number of steps of a training on a fraction of the labels, which
+    /// has `images` images: at most `steps`, or the paper's `epochs`.
+    fn labelled(
+        &self,
+        labels: f64,
+        steps: Option<u64>,
+        epochs: u64,
+        images: usize,
+    ) -> (ClassifierTraining, u64) {
+        let mut training = ClassifierTraining {
+            labels,
+            batch_size: SUPERVISED_BATCH,
+            learning_rate: ClassifierTraining::default_rate(SUPERVISED_BATCH),
+            ..defaults()
+        };
+        if let (Some(steps), Some(supervised)) = (steps, &self.settings.sizes.supervised) {
+            training.steps = Some(steps);
+            training.stop_when_flat = Some(supervised.flat_window);
+            return (training, steps);
         }
+        training.epochs = Some(epochs);
+        let per_epoch = (images / SUPERVISED_BATCH).max(1) as u64;
+        (training, epochs * per_epoch)
     }
 
     /// Fine-tunes the encoder of Table 1 on each fraction of the labels.
@@ -404,19 +447,18 @@ impl<'a> List<'a> {
         let encoder = self.file(&of, &format!("encoder-step{steps}.safetensors"));
         for (number, (fraction, epochs)) in FRACTIONS.into_iter().enumerate() {
             let images = images(fraction, settings.first.train);
-            let steps = settings
-                .sizes
-                .supervised
-                .map(|steps| steps.finetune[number]);
-            let (length, steps) = self.length(steps, epochs, images);
-            let labels = fraction.to_string();
-            let mut command = words(&["finetune", "--encoder", &encoder, "--labels", &labels]);
-            command.extend(length);
-            command.extend(self.data(&settings.first));
-            command.extend(self.protocol(settings.protocol));
+            let steps = settings.sizes.supervised;
+            let steps = steps.map(|steps| steps.finetune[number]);
+            let (training, steps) = self.labelled(fraction, steps, epochs, images);
+            let init = encoder.clone();
+            let task = Task::Finetune(Finetune {
+                pretrained: PretrainedEncoder { init },
+                training,
+            });
             let name = tuned_name(method.name(), (fraction * 100.0).round());
             let work = self.supervised_work(images, steps);
-            self.add(&name, command, std::slice::from_ref(&of), figures, work);
+            let (run, needs) = ((task, &settings.first), std::slice::from_ref(&of));
+            self.add(&name, run, needs, figures, work);
         }
     }
 
@@ -424,40 +466,28 @@ impl<'a> List<'a> {
     fn supervised_on_all_labels(&mut self) {
         let settings = self.settings;
         let images = settings.first.train;
-        let (length, steps) = match settings.sizes.supervised {
-            Some(SupervisedSteps { all_labels, .. }) => {
-                (words(&["--steps", &all_labels.to_string()]), all_labels)
-            }
-            None => self.length(None, SUPERVISED_EPOCHS, images),
-        };
-        let transferred = self.steps(TRANSFERRED_TENTHS).to_string();
-        let length = [length, words(&["--save-every", &transferred])].concat();
+        let steps = settings.sizes.supervised.map(|steps| steps.all_labels);
+        let (mut training, steps) = self.labelled(1.0, steps, SUPERVISED_EPOCHS, images);
+        // Attacks and transfers use it at the end, wherever its loss is.
+        training.stop_when_flat = None;
+        training.every.save_every = Some(self.steps(TRANSFERRED_TENTHS));
         let work = self.supervised_work(images, steps);
         let figures = &["fig3", "fig4", "table2a"];
-        self.supervised("supervised-100", 1.0, length, figures, work);
+        self.supervised("supervised-100", training, figures, work);
     }
 
     fn supervised(
         &mut self,
         name: &str,
-        fraction: f64,
-        length: Vec<String>,
+        training: ClassifierTraining,
         figures: &[&str],
         work: Work,
     ) {
-        let mut command = words(&[
-            "supervised",
-            "--arch",
-            &Arch::ResNet50.to_string(),
-            "--width",
-            &self.settings.sizes.width.to_string(),
-            "--labels",
-            &fraction.to_string(),
-        ]);
-        command.extend(length);
-        command.extend(self.data(&self.settings.first));
-        command.extend(self.protocol(self.settings.protocol));
-        self.add(name, command, &[], figures, work);
+        let task = Task::Supervised(Supervised {
+            encoder: self.encoder(Arch::ResNet50),
+            training,
+        });
+        self.add(name, (task, &self.settings.first), &[], figures, work);
     }
 
     /// E5: both attacks, on both grids of strengths, on the baseline and on SimCLR's fine-tuned
@@ -475,26 +505,22 @@ impl<'a> List<'a> {
             for (method, iterations) in [("pgd", ITERATIONS), ("fgsm", 1)] {
                 for grid in ["fine", "paper"] {
                     let of = self.id(&model);
-                    let mut command = words(&[
-                        "attack",
-                        "--model",
-                        &self.file(&of, "model.safetensors"),
-                        "--method",
-                        method,
-                        "--eps",
-                        grid,
-                        "--images",
-                        &part.to_string(),
-                    ]);
-                    command.extend(self.data(&settings.first));
-                    command.extend(self.protocol(settings.protocol));
+                    let task = Task::Attack(Attack {
+                        init: self.file(&of, "model.safetensors"),
+                        attack: AttackSettings {
+                            method: method.to_string(),
+                            eps: grid.to_string(),
+                            fraction: part,
+                            ..defaults()
+                        },
+                    });
                     let work = Work {
                         evaluated: attacked * (STRENGTHS + 1),
                         attacked: attacked * (STRENGTHS - 1) * iterations,
                         ..Work::default()
                     };
                     let name = format!("attack-{method}-{grid}-{model}");
-                    self.add(&name, command, &[of], &["fig3"], work);
+                    self.add(&name, (task, &settings.first), &[of], &["fig3"], work);
                 }
             }
         }
@@ -524,14 +550,14 @@ impl<'a> List<'a> {
             };
             for (of, onto) in [(forward.as_str(), second), (back, first)] {
                 let name = format!("transfer-{of}-{steps}");
-                self.linear("transfer", &name, (of, &encoder), arch, onto, figures);
+                self.transferred(&name, (of, &encoder), onto, figures);
             }
         }
         let steps = self.steps(TRANSFERRED_TENTHS);
         let encoder = format!("encoder-step{steps}.safetensors");
         let name = format!("transfer-supervised-100-{steps}");
         let of = ("supervised-100", encoder.as_str());
-        self.linear("transfer", &name, of, arch, second, &["fig4", "table2a"]);
+        self.transferred(&name, of, second, &["fig4", "table2a"]);
         for batch in SIMCLR_BATCHES {
             let of = pretraining_name(Method::SimClr, arch, batch);
             let steps = self.steps(TENTHS);
@@ -539,14 +565,7 @@ impl<'a> List<'a> {
                 format!("transfer-{of}-{steps}"),
                 format!("encoder-step{steps}.safetensors"),
             );
-            self.linear(
-                "transfer",
-                &name,
-                (&of, &encoder),
-                arch,
-                second,
-                &["table2b"],
-            );
+            self.transferred(&name, (&of, &encoder), second, &["table2b"]);
         }
         self.pretrain(Pretraining {
             method: Method::RotNet,
@@ -557,10 +576,6 @@ impl<'a> List<'a> {
             ..self.single(TRANSFERRED_BATCH, 1)
         });
     }
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| word.to_string()).collect()
 }
 
 fn pretraining_name(method: Method, arch: Arch, batch: usize) -> String {
@@ -576,12 +591,15 @@ mod tests {
     use super::super::{Grid, Overrides, Scale, Sizes};
     use super::*;
     use crate::data::DataKind;
+    use crate::runs::settings::DataSettings;
 
     fn settings(scale: Scale) -> GridSettings {
         let source = |name: &str, train, test, side| Source {
-            kind: DataKind::Folder,
-            dir: Some(name.into()),
-            options: Vec::new(),
+            data: DataSettings {
+                kind: DataKind::Folder,
+                dir: Some(name.into()),
+                ..defaults()
+            },
             name: name.to_string(),
             classes: 10,
             train,
@@ -620,7 +638,7 @@ mod tests {
     #[test]
     fn the_grid_has_every_cell() {
         let jobs = jobs(&settings(Scale::Paper));
-        let count = |command: &str| jobs.iter().filter(|j| j.command[0] == command).count();
+        let count = |command: &str| jobs.iter().filter(|j| j.spec.command() == command).count();
         assert_eq!(count("simclr"), 2 * 4 + 1 + 1);
         assert_eq!(count("rotnet"), 2 * 5 + 1);
         assert_eq!(count("linear"), 2 * (4 + 5) * 4 + 3);
@@ -635,16 +653,17 @@ mod tests {
         let jobs = jobs(&settings(Scale::Paper));
         let command = |id: &str| {
             let job = jobs.iter().find(|j| j.id == id);
-            job.expect("it is there").command.join(" ")
+            let words = job.expect("it is there").spec.command_line();
+            words.unwrap().join(" ")
         };
         assert_eq!(
             command("simclr-resnet50-b256-s0"),
-            "simclr --arch resnet50 --width 1 --batch-size 256 --steps 5000 --save-every 500 --no-knn --data folder \
-             --data-dir A --protocol sound --seed 0"
+            "simclr --no-knn --arch resnet50 --batch-size 256 --save-every 500 --seed 0 --data folder --data-dir A"
         );
         assert!(command("simclr-resnet50-b512-s0").contains("--steps 1000"));
+        // 30 epochs are the default on a tenth of the labels.
         assert!(command("finetune-rotnet-10-s0").contains(
-            "out/jobs/rotnet-resnet50-b512-s0/encoder-step1000.safetensors --labels 0.1 --epochs 30"
+            "out/jobs/rotnet-resnet50-b512-s0/encoder-step1000.safetensors --labels 0.1 --seed 0"
         ));
         assert!(command("supervised-1-s0").contains("--labels 0.01 --epochs 500"));
         assert!(
@@ -694,12 +713,13 @@ mod tests {
         let jobs = jobs(&settings);
         let command = |id: &str| {
             let job = jobs.iter().find(|j| j.id == id);
-            job.expect("it is there").command.join(" ")
+            let words = job.expect("it is there").spec.command_line();
+            words.unwrap().join(" ")
         };
         let simclr = command("simclr-resnet50-b128-s0");
-        assert!(simclr.contains("--width 0.125") && simclr.contains("--steps 200 --save-every 20"));
+        assert!(simclr.contains("--width 0.125 --steps 200 --save-every 20"));
         assert!(command("attack-pgd-fine-supervised-100-s0").contains("--images 0.1 "));
-        assert!(command("linear-simclr-resnet50-b128-200-s0").contains("--labels 1 "));
+        assert!(!command("linear-simclr-resnet50-b128-200-s0").contains("--labels"));
         for full_steps in [0, 15] {
             let error = Sizes::of(Scale::Small).with(Overrides {
                 full_steps: Some(full_steps),

@@ -1,5 +1,5 @@
-//! The whole of the paper's experiments as a list of jobs. A job is a command of this program with
-//! its arguments, so that each can also be run by hand, and leaves a run folder of its own.
+//! The whole of the paper's experiments as a list of jobs. A job is a run with its settings, and
+//! leaves a run folder of its own. The list has its command line, so that it can also be run by hand.
 
 mod cost;
 mod jobs;
@@ -7,11 +7,15 @@ mod scale;
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::data::{DataKind, Dataset};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::objectives::Protocol;
+use crate::runs::settings::DataSettings;
+use crate::runs::spec::RunSpec;
 
 pub use cost::{Estimate, Network, Rates, Work};
 pub use jobs::jobs;
@@ -27,13 +31,18 @@ pub const FIGURES: [&str; 8] = [
     "fig2", "table1", "fig3", "fig4", "table2a", "table2b", "resnet18", "claim7",
 ];
 
-/// One command of the grid.
+/// One run of the grid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Also the name of its run folder.
     pub id: String,
-    /// Without `--out` and `--device`.
-    pub command: Vec<String>,
+    /// The file has the command line, without `--out` and `--device`.
+    #[serde(
+        rename = "command",
+        serialize_with = "words",
+        deserialize_with = "of_words"
+    )]
+    pub spec: RunSpec,
     /// The jobs whose files it reads.
     pub needs: Vec<String>,
     pub figures: Vec<String>,
@@ -42,13 +51,20 @@ pub struct Job {
     pub work: Work,
 }
 
+fn words<S: Serializer>(spec: &RunSpec, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let words = spec.command_line().map_err(S::Error::custom)?;
+    words.serialize(serializer)
+}
+
+fn of_words<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<RunSpec, D::Error> {
+    let words = Vec::<String>::deserialize(deserializer)?;
+    RunSpec::parse(&words).map_err(D::Error::custom)
+}
+
 /// A data set as the grid has to know it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    pub kind: DataKind,
-    pub dir: Option<PathBuf>,
-    /// Further words of the command line that read it.
-    pub options: Vec<String>,
+    pub data: DataSettings,
     pub name: String,
     pub classes: usize,
     pub train: usize,
@@ -58,11 +74,9 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(kind: DataKind, dir: Option<PathBuf>, dataset: &Dataset) -> Self {
+    pub fn new(data: DataSettings, dataset: &Dataset) -> Self {
         Source {
-            kind,
-            dir,
-            options: Vec::new(),
+            data,
             name: dataset.name.clone(),
             classes: dataset.classes.len(),
             train: dataset.train.len(),
@@ -208,14 +222,13 @@ impl Grid {
             .jobs
             .iter()
             .zip(&theirs.jobs)
-            .find(|(a, b)| (&a.id, &a.command, &a.needs) != (&b.id, &b.command, &b.needs));
+            .find(|(a, b)| (&a.id, &a.spec, &a.needs) != (&b.id, &b.spec, &b.needs));
         match changed {
-            Some((ours, theirs)) => Some(format!(
-                "job {}: {}, now {}",
-                theirs.id,
-                theirs.command.join(" "),
-                ours.command.join(" ")
-            )),
+            Some((ours, theirs)) => {
+                let shown = |job: &Job| job.spec.command_line().unwrap_or_default().join(" ");
+                let (id, theirs, ours) = (&theirs.id, shown(theirs), shown(ours));
+                Some(format!("job {id}: {theirs}, now {ours}"))
+            }
             None if self.jobs.len() != theirs.jobs.len() => Some(format!(
                 "{} jobs, now {}",
                 theirs.jobs.len(),

@@ -1,0 +1,17 @@
+//! Configurations of runs, and tables of kernel variants.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use parallax::device::gpu::variants::VariantTable;
+use parallax::runs::spec::difference;
+
+fuzz_target!(|text: &str| {
+    drop(VariantTable::from_toml(text.as_bytes()));
+    // Two configurations, and one with itself.
+    let (theirs, ours) = text.split_once('\u{1}').unwrap_or((text, text));
+    if let Ok(found) = difference(theirs, ours)
+        && theirs == ours
+    {
+        assert_eq!(found, None);
+    }
+});

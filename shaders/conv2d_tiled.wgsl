@@ -1,0 +1,234 @@
+// Convolution as implicit GEMM, with tiles in workgroup memory: the forward pass and the gradient of
+// the input. conv2d.wgsl has the formula. The kernel has at most 16 x 16 taps.
+//
+//   input     [N, P, input_h, input_w]    x, or dy for dx
+//   w         per tap, element (line, e) at tap w_tap + line a_stride + e: [P, Q] if a_by_terms,
+//             otherwise [Q, P], in place. Rows are whole vec4s.
+//   output    [N, Q, output_h, output_w]  y, or dx
+//   partials  [splits, Q, pixels] (conv2d_of_split)
+// The f16 variants have f16 input, w and output; tiles and sums are f32.
+//
+// A product of Q rows, `pixels` columns and P terms for each tap. A block is 16 channels of one tap.
+// Blocks of the same channels follow each other, so most pixels are loaded from a cache. Pixels are
+// counted through rows, planes and images. A workgroup computes one tile of the output over one
+// split of the channels; see shared/tile.wgsl. A vec4 of the tile of the input has four pixels
+// COLUMNS / 4 apart, so neighbouring lanes load and store neighbouring pixels.
+//
+// The last COLUMNS lanes load four pixels of four channels per block, by elements. The position of
+// a pixel, and a mask of the rows and columns of the kernel that meet its plane, are computed once.
+// A pixel outside counts as 0. gemm_tiled.wgsl is for kernels of 1x1.
+//
+// Bands of eight tiles of channels run one after the other, tiles of channels fastest. The order of
+// the sum is fixed.
+//
+// Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
+// and 256 (128x128). 2 pixels Q P taps FLOPs. Bytes read by workgroups: 4 pixels Q P taps
+// (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 (f16: 2) pixels Q, or 4 splits pixels Q. The
+// speed on a hardware GPU is not measured.
+#variant 64x64 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant 64x128 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant 128x128 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+
+#f16
+
+#if F16
+enable f16;
+#end
+
+#import grid
+#import real
+#import tile
+
+struct Params {
+    // images x grid_h x grid_w
+    pixels: u32,
+    grid_h: u32,
+    grid_w: u32,
+    input_channels: u32,
+    input_h: u32,
+    input_w: u32,
+    output_channels: u32,
+    output_h: u32,
+    output_w: u32,
+    step: u32,
+    row: i32,
+    column: i32,
+    direction: i32,
+    // The taps in use start at (tap_row, tap_column), tap_step apart, in rows of kernel_w taps.
+    taps_h: u32,
+    taps_w: u32,
+    tap_row: u32,
+    tap_column: u32,
+    tap_step: u32,
+    kernel_w: u32,
+    out_step: u32,
+    out_row: u32,
+    out_column: u32,
+    // Elements before image 0.
+    input_offset: u32,
+    output_offset: u32,
+    w_tap: u32,
+    a_stride: u32,
+    a_by_terms: u32,
+    channels_per_split: u32,
+    splits: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> input: array<real>;
+@group(0) @binding(2) var<storage, read> w: array<real4>;
+@group(0) @binding(3) var<storage, read_write> output: array<real>;
+@group(0) @binding(4) var<storage, read_write> partials: array<f32>;
+
+// Four elements of the line at `at`, from `element` on, or the last ones.
+fn load_a(at: u32, element: u32, last: u32) -> vec4f {
+    return vec4f(w[(at + min(element, last / 4u * 4u)) / 4u]);
+}
+
+#for of_split in 0..2
+@compute @workgroup_size(${LANES})
+#if of_split
+fn conv2d_of_split(at: Invocation) {
+#else
+fn conv2d(at: Invocation) {
+#end
+    let row_tiles = (params.output_channels + ${ROWS - 1}u) / ${ROWS}u;
+    let column_tiles = (params.pixels + ${COLUMNS - 1}u) / ${COLUMNS}u;
+    let index = workgroup_index(at);
+    // Surplus workgroups beyond the last split have no channels and store nothing.
+    let split = index / (row_tiles * column_tiles);
+    let tile = index - split * row_tiles * column_tiles;
+    let band = tile / (8u * column_tiles);
+    let in_band = tile - band * 8u * column_tiles;
+    let height = min(8u, row_tiles - band * 8u);
+    let first_row = (band * 8u + in_band % height) * ${ROWS}u;
+    let first_column = in_band / height * ${COLUMNS}u;
+    let first = min(split * params.channels_per_split, params.input_channels);
+    let end = min(first + params.channels_per_split, params.input_channels);
+
+    let lane = at.lane;
+    let rows = row_quad(lane);
+    let columns = column_quad(lane);
+    // This lane loads these four rows of A, and from these channels of a block on.
+    let a_by_terms = params.a_by_terms != 0u;
+    let a_quad = select(lane / 4u, lane % ${ROWS / 4}u, a_by_terms);
+    let a_term = select(lane % 4u, lane / ${ROWS / 4}u, a_by_terms) * 4u;
+    let a_row = first_row + a_quad * 4u;
+    let a_lines = select(params.output_channels, params.input_channels, a_by_terms);
+    let a_last = select(params.input_channels, params.output_channels, a_by_terms) - 1u;
+    // And these four pixels.
+    let b_lane = lane - ${LANES - COLUMNS}u;
+    let b_quad = b_lane % ${COLUMNS / 4}u;
+    let b_term = b_lane / ${COLUMNS / 4}u * 4u;
+    let grid = params.grid_h * params.grid_w;
+    let plane = params.input_h * params.input_w;
+    let pixel = min(
+        vec4u(first_column + b_quad) + vec4u(0u, ${COLUMNS / 4}u, ${COLUMNS / 2}u, ${3 * COLUMNS / 4}u),
+        vec4u(params.pixels - 1u),
+    );
+    let image = pixel / grid;
+    let in_grid = pixel - image * grid;
+    let row = vec4i(in_grid / params.grid_w * params.step) + params.row;
+    let column = vec4i(in_grid % params.grid_w * params.step) + params.column;
+    // A negative index wraps around to a large number, and the sum of all parts is right again.
+    let pixel_at = params.input_offset + image * params.input_channels * plane
+        + vec4u(row) * params.input_w + vec4u(column);
+    // Bit u: row u of the kernel meets the plane. Bit 16 + v: column v does.
+    var mask = vec4u(0u);
+    for (var u = 0u; u < params.taps_h; u++) {
+        let inside = vec4u(row + params.direction * i32(u)) < vec4u(params.input_h);
+        mask |= select(vec4u(0u), vec4u(1u << u), inside);
+    }
+    for (var v = 0u; v < params.taps_w; v++) {
+        let inside = vec4u(column + params.direction * i32(v)) < vec4u(params.input_w);
+        mask |= select(vec4u(0u), vec4u(0x10000u << v), inside);
+    }
+#for r in 0..8
+#for v in 0..QUADS
+    var sum${r}_${v} = vec4f(0.0);
+#end
+#end
+    // The channels and the tap of the block.
+    var term = first;
+    var u = 0u;
+    var v = 0u;
+    let blocks = (end - first + 15u) / 16u * params.taps_h * params.taps_w;
+    for (var block = 0u; block <= blocks; block++) {
+#for p in 0..1 + PART
+        var part${p}: mat4x4f;
+#end
+        if block < blocks {
+            let a_from = params.w_tap * ((params.tap_row + u * params.tap_step) * params.kernel_w
+                + params.tap_column + v * params.tap_step);
+#import tile_load_a
+            if lane >= ${LANES - COLUMNS}u {
+                let shift = u32(params.direction) * (u * params.input_w + v);
+                let inside = ((mask >> vec4u(u)) & (mask >> vec4u(16u + v)) & vec4u(1u)) != vec4u(0u);
+                // For a pixel outside, the first element of its channel is loaded instead.
+                let read_at = select(vec4u(params.input_offset), pixel_at + shift, inside);
+#for i in 0..4
+                let channel${i} = term + b_term + ${i}u;
+                let at${i} = read_at + min(channel${i}, params.input_channels - 1u) * plane;
+                let loaded${i} = vec4f(
+                    f32(input[at${i}.x]), f32(input[at${i}.y]), f32(input[at${i}.z]), f32(input[at${i}.w]),
+                );
+                part${PART}[${i}] = select(vec4f(0.0), loaded${i}, inside & vec4<bool>(channel${i} < end));
+#end
+            }
+            v += 1u;
+            if v == params.taps_w {
+                v = 0u;
+                u += 1u;
+                if u == params.taps_h {
+                    u = 0u;
+                    term += 16u;
+                }
+            }
+        }
+        if block > 0u {
+            let half = (block - 1u) % 2u;
+#import tile_multiply
+        }
+        if block < blocks {
+            let half = block % 2u;
+#import tile_store
+        }
+        workgroupBarrier();
+    }
+#if of_split
+    if split < params.splits {
+#else
+    let output_plane = params.output_h * params.output_w;
+    if split == 0u {
+#end
+#for v in 0..QUADS
+#for i in 0..4
+        let pixel${v}_${i} = first_column + columns + ${16 * v + COLUMNS / 4 * i}u;
+        if pixel${v}_${i} < params.pixels {
+#if of_split
+            let to = split * params.output_channels * params.pixels + pixel${v}_${i};
+#else
+            let image = pixel${v}_${i} / grid;
+            let in_grid = pixel${v}_${i} - image * grid;
+            let i = in_grid / params.grid_w;
+            let j = in_grid - i * params.grid_w;
+            let to = params.output_offset + image * params.output_channels * output_plane
+                + (i * params.out_step + params.out_row) * params.output_w + j * params.out_step + params.out_column;
+#end
+#for r in 0..8
+            let q${r} = first_row + rows * 4u + ${r / 4 * ROWS / 2 + r % 4}u;
+            if q${r} < params.output_channels {
+#if of_split
+                partials[to + q${r} * params.pixels] = sum${r}_${v}[${i}];
+#else
+                output[to + q${r} * output_plane] = real(sum${r}_${v}[${i}]);
+#end
+            }
+#end
+        }
+#end
+#end
+    }
+}
+
+#end

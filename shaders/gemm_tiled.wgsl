@@ -1,0 +1,251 @@
+// C = A B (+ bias), for all four transpositions, and convolutions of 1x1, with tiles in workgroup
+// memory. All operands are read in place.
+//
+//   a         [K, M] if a_by_terms, else [M, K]: element (line, e) at a_offset + line a_stride + e
+//   b         [K, N] if b_by_terms, else [N, K], likewise. If b_by_terms, columns are counted through
+//             planes: column n is element n % plane of the image n / plane, b_image apart.
+//   bias      [N], from bias_offset on (gemm_with_bias)
+//   c         element (m, n) at c_offset + m c_row + (n / plane) c_image + n % plane
+//   partials  [splits, M, N] (gemm_of_split)
+//
+// For a product, `plane` is N. A convolution of 1x1 and stride 1 has M = output channels, K = input
+// channels, N = images x pixels and a = the weight; dx swaps the channels. The f16 variants have
+// f16 a, b and c; tiles and sums are f32.
+//
+// A workgroup computes one tile of C over one split of the terms; see shared/tile.wgsl. The lanes
+// that load A are the first ROWS, those that load B the last COLUMNS. Per block, a lane loads four
+// terms of four rows or columns. Bands of eight row tiles run one after the other, row tiles
+// fastest, so concurrent workgroups share rows of A and columns of B. The order of the sum is fixed.
+//
+// The variants vectors load and store vec4s, and require that all strides, offsets, N and planes are
+// multiples of 4. Tiles at an edge load the last vec4 again. The variants elements have no
+// requirements.
+//
+// Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
+// and 256 (128x128). 2 M N K FLOPs. Bytes read by workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly
+// from caches; written: 4 M N, or 4 splits M N. The speed on a hardware GPU is not measured.
+#variant elements_64x64 WIDTH=1 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant elements_64x128 WIDTH=1 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant elements_128x128 WIDTH=1 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant vectors_64x64 WIDTH=4 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant vectors_64x128 WIDTH=4 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant vectors_128x128 WIDTH=4 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant vectors_64x64_f16 WIDTH=4 F16=1 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant vectors_64x128_f16 WIDTH=4 F16=1 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant vectors_128x128_f16 WIDTH=4 F16=1 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+
+#if F16
+enable f16;
+#end
+
+#import grid
+#import real
+#import tile
+
+#if WIDTH == 1
+alias Stored = f32;
+alias Sums = f32;
+#else
+alias Stored = real4;
+alias Sums = vec4f;
+#end
+
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    terms_per_split: u32,
+    splits: u32,
+    a_offset: u32,
+    a_stride: u32,
+    a_by_terms: u32,
+    b_offset: u32,
+    b_stride: u32,
+    b_by_terms: u32,
+    b_image: u32,
+    plane: u32,
+    c_offset: u32,
+    c_row: u32,
+    c_image: u32,
+    bias_offset: u32,
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<Stored>;
+@group(0) @binding(2) var<storage, read> b: array<Stored>;
+@group(0) @binding(3) var<storage, read_write> c: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> partials: array<Sums>;
+#if F16 == 0
+@group(0) @binding(5) var<storage, read> bias: array<f32>;
+#end
+
+// Four elements of the line at `at`, from `element` on, or the last ones.
+fn load_a(at: u32, element: u32, last: u32) -> vec4f {
+#if WIDTH == 1
+    return vec4f(
+        a[at + min(element, last)], a[at + min(element + 1u, last)],
+        a[at + min(element + 2u, last)], a[at + min(element + 3u, last)],
+    );
+#else
+    return vec4f(a[(at + min(element, last / 4u * 4u)) / 4u]);
+#end
+}
+
+fn load_b(at: u32, element: u32, last: u32) -> vec4f {
+#if WIDTH == 1
+    return vec4f(
+        b[at + min(element, last)], b[at + min(element + 1u, last)],
+        b[at + min(element + 2u, last)], b[at + min(element + 3u, last)],
+    );
+#else
+    return vec4f(b[(at + min(element, last / 4u * 4u)) / 4u]);
+#end
+}
+
+#for kind in 0..3 - F16
+@compute @workgroup_size(${LANES})
+#if kind == 0
+fn gemm(at: Invocation) {
+#end
+#if kind == 1
+fn gemm_of_split(at: Invocation) {
+#end
+#if kind == 2
+fn gemm_with_bias(at: Invocation) {
+#end
+    let row_tiles = (params.m + ${ROWS - 1}u) / ${ROWS}u;
+    let column_tiles = (params.n + ${COLUMNS - 1}u) / ${COLUMNS}u;
+    let index = workgroup_index(at);
+    // Surplus workgroups beyond the last split have no terms and store nothing.
+    let split = index / (row_tiles * column_tiles);
+    let tile = index - split * row_tiles * column_tiles;
+    let band = tile / (8u * column_tiles);
+    let in_band = tile - band * 8u * column_tiles;
+    let height = min(8u, row_tiles - band * 8u);
+    let first_row = (band * 8u + in_band % height) * ${ROWS}u;
+    let first_column = in_band / height * ${COLUMNS}u;
+    let first = min(split * params.terms_per_split, params.k);
+    let end = min(first + params.terms_per_split, params.k);
+
+    let lane = at.lane;
+    let rows = row_quad(lane);
+    let columns = column_quad(lane);
+    // This lane loads these four rows of A and columns of B, and from these terms of a block on.
+    let a_by_terms = params.a_by_terms != 0u;
+    let a_quad = select(lane / 4u, lane % ${ROWS / 4}u, a_by_terms);
+    let a_term = select(lane % 4u, lane / ${ROWS / 4}u, a_by_terms) * 4u;
+    let a_row = first_row + a_quad * 4u;
+    let a_lines = select(params.m, params.k, a_by_terms);
+    let a_last = select(params.k, params.m, a_by_terms) - 1u;
+    let a_from = params.a_offset;
+    let b_by_terms = params.b_by_terms != 0u;
+    let b_lane = lane - ${LANES - COLUMNS}u;
+    let b_quad = select(b_lane / 4u, b_lane % ${COLUMNS / 4}u, b_by_terms);
+    let b_term = select(b_lane % 4u, b_lane / ${COLUMNS / 4}u, b_by_terms) * 4u;
+    let b_column = min(first_column + b_quad * 4u, params.n - 1u) / ${WIDTH}u * ${WIDTH}u;
+    let b_image = select(0u, b_column / params.plane, b_by_terms);
+    let b_element = b_column - b_image * params.plane;
+    let b_from = params.b_offset + b_image * params.b_image;
+    let b_lines = select(params.n, params.k, b_by_terms);
+    let b_last = select(params.k, params.plane, b_by_terms) - 1u;
+#for r in 0..8
+#for v in 0..QUADS
+    var sum${r}_${v} = vec4f(0.0);
+#end
+#end
+    let blocks = (end - first + 15u) / 16u;
+    for (var block = 0u; block <= blocks; block++) {
+#for p in 0..1 + PART
+        var part${p}: mat4x4f;
+#end
+        if block < blocks {
+            let term = first + block * 16u;
+#import tile_load_a
+            if lane >= ${LANES - COLUMNS}u {
+                let own = term + b_term;
+                let line = select(b_element, own, b_by_terms);
+                let element = select(own, b_element, b_by_terms);
+#for i in 0..4
+                part${PART}[${i}] = load_b(b_from + min(line + ${i}u, b_lines - 1u) * params.b_stride, element, b_last);
+#end
+                if !b_by_terms {
+                    part${PART} = transpose(part${PART});
+                }
+#for i in 0..4
+                part${PART}[${i}] = select(vec4f(0.0), part${PART}[${i}], own + ${i}u < end);
+#end
+            }
+        }
+        if block > 0u {
+            let half = (block - 1u) % 2u;
+#import tile_multiply
+        }
+        if block < blocks {
+            let half = block % 2u;
+#import tile_store
+        }
+        workgroupBarrier();
+    }
+#if kind == 1
+    if split < params.splits {
+#else
+    if split == 0u {
+#end
+#for v in 0..QUADS
+        let n${v} = first_column + columns * 4u + ${64 * v}u;
+        if n${v} < params.n {
+#if kind == 1
+            let to = split * params.m * params.n + n${v};
+            let row_stride = params.n;
+#else
+            let image = n${v} / params.plane;
+            let to = params.c_offset + image * params.c_image + n${v} - image * params.plane;
+            let row_stride = params.c_row;
+#if kind == 2
+            var shift = vec4f(0.0);
+            if params.accumulate == 0u {
+#for i in 0..4
+                shift[${i}] = bias[params.bias_offset + min(n${v} + ${i}u, params.n - 1u)];
+#end
+            }
+#end
+#end
+#for r in 0..8
+            let m${r} = first_row + rows * 4u + ${r / 4 * ROWS / 2 + r % 4}u;
+            if m${r} < params.m {
+                let value = sum${r}_${v};
+                let row = to + m${r} * row_stride;
+#for i in 0..4 / WIDTH
+#if WIDTH == 1
+                if n${v} + ${i}u < params.n {
+                    var result = value[${i}];
+#else
+                {
+                    var result = value;
+#end
+#if kind == 2
+#if WIDTH == 1
+                    result += shift[${i}];
+#else
+                    result += shift;
+#end
+#end
+#if kind == 1
+                    partials[row / ${WIDTH}u + ${i}u] = result;
+#else
+                    if params.accumulate != 0u {
+                        result += Sums(c[row / ${WIDTH}u + ${i}u]);
+                    }
+                    c[row / ${WIDTH}u + ${i}u] = Stored(result);
+#end
+                }
+#end
+            }
+#end
+        }
+#end
+    }
+}
+
+#end

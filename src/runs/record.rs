@@ -1,0 +1,500 @@
+//! `config.toml`: the settings of a run, and facts about it that were found out or derived.
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use super::folder::{CONFIG, RunFolder};
+use super::spec::{self, RunSpec, flat, option, options, ordered};
+use super::weights_file::{Loaded, WeightsRecord};
+use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
+use crate::data::{Dataset, Findings};
+use crate::device::Device;
+use crate::device::gpu::variants::VariantTable;
+use crate::error::{Error, Result, listed};
+use crate::nn::ResNetConfig;
+use crate::optim::Optimization;
+
+/// The comment at the start of the file.
+const HEADER: &str = "# The settings of a run, and facts about it. --config takes this file: it reads the settings and\n\
+                      # passes over the facts, such as device, data.digest and versions.\n";
+
+/// What is recorded of a run beside its settings: derived from them, from the data or from a file of
+/// weights. A fact with the key of a setting is its value in use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// `random`, or the file that the weights came from.
+    pub init: String,
+    /// What was made of the tensors of that file.
+    #[serde(flatten)]
+    pub weights: WeightsRecord,
+    pub device: String,
+    /// The names of the classes, in the order of their labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    pub encoder: EncoderFacts,
+    pub training: Option<TrainingFacts>,
+    pub attack: Option<AttackFacts>,
+    /// How neighbours vote.
+    pub knn: Option<KnnFacts>,
+    pub data: DataFacts,
+    pub augmentation: Option<AugmentationFacts>,
+    /// Which variants of its kernels a GPU runs. A resumed run takes them from here.
+    pub variants: Option<VariantTable>,
+    pub versions: Versions,
+}
+
+impl Facts {
+    /// The facts that every run has. The network has random weights.
+    pub fn new(device: &Device, dataset: &Dataset, encoder: ResNetConfig) -> Self {
+        Facts {
+            init: "random".to_string(),
+            weights: WeightsRecord::default(),
+            device: device.name(),
+            classes: dataset.classes.clone(),
+            encoder: encoder.into(),
+            training: None,
+            attack: None,
+            knn: None,
+            data: DataFacts::new(dataset),
+            augmentation: None,
+            variants: device.variants(),
+            versions: Versions::current(),
+        }
+    }
+
+    /// As [`Facts::new`], for a network that was loaded.
+    pub fn of_loaded(device: &Device, dataset: &Dataset, loaded: &Loaded) -> Self {
+        Facts {
+            init: loaded.source.clone(),
+            weights: loaded.record.clone(),
+            ..Facts::new(device, dataset, loaded.origin.encoder)
+        }
+    }
+
+    /// Returns the content of `config.toml` for the run `spec`.
+    ///
+    /// # Errors
+    /// `Error::Usage` if a number is too large for TOML.
+    pub fn to_toml(&self, spec: &RunSpec) -> Result<String> {
+        let facts = Table::try_from(self).map_err(|e| {
+            Error::usage(format!("the configuration cannot be written as TOML: {e}"))
+        })?;
+        let mut table = spec.to_table()?;
+        merge(&mut table, facts);
+        Ok(format!("{HEADER}{}", ordered(table)))
+    }
+
+    /// Returns the keys of the facts in the configuration of a run. There are none in a configuration
+    /// that a user wrote, which has no table `versions`.
+    ///
+    /// # Errors
+    /// The message about a value of another type.
+    pub(super) fn keys(table: &Table) -> std::result::Result<Vec<String>, String> {
+        if !table.contains_key("versions") {
+            return Ok(Vec::new());
+        }
+        let facts: Facts = table
+            .clone()
+            .try_into()
+            .map_err(|e: toml::de::Error| e.to_string())?;
+        let facts = Table::try_from(facts).map_err(|e| e.to_string())?;
+        Ok(flat(&facts).into_iter().map(|(key, _)| key).collect())
+    }
+}
+
+/// Writes the values of `from` over those of `into`.
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(values)) => merge(inner, values),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EncoderFacts {
+    pub arch: String,
+    pub width: f64,
+    pub stem: String,
+}
+
+impl From<ResNetConfig> for EncoderFacts {
+    fn from(config: ResNetConfig) -> Self {
+        EncoderFacts {
+            arch: config.arch.to_string(),
+            width: config.width,
+            stem: config.stem.to_string(),
+        }
+    }
+}
+
+/// How parameters move.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainingFacts {
+    /// Images per step, at most the labelled ones.
+    pub batch_size: usize,
+    /// Of activations, if it is no setting.
+    pub precision: Option<String>,
+    pub steps: u64,
+    pub optimizer: String,
+    pub learning_rate: f64,
+    pub schedule: String,
+    pub weight_decay: f64,
+    /// Whether each view passes the encoder on its own.
+    pub separate_passes: Option<bool>,
+    /// Labelled images that are used, of a supervised training.
+    pub labelled_images: Option<usize>,
+    /// Test images of RotNet's rotation accuracy.
+    pub rotation_images: Option<usize>,
+    /// Whether batch norm is in evaluation mode from the second epoch on.
+    pub frozen_after_first_epoch: Option<bool>,
+    /// Side in pixels of the images that the encoder sees, where they are resized.
+    pub resolution: Option<usize>,
+}
+
+impl TrainingFacts {
+    /// What every training has.
+    pub fn new(batch_size: usize, steps: u64, optimization: &Optimization) -> Self {
+        TrainingFacts {
+            batch_size,
+            steps,
+            optimizer: optimization.optimizer.name().to_string(),
+            learning_rate: optimization.learning_rate,
+            schedule: optimization.schedule.to_string(),
+            weight_decay: shortest(optimization.optimizer.weight_decay()),
+            ..TrainingFacts::default()
+        }
+    }
+}
+
+/// A vote of nearest neighbours.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KnnFacts {
+    pub k: usize,
+    pub temperature: f64,
+}
+
+/// An attack on a classifier.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttackFacts {
+    pub eps: Vec<f64>,
+    /// Images that are attacked.
+    pub images: usize,
+}
+
+/// The f32 as the f64 that is written the same, so that 0.1 stays 0.1.
+pub(super) fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+/// What was trained on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataFacts {
+    pub name: String,
+    /// SHA-256 over all pixels and labels.
+    pub digest: String,
+    pub pretraining_images: usize,
+    pub train_images: usize,
+    pub test_images: usize,
+    /// Classes of which the test set has no image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent_classes: Vec<String>,
+    /// Measurements that the command would make on other data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    #[serde(flatten)]
+    pub findings: Findings,
+}
+
+impl DataFacts {
+    pub fn new(dataset: &Dataset) -> Self {
+        DataFacts {
+            name: dataset.name.clone(),
+            digest: dataset.digest.clone(),
+            pretraining_images: dataset.pretraining().len(),
+            train_images: dataset.train.len(),
+            test_images: dataset.test.len(),
+            absent_classes: dataset.absent_classes(),
+            left_out: Vec::new(),
+            findings: dataset.findings.clone(),
+        }
+    }
+}
+
+/// How the images of a step are made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AugmentationFacts {
+    SimClr {
+        size: usize,
+        jitter: [f64; 4],
+        jitter_probability: f64,
+        grayscale_probability: f64,
+        flip_probability: f64,
+        normalized: bool,
+        one_draw_per_batch: bool,
+    },
+    PaddedCrop {
+        padding: [u32; 2],
+        flip_probability: f64,
+    },
+}
+
+impl From<&SimClrAugmentation> for AugmentationFacts {
+    fn from(augmentation: &SimClrAugmentation) -> Self {
+        let jitter = &augmentation.jitter;
+        AugmentationFacts::SimClr {
+            size: augmentation.size,
+            jitter: [
+                jitter.brightness,
+                jitter.contrast,
+                jitter.saturation,
+                jitter.hue,
+            ]
+            .map(shortest),
+            jitter_probability: shortest(jitter.probability),
+            grayscale_probability: shortest(augmentation.grayscale),
+            flip_probability: shortest(augmentation.flip),
+            normalized: augmentation.normalize.is_some(),
+            one_draw_per_batch: augmentation.one_draw_per_batch,
+        }
+    }
+}
+
+impl From<&PaddedCropAugmentation> for AugmentationFacts {
+    /// The padding is that of the sides, then that above and below.
+    fn from(augmentation: &PaddedCropAugmentation) -> Self {
+        AugmentationFacts::PaddedCrop {
+            padding: [augmentation.padding, augmentation.vertical],
+            flip_probability: shortest(augmentation.flip),
+        }
+    }
+}
+
+/// What computed it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Versions {
+    pub parallax: String,
+    pub wgpu: String,
+    pub os: String,
+    pub processor: String,
+    pub threads: usize,
+}
+
+impl Versions {
+    /// Those of this process.
+    pub fn current() -> Self {
+        Versions {
+            parallax: env!("CARGO_PKG_VERSION").to_string(),
+            wgpu: env!("PARALLAX_WGPU_VERSION").to_string(),
+            os: std::env::consts::OS.to_string(),
+            processor: std::env::consts::ARCH.to_string(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// The table of variants that the configuration in `folder` has; none where it has no table, or
+/// none that can be read.
+///
+/// # Errors
+/// `Error::Io` where the file cannot be read.
+pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
+    let bytes = folder.read(CONFIG)?.unwrap_or_default();
+    let config: Table = toml::from_str(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
+    let table = config.get("variants").cloned();
+    Ok(table.and_then(|table| table.try_into().ok()))
+}
+
+/// Keys of the table `data` that are compared. The digest of pixels and labels stands for all
+/// others.
+const COMPARED: [&str; 6] = [
+    "kind",
+    "name",
+    "digest",
+    "pretraining_images",
+    "train_images",
+    "test_images",
+];
+
+/// Facts that earlier versions of the program did not write. A configuration without them does not
+/// differ for that reason.
+const NEW_FACTS: [&str; 7] = [
+    "classes",
+    "init_prefix",
+    "init_names",
+    "init_types",
+    "init_left_out",
+    "kept_random",
+    "normalization",
+];
+
+/// Settings that are not compared: results do not depend on them, or facts stand for them, as the
+/// number of labelled images for the fraction of labels. Earlier versions did not write them.
+const NOT_COMPARED: [&str; 15] = [
+    "no_knn",
+    "untrained",
+    "arch",
+    "width",
+    "training.labels",
+    "training.epochs",
+    "training.augment",
+    "training.rotation_fraction",
+    "training.recompute",
+    "training.save_every",
+    "training.checkpoint_every",
+    "training.profile",
+    "attack.fraction",
+    "attack.match_classes_by",
+    "attack.save",
+];
+
+/// Returns what differs between two configuration files, as `key: theirs, ours`, or `None` if
+/// nothing does. Versions are left out, and the variants of a GPU's kernels, which a resumed run
+/// takes from its configuration. An option that theirs does not have yet must have its default.
+///
+/// # Errors
+/// The parser's message if a file is not TOML.
+pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
+    let read = |text: &str| -> std::result::Result<Table, String> {
+        let mut table: Table = toml::from_str(text).map_err(|e| e.to_string())?;
+        if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
+            data.retain(|key, _| COMPARED.contains(&key));
+        }
+        // Earlier versions wrote `paper protocol, random start`, which `init` says too.
+        if let Some(toml::Value::String(protocol)) = table.get_mut("protocol") {
+            *protocol = first_word(protocol, ' ').to_string();
+        }
+        let mut table = flat(&table);
+        table.retain(|key, _| {
+            let is_table = ["versions", "variants"].contains(&first_word(key, '.'));
+            !is_table && !NOT_COMPARED.contains(&key)
+        });
+        Ok(table)
+    };
+    let (theirs, ours) = (read(theirs)?, read(ours)?);
+    let command = ours.get("command").and_then(toml::Value::as_str);
+    let options = options(command.unwrap_or_default());
+    let is_default = |key: &str| {
+        let value = ours.get(key);
+        value.is_some_and(|value| option(&options, key).is_some_and(|o| spec::is_default(o, value)))
+    };
+    let mut keys: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let is_new = |key: &str| {
+        !theirs.contains_key(key) && (NEW_FACTS.contains(&first_word(key, '.')) || is_default(key))
+    };
+    let differing = keys
+        .into_iter()
+        .filter(|key| theirs.get(*key) != ours.get(*key) && !is_new(key));
+    let differing: Vec<String> = differing
+        .map(|key| {
+            let shown = |table: &Table| table.get(key).map_or("none".into(), |v| v.to_string());
+            format!("{key}: {}, now {}", shown(&theirs), shown(&ours))
+        })
+        .collect();
+    Ok((!differing.is_empty()).then(|| listed(&differing, "; ")))
+}
+
+/// Returns the part of `words` before the first `end`.
+fn first_word(words: &str, end: char) -> &str {
+    words.split(end).next().unwrap_or(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_float_is_written_as_it_was_given() {
+        assert_eq!(shortest(0.1), 0.1);
+        assert_eq!(shortest(1e-6), 1e-6);
+    }
+
+    #[test]
+    fn a_configuration_of_an_earlier_version_fits() {
+        let before = "seed = 1\n[data]\ndigest = \"d\"\n";
+        let now = "seed = 1\nclasses = [\"cat\"]\n[data]\ndigest = \"d\"\nskipped_images = 1\n\
+                   [data.unread_files]\n\".gif\" = 4\n";
+        let differs = |theirs, ours| difference(theirs, ours).unwrap();
+        assert_eq!(differs(before, now), None);
+        let renamed = now.replace("cat", "dog");
+        assert_eq!(
+            differs(now, &renamed).as_deref(),
+            Some("classes: [\"cat\"], now [\"dog\"]")
+        );
+        let other = now.replace("\"d\"", "\"e\"");
+        assert!(differs(now, &other).unwrap().starts_with("data.digest"));
+    }
+
+    #[test]
+    fn differences_are_named_and_versions_are_not() {
+        let first = "seed = 1\n[training]\nsteps = 5\n[versions]\nwgpu = \"30\"\n";
+        let second = "seed = 1\n[training]\nsteps = 6\n[versions]\nwgpu = \"31\"\n";
+        let differs = |theirs, ours| difference(theirs, ours).unwrap();
+        assert_eq!(differs(first, first), None);
+        assert_eq!(
+            differs(first, second).as_deref(),
+            Some("training.steps: 5, now 6")
+        );
+        assert_eq!(
+            differs(first, "").as_deref(),
+            Some("seed: 1, now none; training.steps: 5, now none")
+        );
+        assert!(difference("seed = ", first).is_err());
+    }
+
+    /// A job of a grid that an earlier version began: it has facts and some settings.
+    #[test]
+    fn a_job_of_an_earlier_version_fits() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/benches/results/grid-small/jobs/finetune-simclr-10-s0/config.toml"
+        );
+        let theirs = std::fs::read_to_string(path).unwrap();
+        let words =
+            "finetune --encoder x --labels 0.1 --stop-when-flat 100 --data cifar10 --save-every 5";
+        let ours = |more: &str| {
+            let words = format!("{words} {more}");
+            let words: Vec<String> = words.split_whitespace().map(str::to_string).collect();
+            let mut table = RunSpec::parse(&words).unwrap().to_table().unwrap();
+            let mut facts: Table = theirs.parse().unwrap();
+            facts.insert("classes".to_string(), vec!["cat"].into());
+            merge(&mut table, facts);
+            ordered(table).to_string()
+        };
+        assert_eq!(difference(&theirs, &ours("")).unwrap(), None);
+        let other = difference(&theirs, &ours("--micro-batch 8")).unwrap();
+        assert_eq!(other.as_deref(), Some("training.micro_batch: none, now 8"));
+        let paper = ours("").replace("\"sound\"", "\"paper\"");
+        let other = difference(&theirs, &paper).unwrap().unwrap();
+        assert!(other.contains("protocol"), "{other}");
+        let random = paper.replace("\"paper\"", "\"paper protocol, random start\"");
+        assert_eq!(difference(&random, &paper).unwrap(), None);
+    }
+
+    #[test]
+    fn a_configuration_of_an_earlier_version_is_the_same() {
+        let theirs = "seed = 1\n";
+        let ours = "seed = 1\nkept_random = [\"conv1.weight\"]\n[init_left_out]\nfc = 2\n";
+        assert_eq!(difference(theirs, ours).unwrap(), None);
+        // Once it is there, it counts.
+        let other = "seed = 1\nkept_random = []\n[init_left_out]\nfc = 2\n";
+        let found = difference(other, ours).unwrap().expect("it differs");
+        assert!(found.starts_with("kept_random: "), "{found}");
+        let steps = "seed = 1\nsteps = 2\n";
+        assert!(difference(theirs, steps).unwrap().is_some());
+    }
+}

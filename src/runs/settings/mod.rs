@@ -1,0 +1,193 @@
+//! The settings of a run. A field is an option, defined once: its comment is the help text, its parser
+//! checks the command line and configuration files, and its name is its key in `config.toml`, in the
+//! table that has the name of its help heading (`Run` is the top level).
+//!
+//! A struct lists its own fields before those that it flattens, since they would have the heading of
+//! the flattened ones otherwise.
+
+mod evaluation;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, FromArgMatches};
+use serde::{Serialize, Serializer};
+
+use super::data_cache;
+use super::values::{positive, seed, whole};
+use crate::console::one_notice;
+use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
+use crate::error::Result;
+use crate::nn::{Arch, ResNetConfig, Stem};
+use crate::objectives::Protocol;
+pub use evaluation::{Attack, AttackSettings, Knn, KnnSettings, Linear, LinearTraining, Transfer};
+pub use training::{
+    ClassifierTraining, Finetune, Pretraining, RotNet, RotNetTraining, SimClr, SimClrTraining,
+    Supervised, TrainingSettings,
+};
+
+/// Whether the option with this name was given, on the command line or in a file.
+pub type Given<'a> = &'a dyn Fn(&str) -> bool;
+
+/// Returns settings that have a default each with these defaults.
+pub fn defaults<S: Args + FromArgMatches>() -> S {
+    let command = S::augment_args(clap::Command::new("defaults"));
+    let matches = command.get_matches_from(["defaults"]);
+    S::from_arg_matches(&matches).expect("every setting has a default")
+}
+
+/// Writes a path as text, also one that is not UTF-8.
+fn shown<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn shown_if_any<S: Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let path = path.as_ref().map(|path| path.display().to_string());
+    path.serialize(serializer)
+}
+
+/// Replaces the default of an option that was not given by one that depends on other settings.
+fn replace<T>(is_given: bool, value: &mut T, default: T) {
+    if !is_given {
+        *value = default;
+    }
+}
+
+/// Settings of every run.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Run")]
+pub struct Common {
+    /// The seed of weights, order and views, and of the images that the program draws
+    #[arg(long, default_value = "0", value_parser = seed)]
+    pub seed: u64,
+
+    /// sound, or the evaluated paper's code point by point
+    #[arg(long, value_name = "sound|paper", default_value = "sound")]
+    pub protocol: Protocol,
+
+    #[command(flatten)]
+    pub data: DataSettings,
+}
+
+/// Which images.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Data")]
+pub struct DataSettings {
+    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10,
+    /// CIFAR-100 or STL-10, or a folder of image files: DIR/train/CLASS/... and DIR/test/CLASS/...,
+    /// DIR/CLASS/..., or images without class folders
+    #[arg(long = "data", value_name = KINDS, default_value = "shapes")]
+    pub kind: DataKind,
+
+    /// The folder of the data's files [default: the environment variable PARALLAX_DATA]
+    #[arg(long = "data-dir", value_name = "DIR")]
+    #[serde(
+        serialize_with = "shown_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub dir: Option<PathBuf>,
+
+    /// Resize the shorter side of each image to this many pixels, with antialiasing, and crop the
+    /// centre. SimCLR's views then have this size too [default: the images' own size, which must be
+    /// one]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(1..=2048))]
+    pub size: Option<usize>,
+
+    /// What to do if an image file cannot be decoded whole: error, or skip, which leaves it out and
+    /// records it
+    #[arg(long, value_name = "error|skip", default_value = "error")]
+    pub on_bad_image: OnBadImage,
+}
+
+const KINDS: &str = "shapes|shapes-inverted|cifar10|cifar100|stl10|folder";
+
+impl DataSettings {
+    /// The folder of the data's files.
+    pub fn dir(&self) -> Option<PathBuf> {
+        let named = self.dir.clone();
+        match self.is_drawn() {
+            // The variable names a folder for the data sets that have files.
+            true => named,
+            false => named.or_else(|| std::env::var_os("PARALLAX_DATA").map(PathBuf::from)),
+        }
+    }
+
+    /// Whether the program draws the images.
+    pub fn is_drawn(&self) -> bool {
+        matches!(self.kind, DataKind::Shapes | DataKind::ShapesInverted)
+    }
+
+    /// How the files are read.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            size: self.size,
+            on_bad_image: self.on_bad_image,
+        }
+    }
+
+    /// Loads the data set, and prints notices of what its files are. `seed` matters only if the
+    /// program draws the images.
+    ///
+    /// # Errors
+    /// As [`crate::data::load_with`].
+    pub fn load(&self, seed: u64) -> Result<Dataset> {
+        let dataset = data_cache::load(self.kind, self.dir().as_deref(), seed, &self.options())?;
+        for line in dataset.findings.notices() {
+            one_notice(&line);
+        }
+        Ok(dataset)
+    }
+
+    /// The factor of channel counts that suits the data.
+    fn default_width(&self) -> f64 {
+        if self.is_drawn() { 0.25 } else { 1.0 }
+    }
+}
+
+/// The network that a run trains.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Encoder")]
+pub struct EncoderSettings {
+    /// The encoder
+    #[arg(long, value_name = ARCHS, default_value = "resnet18")]
+    pub arch: Arch,
+
+    /// Multiplies every channel count [default: 0.25 on shapes, else 1]
+    #[arg(long, default_value = "1", value_parser = positive)]
+    pub width: f64,
+}
+
+const ARCHS: &str = "resnet18|resnet34|resnet50";
+
+impl EncoderSettings {
+    fn complete(&mut self, common: &Common, given: Given<'_>) {
+        replace(given("width"), &mut self.width, common.data.default_width());
+    }
+
+    /// The network with the stem for small images.
+    ///
+    /// # Errors
+    /// `Error::Usage` if no network can have the width.
+    pub fn config(&self) -> Result<ResNetConfig> {
+        let config = ResNetConfig {
+            arch: self.arch,
+            stem: Stem::Cifar { padding: 1 },
+            width: self.width,
+        };
+        config.shape()?;
+        Ok(config)
+    }
+}
+
+/// The encoder of a run that starts from one or evaluates it.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Run")]
+pub struct PretrainedEncoder {
+    /// The encoder: a file written by a training
+    #[arg(long = "encoder", value_name = "FILE")]
+    #[serde(serialize_with = "shown")]
+    pub init: PathBuf,
+}

@@ -1,0 +1,281 @@
+//! Settings of the commands that train a network.
+
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, EncoderSettings, Given, PretrainedEncoder, replace};
+use crate::data::DataKind;
+use crate::runs::values::{count, fraction, not_negative, positive, precision, whole};
+use crate::tensor::DType;
+
+/// Settings of every training of a network: memory, checkpoints and profiles.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Training")]
+pub struct TrainingSettings {
+    /// Images that pass the network at a time: the gradients are still those of the whole batch, in
+    /// less memory and more time; the statistics of batch norm are each chunk's own [default: the
+    /// batch size]
+    #[arg(long, value_name = "IMAGES", value_parser = whole::<usize>(0..=u64::MAX))]
+    pub micro_batch: Option<usize>,
+
+    /// How the network's activations are stored while it is trained: f32 or f16, which halves their
+    /// memory. Sums, weights and the optimiser's state are f32 in both; with f16 the loss is
+    /// scaled, so that small gradients do not vanish
+    #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
+    pub precision: DType,
+
+    /// Keep only the inputs of the network's blocks and recompute the rest in the backward pass:
+    /// bitwise the same weights, with less memory and about a third more time
+    #[arg(long)]
+    pub recompute: bool,
+
+    /// Save the network every this many steps
+    #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
+    pub save_every: Option<u64>,
+
+    /// Minimum number of seconds between two checkpoints
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = whole::<u64>(0..=u64::MAX))]
+    pub checkpoint_every: u64,
+
+    /// Measure where the time of a step goes: prints a table of the kernels after the first eight
+    /// steps, and leaves profile.json, a Chrome trace, in the run folder
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// Settings of every pretraining, but for those of the training.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Run")]
+pub struct Pretraining {
+    /// Start from the encoder of this safetensors file (torchvision's names), or none
+    #[arg(long, value_name = "FILE|none")]
+    pub init: Option<String>,
+
+    /// Skip the nearest-neighbour evaluation, which passes all images through two encoders
+    #[arg(long)]
+    pub no_knn: bool,
+
+    #[command(flatten)]
+    pub encoder: EncoderSettings,
+}
+
+impl Pretraining {
+    /// The file of the initial weights.
+    pub fn init(&self) -> Option<&Path> {
+        let file = self.init.as_deref().filter(|&word| word != "none");
+        file.map(Path::new)
+    }
+}
+
+/// A pretraining with SimCLR.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+pub struct SimClr {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pretraining: Pretraining,
+
+    #[command(flatten)]
+    pub training: SimClrTraining,
+}
+
+/// How SimCLR trains.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Training")]
+pub struct SimClrTraining {
+    /// Training steps [default: 150 on shapes, else 5000]
+    #[arg(long, default_value = "5000", value_parser = count::<u64>)]
+    pub steps: u64,
+
+    /// Images per step; each gives two views [default: 64 on shapes, else 128]
+    #[arg(long, default_value = "128", value_parser = count::<usize>)]
+    pub batch_size: usize,
+
+    /// Adam's learning rate
+    #[arg(long, default_value = "0.001", value_parser = positive)]
+    pub learning_rate: f64,
+
+    /// L2, added to the gradient (the paper's protocol does not apply it)
+    #[arg(long, default_value = "0.000001", value_parser = not_negative)]
+    pub weight_decay: f64,
+
+    /// NT-Xent's temperature
+    #[arg(long, default_value = "0.5", value_parser = positive)]
+    pub temperature: f64,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub every: TrainingSettings,
+}
+
+impl SimClr {
+    pub(in crate::runs) fn complete(&mut self, common: &Common, given: Given<'_>) {
+        self.pretraining.encoder.complete(common, given);
+        if common.data.kind == DataKind::Shapes {
+            replace(given("steps"), &mut self.training.steps, 150);
+            replace(given("batch_size"), &mut self.training.batch_size, 64);
+        }
+    }
+}
+
+/// A pretraining with RotNet.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+pub struct RotNet {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pretraining: Pretraining,
+
+    #[command(flatten)]
+    pub training: RotNetTraining,
+}
+
+/// How RotNet trains.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Training")]
+pub struct RotNetTraining {
+    /// Training steps [default: 150 on shapes, else 5000]
+    #[arg(long, default_value = "5000", value_parser = count::<u64>)]
+    pub steps: u64,
+
+    /// Images per step; each is seen under four rotations [default: 32 on shapes, else 128]
+    #[arg(long, default_value = "128", value_parser = count::<usize>)]
+    pub batch_size: usize,
+
+    /// The learning rate of SGD with Nesterov momentum 0.9
+    #[arg(long, default_value = "0.01", value_parser = positive)]
+    pub learning_rate: f64,
+
+    /// L2, added to the gradient
+    #[arg(long, default_value = "0.0005", value_parser = not_negative)]
+    pub weight_decay: f64,
+
+    /// Fraction of the test images on which rotations are predicted at the end, the same
+    /// fraction of each class
+    #[arg(long = "rotation-images", value_name = "FRACTION", default_value = "1", value_parser = fraction)]
+    pub rotation_fraction: f64,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub every: TrainingSettings,
+}
+
+impl RotNet {
+    pub(in crate::runs) fn complete(&mut self, common: &Common, given: Given<'_>) {
+        self.pretraining.encoder.complete(common, given);
+        if common.data.kind == DataKind::Shapes {
+            replace(given("steps"), &mut self.training.steps, 150);
+            replace(given("batch_size"), &mut self.training.batch_size, 32);
+        }
+    }
+}
+
+/// A training on labels from random weights.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+pub struct Supervised {
+    #[command(flatten)]
+    pub encoder: EncoderSettings,
+
+    #[command(flatten)]
+    pub training: ClassifierTraining,
+}
+
+impl Supervised {
+    /// Without a length, it trains as long as the paper's attacked baseline.
+    pub(in crate::runs) fn complete(&mut self, common: &Common, given: Given<'_>) {
+        self.training.complete(given, 60);
+        self.encoder.complete(common, given);
+    }
+}
+
+/// A training on labels from a pretrained encoder.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+pub struct Finetune {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pretrained: PretrainedEncoder,
+
+    #[command(flatten)]
+    pub training: ClassifierTraining,
+}
+
+impl Finetune {
+    pub(in crate::runs) fn complete(&mut self, given: Given<'_>) {
+        let epochs = Finetune::paper_epochs(self.training.labels);
+        self.training.complete(given, epochs);
+    }
+
+    /// The paper's epochs for a fraction of the labels.
+    fn paper_epochs(labels: f64) -> u64 {
+        if labels <= 0.01 {
+            60
+        } else if labels <= 0.1 {
+            30
+        } else {
+            20
+        }
+    }
+}
+
+/// How an encoder and a linear layer are trained together on labels.
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Training")]
+pub struct ClassifierTraining {
+    /// Fraction of the training labels to use, the same of each class
+    #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
+    pub labels: f64,
+
+    /// Images per step; all labelled ones if there are fewer
+    #[arg(long, default_value = "64", value_parser = count::<usize>)]
+    pub batch_size: usize,
+
+    /// Passes over the labelled images
+    #[arg(long, conflicts_with = "steps", value_parser = count::<u64>)]
+    pub epochs: Option<u64>,
+
+    /// Training steps, in place of --epochs
+    #[arg(long, value_parser = count::<u64>)]
+    pub steps: Option<u64>,
+
+    /// Stop after this many steps whose mean loss is not below that of as many steps before them
+    #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
+    pub stop_when_flat: Option<u64>,
+
+    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over
+    /// 256]
+    #[arg(long, default_value = "0.0125", value_parser = positive)]
+    pub learning_rate: f64,
+
+    /// L2, added to the gradient
+    #[arg(long, default_value = "0", value_parser = not_negative)]
+    pub weight_decay: f64,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub every: TrainingSettings,
+}
+
+impl ClassifierTraining {
+    fn complete(&mut self, given: Given<'_>, epochs: u64) {
+        if self.steps.is_none() {
+            self.epochs.get_or_insert(epochs);
+        }
+        let rate = Self::default_rate(self.batch_size);
+        replace(given("learning_rate"), &mut self.learning_rate, rate);
+    }
+
+    /// The default of `learning_rate`.
+    pub fn default_rate(batch_size: usize) -> f64 {
+        0.05 * batch_size as f64 / 256.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Finetune;
+
+    #[test]
+    fn epochs_are_the_papers() {
+        assert_eq!([0.01, 0.1, 0.5].map(Finetune::paper_epochs), [60, 30, 20]);
+    }
+}

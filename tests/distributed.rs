@@ -1,0 +1,501 @@
+//! Training on several ranks, which `mpirun` starts: each case of this program runs itself on ranks
+//! and compares what they write with a single process.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use parallax::augment::PaddedCropAugmentation;
+use parallax::autograd::{PassOptions, Tape, Var};
+use parallax::data::{self, DataKind, Dataset};
+use parallax::distributed::{self, Group};
+use parallax::nn::{Arch, Linear, Module, Parameter, ResNet, ResNetConfig, Stem};
+use parallax::objectives::Protocol;
+use parallax::objectives::classifier::{Classifier, ClassifierSettings};
+use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
+use parallax::objectives::simclr::{self, SimClr, SimClrSettings};
+use parallax::optim::{Optimization, OptimizerOptions, Schedule};
+use parallax::philox::Philox;
+use parallax::train::{Objective, PartialObjective, Trainer, data_parallel, whole_batch};
+use parallax::{DType, Device, Result, Tensor};
+
+const BATCH: usize = 8;
+/// Steps of the comparison with the whole batch.
+const STEPS: u64 = 20;
+/// The learning rate of SGD. At 0.01, steps of so few images amplify rounding to 1 % of the loss
+/// within 20 steps.
+const RATE: f64 = 1e-4;
+const METHODS: [&str; 3] = ["simclr", "rotnet", "supervised"];
+
+/// What a rank is told: the words of the environment variable `CASE`.
+const CASE: &str = "PARALLAX_DISTRIBUTED_CASE";
+/// The folder for results.
+const FOLDER: &str = "PARALLAX_DISTRIBUTED_FOLDER";
+
+fn main() {
+    if let Ok(case) = std::env::var(CASE) {
+        return rank(&case);
+    }
+    let cases: [(&str, fn()); 6] = [
+        ("a_step_per_rank_has_the_bits_of_chunks", per_rank),
+        ("synchronized_ranks_compute_the_whole_batch", synchronized),
+        ("contrastive_gradients_are_those_of_all_pairs", all_pairs),
+        ("a_batch_that_cannot_be_divided_is_refused", not_divisible),
+        ("a_late_rank_is_named", late),
+        ("a_killed_rank_ends_the_run", killed),
+    ];
+    // As in other tests, the first argument selects cases by a part of their names.
+    let selected = std::env::args()
+        .nth(1)
+        .filter(|word| !word.starts_with('-'));
+    let selected = selected.unwrap_or_default();
+    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&selected)) {
+        let started = Instant::now();
+        case();
+        println!(
+            "test {name} ... ok ({:.1} s)",
+            started.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// Runs this program on `ranks` ranks, which are told `case`.
+fn on_ranks(ranks: usize, case: &str, folder: &Path) -> Output {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new("mpirun");
+    command
+        .args(["--allow-run-as-root", "--oversubscribe", "-n"])
+        .arg(ranks.to_string())
+        .arg(program)
+        .env(CASE, case)
+        .env(FOLDER, folder);
+    command.output().expect("mpirun; install openmpi-bin")
+}
+
+fn succeeded(output: &Output) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
+fn rank(case: &str) {
+    let patience = match case {
+        "late" => Duration::from_secs(1),
+        _ => distributed::PATIENCE,
+    };
+    let group = distributed::start(patience).expect("MPI starts");
+    let folder = std::env::var(FOLDER).expect("the folder for results");
+    let folder = Path::new(&folder);
+    let words: Vec<&str> = case.split(' ').collect();
+    match words.as_slice() {
+        ["train", method, steps, is_synchronized] => {
+            let options = PassOptions {
+                synchronized: (*is_synchronized == "true").then_some(group),
+                ..PassOptions::default()
+            };
+            let steps = steps.parse().expect("a number");
+            let found = train(method, steps, options, Parts::Ranks(group));
+            let path = folder.join(format!("rank{}", group.rank()));
+            std::fs::write(path, bytes(&found)).expect("the folder can be written");
+        }
+        ["pairs"] => pairs(group),
+        ["indivisible"] => {
+            let error = data_parallel::check(BATCH, group).expect_err("8 is no multiple of 3");
+            let error = error.to_string();
+            assert!(error.contains("use a multiple of 3"), "{error}");
+        }
+        ["late"] => {
+            if group.rank() == 1 {
+                std::thread::sleep(Duration::from_secs(120));
+            }
+            let error = group.wait().expect_err("rank 1 is late").to_string();
+            eprintln!("{error}");
+            std::process::exit(1);
+        }
+        ["killed"] => {
+            if group.rank() == 1 {
+                std::process::abort();
+            }
+            group.wait().expect("rank 1 never comes");
+        }
+        _ => panic!("the case '{case}' is not known"),
+    }
+    distributed::finish();
+}
+
+/// How the batch is divided.
+#[derive(Clone, Copy)]
+enum Parts {
+    Whole,
+    Chunks(usize),
+    Ranks(Group),
+}
+
+/// The values of a trainer's state by name.
+type State = BTreeMap<String, Vec<f32>>;
+
+/// What a training computed.
+struct Found {
+    losses: Vec<f32>,
+    after_first: State,
+    at_end: State,
+}
+
+fn bytes(found: &Found) -> Vec<u8> {
+    let states = [&found.after_first, &found.at_end];
+    let states = states
+        .into_iter()
+        .flat_map(|state| state.values().flatten());
+    let values = found.losses.iter().chain(states);
+    values.flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let words = bytes.chunks_exact(4);
+    words
+        .map(|word| f32::from_le_bytes(word.try_into().expect("four bytes")))
+        .collect()
+}
+
+fn encoder() -> ResNetConfig {
+    ResNetConfig {
+        arch: Arch::ResNet18,
+        stem: Stem::Cifar { padding: 1 },
+        width: 0.0625,
+    }
+}
+
+/// Shapes with noise. Without it, many pixels are equal, and all of them can be at the kink of a
+/// ReLU, where rounding decides the gradient.
+fn images() -> Dataset {
+    let mut data = data::load(DataKind::Shapes, None, 0).expect("shapes are drawn");
+    let mut random = Philox::new(1, [0; 3]);
+    for byte in &mut data.train.images {
+        *byte = *byte / 2 + (random.next_u32() % 128) as u8;
+    }
+    data
+}
+
+fn train(method: &str, steps: u64, options: PassOptions, parts: Parts) -> Found {
+    let device = &Device::cpu();
+    let data = images();
+    let images = data.pretraining();
+    match method {
+        "simclr" => {
+            let settings =
+                SimClrSettings::of_protocol(Protocol::Sound, encoder(), 32, BATCH, 1e-6, 5);
+            let network = simclr::network(&settings, device).expect("memory suffices");
+            let optimization = settings.optimization;
+            let objective = SimClr::new(settings, images, device).expect("it fits");
+            trained(network, optimization, objective, steps, options, parts)
+        }
+        "rotnet" => {
+            let settings = RotNetSettings::of_protocol(Protocol::Sound, encoder(), BATCH, 5e-4, 3);
+            let network = rotnet::network(&settings, device).expect("memory suffices");
+            let optimization = Optimization {
+                learning_rate: RATE,
+                ..settings.optimization
+            };
+            let objective = RotNet::new(settings, images, device).expect("it fits");
+            trained(network, optimization, objective, steps, options, parts)
+        }
+        _ => {
+            let optimization = Optimization {
+                optimizer: OptimizerOptions::nesterov(0.0),
+                learning_rate: RATE,
+                schedule: Schedule::Constant,
+            };
+            let settings = ClassifierSettings {
+                batch_size: BATCH,
+                micro_batch: None,
+                optimization,
+                augmentation: PaddedCropAugmentation::default(),
+                frozen_after_first_epoch: false,
+                seed: 1,
+            };
+            let network = ResNet::new(&encoder(), 1, device).expect("memory suffices");
+            let width = network.feature_width();
+            let head = Linear::new("fc", width, data.classes.len(), 1, device);
+            let network = (network, head.expect("memory suffices"));
+            let shape = encoder().shape().expect("a network");
+            let members = (0..64).collect();
+            let objective = Classifier::new(settings, &shape, &data.train, members, device);
+            let objective = objective.expect("it fits");
+            trained(network, optimization, objective, steps, options, parts)
+        }
+    }
+}
+
+fn trained<M: Module, O: PartialObjective<M>>(
+    network: M,
+    optimization: Optimization,
+    objective: O,
+    steps: u64,
+    options: PassOptions,
+    parts: Parts,
+) -> Found {
+    let trainer = Trainer::new(network, optimization, objective).expect("memory suffices");
+    let trainer = trainer.with_options(options).expect("they are possible");
+    let mut trainer = match parts {
+        Parts::Whole => trainer,
+        Parts::Chunks(images) => trainer.with_micro_batch(images),
+        Parts::Ranks(group) => trainer.with_group(group),
+    };
+    let state = |trainer: &Trainer<M, O>| {
+        let named = |p: &Parameter| (p.name.clone(), p.value.to_vec().expect("f32"));
+        trainer.state().into_iter().map(named).collect()
+    };
+    let mut found = Found {
+        losses: Vec::new(),
+        after_first: State::new(),
+        at_end: State::new(),
+    };
+    for step in 0..steps {
+        let pending = trainer.step(step).expect("it is recorded");
+        let loss = trainer.finish(pending).expect("it is finite");
+        found.losses.push(loss);
+        if step == 0 {
+            found.after_first = state(&trainer);
+        }
+    }
+    found.at_end = state(&trainer);
+    found
+}
+
+fn per_rank() {
+    for method in METHODS {
+        for ranks in [1, 2, 4] {
+            let folder = tempfile::tempdir().expect("a folder");
+            succeeded(&on_ranks(
+                ranks,
+                &format!("train {method} 3 false"),
+                folder.path(),
+            ));
+            let chunks = Parts::Chunks(BATCH / ranks);
+            let expected = bytes(&train(method, 3, PassOptions::default(), chunks));
+            for rank in 0..ranks {
+                let found = std::fs::read(folder.path().join(format!("rank{rank}")));
+                let is_equal = found.expect("the rank wrote it") == expected;
+                assert!(is_equal, "{method}: rank {rank} of {ranks} differs");
+            }
+        }
+        // Shows that the comparison distinguishes numbers of ranks.
+        let whole = train(method, 3, PassOptions::default(), Parts::Whole);
+        let chunks = train(method, 3, PassOptions::default(), Parts::Chunks(BATCH / 2));
+        assert!(bytes(&whole) != bytes(&chunks), "{method}");
+    }
+}
+
+/// The distance of two vectors, relative to the norm of the first.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let apart = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    apart / norm(&mut a.iter().map(|&x| f64::from(x)))
+}
+
+fn synchronized() {
+    for method in METHODS {
+        let whole = train(method, STEPS, PassOptions::default(), Parts::Whole);
+        for ranks in [2, 4] {
+            let train_on_ranks = || {
+                let folder = tempfile::tempdir().expect("a folder");
+                let case = format!("train {method} {STEPS} true");
+                succeeded(&on_ranks(ranks, &case, folder.path()));
+                let read = |rank: usize| {
+                    let path = folder.path().join(format!("rank{rank}"));
+                    std::fs::read(path).expect("the rank wrote it")
+                };
+                let first = read(0);
+                let differs = (1..ranks).find(|&rank| read(rank) != first);
+                assert_eq!(differs, None, "{method}: ranks have other bits");
+                first
+            };
+            let found = train_on_ranks();
+            if method == METHODS[0] {
+                assert!(found == train_on_ranks(), "{ranks} ranks do not repeat");
+            }
+            let found = floats(&found);
+            let (losses, mut rest) = found.split_at(STEPS as usize);
+            let losses = whole.losses.iter().zip(losses);
+            let apart = losses.map(|(a, b)| ((a - b) / a).abs()).fold(0.0, f32::max);
+            // After one step, the momentum is the gradient, and so is Adam's first moment but for
+            // a factor.
+            let mut farthest = (0.0, "");
+            for (name, expected) in &whole.after_first {
+                let (values, others) = rest.split_at(expected.len());
+                rest = others;
+                let kinds = ["momentum.", "first_moment.", "running_"];
+                if kinds.iter().any(|kind| name.contains(kind)) {
+                    let apart = distance(expected, values);
+                    if apart > farthest.0 {
+                        farthest = (apart, name);
+                    }
+                }
+            }
+            println!(
+                "{method}, {ranks} ranks: losses within {apart:.1e}, first gradients within {:.1e}",
+                farthest.0
+            );
+            assert!(
+                apart < 1e-4,
+                "{method}, {ranks} ranks: losses differ by {apart:e}"
+            );
+            assert!(farthest.0 < 1e-5, "{method}, {ranks} ranks: {farthest:?}");
+        }
+    }
+}
+
+fn all_pairs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for ranks in [1, 2, 4] {
+        succeeded(&on_ranks(ranks, "pairs", folder.path()));
+    }
+}
+
+const INPUTS: usize = 3;
+const OUTPUTS: usize = 4;
+const TEMPERATURE: f64 = 0.5;
+
+/// NT-Xent of two views of numbers under a linear layer.
+struct Pairs {
+    device: Device,
+    /// For each view, `[BATCH, INPUTS]`.
+    views: [Vec<f32>; 2],
+}
+
+impl Pairs {
+    fn new(device: &Device) -> Self {
+        let view = |view: usize| {
+            let number = |i: usize| ((i * 7 + view * 3) as f32).sin() + 0.1 * (i % 5) as f32;
+            (0..BATCH * INPUTS).map(number).collect()
+        };
+        Pairs {
+            device: device.clone(),
+            views: [view(0), view(1)],
+        }
+    }
+
+    /// The loss in float64 for the weight `[OUTPUTS, INPUTS]`.
+    fn reference(&self, weight: &[f64], bias: &[f64]) -> f64 {
+        let embed = |x: &[f32]| {
+            let z: Vec<f64> = (0..OUTPUTS)
+                .map(|o| {
+                    let row = &weight[o * INPUTS..(o + 1) * INPUTS];
+                    let products = row.iter().zip(x).map(|(w, &x)| w * f64::from(x));
+                    bias[o] + products.sum::<f64>()
+                })
+                .collect();
+            let norm = z.iter().map(|z| z * z).sum::<f64>().sqrt();
+            z.iter().map(|z| z / norm).collect::<Vec<f64>>()
+        };
+        let rows = self.views.iter().flat_map(|view| view.chunks(INPUTS));
+        let z: Vec<Vec<f64>> = rows.map(embed).collect();
+        let similarity = |i: usize, j: usize| {
+            let dot: f64 = z[i].iter().zip(&z[j]).map(|(a, b)| a * b).sum();
+            (dot / TEMPERATURE).exp()
+        };
+        let of_row = |i: usize| {
+            let all = (0..2 * BATCH).filter(|&j| j != i);
+            let sum: f64 = all.map(|j| similarity(i, j)).sum();
+            sum.ln() - similarity(i, (i + BATCH) % (2 * BATCH)).ln()
+        };
+        (0..2 * BATCH).map(of_row).sum::<f64>() / (2 * BATCH) as f64
+    }
+}
+
+impl Objective<Linear> for Pairs {
+    fn loss(&mut self, module: &Linear, tape: &Tape, step: u64) -> Result<Var> {
+        let samples = self.samples(step);
+        let z = self.rows(module, tape, &samples, step)?;
+        self.score(&z, &samples)
+    }
+}
+
+impl PartialObjective<Linear> for Pairs {
+    const IS_MEAN: bool = false;
+
+    fn samples(&mut self, _: u64) -> Vec<u32> {
+        (0..BATCH as u32).collect()
+    }
+
+    fn rows(&self, module: &Linear, tape: &Tape, samples: &[u32], _: u64) -> Result<Var> {
+        let mut x = Vec::<f32>::new();
+        for view in &self.views {
+            for &sample in samples {
+                x.extend(&view[sample as usize * INPUTS..][..INPUTS]);
+            }
+        }
+        let x = Tensor::from_slice(&x, &[2 * samples.len(), INPUTS], &self.device)?;
+        module.forward(&tape.constant(&x))
+    }
+
+    fn score(&self, z: &Var, _: &[u32]) -> Result<Var> {
+        z.l2_normalize(1e-12)?.nt_xent(TEMPERATURE as f32)
+    }
+}
+
+/// Compares the gradients of all ranks with central differences of the loss in float64.
+fn pairs(group: Group) {
+    let device = Device::cpu();
+    let mut objective = Pairs::new(&device);
+    let module = Linear::new("fc", INPUTS, OUTPUTS, 9, &device).expect("memory suffices");
+    let pass = (&device, PassOptions::default());
+    let step = match group.size() {
+        1 => whole_batch(&mut objective, &module, pass, 0),
+        _ => data_parallel::in_ranks(&mut objective, &module, pass, 0, (group, BATCH)),
+    };
+    let step = step.expect("it is computed");
+    let parameters = module.parameters();
+    let values: Vec<Vec<f64>> = parameters
+        .iter()
+        .map(|p| p.value.to_vec::<f32>().expect("f32"))
+        .map(|values| values.into_iter().map(f64::from).collect())
+        .collect();
+    let loss = |values: &[Vec<f64>]| objective.reference(&values[0], &values[1]);
+    let found = f64::from(step.loss.to_scalar::<f32>().expect("one number"));
+    assert!((found - loss(&values)).abs() < 1e-6, "{found}");
+    for (p, parameter) in parameters.iter().enumerate() {
+        assert_eq!(parameter.value.dtype(), DType::F32);
+        let gradient = step.gradients.of(&parameter.value).expect("it has one");
+        let gradient = gradient.to_vec::<f32>().expect("f32");
+        for (i, &found) in gradient.iter().enumerate() {
+            let at = |change: f64| {
+                let mut moved = values.clone();
+                moved[p][i] += change;
+                loss(&moved)
+            };
+            let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!(
+                (f64::from(found) - expected).abs() < 1e-6,
+                "{}, {i}: {found}, expected {expected}",
+                parameter.name
+            );
+        }
+    }
+}
+
+fn not_divisible() {
+    let folder = tempfile::tempdir().expect("a folder");
+    succeeded(&on_ranks(3, "indivisible", folder.path()));
+}
+
+fn late() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = Instant::now();
+    let output = on_ranks(3, "late", folder.path());
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("rank 1 did not arrive within 1 s"),
+        "{errors}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+fn killed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = on_ranks(3, "killed", folder.path());
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("rank 1"), "{errors}");
+}
