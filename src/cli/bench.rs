@@ -7,7 +7,7 @@ use clap::Args;
 use super::arguments::positive;
 use super::device_choice::{DeviceRequest, open};
 use crate::bench::{self, Part, Results, Row, rate};
-use crate::console::say;
+use crate::console::{self, say};
 use crate::error::{Error, Result, listed};
 use crate::runs::whole_file::write_file;
 
@@ -16,7 +16,7 @@ use crate::runs::whole_file::write_file;
 ///
 /// The share of a kernel is its rate relative to the ceiling that was measured on the same device:
 /// multiply-adds, or copied bytes. Nothing else should run on the device. On software adapters and the
-/// CPU, sizes are small.
+/// CPU, sizes are small. With --json, stdout has all measurements.
 #[derive(Args)]
 pub struct Arguments {
     /// What to measure: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
@@ -31,10 +31,6 @@ pub struct Arguments {
     /// Measure one part, after the ceilings: ceilings, memory, costs, kernels or steps
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-
-    /// Write all measurements to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 
     /// Write the fastest variants to this file, as an entry of src/device/gpu/variants.toml
     #[arg(long, value_name = "FILE")]
@@ -74,6 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     write_files(arguments, &results)?;
+    console::json(&results);
     say!(
         "bench: {} measurements in {:.0} s",
         results.rows.len(),
@@ -118,11 +115,6 @@ fn write_files(arguments: &Arguments, results: &Results) -> Result<()> {
             "{option}: {what} was measured; use --only kernels, a GPU and more --seconds"
         ))
     };
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_vec_pretty(results)
-            .map_err(|e| Error::usage(format!("the results cannot be written as JSON: {e}")))?;
-        write("json", path, &text)?;
-    }
     if let Some(path) = &arguments.write_table {
         let entry = results.table_entry();
         let entry = entry.ok_or_else(|| missing("--write-table", "no variant"))?;

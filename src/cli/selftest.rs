@@ -1,7 +1,6 @@
 //! `parallax selftest`: whether a device computes right.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -13,15 +12,14 @@ use crate::device::Device;
 use crate::device::gpu::AdapterDescription;
 use crate::error::{Error, Result, listed};
 use crate::runs::tuning::reject;
-
-use crate::runs::whole_file::write_file;
 use crate::selftest::{self, Family, Report, Wrong};
 
 /// Check whether a device computes every operation right
 ///
 /// Compares each kernel and variant with float64, with f32 and f16 activations; gradients with
 /// central differences; the shapes of a ResNet-50; a short training with the CPU; and repetitions bit
-/// for bit. Variants with wrong results are stored, and no later command uses them.
+/// for bit. Variants with wrong results are stored, and no later command uses them. With --json,
+/// stdout has all results, for a bug report.
 #[derive(Args)]
 pub struct Arguments {
     /// What to test: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
@@ -32,13 +30,9 @@ pub struct Arguments {
     /// Stop after about this many seconds. Cases that have not run by then are listed
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive)]
     seconds: f64,
-
-    /// Write the results to this file, for a bug report
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
-/// The file of `--json`.
+/// The object of `--json`.
 #[derive(Serialize)]
 struct Results<'a> {
     adapter: Option<AdapterDescription>,
@@ -66,14 +60,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     })?;
     print_summary(&report);
-    if let Some(path) = &arguments.json {
-        let adapter = adapters().into_iter().find(|a| a.name == report.device);
-        let report = &report;
-        let text = serde_json::to_vec_pretty(&Results { adapter, report })
-            .map_err(|e| Error::usage(format!("the results cannot be written as JSON: {e}")))?;
-        write_file(path, &text)?;
-        say!("json    {}", path.display());
-    }
+    console::json(&Results {
+        adapter: adapters().into_iter().find(|a| a.name == report.device),
+        report: &report,
+    });
     verdict(device, &report)
 }
 
@@ -160,7 +150,7 @@ fn verdict(device: &Device, report: &Report) -> Result<()> {
     let count = report.wrong.len();
     say!("selftest: {count} kernels are wrong: {names}");
     let advice = if report.wrong.iter().any(|wrong| wrong.variant.is_none()) {
-        "use --device cpu, and report a bug with the file of --json"
+        "use --device cpu, and report a bug with the output of --json"
     } else {
         "other variants of these kernels are right and are used from now on"
     };

@@ -44,7 +44,7 @@ const CASES: [Case; 24] = [
 
 /// Convolutions of f16: odd planes, slices, single pixels, ragged tiles, and those that the CPU
 /// takes by Winograd's method, keeping kernels or inputs.
-const CASES_OF_F16: [Case; 19] = [
+const CASES_OF_F16: [Case; 20] = [
     ([1, 1, 1, 1], [1, 1, 1, 1], 1, 0),
     ([3, 5, 1, 1], [17, 5, 1, 1], 1, 0),
     ([2, 3, 9, 7], [5, 3, 3, 3], 1, 1),
@@ -65,6 +65,8 @@ const CASES_OF_F16: [Case; 19] = [
     ([5, 20, 3, 8], [36, 20, 3, 3], 1, 1),
     ([41, 20, 4, 4], [36, 20, 3, 3], 1, 1),
     ([5, 68, 8, 8], [72, 68, 1, 1], 2, 0),
+    // The same for 1x1, with sums over channels that are cut in two places.
+    ([2, 136, 4, 6], [136, 136, 1, 1], 1, 0),
 ];
 
 /// Every case, but for the shapes of whole networks.
