@@ -12,7 +12,8 @@
 //! ```
 //!
 //! [`data`] reads images, [`augment`] draws random views of them, [`objectives`] has SimCLR, RotNet and
-//! classification, and [`evaluate`] measures encoders. With the feature `cli`, [`runs`] keeps the
+//! classification, [`evaluate`] measures encoders, and [`selftest`]
+//! checks a device. With the feature `cli`, [`runs`] keeps the
 //! records of trainings, [`paper`] runs the experiments of the paper, and [`cli`] is the command line.
 //!
 //! `examples/custom_op.rs` adds an operation from outside of this crate, with its own WGSL kernel and
@@ -23,6 +24,8 @@
 
 pub mod augment;
 pub mod autograd;
+#[cfg(feature = "cli")]
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
@@ -43,14 +46,13 @@ pub mod paper;
 pub mod philox;
 #[cfg(feature = "cli")]
 pub mod runs;
+pub mod selftest;
 mod sha256;
 pub mod tensor;
 pub mod train;
 
 #[cfg(test)]
 extern crate self as parallax;
-#[cfg(test)]
-#[allow(clippy::print_stderr, reason = "tests print what they leave out")]
 mod testing;
 
 pub use device::Device;

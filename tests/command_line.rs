@@ -288,6 +288,45 @@ fn devices_lists_an_adapter_with_its_limits() {
 }
 
 #[test]
+fn selftest_and_bench_print_their_results() {
+    let base = TempDir::new().unwrap();
+    let run = |command, seconds, more: &[&str]| {
+        let start = [command, "--device", "cpu", "--seconds", seconds, "--json"];
+        let arguments = [&start[..], more].concat();
+        let output = parallax(base.path(), &arguments).output();
+        let output = output.expect("it starts");
+        let lines = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {lines}");
+        let last = lines.lines().last().expect("it prints a verdict");
+        let results: Value = serde_json::from_slice(&output.stdout).expect("stdout is JSON");
+        (last.to_string(), results)
+    };
+    let (last, results) = run("selftest", "2", &[]);
+    assert!(last.starts_with("selftest: ok"), "{last}");
+    let families = results["families"].as_array().expect("a list");
+    assert!(
+        families
+            .iter()
+            .any(|family| family["comparisons"].as_u64() > Some(0))
+    );
+    assert_eq!(results["device"], "cpu");
+    let (last, results) = run(
+        "bench",
+        "4",
+        &["--only", "kernels", "--svg", "roofline.svg"],
+    );
+    assert!(last.starts_with("bench: "), "{last}");
+    assert!(results["ceilings"]["f32"].as_f64() > Some(0.0));
+    let svg = fs::read_to_string(base.path().join("roofline.svg")).expect("it was written");
+    assert!(svg.starts_with("<svg"));
+    let words = [
+        "unknown part 'all'",
+        "ceilings, memory, costs, kernels, steps",
+    ];
+    refused(base.path(), &["bench", "--only", "all"], 2, &words);
+}
+
+#[test]
 fn preview_draws_a_sheet() {
     let base = TempDir::new().unwrap();
     let arguments = [
@@ -443,6 +482,8 @@ fn no_arguments_and_help_show_the_commands() {
             "knn",
             "embed",
             "devices",
+            "selftest",
+            "bench",
             "preview",
         ] {
             assert!(shown.contains(command), "{shown}");

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use parallax::device::gpu::variants::VariantTable;
+use parallax::device::gpu::variants::{Operation, TileSize, Variant, VariantTable};
 use parallax::nn::weights::metadata;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::ops::Conv2dOptions;
@@ -182,6 +182,23 @@ fn a_tuning_is_kept_and_a_file_that_cannot_be_used_is_named() {
     check(&second, &[]);
     assert!(!text(&second.stdout).contains("tuned  "));
     assert_eq!(place.table("second"), table);
+
+    // A variant that a self-test has rejected is in no table, tuned or shipped.
+    let mut rejecting = stored.clone();
+    rejecting.reject([(Operation::Conv2dDx, Variant::Tiled(TileSize::Small))]);
+    fs::write(&file, rejecting.to_toml().unwrap()).unwrap();
+    let devices = Command::new(env!("CARGO_BIN_EXE_parallax"))
+        .arg("devices")
+        .env("PARALLAX_CACHE_DIR", place.path().join("cache"))
+        .output();
+    let words = "without conv2d_dx tiled64x64 (wrong results here)";
+    assert!(text(&devices.unwrap().stdout).contains(words));
+    for (out, flag) in [("tuned", "--tune"), ("untuned", "--no-tune")] {
+        check(&place.train(out, &[flag]), &[]);
+        assert_eq!(place.table(out).rejected, rejecting.rejected, "{flag}");
+    }
+    fs::write(&file, stored.to_toml().unwrap()).unwrap();
+
     let without = place.train("without", &["--no-tune"]);
     check(&without, &[]);
     assert_eq!(place.table("without"), shipped);

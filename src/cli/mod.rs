@@ -6,6 +6,7 @@
 
 mod arguments;
 mod attack;
+mod bench;
 mod classification;
 mod completions;
 mod data;
@@ -22,6 +23,7 @@ mod ranks;
 mod report;
 mod reproduce;
 mod run;
+mod selftest;
 mod sheet;
 mod signals;
 mod weights;
@@ -94,6 +96,8 @@ enum Command {
     Weights(weights::Arguments),
     Data(data::Arguments),
     Devices(devices::Arguments),
+    Selftest(selftest::Arguments),
+    Bench(bench::Arguments),
     Preview(preview::Arguments),
     Completions(completions::Arguments),
     Manual(manual::Arguments),
@@ -212,6 +216,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Weights(arguments) => weights::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
+        Command::Selftest(arguments) => selftest::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),

@@ -134,6 +134,17 @@ impl Device {
         }
     }
 
+    /// Submits everything recorded so far, and waits until it has run.
+    ///
+    /// # Errors
+    /// `Error::Device` if the adapter was lost or hangs.
+    pub fn wait(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Gpu(gpu) => gpu.wait(),
+        }
+    }
+
     /// The name in a message that also names `other`, a different device.
     pub(crate) fn name_beside(&self, other: &Device) -> String {
         match self.name() {

@@ -11,6 +11,8 @@
 //! - Gradients have a d-prefix: `dy` is the gradient of the loss with respect to `y`.
 //! - Every reduction has a fixed order, so the same call gives the same bits.
 
+use crate::testing::tester::Run;
+
 pub mod attack;
 pub mod batch_norm;
 pub mod blur;
@@ -55,3 +57,25 @@ pub use pool::{
 pub use reduce::{CheckFinite, Sum, SumRows};
 pub use resized_crop::{ResizedCrop, ResizedCrops};
 pub use uniform::{NoiseKey, Uniform};
+
+/// The cases of every operation, with the name of its folder; cheap ones first.
+pub(crate) const CASES: [(&str, Run); 18] = [
+    ("elementwise", elementwise::cases::run),
+    ("cast", cast::cases::run),
+    ("copy", copy::cases::run),
+    ("reduce", reduce::cases::run),
+    ("uniform", uniform::cases::run),
+    ("images", images::cases::run),
+    ("resized_crop", resized_crop::cases::run),
+    ("blur", blur::cases::run),
+    ("color", color::cases::run),
+    ("attack", attack::cases::run),
+    ("l2_normalize", l2_normalize::cases::run),
+    ("nt_xent", nt_xent::cases::run),
+    ("cross_entropy", cross_entropy::cases::run),
+    ("optimizer", optimizer::cases::run),
+    ("pool", pool::cases::run),
+    ("batch_norm", batch_norm::cases::run),
+    ("gemm", gemm::cases::run),
+    ("conv2d", conv2d::cases::run),
+];

@@ -325,6 +325,7 @@ impl Gpu {
         rejected: &mut Vec<String>,
     ) -> Result<Variant> {
         let mut variants = problem.variants(self);
+        variants.retain(|variant| !table.rejects(problem.class().operation(), *variant));
         if let [only] = variants[..] {
             return Ok(only);
         }

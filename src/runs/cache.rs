@@ -1,6 +1,7 @@
 //! What is kept between runs for a graphics adapter: the table that a tuning found, and the driver's compiled
 //! pipelines. Neither is needed: a file that is missing or damaged costs time and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::folder::write_whole;
 use super::warn;
 use crate::device::Gpu;
-use crate::device::gpu::variants::{TableKey, VariantTable};
+use crate::device::gpu::variants::{Operation, TableKey, Variant, VariantTable};
 use crate::error::{Error, Result};
 use crate::sha256::hex;
 
@@ -69,6 +70,15 @@ pub fn read_table(key: &TableKey) -> Option<VariantTable> {
             ));
         })
         .ok()
+}
+
+/// The variants that a self-test rejected on the adapter of `key`. A file that cannot be used rejects
+/// none; [`read_table`] warns of it.
+pub fn rejected(key: &TableKey) -> BTreeMap<Operation, BTreeSet<Variant>> {
+    let bytes = table_path(key).and_then(|path| fs::read(path).ok());
+    let table = bytes.and_then(|bytes| VariantTable::from_toml(&bytes).ok());
+    let own = table.filter(|table| table.key == *key);
+    own.map_or(BTreeMap::new(), |table| table.rejected)
 }
 
 /// Stores `table` and says where.

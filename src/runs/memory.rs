@@ -130,15 +130,17 @@ impl StepSize {
         })
     }
 
-    /// Fails where the step does not fit in the memory that is free beside `device`, as far as that is known: a
-    /// graphics card's own memory is not, and allocations on it fail with an error of their own. `open` gives such a
-    /// device anew.
+    /// Fails if the step does not fit in the memory that is free beside `device`. On a graphics card
+    /// with memory of its own, the free memory is measured: buffers are allocated and freed. `open`
+    /// opens the same device again.
     ///
     /// # Errors
     /// `Error::Usage` with what is needed and the largest chunk and the largest batch that fit.
     pub fn check(&self, device: &Device, open: &dyn Fn() -> Result<Device>) -> Result<()> {
-        if !device.in_host_memory() {
-            return Ok(());
+        if let Some(gpu) = device.as_gpu().filter(|_| !device.in_host_memory()) {
+            // No more than a step can take, so that a large card is not filled.
+            let free = gpu.allocatable((self.bound()? * MARGIN).ceil() as u64);
+            return self.check_against(free as f64, open);
         }
         let mut system = System::new();
         system.refresh_memory();

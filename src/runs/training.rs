@@ -102,6 +102,17 @@ impl Trained {
     }
 }
 
+/// Adds how the run is resumed to an error of the device, such as a lost one or short memory.
+fn with_resume(error: Error) -> Error {
+    match error {
+        Error::Device { device, message } => {
+            let advice = "the same command with --resume continues from the last checkpoint";
+            Error::device(device, format!("{message}; {advice}"))
+        }
+        other => other,
+    }
+}
+
 /// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one.
 /// `save_network` is called after each `save_every` steps with the number of steps, and returns the
 /// bytes of the file `encoder-stepN.safetensors`. If `profile` is set, the first steps are
@@ -154,7 +165,7 @@ pub fn train<M: Module, O: Objective<M>>(
     let before = distributed::traffic();
     let trained = run.all(profile);
     run.progress.finish();
-    trained?;
+    trained.map_err(with_resume)?;
     let ranks = distributed::current().size();
     if ranks > 1 && run.next > first_step {
         let (after, steps) = (distributed::traffic(), run.next - first_step);

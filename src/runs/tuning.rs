@@ -2,6 +2,7 @@
 //! ships, those of a tuning, or those that the run began with.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -12,7 +13,7 @@ use super::record::variants_of;
 use super::warn;
 use crate::console::{is_quiet, note};
 use crate::device::Gpu;
-use crate::device::gpu::variants::{LARGEST_CLASS, VariantTable};
+use crate::device::gpu::variants::{LARGEST_CLASS, Operation, Variant, VariantTable};
 use crate::error::Result;
 use crate::nn::ResNetConfig;
 use crate::ops::conv2d::ConvGeometry;
@@ -78,7 +79,10 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     let table = gpu.variants();
     let ships = VariantTable::ships_for(&table.key.adapter);
     if when == When::Never || (when == When::WhereNoTableShips && ships) {
-        gpu.use_variants(gpu.shipped_variants());
+        gpu.use_variants(VariantTable {
+            rejected: cache::rejected(&table.key),
+            ..gpu.shipped_variants()
+        });
         return Ok(());
     }
     let stored = cache::read_table(&table.key);
@@ -115,14 +119,27 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
 }
 
 /// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An
-/// adapter for which a table ships keeps that.
+/// adapter for which a table ships keeps that, without the variants that a self-test rejected.
 pub fn use_stored(gpu: &Gpu) {
-    let table = gpu.variants();
-    if !VariantTable::ships_for(&table.key.adapter)
-        && let Some(stored) = cache::read_table(&table.key)
-    {
+    let mut table = gpu.variants();
+    if VariantTable::ships_for(&table.key.adapter) {
+        table.rejected = cache::rejected(&table.key);
+        gpu.use_variants(table);
+    } else if let Some(stored) = cache::read_table(&table.key) {
         gpu.use_variants(stored);
     }
+}
+
+/// Stores that these variants compute wrong results on `gpu`, so that no later command selects
+/// them. Returns the file.
+///
+/// # Errors
+/// As [`cache::write_table`].
+pub fn reject(gpu: &Gpu, variants: &[(Operation, Variant)]) -> Result<PathBuf> {
+    let mut table = gpu.variants();
+    table = cache::read_table(&table.key).unwrap_or(table);
+    table.reject(variants.iter().copied());
+    cache::write_table(&table)
 }
 
 /// Puts the table in use that the run in `folder` began with, so that it goes on to the same bits.
@@ -131,12 +148,19 @@ pub fn use_stored(gpu: &Gpu) {
 /// As reading the run's configuration.
 pub fn resume(gpu: &Gpu, folder: &RunFolder) -> Result<()> {
     let now = gpu.variants().key;
-    let Some(table) = variants_of(folder)? else {
+    let Some(mut table) = variants_of(folder)? else {
         warn(
             "the run's configuration has no table of variants; the one that ships is used, and bits may differ",
         );
         return Ok(());
     };
+    let rejected = cache::rejected(&now);
+    if rejected != table.rejected {
+        warn(
+            "a self-test has rejected kernel variants since the run began, and they are not used; bits may differ from here on",
+        );
+        table.rejected = rejected;
+    }
     if let Some(difference) = table.key.difference(&now) {
         warn(&format!(
             "the run began under other conditions, so that its bits may differ from here on: {difference}"

@@ -12,8 +12,7 @@ use parallax::device::gpu::{AdapterChoice, GpuOptions};
 use parallax::device::{Cpu, Device, Gpu};
 use parallax::tensor::{DType, Tensor};
 
-/// A binding limit in bytes at which tensors of a few thousand elements are cut into slices.
-pub const SMALL_BINDING: usize = 64 * 1024;
+pub use parallax::selftest::SMALL_BINDING;
 
 /// The name of the device with small bindings, in messages.
 pub const SLICED: &str = "gpu with small bindings";

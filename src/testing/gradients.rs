@@ -1,36 +1,7 @@
-//! Gradient checks of operations.
+//! Leaves of gradient checks.
 
-use super::devices;
-use crate::autograd::Var;
-use crate::autograd::gradcheck::{Leaf, relative_errors};
-use crate::error::Result;
-use crate::ops::Scale;
+use crate::autograd::gradcheck::Leaf;
 use crate::philox::Philox;
-use crate::tensor::Tensor;
-
-/// The largest relative error of a leaf's gradient, in the Euclidean norm.
-const TOLERANCE: f64 = 2e-3;
-/// The step of a central difference, relative to the root mean square of the leaf.
-const STEP: f64 = 1e-2;
-
-/// Fails unless, on every device, the gradients of `function` agree with central differences.
-///
-/// The function is in the middle of a graph: its inputs are multiplied by 1.7, its result by -0.6,
-/// and each element of the result has its own coefficient. So the check fails for a backward pass
-/// that drops or scales the gradient of its result.
-pub fn check_gradients(operation: &str, leaves: &[Leaf], function: impl Fn(&[Var]) -> Result<Var>) {
-    for (name, device) in devices::all() {
-        let errors = relative_errors(&device, leaves, STEP, |leaves| {
-            let inputs = leaves.iter().map(|leaf| leaf.scale(1.7));
-            function(&inputs.collect::<Result<Vec<_>>>()?)?.scale(-0.6)
-        });
-        let errors = errors.unwrap_or_else(|error| panic!("{operation} on {name}: {error}"));
-        assert!(
-            errors.iter().all(|&error| error < TOLERANCE),
-            "{operation} on {name}: relative errors {errors:?} of the gradients"
-        );
-    }
-}
 
 fn rng(stream: u32) -> Philox {
     Philox::new(11, [stream, 0, 0])
@@ -63,32 +34,45 @@ pub fn spaced(stream: u32, shape: &[usize]) -> Leaf {
     Leaf::new(shape, values)
 }
 
-/// `y = 3 x` with a backward pass that multiplies the gradient of `y` by `factor`, or ignores it if
-/// there is no factor.
-fn wrong_scale(x: &Var, factor: Option<f32>) -> Result<Var> {
-    let y = x.device().run(Scale {
-        factor: 3.0,
-        x: x.tensor(),
-    })?;
-    Var::record("wrong_scale", y, [("x", x)], move |device, dy| {
-        let dx = match factor {
-            Some(factor) => device.run(Scale { factor, x: &dy })?,
-            None => Tensor::from_slice(&vec![3.0f32; dy.len()], dy.shape(), device)?,
-        };
-        Ok([dx])
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::normal_leaf;
+    use crate::autograd::Var;
+    use crate::autograd::gradcheck::relative_errors;
+    use crate::error::Result;
+    use crate::ops::Scale;
+    use crate::tensor::Tensor;
+    use crate::testing::devices;
+    use crate::testing::tester::GRADIENT_STEP;
 
-#[test]
-fn the_checker_catches_a_backward_pass_that_is_wrong() {
-    let error = |factor| {
-        let leaves = [normal_leaf(1, &[3, 4])];
-        let function = |x: &[Var]| wrong_scale(&x[0], factor);
-        relative_errors(&devices::cpu(), &leaves, STEP, function).expect("a small graph")[0]
-    };
-    assert!(error(Some(3.0)) < 1e-4, "right: {}", error(Some(3.0)));
-    let three_percent = error(Some(3.0 * 1.03));
-    assert!((0.028..0.032).contains(&three_percent), "{three_percent}");
-    assert!(error(None) > 0.1, "forgotten dy: {}", error(None));
-    assert!(error(Some(-3.0)) > 1.0, "sign: {}", error(Some(-3.0)));
+    /// `y = 3 x` with a backward pass that multiplies the gradient of `y` by `factor`, or ignores it if
+    /// there is no factor.
+    fn wrong_scale(x: &Var, factor: Option<f32>) -> Result<Var> {
+        let y = x.device().run(Scale {
+            factor: 3.0,
+            x: x.tensor(),
+        })?;
+        Var::record("wrong_scale", y, [("x", x)], move |device, dy| {
+            let dx = match factor {
+                Some(factor) => device.run(Scale { factor, x: &dy })?,
+                None => Tensor::from_slice(&vec![3.0f32; dy.len()], dy.shape(), device)?,
+            };
+            Ok([dx])
+        })
+    }
+
+    #[test]
+    fn the_checker_catches_a_backward_pass_that_is_wrong() {
+        let error = |factor| {
+            let leaves = [normal_leaf(1, &[3, 4])];
+            let function = |x: &[Var]| wrong_scale(&x[0], factor);
+            relative_errors(&devices::cpu(), &leaves, GRADIENT_STEP, function)
+                .expect("a small graph")[0]
+        };
+        assert!(error(Some(3.0)) < 1e-4, "right: {}", error(Some(3.0)));
+        let three_percent = error(Some(3.0 * 1.03));
+        assert!((0.028..0.032).contains(&three_percent), "{three_percent}");
+        assert!(error(None) > 0.1, "forgotten dy: {}", error(None));
+        assert!(error(Some(-3.0)) > 1.0, "sign: {}", error(Some(-3.0)));
+    }
 }

@@ -1,5 +1,7 @@
 //! The adapters of this machine, and the choice of one.
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// Which adapter to open.
@@ -15,7 +17,7 @@ pub enum AdapterChoice {
 }
 
 /// Properties of an adapter, for lists.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct AdapterDescription {
     pub name: String,
     pub backend: String,
@@ -35,8 +37,18 @@ pub struct AdapterDescription {
     pub features: Vec<String>,
 }
 
+/// The part in percent of the memory that the driver grants to this process, as it reports it, at
+/// which allocations fail. Without it, a driver moves tensors to slow memory, or the device is lost.
+const MEMORY_PERCENT: u8 = 98;
+
 fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle())
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+            for_resource_creation: Some(MEMORY_PERCENT),
+            for_device_loss: None,
+        },
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
 }
 
 fn kind(info: &wgpu::AdapterInfo) -> &'static str {

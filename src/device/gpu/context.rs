@@ -1,7 +1,9 @@
 //! The open adapter: its limits, pipelines and errors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
@@ -26,7 +28,17 @@ pub struct GpuOptions {
     /// For tests and benches: the variant of products and convolutions that runs, instead of those
     /// that the table selects. Operations without this variant run `Plain`.
     pub variant: Option<Variant>,
+    /// How long the host waits for a GPU that finishes no submission, before it reports that the GPU
+    /// hangs; by default, [`STALL`], or [`SOFTWARE_STALL`] on a software adapter.
+    pub stall: Option<Duration>,
 }
+
+/// No submission of a training takes this long on hardware: it has at most 1,024 dispatches.
+const STALL: Duration = Duration::from_secs(10 * 60);
+/// A dispatch of a software adapter may take many seconds.
+const SOFTWARE_STALL: Duration = Duration::from_secs(2 * 60 * 60);
+/// How often a waiting host looks for finished submissions and reported errors.
+const WAIT: Duration = Duration::from_secs(1);
 
 impl Default for GpuOptions {
     fn default() -> Self {
@@ -36,6 +48,7 @@ impl Default for GpuOptions {
             binding_limit: None,
             f16: true,
             variant: None,
+            stall: None,
         }
     }
 }
@@ -56,8 +69,8 @@ pub(crate) struct Context {
     /// Whether the adapter is software that runs on the CPU.
     pub(crate) is_software: bool,
     pub(crate) name: String,
-    /// Maximum bytes per binding.
-    pub(crate) binding_limit: u64,
+    /// Maximum bytes per binding; see [`Context::binding_limit`].
+    limit: AtomicU64,
     /// Whether kernels can read and write f16.
     pub(crate) has_f16: bool,
     /// Selects the variant for each shape.
@@ -71,9 +84,15 @@ pub(crate) struct Context {
     pub(crate) stream: Mutex<Stream>,
     pub(crate) pool: Pool,
     pub(crate) profiler: Profiler,
+    /// Number of submissions that the GPU has finished.
+    finished: Arc<AtomicU64>,
+    stall: Duration,
     /// The first error that wgpu reported outside an error scope, or the loss of the device.
     failure: Arc<Mutex<Option<String>>>,
 }
+
+/// Bytes of each buffer with which free memory is measured.
+const PROBED_BYTES: u64 = 1 << 30;
 
 /// The limits that the kernels require.
 const NEEDED_INVOCATIONS: u32 = 256;
@@ -118,10 +137,6 @@ impl Context {
             }
         });
 
-        let adapter_limit = limits.max_storage_buffer_binding_size;
-        let binding_limit = options
-            .binding_limit
-            .map_or(adapter_limit, |limit| limit.min(adapter_limit));
         let stream = Stream::new(&device, &limits);
         let key = TableKey {
             adapter: info.name.clone(),
@@ -132,11 +147,15 @@ impl Context {
             None => VariantTable::shipped(key, limits.max_compute_workgroup_storage_size),
             Some(variant) => VariantTable::only(variant, key),
         };
-        Ok(Context {
+        let stall = if adapters::is_software(&info) {
+            SOFTWARE_STALL
+        } else {
+            STALL
+        };
+        let context = Context {
             device,
             queue,
-            // A multiple of 256 bytes, so that slices start at aligned offsets.
-            binding_limit: (binding_limit / 256 * 256).max(256),
+            limit: AtomicU64::new(0),
             has_f16: features.contains(wgpu::Features::SHADER_F16),
             table: Mutex::new(table),
             pipeline_key: if features.contains(wgpu::Features::PIPELINE_CACHE) {
@@ -150,6 +169,8 @@ impl Context {
                 info.device_type,
                 wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu
             ),
+            finished: Arc::default(),
+            stall: options.stall.unwrap_or(stall),
             is_software: adapters::is_software(&info),
             name: info.name,
             runtime_checks: options.runtime_checks,
@@ -159,7 +180,88 @@ impl Context {
             pool: Pool::default(),
             profiler: Profiler::default(),
             failure,
-        })
+        };
+        context.limit_bindings(options.binding_limit);
+        Ok(context)
+    }
+
+    /// Maximum bytes per binding.
+    pub(crate) fn binding_limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets the maximum bytes per binding; by default, the limit of the adapter.
+    pub(crate) fn limit_bindings(&self, limit: Option<u64>) {
+        let of_adapter = self.limits.max_storage_buffer_binding_size;
+        let limit = limit.map_or(of_adapter, |limit| limit.min(of_adapter));
+        // A multiple of 256 bytes, so that slices start at aligned offsets.
+        self.limit
+            .store((limit / 256 * 256).max(256), Ordering::Relaxed);
+    }
+
+    /// Submits commands, and counts the submission once the GPU has finished it.
+    pub(crate) fn queue_submit(
+        &self,
+        commands: Option<wgpu::CommandBuffer>,
+    ) -> wgpu::SubmissionIndex {
+        let index = self.queue.submit(commands);
+        let finished = self.finished.clone();
+        self.queue.on_submitted_work_done(move || {
+            finished.fetch_add(1, Ordering::Relaxed);
+        });
+        index
+    }
+
+    /// Waits until the GPU has finished a submission, by default the last one. `what` names the
+    /// reason in errors.
+    ///
+    /// # Errors
+    /// `Error::Device` if the device was lost, or if the GPU finishes no submission for too long.
+    pub(crate) fn wait(&self, submission: Option<wgpu::SubmissionIndex>, what: &str) -> Result<()> {
+        let failed = |why: String| Error::device(&self.name, format!("{what} failed: {why}"));
+        let finished = || self.finished.load(Ordering::Relaxed);
+        let (mut before, mut since) = (finished(), Instant::now());
+        loop {
+            let waited = self.device.poll(wgpu::PollType::Wait {
+                submission_index: submission.clone(),
+                timeout: Some(WAIT.min(self.stall)),
+            });
+            self.check()?;
+            match waited {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) if finished() != before => {
+                    (before, since) = (finished(), Instant::now());
+                }
+                Err(wgpu::PollError::Timeout) if since.elapsed() >= self.stall => {
+                    return Err(failed(format!(
+                        "the GPU has finished nothing for {} s, so it hangs; expected a submission to end within {} s; \
+                         check the system's log for errors of the driver, and use a smaller batch",
+                        since.elapsed().as_secs(),
+                        self.stall.as_secs()
+                    )));
+                }
+                Err(wgpu::PollError::Timeout) => {}
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
+    }
+
+    /// The bytes, at most `wanted`, that can be allocated now: they are allocated and freed.
+    pub(crate) fn allocatable(&self, wanted: u64) -> u64 {
+        let (mut held, mut bytes) = (Vec::new(), 0);
+        while bytes < wanted {
+            let size = (wanted - bytes).next_multiple_of(4).min(PROBED_BYTES);
+            let size = size.min(self.limits.max_buffer_size / 4 * 4);
+            match self.create_buffer(size, wgpu::BufferUsages::STORAGE) {
+                Ok(buffer) => held.push(buffer),
+                Err(_) => break,
+            }
+            bytes += size;
+        }
+        held.iter().for_each(wgpu::Buffer::destroy);
+        // Frees the memory. An error of the device is reported by the next call.
+        drop(self.device.poll(wgpu::PollType::Poll));
+        bytes.min(wanted)
     }
 
     /// Fails if wgpu has reported an error since the device was opened.
@@ -276,6 +378,15 @@ impl Context {
         Ok(pipeline)
     }
 
+    /// The shader and entry point of each compiled kernel.
+    pub(crate) fn compiled(&self) -> BTreeSet<(&'static str, &'static str)> {
+        let pipelines = lock(&self.pipelines);
+        let names = pipelines.keys();
+        names
+            .map(|&(index, name)| (shader(index).0.name, name))
+            .collect()
+    }
+
     fn module(&self, index: usize) -> wgpu::ShaderModule {
         let (shader, is_own) = shader(index);
         let descriptor = wgpu::ShaderModuleDescriptor {
@@ -339,6 +450,37 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Gpu;
+    use crate::ops::Gemm;
+    use crate::tensor::{DType, Tensor};
+    use crate::testing::devices;
+
+    #[test]
+    fn a_gpu_that_hangs_is_an_error() {
+        let gpu = Gpu::open(GpuOptions {
+            adapter: AdapterChoice::Named(devices::gpu(false).name()),
+            stall: Some(Duration::from_millis(1)),
+            ..GpuOptions::default()
+        });
+        let device = &gpu.expect("the adapter opens").into();
+        let mut x = Tensor::zeros(&[1024, 1024], DType::F32, device).expect("it fits");
+        for _ in 0..8 {
+            x = device.run(Gemm::new(&x, &x)).expect("it is recorded");
+        }
+        let error = x.to_vec::<f32>().expect_err("far more than a millisecond");
+        let message = error.to_string();
+        assert!(
+            message.contains("hangs") && message.contains("smaller batch"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn memory_that_is_there_can_be_allocated() {
+        let device = devices::open_gpu(false, None);
+        assert_eq!(device.allocatable(0), 0);
+        assert_eq!(device.allocatable((3 << 20) + 1), (3 << 20) + 1);
+    }
 
     #[test]
     fn the_error_names_the_missing_limit() {

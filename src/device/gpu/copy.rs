@@ -18,7 +18,7 @@ impl Gpu {
     ) -> Result<()> {
         let element = x.dtype().bytes();
         let bytes = (count * element).next_multiple_of(4);
-        let most = (self.context.binding_limit as usize)
+        let most = (self.context.binding_limit() as usize)
             .saturating_sub(ALIGNMENT_BYTES as usize)
             .max(4);
         for start in (0..bytes).step_by(most) {

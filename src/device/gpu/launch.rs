@@ -163,7 +163,7 @@ impl Gpu {
 
     /// The number of rows of `elements` elements that fit a binding at any position.
     pub(crate) fn rows_at_once(&self, elements: usize) -> usize {
-        let limit = self.context.binding_limit as usize - (ALIGNMENT - 4);
+        let limit = self.context.binding_limit() as usize - (ALIGNMENT - 4);
         limit / (4 * elements.max(1))
     }
 
@@ -174,7 +174,7 @@ impl Gpu {
         bytes: impl Iterator<Item = usize> + Clone,
         cut: Cut,
     ) -> Result<usize> {
-        let limit = self.context.binding_limit as usize;
+        let limit = self.context.binding_limit() as usize;
         let largest = bytes.clone().max().unwrap_or(0).max(1);
         if cut == Cut::Never || rows * largest <= limit {
             return Ok(rows.max(1));

@@ -1,5 +1,6 @@
 //! A GPU as a device: memory, kernel launches and readbacks through wgpu.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::memory::MemoryUse;
@@ -62,6 +63,11 @@ impl Gpu {
         &self.context.name
     }
 
+    /// Whether the adapter is software that runs on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.context.is_software
+    }
+
     /// Counts of the work since the device was opened.
     pub fn counts(&self) -> StreamCounts {
         lock(&self.context.stream).counts
@@ -83,14 +89,15 @@ impl Gpu {
         storage.is_on(&self.context)
     }
 
-    /// Whether the adapter is software that runs on the CPU.
-    pub(crate) fn is_software(&self) -> bool {
-        self.context.is_software
-    }
-
     /// Submits everything recorded so far, without waiting.
     pub(crate) fn submit(&self) -> Result<()> {
         self.context.submit()
+    }
+
+    /// Submits everything recorded so far, and waits until it has run.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.context.submit()?;
+        self.context.wait(None, "a wait")
     }
 
     /// Fails if the adapter was lost or reported an error.
@@ -118,6 +125,22 @@ impl Gpu {
     /// operation, each with the number of elements of the result, padded to whole tiles.
     pub(crate) fn choose(&self, class: &ShapeClass, available: &[(Variant, usize)]) -> Variant {
         lock(&self.context.table).choose(class, available)
+    }
+
+    /// Sets the maximum bytes per binding; by default, the limit of the adapter. At a small limit,
+    /// small tensors are cut into slices.
+    pub(crate) fn limit_bindings(&self, limit: Option<u64>) {
+        self.context.limit_bindings(limit);
+    }
+
+    /// The bytes, at most `wanted`, that can be allocated now: they are allocated and freed.
+    pub fn allocatable(&self, wanted: u64) -> u64 {
+        self.context.allocatable(wanted)
+    }
+
+    /// The shader and entry point of each kernel that was launched, or compiled for a launch.
+    pub(crate) fn compiled(&self) -> BTreeSet<(&'static str, &'static str)> {
+        self.context.compiled()
     }
 
     /// Whether the limits of the adapter allow the workgroups of `kernel`.

@@ -36,7 +36,9 @@ impl GpuReadback {
     }
 
     pub(crate) fn is_ready(&self) -> Result<bool> {
-        self.poll(wgpu::PollType::Poll)?;
+        let polled = self.context.device.poll(wgpu::PollType::Poll);
+        polled.map_err(|error| self.failed(error.to_string()))?;
+        self.context.check()?;
         // `poll` maps the buffer. `wait` receives the message.
         Ok(self.staging.get_mapped_range(..).is_ok())
     }
@@ -50,7 +52,7 @@ impl GpuReadback {
                 Err(TryRecvError::Disconnected) => {
                     return Err(self.failed("the transfer was dropped".to_string()));
                 }
-                Err(TryRecvError::Empty) => self.poll(wgpu::PollType::wait_indefinitely())?,
+                Err(TryRecvError::Empty) => self.context.wait(None, "a readback")?,
             }
         }
         let view = self
@@ -63,14 +65,6 @@ impl GpuReadback {
         self.context.check()?;
         self.context.pool.free_staging(self.staging);
         Ok(bytes)
-    }
-
-    fn poll(&self, poll: wgpu::PollType) -> Result<()> {
-        self.context
-            .device
-            .poll(poll)
-            .map_err(|error| self.failed(error.to_string()))?;
-        self.context.check()
     }
 
     fn failed(&self, message: String) -> Error {

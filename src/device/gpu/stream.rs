@@ -182,7 +182,7 @@ impl Stream {
                 .write_buffer(&self.uniform_buffer, 0, &self.uniforms);
             self.uniforms.clear();
         }
-        context.queue.submit([encoder.finish()]);
+        context.queue_submit(Some(encoder.finish()));
         self.counts.submissions += 1;
     }
 
@@ -264,13 +264,15 @@ impl Context {
                 ),
             ));
         }
-        if let Some(part) = parts.iter().find(|part| part.size > self.binding_limit) {
+        if let Some(part) = parts.iter().find(|part| part.size > self.binding_limit()) {
             return Err(Error::device(
                 &self.name,
                 format!(
                     "kernel {} binds {} bytes of one tensor and the adapter allows {}; use a \
                      smaller batch",
-                    kernel.name, part.size, self.binding_limit
+                    kernel.name,
+                    part.size,
+                    self.binding_limit()
                 ),
             ));
         }
@@ -365,17 +367,12 @@ impl Context {
             return Ok(());
         }
         stream.staged = 0;
-        let flush = self.queue.submit([]);
+        let flush = self.queue_submit(None);
         let Some(previous) = stream.last_flush.replace(flush) else {
             return Ok(());
         };
         drop(stream);
-        let wait = wgpu::PollType::Wait {
-            submission_index: Some(previous),
-            timeout: None,
-        };
-        let waited = self.device.poll(wait).map(drop);
-        waited.map_err(|error| Error::device(&self.name, format!("an upload failed: {error}")))
+        self.wait(Some(previous), "an upload")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The variants of products and convolutions on a GPU, and the table that selects one per shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -97,7 +97,8 @@ impl TryFrom<String> for Variant {
 }
 
 /// An operation that has variants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Operation {
     Gemm,
     Linear,
@@ -162,6 +163,10 @@ pub struct ShapeClass {
 }
 
 impl ShapeClass {
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
     /// The class of a product `[M, K] [K, N]`.
     pub fn product(operation: Operation, [m, n, k]: [usize; 3]) -> Self {
         ShapeClass {
@@ -290,12 +295,27 @@ pub struct VariantTable {
     /// The fastest measured variants.
     #[serde(default)]
     pub classes: BTreeMap<ShapeClass, Variant>,
+    /// Variants whose results are wrong on this adapter. They are never selected.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<Operation, BTreeSet<Variant>>,
 }
 
 impl VariantTable {
     /// The built-in table for the adapter of `key`, which has this much workgroup memory.
     pub fn shipped(key: TableKey, workgroup_bytes: u32) -> Self {
-        let file = shipped();
+        VariantTable::of_file(&shipped(), key, workgroup_bytes)
+    }
+
+    /// The table of an entry of `variants.toml`, or of its default if `key` is of another adapter.
+    #[cfg(all(test, feature = "cli"))]
+    pub(crate) fn of_entry(entry: &str, key: TableKey) -> Result<Self, String> {
+        let cost = "cost = { plain = 1 }";
+        let text = format!("{entry}\n[default]\n{cost}\n[small]\n{cost}\n");
+        let file = toml::from_str(&text).map_err(|e| e.to_string())?;
+        Ok(VariantTable::of_file(&file, key, MUCH_WORKGROUP_MEMORY))
+    }
+
+    fn of_file(file: &Shipped, key: TableKey, workgroup_bytes: u32) -> Self {
         let entry = file.adapter.iter().find(|entry| entry.covers(&key.adapter));
         let (source, cost) = match entry {
             Some(entry) => (format!("shipped, for {}", entry.name), &entry.cost),
@@ -312,7 +332,8 @@ impl VariantTable {
             source,
             key,
             cost: cost.clone(),
-            classes: BTreeMap::new(),
+            classes: entry.map_or(BTreeMap::new(), |entry| entry.classes.clone()),
+            rejected: BTreeMap::new(),
         }
     }
 
@@ -323,6 +344,7 @@ impl VariantTable {
             key,
             cost: BTreeMap::from([(variant, 1)]),
             classes: BTreeMap::new(),
+            rejected: BTreeMap::new(),
         }
     }
 
@@ -334,22 +356,54 @@ impl VariantTable {
     /// The variant of `class` among `available`, each with the number of elements of the result,
     /// padded to its tiles. `Plain` if the table has neither the class nor costs.
     pub fn choose(&self, class: &ShapeClass, available: &[(Variant, usize)]) -> Variant {
+        let available = || {
+            let all = available.iter();
+            all.filter(|(variant, _)| !self.rejects(class.operation, *variant))
+        };
         let measured = self.classes.get(class);
-        if let Some(&variant) = measured.filter(|v| available.iter().any(|(own, _)| own == *v)) {
+        if let Some(&variant) = measured.filter(|v| available().any(|(own, _)| own == *v)) {
             return variant;
         }
-        let costs = available
-            .iter()
+        let costs = available()
             .filter_map(|&(v, elements)| Some((*self.cost.get(&v)? as usize * elements, v)));
         costs.min().map_or(Variant::Plain, |(_, variant)| variant)
     }
 
-    /// The origin of the table and the number of measured classes.
-    pub fn summary(&self) -> String {
-        match self.classes.len() {
-            0 => self.source.clone(),
-            shapes => format!("{}, {shapes} shapes", self.source),
+    /// Whether `variant` of `operation` is never selected.
+    pub fn rejects(&self, operation: Operation, variant: Variant) -> bool {
+        let variants = self.rejected.get(&operation);
+        variants.is_some_and(|variants| variants.contains(&variant))
+    }
+
+    /// Never selects these variants, but for plain, from now on.
+    pub fn reject(&mut self, variants: impl IntoIterator<Item = (Operation, Variant)>) {
+        for (operation, variant) in variants {
+            if variant != Variant::Plain {
+                self.rejected.entry(operation).or_default().insert(variant);
+            }
         }
+    }
+
+    /// The rejected variants with their operations.
+    pub fn rejections(&self) -> impl Iterator<Item = (Operation, Variant)> {
+        let operations = self.rejected.iter();
+        operations.flat_map(|(operation, variants)| variants.iter().map(|v| (*operation, *v)))
+    }
+
+    /// The origin of the table, the number of measured classes, and the rejected variants.
+    pub fn summary(&self) -> String {
+        let mut summary = self.source.clone();
+        if !self.classes.is_empty() {
+            summary += &format!(", {} shapes", self.classes.len());
+        }
+        if !self.rejected.is_empty() {
+            let names = self
+                .rejections()
+                .map(|(operation, variant)| format!("{} {variant}", operation.name()));
+            let names: Vec<String> = names.collect();
+            summary += &format!(", without {} (wrong results here)", names.join(", "));
+        }
+        summary
     }
 
     /// The table as TOML.
@@ -383,6 +437,8 @@ struct ShippedFor {
     /// A part of the adapter's name. Case is ignored.
     name: String,
     cost: BTreeMap<Variant, u32>,
+    #[serde(default)]
+    classes: BTreeMap<ShapeClass, Variant>,
 }
 
 #[derive(Deserialize)]
@@ -501,6 +557,24 @@ mod tests {
         assert_eq!(table.choose(&known, &both[..1]), Variant::Plain);
         table.cost.remove(&Variant::Plain);
         assert_eq!(table.choose(&other, &both[..1]), Variant::Plain);
+    }
+
+    #[test]
+    fn a_rejected_variant_is_never_selected() {
+        let mut table = VariantTable::only(TILED, key("a card"));
+        table.classes.insert(class(8), TILED);
+        table.reject([
+            (Operation::Conv2dDx, TILED),
+            (Operation::Gemm, Variant::Plain),
+        ]);
+        let both = [(Variant::Plain, 30), (TILED, 10)];
+        assert_eq!(table.choose(&class(8), &both), Variant::Plain);
+        assert_eq!(table.choose(&class(16), &both), Variant::Plain);
+        let other = ShapeClass::product(Operation::Gemm, [64; 3]);
+        assert_eq!(table.choose(&other, &both), TILED);
+        let text = table.to_toml().unwrap();
+        assert_eq!(VariantTable::from_toml(text.as_bytes()), Ok(table));
+        assert!(text.contains("conv2d_dx = [\"tiled64x64\"]"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One step of a gradient attack (FGSM, Goodfellow et al. 2015; PGD, Madry et al. 2018).
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

@@ -19,8 +19,10 @@
 //! `x`, `y`, the shortcut and their gradients are activations, f32 or f16. `gamma`, `beta`, the
 //! statistics and their gradients are f32 `[C]`.
 
+pub(crate) mod cases;
 pub(crate) mod cpu;
 mod gpu;
+mod reference;
 mod synchronized;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! `exp(-d^2 / (2 sigma^2))`, and the weights add up to 1. Images continue beyond their borders as
 //! their reflection, without the border pixel itself.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

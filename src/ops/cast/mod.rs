@@ -1,6 +1,7 @@
 //! Conversion between f32 and f16: to the nearest number, ties to even. Numbers beyond the largest
 //! f16 become infinities. Backward: `dx = dy`, converted back to the type of `x`.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

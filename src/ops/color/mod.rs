@@ -5,6 +5,7 @@
 //! saturation is `blend(f, x, luma)`, hue adds f turns to the hue in HSV, and grayscale sets all
 //! channels to the luma.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! 2. the gradient of the convolution's result is `dy gamma / sqrt(variance + eps)`
 //! 3. `dx` is computed from it as above
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

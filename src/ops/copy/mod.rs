@@ -8,6 +8,7 @@
 //!
 //! A *row* is one index of the first dimension.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

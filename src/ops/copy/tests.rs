@@ -1,52 +1,10 @@
+use super::cases;
 use super::{Concat, Copy, Slice};
 use crate::tensor::{DType, Tensor};
 use crate::testing::{
-    Expected, agree, check_gradients, devices, different_devices, normal, normal_leaf, put, random,
-    refused, refused_argument, size, wide, zeros, zeros_or_refused, zeros16,
+    check_cases, devices, different_devices, refused, refused_argument, zeros, zeros_or_refused,
+    zeros16,
 };
-
-#[test]
-fn concat_and_slice_copy_rows() {
-    let mut rng = random(5);
-    // Rows above, rows below, shape of a row.
-    let cases: [(usize, usize, &[usize]); 8] = [
-        (1, 1, &[]),
-        (5, 3, &[]),
-        (1, 2, &[3]),
-        (7, 1, &[17]),
-        (2, 2, &[3, 5, 7]),
-        (64, 65, &[129]),
-        (1, 63, &[4, 4]),
-        (150, 3, &[129]),
-    ];
-    for (above, below, row) in cases {
-        let shape = |rows: usize| [&[rows], row].concat();
-        let columns: usize = row.iter().product();
-        let a = normal(&mut rng, above * columns);
-        let b = normal(&mut rng, below * columns);
-        let joined = [a.clone(), b.clone()].concat();
-        let rows = above + below;
-        let start = size(&mut rng, 0, rows as u32 - 1);
-        let count = size(&mut rng, 1, (rows - start) as u32);
-        for (name, device) in devices::all() {
-            let case = format!("{above} and {below} rows of {row:?} on {name}");
-            let (a, b) = (
-                &put(&device, &a, &shape(above)),
-                &put(&device, &b, &shape(below)),
-            );
-            let y = &device.run(Concat { a, b }).expect(name);
-            let expected = Expected::exact(wide(&joined));
-            agree(&format!("concat {case}"), y, &shape(rows), &expected);
-            for (start, count) in [(0, above), (above, below), (start, count)] {
-                let part = device.run(Slice { x: y, start, count }).expect(name);
-                let elements = &joined[start * columns..][..count * columns];
-                let expected = Expected::exact(wide(elements));
-                let case = format!("slice {start} + {count} of {case}");
-                agree(&case, &part, &shape(count), &expected);
-            }
-        }
-    }
-}
 
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
@@ -99,16 +57,6 @@ fn a_tensor_of_another_device_is_refused() {
 }
 
 #[test]
-fn gradients() {
-    let leaves = [normal_leaf(1, &[2, 3, 2]), normal_leaf(2, &[3, 3, 2])];
-    check_gradients("concat", &leaves, |x| x[0].concat(&x[1]));
-    for (start, count) in [(0, 5), (0, 2), (2, 3), (1, 3)] {
-        let case = format!("slice {start} + {count}");
-        check_gradients(&case, &[normal_leaf(1, &[5, 3])], |x| {
-            x[0].slice(start, count)
-        });
-    }
-    check_gradients("reshape", &[normal_leaf(1, &[3, 4])], |x| {
-        x[0].reshape(&[2, 6])
-    });
+fn every_device_agrees_with_the_expected_values() {
+    check_cases(cases::run);
 }

@@ -5,6 +5,7 @@
 //! Backward: `dlogits_ij = dloss (exp(logits_ij - log_sum_exp_i) - [j = label_i]) / N`.
 //! Saves logits, labels and the log-sum-exp of each row.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

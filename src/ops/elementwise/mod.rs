@@ -11,6 +11,7 @@
 //!
 //! `Add`, `Relu`, `ReluBackward` and `Accumulate` take activations, f32 or f16.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

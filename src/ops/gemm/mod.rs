@@ -16,6 +16,7 @@
 //! Backward of the linear layer: `dx = dy w`, `dw = dy^T x`, and `dbias` is the sum of the rows of
 //! `dy`. Both save each operand if the gradient of the other one is needed.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 mod pack;

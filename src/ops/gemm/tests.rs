@@ -1,71 +1,19 @@
+use super::cases::{self, TRANSPOSITIONS, gemm_in_float64, linear_in_float64, products};
 use super::{Gemm, Linear, operand};
 use crate::device::gpu::variants::{Operation, ShapeClass, Variant};
 use crate::tensor::Tensor;
 use crate::testing::{
-    Expected, Sum, agree, check_gradients, check_reference, devices, different_devices, dot,
-    normal, normal_leaf, numbers, put, random, refused, refused_argument, same_bits, size, wide,
-    zeros, zeros_or_refused, zeros_u32, zeros16,
+    check_cases, check_reference, devices, different_devices, dot, normal, numbers, put, random,
+    refused, refused_argument, same_bits, size, zeros, zeros_or_refused, zeros_u32, zeros16,
 };
 
-/// Whether A and B are transposed.
-const TRANSPOSITIONS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
-
-/// `C [m, n]` is the product of A and B, each transposed or not. K is k.
-fn gemm_in_float64(
-    [transpose_a, transpose_b]: [bool; 2],
-    [m, n, k]: [usize; 3],
-    a: &[f64],
-    b: &[f64],
-) -> Expected {
-    let a_at = |i: usize, l: usize| match transpose_a {
-        true => a[l * m + i],
-        false => a[i * k + l],
-    };
-    let b_at = |l: usize, j: usize| match transpose_b {
-        true => b[j * k + l],
-        false => b[l * n + j],
-    };
-    let element = |i, j| Sum::of((0..k).map(|l| a_at(i, l) * b_at(l, j)));
-    (0..m)
-        .flat_map(|i| (0..n).map(move |j| (i, j)))
-        .map(|(i, j)| element(i, j))
-        .collect()
-}
-
-/// `y [n, o] = x [n, i] w [o, i]^T + bias [o]`. K is i + 1.
-fn linear_in_float64([n, i, o]: [usize; 3], x: &[f64], w: &[f64], bias: &[f64]) -> Expected {
-    let mut y = Expected::default();
-    for row in 0..n {
-        for column in 0..o {
-            let mut sum = Sum::of((0..i).map(|l| x[row * i + l] * w[column * i + l]));
-            sum.add(bias[column]);
-            y.push(sum.value, sum.bound());
-        }
-    }
-    y
-}
-
 fn gemm_agrees(stream: u32, sizes: &[[usize; 3]]) {
-    let mut rng = random(stream);
-    for &[m, n, k] in sizes {
-        let (a, b) = (normal(&mut rng, m * k), normal(&mut rng, k * n));
-        for transposed @ [transpose_a, transpose_b] in TRANSPOSITIONS {
-            let expected = gemm_in_float64(transposed, [m, n, k], &wide(&a), &wide(&b));
-            let a_shape = if transpose_a { [k, m] } else { [m, k] };
-            let b_shape = if transpose_b { [n, k] } else { [k, n] };
-            for (name, device) in devices::all_variants() {
-                // One row must fit a binding.
-                if name == devices::SLICED && 4 * k.max(n) + 256 > devices::SMALL_BINDING {
-                    continue;
-                }
-                let (a, b) = (put(&device, &a, &a_shape), put(&device, &b, &b_shape));
-                let (a, b) = (operand(&a, transpose_a), operand(&b, transpose_b));
-                let c = device.run(Gemm { a, b }).expect(name);
-                let case = format!("gemm {m} x {n} x {k}, transposed {transposed:?}, on {name}");
-                agree(&case, &c, &[m, n], &expected);
-            }
-        }
-    }
+    check_cases(|tester| products(tester, stream, sizes));
+}
+
+#[test]
+fn every_device_agrees_with_the_expected_values() {
+    check_cases(cases::run);
 }
 
 #[test]
@@ -118,37 +66,6 @@ fn gemm_of_random_sizes() {
         .map(|_| std::array::from_fn(|_| size(&mut rng, 1, 150)))
         .collect();
     gemm_agrees(23, &sizes);
-}
-
-#[test]
-fn linear() {
-    let mut rng = random(24);
-    let mut sizes = vec![
-        [1, 1, 1],
-        [1, 128, 10],
-        [7, 17, 5],
-        [64, 64, 64],
-        [65, 129, 63],
-        [257, 33, 130],
-        [2, 1000, 3],
-        // Inputs and outputs of whole vec4s.
-        [67, 36, 72],
-        // The same, with a sum that is cut in several places.
-        [8, 300, 12],
-    ];
-    sizes.extend((0..4).map(|_| std::array::from_fn(|_| size(&mut rng, 1, 150))));
-    for [n, i, o] in sizes {
-        let (x, w) = (normal(&mut rng, n * i), normal(&mut rng, o * i));
-        let bias = normal(&mut rng, o);
-        let expected = linear_in_float64([n, i, o], &wide(&x), &wide(&w), &wide(&bias));
-        for (name, device) in devices::all_variants() {
-            let (x, w) = (&put(&device, &x, &[n, i]), &put(&device, &w, &[o, i]));
-            let bias = &put(&device, &bias, &[o]);
-            let y = device.run(Linear { x, w, bias }).expect(name);
-            let case = format!("linear {n} x {i} to {o} on {name}");
-            agree(&case, &y, &[n, o], &expected);
-        }
-    }
 }
 
 /// The tests of products and convolutions run on every device of `all_variants`. Each variant has a
@@ -238,28 +155,6 @@ fn equal_calls_give_equal_bits() {
             ("linear", device.run(linear).expect("linear")),
         ]
     });
-}
-
-#[test]
-fn gradients() {
-    let (m, n, k) = (3, 5, 4);
-    for transposed @ [transpose_a, transpose_b] in TRANSPOSITIONS {
-        let a = if transpose_a { [k, m] } else { [m, k] };
-        let b = if transpose_b { [n, k] } else { [k, n] };
-        let leaves = [normal_leaf(1, &a), normal_leaf(2, &b)];
-        let case = format!("gemm, transposed {transposed:?},");
-        check_gradients(&case, &leaves, |x| {
-            x[0].gemm(transpose_a, &x[1], transpose_b)
-        });
-    }
-    let leaves = [normal_leaf(1, &[3, 4]), normal_leaf(2, &[4, 5])];
-    check_gradients("matmul", &leaves, |x| x[0].matmul(&x[1]));
-    let leaves = [
-        normal_leaf(1, &[4, 6]),
-        normal_leaf(2, &[3, 6]),
-        normal_leaf(3, &[3]),
-    ];
-    check_gradients("linear", &leaves, |x| x[0].linear(&x[1], &x[2]));
 }
 
 #[test]

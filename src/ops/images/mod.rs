@@ -7,6 +7,7 @@
 //! | [`PaddedCrops`] | crops of the padded images, mirrored or not | |
 //! | [`Rotate90`] | images turned by quarter turns | |
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Backward: `dx_i = (dy_i - y_i (y_i . dy_i)) / norm_i`, or `dy_i / norm_i` if `norm_i` is `eps`.
 //! Saves `y` and the norms.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! `dz_i = dloss / (2N temperature) (sum_{j != i} (p_ij + p_ji) z_j - 2 z_pos(i))`.
 //! Saves z and the log-sum-exp of each row. The 2N x 2N similarities are recomputed.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Weight decay is added to the gradient. If the gate (u32 `[1]`) is set on the device, an update
 //! changes nothing.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

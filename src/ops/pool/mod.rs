@@ -8,6 +8,7 @@
 //! Padding counts as minus infinity. Of several equal maxima, the first is taken. NaN counts as
 //! larger than any number; of several NaNs, any may be taken.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

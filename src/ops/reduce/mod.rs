@@ -6,6 +6,7 @@
 //! | [`SumRows`] | the sum of the rows of `x [N, C]`, `[C]` | |
 //! | [`CheckFinite`] | sets a flag if an element is NaN or an infinity | |
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

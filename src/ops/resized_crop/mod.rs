@@ -1,6 +1,7 @@
 //! Resized crops: bilinear, antialiased, with half-pixel centres, as torch's
 //! `_upsample_bilinear2d_aa`. `cpu.rs` has the formula.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

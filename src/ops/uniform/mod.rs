@@ -1,5 +1,6 @@
 //! Uniform random numbers from a counter-based generator.
 
+pub(crate) mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]

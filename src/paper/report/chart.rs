@@ -59,7 +59,8 @@ fn y_range(figure: &Figure) -> (f64, f64) {
     (low, high)
 }
 
-fn marker(series: usize, x: f64, y: f64) -> String {
+/// A mark at a point, of the shape of a series.
+pub fn marker(series: usize, x: f64, y: f64) -> String {
     match series % COLORS {
         0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>"),
         1 => format!(

@@ -1,42 +1,15 @@
 //! Agreement of all devices with float64, and of a fused batch norm with one of its own.
 
-use super::{
-    conv2d_in_float64, devices_for, dw_in_float64, dx_in_float64, geometry, options, three_passes,
-};
+use super::devices_for;
 use crate::device::Device;
 use crate::ops::batch_norm::{Activation, BatchNorm, BatchStatistics, ChannelNorm};
+use crate::ops::conv2d::cases::{Case, convolutions, geometry, options};
 use crate::ops::{Conv2d, Conv2dBatchNorm};
 use crate::tensor::{DType, Tensor};
-use crate::testing::{
-    agree, agree16, bits, devices, get, get16, normal, normal16, put, put16, random, rounded16,
-    size, wide,
-};
-
-/// Input, weight, stride and padding of one convolution.
-type Case = ([usize; 4], [usize; 4], usize, usize);
+use crate::testing::{bits, check_cases, devices, get, get16, normal, put, put16, random, size};
 
 fn convolutions_agree(stream: u32, cases: &[Case]) {
-    let mut rng = random(stream);
-    for &(x_shape, w_shape, stride, padding) in cases {
-        let options = options(stride, padding);
-        let g = geometry(x_shape, w_shape, options);
-        let y_shape = g.y_shape();
-        let x = normal(&mut rng, x_shape.iter().product());
-        let w = normal(&mut rng, w_shape.iter().product());
-        let dy = normal(&mut rng, y_shape.iter().product());
-        let y_expected = conv2d_in_float64(&g, &wide(&x), &wide(&w));
-        let dx_expected = dx_in_float64(&g, &wide(&dy), &wide(&w));
-        let dw_expected = dw_in_float64(&g, &wide(&dy), &wide(&x));
-        for (name, device) in devices_for(&g, devices::all_variants()) {
-            let case = format!("{x_shape:?} * {w_shape:?} {options:?} on {name}");
-            let (x, w) = (put(&device, &x, &x_shape), put(&device, &w, &w_shape));
-            let dy = put(&device, &dy, &y_shape);
-            let [y, dx, dw] = three_passes(&device, &g, [&x, &w, &dy]).expect(name);
-            agree(&format!("conv2d {case}"), &y, &y_shape, &y_expected);
-            agree(&format!("conv2d_dx {case}"), &dx, &x_shape, &dx_expected);
-            agree(&format!("conv2d_dw {case}"), &dw, &w_shape, &dw_expected);
-        }
-    }
+    check_cases(|tester| convolutions(tester, stream, cases));
 }
 
 #[test]
@@ -216,58 +189,6 @@ fn random_shapes() {
         })
         .collect();
     convolutions_agree(35, &cases);
-}
-
-/// Convolutions of f16: odd planes, slices, single pixels, ragged tiles, and those that the CPU
-/// takes by Winograd's method, keeping kernels or inputs.
-const CASES_OF_F16: [Case; 19] = [
-    ([1, 1, 1, 1], [1, 1, 1, 1], 1, 0),
-    ([3, 5, 1, 1], [17, 5, 1, 1], 1, 0),
-    ([2, 3, 9, 7], [5, 3, 3, 3], 1, 1),
-    ([2, 3, 9, 8], [5, 3, 7, 7], 2, 3),
-    ([2, 3, 6, 6], [5, 3, 1, 1], 2, 0),
-    ([2, 17, 33, 31], [5, 17, 3, 3], 2, 1),
-    ([9, 17, 13, 11], [64, 17, 1, 1], 1, 0),
-    ([129, 3, 4, 4], [3, 3, 3, 3], 1, 1),
-    ([3, 61, 9, 7], [59, 61, 3, 3], 1, 1),
-    ([17, 16, 17, 17], [17, 16, 3, 3], 1, 1),
-    ([1, 32, 7, 7], [33, 32, 3, 3], 1, 1),
-    ([41, 35, 4, 4], [33, 35, 3, 3], 1, 1),
-    ([17, 32, 4, 4], [70, 32, 3, 3], 1, 1),
-    ([2, 37, 30, 29], [35, 37, 3, 3], 1, 1),
-    // Planes and rows of whole vec4s, with ragged tiles: 1x1, and rows of 16, of 8 and of 4.
-    ([5, 72, 6, 6], [68, 72, 1, 1], 1, 0),
-    ([9, 36, 3, 16], [68, 36, 3, 3], 1, 1),
-    ([5, 20, 3, 8], [36, 20, 3, 3], 1, 1),
-    ([41, 20, 4, 4], [36, 20, 3, 3], 1, 1),
-    ([5, 68, 8, 8], [72, 68, 1, 1], 2, 0),
-];
-
-#[test]
-fn f16_activations() {
-    let mut rng = random(83);
-    for (x_shape, w_shape, stride, padding) in CASES_OF_F16 {
-        let options = options(stride, padding);
-        let g = geometry(x_shape, w_shape, options);
-        let y_shape = g.y_shape();
-        let x = normal16(&mut rng, x_shape.iter().product());
-        let dy = normal16(&mut rng, y_shape.iter().product());
-        // The weight is f32, and rounded by the kernel.
-        let w = normal(&mut rng, w_shape.iter().product());
-        let w16 = wide(&rounded16(&w));
-        let y_expected = conv2d_in_float64(&g, &wide(&x), &w16);
-        let dx_expected = dx_in_float64(&g, &wide(&dy), &w16);
-        let dw_expected = dw_in_float64(&g, &wide(&dy), &wide(&x));
-        for (name, device) in devices::with_f16(devices_for(&g, devices::all_variants())) {
-            let case = format!("{x_shape:?} * {w_shape:?} {options:?} on {name}");
-            let (x, w) = (put16(&device, &x, &x_shape), put(&device, &w, &w_shape));
-            let dy = put16(&device, &dy, &y_shape);
-            let [y, dx, dw] = three_passes(&device, &g, [&x, &w, &dy]).expect(name);
-            agree16(&format!("conv2d {case}"), &y, &y_shape, &y_expected);
-            agree16(&format!("conv2d_dx {case}"), &dx, &x_shape, &dx_expected);
-            agree(&format!("conv2d_dw {case}"), &dw, &w_shape, &dw_expected);
-        }
-    }
 }
 
 type PutActivations = fn(&Device, &[f32], &[usize]) -> Tensor;

@@ -1,0 +1,510 @@
+//! Batch norm against float64, with f32 and f16 activations.
+
+use super::reference::{
+    EPS, Norm64, activated, backward, batch_norm, channel_of, running, statistics,
+};
+use super::{
+    Activation, Affine, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics,
+    BatchStatistics, ChannelNorm, Statistics, UpdateRunningStatistics,
+};
+use crate::autograd::Var;
+use crate::autograd::gradcheck::Leaf;
+use crate::device::{Device, Readback};
+use crate::error::Result;
+use crate::ops::{Conv2dOptions, Copy};
+use crate::philox::Philox;
+use crate::tensor::{DType, Tensor};
+use crate::testing::tester::On;
+use crate::testing::{
+    Expected, Tester, bits, narrow, normal, normal_leaf, rounded16, signed, wide,
+};
+
+/// Every case.
+pub fn run(tester: &Tester) -> Result<()> {
+    statistics_of_a_batch(tester)?;
+    normalization_and_activation(tester)?;
+    a_rectified_result_keeps_nan(tester)?;
+    gradients_in_training_and_evaluation(tester)?;
+    x_may_be_its_own_gradient(tester)?;
+    running_statistics_move_unless_the_gate_is_set(tester)?;
+    gradients_in_training(tester)?;
+    gradients_in_evaluation(tester)?;
+    gradients_of_a_convolution_of_recomputed_activations(tester)
+}
+
+const SHAPES: [[usize; 4]; 17] = [
+    [1, 1, 1, 2],
+    [2, 1, 1, 1],
+    [1, 3, 5, 7],
+    [4, 17, 3, 3],
+    [2, 64, 8, 8],
+    [129, 5, 3, 3],
+    [257, 2, 1, 1],
+    [3, 3, 65, 63],
+    [64, 17, 9, 9],
+    // Planes of whole vec4s: few images, many images, and a plane longer than a workgroup's lanes.
+    [140, 5, 4, 4],
+    [37, 17, 8, 8],
+    [3, 2, 34, 34],
+    // Planes of whole eights: more channels than lanes, fewer channels, and several splits.
+    [5, 19, 4, 6],
+    [1, 1, 2, 4],
+    [21, 3, 32, 32],
+    // More splits than a merging workgroup has lanes: each image is half of a small binding.
+    [66, 8, 32, 33],
+    // Planes about as large as the small bindings of the tests.
+    [1, 2, 112, 144],
+];
+
+/// Random numbers of one mean and deviation for every channel.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Standard,
+    /// Mean 100, deviation 0.1: the squares agree in their first six digits.
+    LargeMean,
+    /// The first channel has one value everywhere.
+    ConstantChannel,
+    /// Standard normal numbers, rounded to f16 and stored as f16.
+    Half,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind::Standard,
+    Kind::LargeMean,
+    Kind::ConstantChannel,
+    Kind::Half,
+];
+
+impl Kind {
+    fn dtype(self) -> DType {
+        match self {
+            Kind::Half => DType::F16,
+            _ => DType::F32,
+        }
+    }
+
+    fn input(self, rng: &mut Philox, shape: [usize; 4]) -> Vec<f32> {
+        let mut x = self.normal(rng, shape.iter().product());
+        for (i, x) in x.iter_mut().enumerate() {
+            match self {
+                Kind::LargeMean => *x = 100.0 + 0.1 * *x,
+                Kind::ConstantChannel if channel_of(shape, i) == 0 => *x = 2.7,
+                _ => {}
+            }
+        }
+        x
+    }
+
+    /// Standard normal numbers that the element type has.
+    fn normal(self, rng: &mut Philox, count: usize) -> Vec<f32> {
+        let x = normal(rng, count);
+        match self.dtype() {
+            DType::F16 => rounded16(&x),
+            _ => x,
+        }
+    }
+
+    fn devices(self, tester: &Tester) -> impl Iterator<Item = On<'_>> {
+        let is_half = self.dtype() == DType::F16;
+        tester.all().filter(move |on| !is_half || on.has_f16())
+    }
+
+    fn put(self, on: &On<'_>, x: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        match self.dtype() {
+            DType::F16 => on.put16(x, &shape),
+            _ => on.put(x, &shape),
+        }
+    }
+
+    /// Compares activations.
+    fn agree(
+        self,
+        on: &On<'_>,
+        case: &str,
+        x: &Tensor,
+        shape: [usize; 4],
+        expected: &Expected,
+    ) -> Result<()> {
+        match self.dtype() {
+            DType::F16 => on.agree16(case, x, &shape, expected),
+            _ => on.agree(case, x, &shape, expected),
+        }
+    }
+}
+
+/// Each input of every kind and shape.
+fn for_each_input(
+    tester: &Tester,
+    stream: u32,
+    mut check: impl FnMut(&mut Philox, Kind, [usize; 4], Vec<f32>) -> Result<()>,
+) -> Result<()> {
+    let mut rng = tester.random(stream);
+    for shape in SHAPES {
+        for kind in KINDS {
+            let x = kind.input(&mut rng, shape);
+            check(&mut rng, kind, shape, x)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bits of a tensor of any type.
+fn bytes(x: &Tensor) -> Result<Vec<u8>> {
+    x.read().and_then(Readback::wait)
+}
+
+fn statistics_of_a_batch(tester: &Tester) -> Result<()> {
+    for_each_input(tester, 40, |_, kind, shape, x| {
+        let (mean, variance) = statistics(shape, &wide(&x));
+        for on in kind.devices(tester) {
+            let case = format!("of {kind:?} {shape:?}");
+            let x = &kind.put(&on, &x, shape)?;
+            let found = on.run(BatchNormStatistics { x })?;
+            let c = &[shape[1]];
+            on.agree(&format!("mean {case}"), &found.mean, c, &mean)?;
+            on.agree(&format!("variance {case}"), &found.variance, c, &variance)?;
+        }
+        Ok(())
+    })
+}
+
+fn normalization_and_activation(tester: &Tester) -> Result<()> {
+    for_each_input(tester, 41, |rng, kind, shape, x| {
+        let shortcut = kind.normal(rng, x.len());
+        let numbers = Numbers::new(rng, shape, &x);
+        let identity = batch_norm(shape, &wide(&x), &numbers.wide());
+        let expected = [
+            identity.clone(),
+            activated(&identity, None),
+            activated(&identity, Some(&wide(&shortcut))),
+        ];
+        for on in kind.devices(tester) {
+            let (x, norm) = (&kind.put(&on, &x, shape)?, &numbers.put(&on)?);
+            let shortcut = kind.put(&on, &shortcut, shape)?;
+            for ((what, activation), expected) in activations(&shortcut).iter().zip(&expected) {
+                let activation = *activation;
+                let y = on.run(BatchNorm {
+                    x,
+                    norm,
+                    activation,
+                });
+                let case = format!("{what} of {kind:?} {shape:?}");
+                kind.agree(&on, &case, &y?, shape, expected)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn a_rectified_result_keeps_nan(tester: &Tester) -> Result<()> {
+    let norm = Numbers {
+        mean: vec![0.0],
+        variance: vec![1.0],
+        gamma: vec![1.0],
+        beta: vec![0.0],
+    };
+    for on in tester.all() {
+        let x = &on.put(&[f32::NAN, -1.0], &[1, 1, 1, 2])?;
+        let zeros = &on.put(&[0.0; 2], &[1, 1, 1, 2])?;
+        let norm = &norm.put(&on)?;
+        for activation in [Activation::Relu, Activation::AddRelu(zeros)] {
+            let y = on.run(BatchNorm {
+                x,
+                norm,
+                activation,
+            });
+            let expected = Expected::exact(vec![f64::NAN, 0.0]);
+            on.agree("of NaN", &y?, &[1, 1, 1, 2], &expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// Also checks that the gradient takes the memory of x if nothing else shares it, with the same
+/// bits, and that a shared x is unchanged.
+fn gradients_in_training_and_evaluation(tester: &Tester) -> Result<()> {
+    for_each_input(tester, 42, |rng, kind, shape, x| {
+        let numbers = Numbers::new(rng, shape, &x);
+        let y = batch_norm(shape, &wide(&x), &numbers.wide());
+        let mut dy = kind.normal(rng, x.len());
+        // If rounding decides the side of the kink on which y is, nothing may depend on it.
+        for (i, dy) in dy.iter_mut().enumerate() {
+            if y.value[i].abs() <= y.bound[i] {
+                *dy = 0.0;
+            }
+        }
+        for (statistics, is_rectified) in [
+            (Statistics::OfTheBatch, false),
+            (Statistics::OfTheBatch, true),
+            (Statistics::Constant, false),
+            (Statistics::Constant, true),
+        ] {
+            let mut passed = wide(&dy);
+            for (dy, &y) in passed.iter_mut().zip(&y.value) {
+                if is_rectified && y <= 0.0 {
+                    *dy = 0.0;
+                }
+            }
+            let expected = backward(shape, &passed, &wide(&x), &numbers.wide(), statistics);
+            for on in kind.devices(tester) {
+                let case =
+                    format!("of {kind:?} {shape:?}, {statistics:?}, rectified: {is_rectified}");
+                let (dy, x) = (kind.put(&on, &dy, shape)?, kind.put(&on, &x, shape)?);
+                let norm = &numbers.put(&on)?;
+                let gradients = |x| {
+                    let backward = BatchNormBackward {
+                        dy: &dy,
+                        x,
+                        norm,
+                        is_rectified,
+                        statistics,
+                    };
+                    on.run(backward)
+                };
+                let before = bytes(&x)?;
+                let found = gradients(x.clone())?;
+                let c = &[shape[1]];
+                on.agree(&format!("dbeta {case}"), &found.dbeta, c, &expected.dbeta)?;
+                on.agree(
+                    &format!("dgamma {case}"),
+                    &found.dgamma,
+                    c,
+                    &expected.dgamma,
+                )?;
+                kind.agree(&on, &format!("dx {case}"), &found.dx, shape, &expected.dx)?;
+                let is_kept = found.dx.id() != x.id() && bytes(&x)? == before;
+                on.check(&case, is_kept, || "x changed".to_string());
+
+                let unshared = on.run(Copy { x: &x })?;
+                let id = unshared.id();
+                let in_place = gradients(unshared)?;
+                on.check(&case, in_place.dx.id() == id, || {
+                    "the memory of an unshared x is not reused".to_string()
+                });
+                for (what, in_place, found) in [
+                    ("dx", &in_place.dx, &found.dx),
+                    ("dgamma", &in_place.dgamma, &found.dgamma),
+                    ("dbeta", &in_place.dbeta, &found.dbeta),
+                ] {
+                    on.check(&case, bytes(in_place)? == bytes(found)?, || {
+                        format!("the bits of {what} differ in place")
+                    });
+                }
+
+                if statistics == Statistics::Constant {
+                    let forward = BatchNorm {
+                        x: &x,
+                        norm,
+                        activation: Activation::Relu,
+                    };
+                    let y = is_rectified.then(|| on.run(forward)).transpose()?;
+                    let (dy, y) = (&dy, y.as_ref());
+                    let dx = on.run(BatchNormDx { dy, norm, y })?;
+                    kind.agree(&on, &format!("dx alone {case}"), &dx, shape, &expected.dx)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The gradient of y may be x itself, which is then shared and unchanged.
+fn x_may_be_its_own_gradient(tester: &Tester) -> Result<()> {
+    let shape = [4, 17, 3, 3];
+    let mut rng = tester.random(45);
+    let data = normal(&mut rng, shape.iter().product());
+    let numbers = Numbers::new(&mut rng, shape, &data);
+    let statistics = Statistics::OfTheBatch;
+    let expected = backward(
+        shape,
+        &wide(&data),
+        &wide(&data),
+        &numbers.wide(),
+        statistics,
+    );
+    for on in tester.all() {
+        let x = on.put(&data, &shape)?;
+        let found = on.run(BatchNormBackward {
+            dy: &x,
+            x: x.clone(),
+            norm: &numbers.put(&on)?,
+            is_rectified: false,
+            statistics,
+        });
+        on.agree("of x for x", &found?.dx, &shape, &expected.dx)?;
+        on.equal("of x for x", &bits(&x.to_vec()?), &bits(&data));
+    }
+    Ok(())
+}
+
+fn running_statistics_move_unless_the_gate_is_set(tester: &Tester) -> Result<()> {
+    let mut rng = tester.random(43);
+    for channels in [1, 3, 17, 257] {
+        for (count, momentum) in [(2, 0.1), (10, 0.1), (1000, 1.0), (64, 0.0)] {
+            let [running_mean, mean] = std::array::from_fn(|_| normal(&mut rng, channels));
+            let [running_variance, variance]: [Vec<f32>; 2] =
+                std::array::from_fn(|_| (0..channels).map(|_| rng.uniform(0.1, 3.0)).collect());
+            let unbiased = count as f64 / (count as f64 - 1.0);
+            let moved = |before: &[f32], batch: &[f32], factor| {
+                running(&wide(before), &wide(batch), f64::from(momentum), factor)
+            };
+            let mean_expected = moved(&running_mean, &mean, 1.0);
+            let variance_expected = moved(&running_variance, &variance, unbiased);
+            for on in tester.all() {
+                for gate in [None, Some(0), Some(1)] {
+                    let case = format!("{channels} channels, {count}, {momentum}, gate {gate:?}");
+                    let running = &put_statistics(&on, &running_mean, &running_variance)?;
+                    let flag = gate.map(|gate: u32| on.put(&[gate], &[1])).transpose()?;
+                    let update = UpdateRunningStatistics {
+                        running,
+                        batch: &put_statistics(&on, &mean, &variance)?,
+                        count,
+                        momentum,
+                        gate: flag.as_ref(),
+                    };
+                    on.run(update)?;
+                    if gate == Some(1) {
+                        let found = bits(&running.mean.to_vec()?);
+                        on.equal(&case, &found, &bits(&running_mean));
+                        let found = bits(&running.variance.to_vec()?);
+                        on.equal(&case, &found, &bits(&running_variance));
+                        continue;
+                    }
+                    let c = &[channels];
+                    on.agree(&case, &running.mean, c, &mean_expected)?;
+                    on.agree(&case, &running.variance, c, &variance_expected)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A convolution of single pixels.
+const POINTWISE: Conv2dOptions = Conv2dOptions {
+    stride: 1,
+    padding: 0,
+};
+
+/// The numbers of a norm on the host, one per channel.
+struct Numbers {
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+}
+
+impl Numbers {
+    /// The statistics of `x`, rounded to f32, with random scale and shift.
+    fn new(rng: &mut Philox, shape: [usize; 4], x: &[f32]) -> Self {
+        let (mean, variance) = statistics(shape, &wide(x));
+        let [gamma, beta] = std::array::from_fn(|_| normal(rng, shape[1]));
+        Numbers {
+            mean: narrow(&mean.value),
+            variance: narrow(&variance.value),
+            gamma,
+            beta,
+        }
+    }
+
+    fn put(&self, device: &Device) -> Result<ChannelNorm> {
+        Ok(ChannelNorm {
+            statistics: put_statistics(device, &self.mean, &self.variance)?,
+            gamma: Tensor::from_slice(&self.gamma, &[self.gamma.len()], device)?,
+            beta: Tensor::from_slice(&self.beta, &[self.beta.len()], device)?,
+            eps: EPS,
+        })
+    }
+
+    fn wide(&self) -> Norm64 {
+        Norm64 {
+            mean: wide(&self.mean),
+            variance: wide(&self.variance),
+            gamma: wide(&self.gamma),
+            beta: wide(&self.beta),
+            eps: f64::from(EPS),
+        }
+    }
+}
+
+fn put_statistics(device: &Device, mean: &[f32], variance: &[f32]) -> Result<BatchStatistics> {
+    Ok(BatchStatistics {
+        mean: Tensor::from_slice(mean, &[mean.len()], device)?,
+        variance: Tensor::from_slice(variance, &[variance.len()], device)?,
+    })
+}
+
+/// Leaves x, gamma, beta and shortcut of a batch norm whose result, with or without the shortcut,
+/// is not near the kink: xhat is near 1 or -1, and shift and shortcut are smaller than the scale.
+fn leaves_away_from_the_kink() -> [Leaf; 4] {
+    let mut x = signed(1, &[4, 3, 3, 2], 0.9, 1.1);
+    // As many positive as negative numbers, so that the mean is near 0.
+    for (i, x) in x.values.iter_mut().enumerate() {
+        *x = if i % 2 == 0 { x.abs() } else { -x.abs() };
+    }
+    [
+        x,
+        signed(2, &[3], 1.0, 1.5),
+        signed(3, &[3], 0.1, 0.3),
+        signed(4, &[4, 3, 3, 2], 0.1, 0.3),
+    ]
+}
+
+fn activations<T>(shortcut: T) -> [(&'static str, Activation<T>); 3] {
+    [
+        ("identity", Activation::Identity),
+        ("relu", Activation::Relu),
+        ("add_relu", Activation::AddRelu(shortcut)),
+    ]
+}
+
+fn affine(x: &[Var]) -> Affine<'_> {
+    Affine {
+        gamma: &x[1],
+        beta: &x[2],
+        eps: EPS,
+    }
+}
+
+fn gradients_in_training(tester: &Tester) -> Result<()> {
+    for (name, activation) in activations(()) {
+        let leaves = leaves_away_from_the_kink();
+        tester.gradients(&format!("batch_norm, {name}, in training"), &leaves, |x| {
+            let (y, _) = x[0].batch_norm(affine(x), activation.map(|()| &x[3]))?;
+            // The shortcut takes part in the result, whatever the activation is.
+            y.add(&x[3].scale(0.3)?)
+        })?;
+    }
+    Ok(())
+}
+
+fn gradients_in_evaluation(tester: &Tester) -> Result<()> {
+    for (name, activation) in activations(()) {
+        let leaves = leaves_away_from_the_kink();
+        tester.gradients(
+            &format!("batch_norm, {name}, in evaluation"),
+            &leaves,
+            |x| {
+                let device = x[0].device();
+                let statistics = put_statistics(&device, &[0.1, -0.1, 0.05], &[0.9, 1.5, 2.5])?;
+                let activation = activation.map(|()| &x[3]);
+                let y = x[0].batch_norm_evaluation(&statistics, affine(x), activation)?;
+                y.add(&x[3].scale(0.3)?)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// The gradient of the weight needs the activation before it, which is recomputed in the backward
+/// pass. That recomputation needs another recomputed activation.
+fn gradients_of_a_convolution_of_recomputed_activations(tester: &Tester) -> Result<()> {
+    let [x, gamma, beta, shortcut] = leaves_away_from_the_kink();
+    let leaves = [x, gamma, beta, shortcut, normal_leaf(5, &[2, 3, 1, 1])];
+    tester.gradients("conv2d of batch_norms", &leaves, |x| {
+        let first = x[3].add(&x[0])?;
+        let (first, _) = first.batch_norm(affine(x), Activation::Relu)?;
+        let (second, _) = x[0].batch_norm(affine(x), Activation::AddRelu(&first))?;
+        second.conv2d(&x[4], POINTWISE)
+    })
+}
