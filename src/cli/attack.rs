@@ -97,6 +97,8 @@ pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
         AttackSettings::of_protocol(protocol, method, eps)?;
     }
     let file = WeightsFile::read(&run.init)?;
+    let file = file.with_normalization(spec.normalization())?;
+    Units::of(protocol).check(file.normalization())?;
     let dataset = data.load(seed)?;
     check_classes(&dataset, "attack")?;
     let chosen = open(&place.device)?;

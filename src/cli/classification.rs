@@ -34,6 +34,7 @@ pub fn supervised(spec: &RunSpec, run: &Supervised, place: &Place) -> Result<()>
 pub fn finetune(spec: &RunSpec, run: &Finetune, place: &Place) -> Result<()> {
     place.check_out()?;
     let file = WeightsFile::read(&run.pretrained.init)?;
+    let file = file.with_normalization(spec.normalization())?;
     train(spec, &run.training, place, |device| {
         Ok(Beginning::Pretrained(Box::new(file.load(device)?)))
     })

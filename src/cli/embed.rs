@@ -20,6 +20,7 @@ use crate::nn::weights::digest;
 use crate::runs::image_size::check_image_size;
 use crate::runs::numpy;
 use crate::runs::safetensors_file::{Stored, packed};
+use crate::runs::settings::NormalizationSetting;
 use crate::runs::unfinished::{is_stored, resumable};
 use crate::runs::weights_file::{Loaded, WeightsFile, state};
 use crate::runs::whole_file::{Place, folder_of, write_file};
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// The encoder: a file written by a training
     #[arg(long, value_name = "FILE")]
     encoder: PathBuf,
+
+    #[command(flatten)]
+    images: NormalizationSetting,
 
     #[command(flatten)]
     data: DataArguments,
@@ -108,6 +112,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let stored = Unfinished::of(out, *resume)?;
     arguments.stop.listen()?;
     let file = WeightsFile::read(&arguments.encoder)?;
+    let file = file.with_normalization(arguments.images.normalization)?;
     let mut dataset = arguments.data.load(arguments.seed)?;
     if let Some(pixels) = arguments.resolution {
         dataset = dataset.at_resolution(pixels as usize);
@@ -132,10 +137,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     check_image_size("embed", size, &loaded.origin.encoder, 0)?;
     let key = || {
         let weights = digest(&state(encoder, None))?;
-        let images = &dataset.digest;
+        let (images, normalization) = (&dataset.digest, encoder.normalization());
         let variants = device.variants().map(|table| table.to_toml());
         Ok(format!(
-            "{weights} {images} {part} {resolution} {variants:?}"
+            "{weights} {images} {normalization} {part} {resolution} {variants:?}"
         ))
     };
     let values = stored.resumable(&key, |partial| {

@@ -18,6 +18,7 @@ use crate::runs::weights_file::WeightsFile;
 pub fn run(spec: &RunSpec, run: &Knn, place: &Place) -> Result<()> {
     place.check_out()?;
     let file = WeightsFile::read(&run.pretrained.init)?;
+    let file = file.with_normalization(spec.normalization())?;
     let mut dataset = spec.common.data.load(spec.common.seed)?;
     check_classes(&dataset, "knn")?;
     if let Some(pixels) = run.resolution {

@@ -44,7 +44,9 @@ pub fn evaluate(
     let command = spec.command();
     let (data, seed) = (&spec.common.data, spec.common.seed);
     let file = match encoder {
-        Encoder::File(path) => Some(WeightsFile::read(path)?),
+        Encoder::File(path) => {
+            Some(WeightsFile::read(path)?.with_normalization(spec.normalization())?)
+        }
         Encoder::Untrained(_) => None,
     };
     let mut dataset = data.load(seed)?;
@@ -69,7 +71,8 @@ pub fn evaluate(
         (Some(file), _) => file.load(&chosen.device)?,
         (None, Encoder::Untrained(config)) => {
             let protocol = spec.common.protocol.to_string();
-            untrained(&chosen.device, config, protocol, &dataset, seed)?
+            let network = (config, spec.normalization().unwrap_or_default());
+            untrained(&chosen.device, network, protocol, &dataset, seed)?
         }
         (None, Encoder::File(_)) => unreachable!("the file was read"),
     };

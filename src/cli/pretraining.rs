@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 /// Pretrains on the task of `pretext`, and prints the results.
 pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Result<()> {
     place.check_out()?;
-    let pretext = pretext?;
+    let mut pretext = pretext?;
     let Pretext {
         pretraining,
         training,
@@ -30,7 +30,12 @@ pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Resul
     check_init(spec, pretraining)?;
     let init = pretraining.init();
     let init = init.map(|path| WeightsFile::read_for(path, &pretext.encoder));
-    let init = init.transpose()?;
+    let mut init = init.transpose()?;
+    if let Some(file) = init {
+        let file = file.with_normalization(spec.normalization())?;
+        pretext = pretext.with_normalization(file.normalization());
+        init = Some(file);
+    }
     let common = &spec.common;
     let dataset = common.data.load(common.seed)?;
     dataset.check_pretraining()?;

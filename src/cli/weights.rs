@@ -16,6 +16,7 @@ use crate::nn::weights::COUNTER;
 use crate::nn::{ResNetConfig, Stem};
 use crate::runs::onnx;
 use crate::runs::safetensors_file::{Stored, packed};
+use crate::runs::settings::NormalizationSetting;
 use crate::runs::weights_file::{WeightsFile, pack};
 use crate::runs::whole_file::write_file;
 
@@ -56,6 +57,9 @@ struct ConversionArguments {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+
+    #[command(flatten)]
+    images: NormalizationSetting,
 
     #[command(flatten)]
     force: ForceArguments,
@@ -100,6 +104,7 @@ impl ConversionArguments {
         };
         output::check(&self.out, self.force.force, None, &inputs)?;
         let file = WeightsFile::read(&self.file)?;
+        let file = file.with_normalization(self.images.normalization)?;
         match file.record().kept_random.is_empty() {
             true => Ok(file),
             false => Err(Error::data(
@@ -149,6 +154,9 @@ fn info(path: &Path) -> Result<()> {
     }
     if let Some(classes) = origin.classes {
         say!("  classifier {classes} classes");
+    }
+    if let Some(normalization) = record.normalization {
+        say!("  normalised {normalization}");
     }
     if let Some(prefix) = record.init_prefix {
         say!("  prefix     {prefix}");
@@ -200,13 +208,19 @@ fn import(arguments: &ImportArguments) -> Result<()> {
 }
 
 fn export(ExportArguments { files, format }: &ExportArguments) -> Result<()> {
-    let file = files.read()?;
-    file.print_notices();
     let is_onnx = |end: &OsStr| end.eq_ignore_ascii_case("onnx");
     let format = format.unwrap_or(match files.out.extension().is_some_and(is_onnx) {
         true => Format::Onnx,
         false => Format::Safetensors,
     });
+    if let (Format::Safetensors, Some(asked)) = (format, files.images.normalization) {
+        return Err(Error::usage(format!(
+            "--normalize {asked} is for an ONNX model, and a state dict has no normalisation; leave the option out, or \
+             use --format onnx"
+        )));
+    }
+    let file = files.read()?;
+    file.print_notices();
     match format {
         Format::Safetensors => export_state_dict(&file, &files.out),
         Format::Onnx => export_onnx(&file, &files.out),

@@ -40,6 +40,23 @@ impl Units {
         }
     }
 
+    /// Fails if a network whose images have this normalisation cannot take images in these units.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the units are [`Units::Normalized`] and the network has another
+    /// normalisation.
+    pub fn check(self, normalization: Normalization) -> Result<()> {
+        match self {
+            Units::Normalized if normalization != Normalization::Cifar10 => {
+                Err(Error::usage(format!(
+                    "the network takes images of the normalisation {normalization}, and the attack has units normalised \
+                     by CIFAR-10's statistics; use the attack in units of pixels, protocol sound"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Lowest and highest value of a pixel.
     pub fn range(self) -> [f32; 2] {
         match self {
@@ -119,16 +136,12 @@ pub fn in_units(device: &Device, units: Units, images: &Tensor) -> Result<Tensor
 /// `normalization`.
 ///
 /// # Errors
-/// `Error::Usage` if the units are [`Units::Normalized`] and the network has another normalisation.
+/// As [`Units::check`].
 pub fn network_input(units: Units, normalization: Normalization, images: &Var) -> Result<Var> {
+    units.check(normalization)?;
     match (units, normalization.statistics()) {
         (Units::Pixels, Some((mean, std))) => images.normalize(mean, std),
-        (Units::Pixels, None) => Ok(images.clone()),
-        (Units::Normalized, _) if normalization == Normalization::Cifar10 => Ok(images.clone()),
-        (Units::Normalized, _) => Err(Error::usage(format!(
-            "the network takes images of the normalisation {normalization}, and the attack has units normalised by \
-             CIFAR-10's statistics; use the attack in units of pixels, protocol sound"
-        ))),
+        (Units::Pixels, None) | (Units::Normalized, _) => Ok(images.clone()),
     }
 }
 

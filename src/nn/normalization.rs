@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::images::Normalize;
@@ -70,6 +72,12 @@ impl fmt::Display for Normalization {
                 write!(f, "{}/{}", words[0], words[1])
             }
         }
+    }
+}
+
+impl Serialize for Normalization {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

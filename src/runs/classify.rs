@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{Metrics, check_labels};
 use crate::nn::weights::digest;
-use crate::nn::{Linear, Module, Normalization, ResNet, ResNetConfig};
+use crate::nn::{Linear, Module, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
 use crate::objectives::classifier::{Classifier, ClassifierSettings};
 use crate::optim::{Optimization, OptimizerOptions};
@@ -60,7 +60,7 @@ pub fn settings(spec: &RunSpec, training: &ClassifierTraining) -> ClassifierSett
             schedule: spec.common.protocol.schedule(),
         },
         augmentation: PaddedCropAugmentation::default(),
-        normalization: Normalization::default(),
+        normalization: spec.normalization().unwrap_or_default(),
         frozen_after_first_epoch: spec.common.protocol == Protocol::Paper,
         seed: spec.common.seed,
     }
@@ -167,6 +167,7 @@ pub fn run(
         class_names: dataset.classes.clone(),
         label_fraction: Some(training.labels),
         pretrained_by: start.as_ref().map(|start| start.command.clone()),
+        normalization: settings.normalization,
         ..Origin::new(network, command, protocol.to_string(), dataset.name.clone())
     };
     let options = pass_options(spec.common.protocol, &training.every);

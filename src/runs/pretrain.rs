@@ -25,7 +25,7 @@ use crate::evaluate::knn::{self, Vote};
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::nn::weights::digest;
-use crate::nn::{Linear, Module, Projector, ResNet, ResNetConfig};
+use crate::nn::{Linear, Module, Normalization, Projector, ResNet, ResNetConfig};
 use crate::objectives::Protocol;
 use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings, check_square};
 use crate::objectives::simclr::{self, SimClr, SimClrSettings};
@@ -57,6 +57,25 @@ pub enum Method {
 }
 
 impl<'a> Pretext<'a> {
+    /// The same pretraining with this normalisation of images.
+    pub fn with_normalization(mut self, normalization: Normalization) -> Self {
+        self.method = match self.method {
+            Method::SimClr(settings) => Method::SimClr(settings.with_normalization(normalization)),
+            Method::RotNet(settings) => Method::RotNet(RotNetSettings {
+                normalization,
+                ..settings
+            }),
+        };
+        self
+    }
+
+    fn normalization(&self) -> Normalization {
+        match &self.method {
+            Method::SimClr(settings) => settings.normalization,
+            Method::RotNet(settings) => settings.normalization,
+        }
+    }
+
     /// The settings of SimCLR under the run's protocol.
     ///
     /// # Errors
@@ -80,7 +99,7 @@ impl<'a> Pretext<'a> {
         settings.optimization.learning_rate = training.learning_rate;
         settings.micro_batch = training.every.micro_batch;
         settings.temperature = training.temperature as f32;
-        Ok(Pretext {
+        let pretext = Pretext {
             pretraining,
             training: &training.every,
             steps: training.steps,
@@ -89,7 +108,9 @@ impl<'a> Pretext<'a> {
             optimization: settings.optimization,
             rotation_fraction: 1.0,
             method: Method::SimClr(settings),
-        })
+        };
+        let asked = pretraining.images.normalization;
+        Ok(pretext.with_normalization(asked.unwrap_or_default()))
     }
 
     /// The settings of RotNet under the run's protocol.
@@ -107,7 +128,7 @@ impl<'a> Pretext<'a> {
         );
         settings.optimization.learning_rate = training.learning_rate;
         settings.micro_batch = training.every.micro_batch;
-        Ok(Pretext {
+        let pretext = Pretext {
             pretraining,
             training: &training.every,
             steps: training.steps,
@@ -116,7 +137,9 @@ impl<'a> Pretext<'a> {
             optimization: settings.optimization,
             rotation_fraction: training.rotation_fraction,
             method: Method::RotNet(settings),
-        })
+        };
+        let asked = pretraining.images.normalization;
+        Ok(pretext.with_normalization(asked.unwrap_or_default()))
     }
 
     /// The size of a step on `dataset`.
@@ -257,6 +280,7 @@ impl PretrainingRequest<'_> {
             seed: self.spec.common.seed,
             step,
             batch_size: self.pretext.batch_size,
+            normalization: self.pretext.normalization(),
             ..Origin::new(encoder, command, self.protocol_label(), data)
         }
     }
@@ -462,10 +486,7 @@ fn judge_untrained(
     partial: &mut Partial,
 ) -> Result<knn::NeighbourAccuracy> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
-    let normalization = match &pretext.method {
-        Method::SimClr(settings) => settings.normalization,
-        Method::RotNet(settings) => settings.normalization,
-    };
+    let normalization = pretext.normalization();
     let seed = request.spec.common.seed;
     let untrained = ResNet::new(&pretext.encoder, seed, device)?.with_normalization(normalization);
     if let Some(file) = &request.init {

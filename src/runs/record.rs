@@ -11,7 +11,7 @@ use crate::data::{Dataset, Findings};
 use crate::device::Device;
 use crate::device::gpu::variants::VariantTable;
 use crate::error::{Error, Result, listed};
-use crate::nn::ResNetConfig;
+use crate::nn::{Normalization, ResNetConfig};
 use crate::optim::Optimization;
 
 /// The comment at the start of the file.
@@ -330,14 +330,13 @@ const COMPARED: [&str; 6] = [
 
 /// Facts that earlier versions of the program did not write. A configuration without them does not
 /// differ for that reason.
-const NEW_FACTS: [&str; 7] = [
+const NEW_FACTS: [&str; 6] = [
     "classes",
     "init_prefix",
     "init_names",
     "init_types",
     "init_left_out",
     "kept_random",
-    "normalization",
 ];
 
 /// Settings that are not compared: results do not depend on them, or facts stand for them, as the
@@ -376,6 +375,11 @@ pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String
         if let Some(toml::Value::String(protocol)) = table.get_mut("protocol") {
             *protocol = first_word(protocol, ' ').to_string();
         }
+        // It is written unless it is the default, and for weights from elsewhere.
+        let normalization = || Normalization::default().to_string().into();
+        table
+            .entry("normalization".to_string())
+            .or_insert_with(normalization);
         let mut table = flat(&table);
         table.retain(|key, _| {
             let is_table = ["versions", "variants"].contains(&first_word(key, '.'));

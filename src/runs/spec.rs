@@ -12,6 +12,7 @@ use super::settings::{
     Transfer,
 };
 use crate::error::{Error, Result};
+use crate::nn::Normalization;
 use crate::objectives::Protocol;
 
 /// A run with all its settings. Defaults that depend on other settings are filled in.
@@ -149,7 +150,40 @@ impl RunSpec {
             let message = "knn is the same under every protocol; leave --protocol out";
             return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
         }
-        Ok(RunSpec { task, common })
+        let spec = RunSpec { task, common };
+        match spec.contradiction() {
+            Some(message) => Err(clap::Error::raw(ErrorKind::ArgumentConflict, message)),
+            None => Ok(spec),
+        }
+    }
+
+    /// The normalisation that was asked for.
+    pub fn normalization(&self) -> Option<Normalization> {
+        let images = match &self.task {
+            Task::Simclr(run) => run.pretraining.images,
+            Task::Rotnet(run) => run.pretraining.images,
+            Task::Supervised(run) => run.images,
+            Task::Finetune(run) => run.pretrained.images,
+            Task::Linear(run) => run.images,
+            Task::Transfer(run) => run.pretrained.images,
+            Task::Attack(run) => run.images,
+            Task::Knn(run) => run.pretrained.images,
+        };
+        images.normalization
+    }
+
+    /// The message about a setting that the paper's protocol excludes.
+    fn contradiction(&self) -> Option<String> {
+        if self.common.protocol != Protocol::Paper {
+            return None;
+        }
+        let normalization = self.normalization().unwrap_or_default();
+        (normalization != Normalization::Cifar10).then(|| {
+            format!(
+                "--normalize {normalization} contradicts --protocol paper, whose code has cifar10; leave one of the two \
+                 out"
+            )
+        })
     }
 
     /// The settings as a table, with the keys of `config.toml`.

@@ -23,6 +23,8 @@ pub const UNTRAINED: &str = "untrained";
 const ELSEWHERE: &str = "elsewhere";
 /// What is not known of such a network.
 const UNKNOWN: &str = "unknown";
+/// The metadata entry of the normalisation.
+const NORMALIZATION: &str = "normalization";
 
 /// What a file says of its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +48,8 @@ pub struct Origin {
     pub label_fraction: Option<f64>,
     /// The command that pretrained the encoder, of a fine-tuned one.
     pub pretrained_by: Option<String>,
+    /// How images are normalised for it. A file stores it unless it is the default.
+    pub normalization: Normalization,
 }
 
 impl Origin {
@@ -63,6 +67,7 @@ impl Origin {
             class_names: Vec::new(),
             label_fraction: None,
             pretrained_by: None,
+            normalization: Normalization::default(),
         }
     }
 
@@ -86,6 +91,7 @@ impl Origin {
             ("classes", self.classes.map(|n| n.to_string())),
             ("label_fraction", self.label_fraction.map(|x| x.to_string())),
             ("pretrained_by", self.pretrained_by.clone()),
+            (NORMALIZATION, named(self.normalization)),
             (
                 "class_names",
                 (!self.class_names.is_empty()).then(|| json!(self.class_names).to_string()),
@@ -142,8 +148,21 @@ impl Origin {
                 .map(|word| number("label_fraction", word, path))
                 .transpose()?,
             pretrained_by: map.get("pretrained_by").cloned(),
+            normalization: normalization(map, path)?,
         })
     }
+}
+
+/// The name of a normalisation, unless it is the default.
+fn named(normalization: Normalization) -> Option<String> {
+    (normalization != Normalization::default()).then(|| normalization.to_string())
+}
+
+/// The normalisation in the metadata of a file.
+fn normalization(map: &BTreeMap<String, String>, path: &Path) -> Result<Normalization> {
+    let words = map.get(NORMALIZATION).map(|words| words.parse());
+    let wrong = |e| Error::data(path, format!("its metadata has no normalisation: {e}"));
+    Ok(words.transpose().map_err(wrong)?.unwrap_or_default())
 }
 
 /// The bytes of a file of `encoder`, and of `head` where there is one.
@@ -180,7 +199,8 @@ pub struct WeightsRecord {
     /// Tensors of the network that keep their random values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept_random: Vec<String>,
-    /// How images are normalised, for weights from elsewhere, as [`Normalization`] is written.
+    /// How images are normalised, as [`Normalization`] is written: for weights from elsewhere, and
+    /// for those of this program unless it is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalization: Option<String>,
     /// The number of tensors that are not the network's, by their first names.
@@ -194,7 +214,6 @@ pub struct WeightsFile {
     origin: Origin,
     found: Found,
     is_ours: bool,
-    normalization: Normalization,
 }
 
 impl WeightsFile {
@@ -225,21 +244,32 @@ impl WeightsFile {
             origin,
             found,
             is_ours,
-            normalization: Normalization::default(),
         })
     }
 
     /// How images are normalised for the network of the file.
     pub fn normalization(&self) -> Normalization {
-        self.normalization
+        self.origin.normalization
     }
 
-    /// Sets how images are normalised for the network of the file.
-    pub fn with_normalization(self, normalization: Normalization) -> Self {
-        WeightsFile {
-            normalization,
-            ..self
+    /// Sets how images are normalised for the network of the file, if that is asked for.
+    ///
+    /// # Errors
+    /// `Error::Usage` if this program wrote the file for another normalisation.
+    pub fn with_normalization(mut self, asked: Option<Normalization>) -> Result<Self> {
+        let stored = self.origin.normalization;
+        let asked = asked.unwrap_or(stored);
+        if self.is_ours && asked.statistics() != stored.statistics() {
+            return Err(Error::usage(format!(
+                "the network of {} takes images of the normalisation {stored}, and --normalize is {asked}; leave the \
+                 option out",
+                self.path.display()
+            )));
         }
+        if !self.is_ours {
+            self.origin.normalization = asked;
+        }
+        Ok(self)
     }
 
     /// Reads weights to start a network of the configuration `config` from. Its first convolution
@@ -255,10 +285,12 @@ impl WeightsFile {
             classes: None,
             keeps_first: true,
         })?;
-        Ok(WeightsFile {
-            is_ours,
-            ..Self::from_elsewhere(path, found)
-        })
+        let mut weights = Self::from_elsewhere(path, found);
+        if is_ours {
+            weights.is_ours = true;
+            weights.origin.normalization = normalization(&file.metadata, path)?;
+        }
+        Ok(weights)
     }
 
     fn from_elsewhere(path: &Path, found: Found) -> Self {
@@ -269,7 +301,6 @@ impl WeightsFile {
             origin,
             found,
             is_ours: false,
-            normalization: Normalization::default(),
         }
     }
 
@@ -324,7 +355,10 @@ impl WeightsFile {
                 .iter()
                 .map(|(name, ..)| name.clone())
                 .collect(),
-            normalization: (!self.is_ours).then(|| self.normalization.to_string()),
+            normalization: match self.is_ours {
+                true => named(self.normalization()),
+                false => Some(self.normalization().to_string()),
+            },
             init_left_out: found.left_out.clone(),
         }
     }
@@ -335,13 +369,17 @@ impl WeightsFile {
         let file = self.path.display();
         if !self.is_ours {
             let ResNetConfig { arch, width, stem } = self.config();
-            let images = match self.normalization {
-                Normalization::Cifar10 => "by CIFAR-10's mean and standard deviation".to_string(),
-                other => format!("as {other}"),
+            let images = match self.normalization() {
+                Normalization::Cifar10 => "normalised by CIFAR-10's mean and standard deviation; \
+                                           torchvision's weights want --normalize imagenet"
+                    .to_string(),
+                Normalization::ImageNet => {
+                    "normalised by ImageNet's mean and standard deviation".to_string()
+                }
+                Normalization::None => "not normalised".to_string(),
+                numbers => format!("normalised by {numbers}"),
             };
-            note!(
-                "weights {file}: {arch}, width {width}, stem {stem}; images are normalised {images}"
-            );
+            note!("weights {file}: {arch}, width {width}, stem {stem}; images are {images}");
         }
         if !found.prefix.is_empty() {
             note!(
@@ -401,7 +439,7 @@ impl WeightsFile {
     pub fn load(self, device: &Device) -> Result<Loaded> {
         self.print_notices();
         let encoder =
-            ResNet::new(&self.origin.encoder, 0, device)?.with_normalization(self.normalization);
+            ResNet::new(&self.origin.encoder, 0, device)?.with_normalization(self.normalization());
         let classes = self.origin.classes;
         let head = classes
             .map(|classes| Linear::new("fc", encoder.feature_width(), classes, 0, device))
@@ -418,18 +456,19 @@ impl WeightsFile {
 }
 
 /// Returns a network with random weights, which `seed` determines as in a pretraining. Its running
-/// statistics are estimated on the first batches of `dataset`'s training images.
+/// statistics are estimated on the first batches of `dataset`'s training images, which are normalised
+/// by `normalization`.
 ///
 /// # Errors
 /// `Error::Usage` if the network cannot be built.
 pub fn untrained(
     device: &Device,
-    config: &ResNetConfig,
+    (config, normalization): (&ResNetConfig, Normalization),
     protocol: String,
     dataset: &Dataset,
     seed: u64,
 ) -> Result<Loaded> {
-    let encoder = ResNet::new(config, seed, device)?;
+    let encoder = ResNet::new(config, seed, device)?.with_normalization(normalization);
     set_running_statistics(device, &encoder, &dataset.train)?;
     Ok(Loaded {
         source: "random weights".to_string(),
@@ -438,6 +477,7 @@ pub fn untrained(
         record: WeightsRecord::default(),
         origin: Origin {
             seed,
+            normalization,
             ..Origin::new(*config, UNTRAINED, protocol, dataset.name.clone())
         },
     })

@@ -187,6 +187,7 @@ impl<'a> List<'a> {
         let pretraining = PretrainingSettings {
             init: run.init.map(str::to_string),
             no_knn: true,
+            images: defaults(),
             encoder: self.encoder(run.arch),
         };
         let every = TrainingSettings {
@@ -314,6 +315,7 @@ impl<'a> List<'a> {
             untrained: false,
             arch: None,
             width: None,
+            images: defaults(),
             training: self.linear_training(source),
         });
         let work = self.evaluated(arch, source);
@@ -331,7 +333,10 @@ impl<'a> List<'a> {
         let of = self.id(of);
         let init = self.file(&of, encoder);
         let task = Task::Transfer(Transfer {
-            pretrained: PretrainedEncoder { init },
+            pretrained: PretrainedEncoder {
+                init,
+                images: defaults(),
+            },
             training: self.linear_training(source),
         });
         let work = self.evaluated(Arch::ResNet50, source);
@@ -351,6 +356,7 @@ impl<'a> List<'a> {
             untrained: true,
             arch: Some(arch),
             width: Some(self.settings.sizes.width),
+            images: defaults(),
             training: self.linear_training(source),
         });
         let work = self.evaluated(arch, source);
@@ -452,7 +458,10 @@ impl<'a> List<'a> {
             let (training, steps) = self.labelled(fraction, steps, epochs, images);
             let init = encoder.clone();
             let task = Task::Finetune(Finetune {
-                pretrained: PretrainedEncoder { init },
+                pretrained: PretrainedEncoder {
+                    init,
+                    images: defaults(),
+                },
                 training,
             });
             let name = tuned_name(method.name(), (fraction * 100.0).round());
@@ -484,6 +493,7 @@ impl<'a> List<'a> {
         work: Work,
     ) {
         let task = Task::Supervised(Supervised {
+            images: defaults(),
             encoder: self.encoder(Arch::ResNet50),
             training,
         });
@@ -507,6 +517,7 @@ impl<'a> List<'a> {
                     let of = self.id(&model);
                     let task = Task::Attack(Attack {
                         init: self.file(&of, "model.safetensors"),
+                        images: defaults(),
                         attack: AttackSettings {
                             method: method.to_string(),
                             eps: grid.to_string(),

@@ -7,7 +7,8 @@ use clap::builder::PossibleValue;
 use serde::Serialize;
 
 use super::{
-    ARCHS, Common, EncoderSettings, Given, PretrainedEncoder, replace, shown, shown_if_any,
+    ARCHS, Common, EncoderSettings, Given, NormalizationSetting, PretrainedEncoder, replace, shown,
+    shown_if_any,
 };
 use crate::evaluate::knn::Vote;
 use crate::nn::Arch;
@@ -42,6 +43,10 @@ pub struct Linear {
     /// Multiplies every channel count of --untrained [default: 0.25 on shapes, else 1]
     #[arg(long, conflicts_with = "init", value_parser = positive)]
     pub width: Option<f64>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: NormalizationSetting,
 
     #[command(flatten)]
     pub training: LinearTraining,
@@ -126,6 +131,10 @@ pub struct Attack {
     #[arg(long = "model", value_name = "FILE")]
     #[serde(serialize_with = "shown")]
     pub init: PathBuf,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: NormalizationSetting,
 
     #[command(flatten)]
     pub attack: AttackSettings,

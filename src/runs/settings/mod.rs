@@ -18,7 +18,7 @@ use super::values::{positive, seed, whole};
 use crate::console::one_notice;
 use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
 use crate::error::Result;
-use crate::nn::{Arch, ResNetConfig, Stem};
+use crate::nn::{Arch, Normalization, ResNetConfig, Stem};
 use crate::objectives::Protocol;
 pub use evaluation::{Attack, AttackSettings, Knn, KnnSettings, Linear, LinearTraining, Transfer};
 pub use training::{
@@ -147,6 +147,19 @@ impl DataSettings {
     }
 }
 
+/// How a network's images are normalised. The heading of its help is that of the struct that
+/// flattens it.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct NormalizationSetting {
+    /// How pixels from 0 to 1 are normalised: by the mean and the standard deviation of CIFAR-10 or
+    /// of ImageNet (for torchvision's weights), not at all, or by numbers, one or three each. A file
+    /// of weights that a training wrote is used with the training's own [default: that of the file
+    /// of weights, otherwise cifar10]
+    #[arg(long = "normalize", value_name = "cifar10|imagenet|none|MEAN/STD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<Normalization>,
+}
+
 /// The network that a run trains.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Encoder")]
@@ -190,4 +203,8 @@ pub struct PretrainedEncoder {
     #[arg(long = "encoder", value_name = "FILE")]
     #[serde(serialize_with = "shown")]
     pub init: PathBuf,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: NormalizationSetting,
 }

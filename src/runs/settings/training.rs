@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Common, EncoderSettings, Given, PretrainedEncoder, replace};
+use super::{Common, EncoderSettings, Given, NormalizationSetting, PretrainedEncoder, replace};
 use crate::data::DataKind;
 use crate::runs::values::{count, fraction, not_negative, positive, precision, whole};
 use crate::tensor::DType;
@@ -62,6 +62,10 @@ pub struct Pretraining {
     /// Skip the nearest-neighbour evaluation, which passes all images through two encoders
     #[arg(long)]
     pub no_knn: bool,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: NormalizationSetting,
 
     #[command(flatten)]
     pub encoder: EncoderSettings,
@@ -178,7 +182,12 @@ impl RotNet {
 
 /// A training on labels from random weights.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
+#[command(next_help_heading = "Run")]
 pub struct Supervised {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: NormalizationSetting,
+
     #[command(flatten)]
     pub encoder: EncoderSettings,
 
