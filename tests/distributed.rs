@@ -28,7 +28,7 @@ const STEPS: u64 = 20;
 const RATE: f64 = 1e-4;
 const METHODS: [&str; 3] = ["simclr", "rotnet", "supervised"];
 
-/// What a rank is told: the words of the environment variable `CASE`.
+/// The environment variable with the words that select the case of a rank.
 const CASE: &str = "PARALLAX_DISTRIBUTED_CASE";
 /// The folder for results.
 const FOLDER: &str = "PARALLAX_DISTRIBUTED_FOLDER";
@@ -70,7 +70,7 @@ fn mpirun(ranks: usize) -> Command {
     command
 }
 
-/// Runs this program on `ranks` ranks, which are told `case`.
+/// Runs this program on `ranks` ranks, with the words of `case`.
 fn on_ranks(ranks: usize, case: &str, folder: &Path) -> Output {
     let program = std::env::current_exe().expect("the path of this program");
     let mut command = mpirun(ranks);

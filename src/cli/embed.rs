@@ -27,7 +27,7 @@ use crate::runs::whole_file::{Place, folder_of, write_file};
 
 /// The tensor or array that every file of embed has.
 const FEATURES: &str = "features";
-/// The labels, where there are any.
+/// The labels, if the data set has any.
 const LABELS: &str = "labels";
 
 /// Write an encoder's features of a split, with the labels, to a file for other programs

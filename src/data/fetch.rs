@@ -251,7 +251,7 @@ impl<'a> Partial<'a> {
             .create(true)
             .to_owned();
         let file = options.open(&path).map_err(|e| Error::write(&path, e))?;
-        // A file system without locks has none to heed.
+        // On a file system without locks, the error is another one and is ignored.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(Error::usage(format!(
                 "{} is in use by another process; wait for its end, or use another folder",
@@ -443,7 +443,7 @@ impl<'a> Partial<'a> {
     }
 }
 
-/// How often a pause ends to look for a request to stop.
+/// Interval at which a pause checks for a request to stop.
 const POLL: Duration = Duration::from_millis(200);
 /// Answers of a server that may have the archive later, beside its own errors.
 const BUSY: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];

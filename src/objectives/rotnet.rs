@@ -29,7 +29,7 @@ pub struct RotNetSettings {
     pub optimization: Optimization,
     /// The augmentation before the rotation, which is the same for all four rotations of an image.
     pub augmentation: PaddedCropAugmentation,
-    /// Of the training images, and of the images of the encoder's evaluations.
+    /// How images are normalised, in the training and in the encoder's evaluations.
     pub normalization: Normalization,
     pub seed: u64,
 }

@@ -24,8 +24,8 @@ pub struct SimClrSettings {
     pub optimization: Optimization,
     pub temperature: f32,
     pub augmentation: SimClrAugmentation,
-    /// Of the images of the encoder's evaluations. The views have their own, in `augmentation`,
-    /// because the code of the reproduced paper normalises none.
+    /// How images are normalised in the encoder's evaluations. `augmentation` has the normalisation
+    /// of the views, because the code of the reproduced paper does not normalise views.
     pub normalization: Normalization,
     /// Whether the first and the second views are separate passes, with separate batch statistics.
     pub separate_passes: bool,

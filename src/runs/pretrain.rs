@@ -33,7 +33,7 @@ use crate::optim::Optimization;
 use crate::train::micro_batch::in_parts;
 use crate::train::{PartialObjective, Trainer};
 
-/// Side in pixels of SimCLR's views, if the images have no size of their own choice.
+/// Side in pixels of SimCLR's views, if the settings give no size of the images.
 pub const VIEW_SIZE: usize = 32;
 
 /// What is learned, with the settings of the run and of its objective.

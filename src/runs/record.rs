@@ -138,9 +138,9 @@ impl From<ResNetConfig> for EncoderFacts {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainingFacts {
-    /// Images per step, at most the labelled ones.
+    /// Images per step; all labelled images if there are fewer.
     pub batch_size: usize,
-    /// Of activations, if it is no setting.
+    /// The type of activations, if it is not a setting.
     pub precision: Option<String>,
     pub steps: u64,
     pub optimizer: String,
@@ -160,7 +160,7 @@ pub struct TrainingFacts {
 }
 
 impl TrainingFacts {
-    /// What every training has.
+    /// The facts that every training has.
     pub fn new(batch_size: usize, steps: u64, optimization: &Optimization) -> Self {
         TrainingFacts {
             batch_size,
@@ -196,7 +196,7 @@ pub(super) fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
 
-/// What was trained on.
+/// The images of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataFacts {
@@ -209,7 +209,7 @@ pub struct DataFacts {
     /// Classes of which the test set has no image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
-    /// Measurements that the command would make on other data.
+    /// Measurements that the command left out because the data set does not allow them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     #[serde(flatten)]
@@ -281,7 +281,7 @@ impl From<&PaddedCropAugmentation> for AugmentationFacts {
     }
 }
 
-/// What computed it.
+/// The program, its GPU library, and the machine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Versions {
@@ -293,7 +293,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Those of this process.
+    /// The versions of this process.
     pub fn current() -> Self {
         Versions {
             parallax: env!("CARGO_PKG_VERSION").to_string(),
@@ -305,11 +305,11 @@ impl Versions {
     }
 }
 
-/// The table of variants that the configuration in `folder` has; none where it has no table, or
-/// none that can be read.
+/// Returns the table of variants in the configuration of `folder`, or `None` if it has no table that
+/// can be read.
 ///
 /// # Errors
-/// `Error::Io` where the file cannot be read.
+/// `Error::Io` if the file cannot be read.
 pub fn variants_of(folder: &RunFolder) -> Result<Option<VariantTable>> {
     let bytes = folder.read(CONFIG)?.unwrap_or_default();
     let config: Table = toml::from_str(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
@@ -494,7 +494,7 @@ mod tests {
         let theirs = "seed = 1\n";
         let ours = "seed = 1\nkept_random = [\"conv1.weight\"]\n[init_left_out]\nfc = 2\n";
         assert_eq!(difference(theirs, ours).unwrap(), None);
-        // Once it is there, it counts.
+        // An entry that is present is compared.
         let other = "seed = 1\nkept_random = []\n[init_left_out]\nfc = 2\n";
         let found = difference(other, ours).unwrap().expect("it differs");
         assert!(found.starts_with("kept_random: "), "{found}");

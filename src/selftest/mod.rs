@@ -247,7 +247,7 @@ impl Family {
     }
 }
 
-/// The wrong operations of all families. The variant is named only where plain is right.
+/// The wrong operations of all families. The variant is named only if plain is right.
 fn wrong(families: &[Family]) -> Vec<Wrong> {
     let mut all: Vec<Wrong> = Vec::new();
     for wrong in families.iter().flat_map(|family| &family.wrong) {

@@ -154,7 +154,7 @@ impl Tester {
             })
     }
 
-    /// Whether the deadline is over, and counts a case that does not run if it is.
+    /// Whether the deadline has passed. If it has, counts a case that does not run.
     pub fn is_late(&self) -> bool {
         let is_late = self.deadline.is_some_and(|end| Instant::now() >= end);
         self.skipped.set(self.skipped.get() + usize::from(is_late));

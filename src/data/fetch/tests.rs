@@ -1,5 +1,4 @@
-//! Downloads from a local server that does what servers do: it truncates, corrupts, redirects, stalls,
-//! and sends too much.
+//! Downloads from a local server that truncates, corrupts, redirects, stalls, and sends too much.
 
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
@@ -77,7 +76,7 @@ fn published(archive: &[u8]) -> Published {
     }
 }
 
-/// What the server does with one request: it gets the head and the connection.
+/// Answers one request, given its head and the connection.
 type Answer = Box<dyn FnOnce(&str, &mut TcpStream) + Send>;
 
 struct Server {
@@ -395,7 +394,7 @@ fn an_archive_of_another_size_is_refused_at_once() {
     let refusals: [(Answer, usize, &str); 5] = [
         (whole(&longer, longer.len()), 0, "offers"),
         (whole(&archive[..50], 50), 0, "offers 50 bytes"),
-        // Neither is the length told, nor is there an end.
+        // An answer that states no length and does not end.
         (unsized_answer, 0, "more than"),
         (other_whole(&archive), 100, "offers"),
         (answer("404 Not Found", String::new(), Vec::new()), 0, "404"),

@@ -72,7 +72,7 @@ pub struct Common {
     pub data: DataSettings,
 }
 
-/// Which images.
+/// The images of a run.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Data")]
 pub struct DataSettings {
