@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Reads the files of the unit tests of src/runs/tensorboard.rs with the package tensorboard.
 
-    python3 -m venv /tmp/tensorboard && /tmp/tensorboard/bin/pip install \
-        tensorboard==2.21.0 "setuptools<81"
-    rm -rf /tmp/board && PARALLAX_TENSORBOARD_CHECK=/tmp/board cargo test --lib tensorboard
-    /tmp/tensorboard/bin/python scripts/tensorboard_check.py /tmp/board
+    python3 -m venv VENV && VENV/bin/pip install tensorboard==2.21.0 "setuptools<81"
+    PARALLAX_TENSORBOARD_CHECK=NEW_FOLDER cargo test --lib tensorboard
+    VENV/bin/python scripts/tensorboard_check.py NEW_FOLDER
 
 Fails unless TensorBoard's own readers find what the tests wrote.
 """

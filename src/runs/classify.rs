@@ -55,7 +55,9 @@ pub fn settings(spec: &RunSpec, training: &ClassifierTraining) -> ClassifierSett
         batch_size: training.batch_size,
         micro_batch: training.every.micro_batch,
         optimization: Optimization {
-            optimizer: OptimizerOptions::nesterov(training.weight_decay as f32),
+            optimizer: training
+                .optimization
+                .rule(OptimizerOptions::nesterov(training.weight_decay as f32)),
             learning_rate: training.learning_rate,
             schedule: spec.common.protocol.schedule(),
         },
@@ -138,6 +140,8 @@ pub fn run(
         }
     };
     (training.steps, training.epochs) = (Some(steps), None);
+    let default = settings.optimization.schedule;
+    settings.optimization.schedule = training.optimization.schedule(default, steps)?;
     let facts = Facts {
         training: Some(TrainingFacts {
             labelled_images: Some(labelled_images),

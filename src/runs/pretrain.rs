@@ -8,13 +8,15 @@ use super::memory::StepSize;
 use super::record::{DataFacts, Facts, TrainingFacts};
 use super::result::{PretrainingSummary, chance_loss, final_mean};
 use super::settings::{
-    Common, Pretraining, RotNet as RotNetRun, SimClr as SimClrRun, TrainingSettings,
+    Common, OptimizerSettings, Pretraining, RotNet as RotNetRun, SimClr as SimClrRun,
+    TrainingSettings,
 };
 use super::spec::RunSpec;
 use super::training::{Plan, Trained, pass_options, remove_checkpoints, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
+use crate::augment::RandomBlur;
 use crate::console::note;
 use crate::data::{Dataset, Split};
 use crate::device::Device;
@@ -96,7 +98,13 @@ impl<'a> Pretext<'a> {
             training.weight_decay as f32,
             common.seed,
         );
+        optimize(
+            &mut settings.optimization,
+            &training.optimization,
+            training.steps,
+        )?;
         settings.optimization.learning_rate = training.learning_rate;
+        settings.augmentation.blur = training.blur.then(RandomBlur::default);
         settings.micro_batch = training.every.micro_batch;
         settings.temperature = training.temperature as f32;
         let pretext = Pretext {
@@ -119,13 +127,22 @@ impl<'a> Pretext<'a> {
     /// `Error::Usage` if the network is not possible.
     pub fn rotnet(common: &Common, run: &'a RotNetRun) -> Result<Self> {
         let (pretraining, training) = (&run.pretraining, &run.training);
+        let network = pretraining.encoder.config()?;
         let mut settings = RotNetSettings::of_protocol(
             common.protocol,
-            pretraining.encoder.config()?,
+            network,
             training.batch_size,
             training.weight_decay as f32,
             common.seed,
         );
+        if common.protocol == Protocol::Sound {
+            settings.encoder.stem = network.stem;
+        }
+        optimize(
+            &mut settings.optimization,
+            &training.optimization,
+            training.steps,
+        )?;
         settings.optimization.learning_rate = training.learning_rate;
         settings.micro_batch = training.every.micro_batch;
         let pretext = Pretext {
@@ -240,6 +257,13 @@ impl<'a> Pretext<'a> {
             Method::RotNet(_) => (ROTATIONS as f64).ln(),
         }
     }
+}
+
+/// Replaces the rule and the schedule of a protocol as far as others were asked for.
+fn optimize(optimization: &mut Optimization, asked: &OptimizerSettings, steps: u64) -> Result<()> {
+    optimization.optimizer = asked.rule(optimization.optimizer);
+    optimization.schedule = asked.schedule(optimization.schedule, steps)?;
+    Ok(())
 }
 
 /// A pretraining whose files were read and checked.

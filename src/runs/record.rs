@@ -241,6 +241,11 @@ pub enum AugmentationFacts {
         jitter_probability: f64,
         grayscale_probability: f64,
         flip_probability: f64,
+        /// Of the Gaussian blur, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        blur_probability: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        blur_sigma: Option<[f64; 2]>,
         normalized: bool,
         one_draw_per_batch: bool,
     },
@@ -265,6 +270,8 @@ impl From<&SimClrAugmentation> for AugmentationFacts {
             jitter_probability: shortest(jitter.probability),
             grayscale_probability: shortest(augmentation.grayscale),
             flip_probability: shortest(augmentation.flip),
+            blur_probability: augmentation.blur.map(|blur| shortest(blur.probability)),
+            blur_sigma: augmentation.blur.map(|blur| blur.sigma.map(shortest)),
             normalized: augmentation.normalize.is_some(),
             one_draw_per_batch: augmentation.one_draw_per_batch,
         }
@@ -341,7 +348,7 @@ const NEW_FACTS: [&str; 6] = [
 
 /// Settings that are not compared: results do not depend on them, or facts stand for them, as the
 /// number of labelled images for the fraction of labels. Earlier versions did not write them.
-const NOT_COMPARED: [&str; 15] = [
+const NOT_COMPARED: [&str; 17] = [
     "no_knn",
     "untrained",
     "arch",
@@ -349,6 +356,8 @@ const NOT_COMPARED: [&str; 15] = [
     "training.labels",
     "training.epochs",
     "training.augment",
+    "training.decay",
+    "training.warmup",
     "training.rotation_fraction",
     "training.recompute",
     "training.save_every",

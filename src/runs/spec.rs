@@ -177,13 +177,57 @@ impl RunSpec {
         if self.common.protocol != Protocol::Paper {
             return None;
         }
-        let normalization = self.normalization().unwrap_or_default();
-        (normalization != Normalization::Cifar10).then(|| {
-            format!(
-                "--normalize {normalization} contradicts --protocol paper, whose code has cifar10; leave one of the two \
-                 out"
-            )
-        })
+        let (optimization, rule) = match &self.task {
+            Task::Simclr(run) => (Some(&run.training.optimization), "adam"),
+            Task::Rotnet(run) => (Some(&run.training.optimization), "sgd"),
+            Task::Supervised(run) => (Some(&run.training.optimization), "sgd"),
+            Task::Finetune(run) => (Some(&run.training.optimization), "sgd"),
+            _ => (None, ""),
+        };
+        let (encoder, stem) = match &self.task {
+            Task::Simclr(run) => (Some(&run.pretraining.encoder), "cifar"),
+            Task::Rotnet(run) => (Some(&run.pretraining.encoder), "imagenet"),
+            Task::Supervised(run) => (Some(&run.encoder), "cifar"),
+            _ => (None, ""),
+        };
+        // A configuration has the rule and the stem with more words.
+        let other = |asked: Option<&String>, own: &str| {
+            let asked = asked.filter(|word| !word.starts_with(own));
+            asked.cloned()
+        };
+        let normalization = self.normalization();
+        let normalization = normalization.filter(|&n| n != Normalization::Cifar10);
+        let has_blur = matches!(&self.task, Task::Simclr(run) if run.training.blur);
+        let asked = optimization.as_ref();
+        let warmup = asked.and_then(|o| o.warmup).filter(|&steps| steps > 0);
+        let found = [
+            (
+                "optimizer",
+                other(asked.and_then(|o| o.optimizer.as_ref()), rule),
+                rule,
+            ),
+            (
+                "schedule",
+                asked.and_then(|o| o.decay.clone()),
+                "a tenth every 1000 steps",
+            ),
+            ("warmup", warmup.map(|steps| steps.to_string()), "none"),
+            ("blur", has_blur.then(String::new), "none"),
+            (
+                "stem",
+                other(encoder.and_then(|e| e.stem.as_ref()), stem),
+                stem,
+            ),
+            ("normalize", normalization.map(|n| n.to_string()), "cifar10"),
+        ];
+        let (option, value, own) = found
+            .into_iter()
+            .find_map(|(option, value, own)| Some((option, value?, own)))?;
+        let asked = format!("--{option} {value}");
+        Some(format!(
+            "{} contradicts --protocol paper, whose code has {own}; leave one of the two out",
+            asked.trim_end()
+        ))
     }
 
     /// The settings as a table, with the keys of `config.toml`.

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::optim::Schedule;
 use crate::tensor::DType;
 
 /// The value, or what is expected.
@@ -66,6 +67,14 @@ pub fn seed(word: &str) -> Parsed<u64> {
         .ok()
         .filter(|&seed| i64::try_from(seed).is_ok())
         .ok_or_else(|| "expected a whole number from 0 to 9223372036854775807".to_string())
+}
+
+/// Checks the words of a schedule. The steps of the training are not known yet.
+pub fn schedule(words: &str) -> Parsed<String> {
+    let schedule = Schedule::parse(words, 0, u64::MAX);
+    schedule
+        .map(|_| words.to_string())
+        .map_err(|e| e.to_string())
 }
 
 /// Parses the type of activations.

@@ -179,6 +179,7 @@ impl<'a> List<'a> {
         EncoderSettings {
             arch,
             width: self.settings.sizes.width,
+            stem: None,
         }
     }
 

@@ -63,8 +63,11 @@ impl Linear {
 
     /// The network of an evaluation of random weights.
     pub fn network(&self) -> Option<EncoderSettings> {
-        let (arch, width) = (self.arch?, self.width?);
-        Some(EncoderSettings { arch, width })
+        Some(EncoderSettings {
+            arch: self.arch?,
+            width: self.width?,
+            stem: None,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValue;
 use clap::{Args, FromArgMatches};
 use serde::{Serialize, Serializer};
 
@@ -22,8 +23,8 @@ use crate::nn::{Arch, Normalization, ResNetConfig, Stem};
 use crate::objectives::Protocol;
 pub use evaluation::{Attack, AttackSettings, Knn, KnnSettings, Linear, LinearTraining, Transfer};
 pub use training::{
-    ClassifierTraining, Finetune, Pretraining, RotNet, RotNetTraining, SimClr, SimClrTraining,
-    Supervised, TrainingSettings,
+    ClassifierTraining, Finetune, OptimizerSettings, Pretraining, RotNet, RotNetTraining, SimClr,
+    SimClrTraining, Supervised, TrainingSettings,
 };
 
 /// Whether the option with this name was given, on the command line or in a file.
@@ -171,6 +172,13 @@ pub struct EncoderSettings {
     /// Multiplies every channel count [default: 0.25 on shapes, else 1]
     #[arg(long, default_value = "1", value_parser = positive)]
     pub width: f64,
+
+    // A run's configuration has the stem with its padding.
+    /// The first layers: cifar (3 x 3, for small images), or imagenet (7 x 7 with stride 2, then a
+    /// max-pool, 1/15 of the work) [default: cifar, for rotnet under the paper's protocol imagenet]
+    #[arg(long, value_name = "cifar|imagenet", value_parser = [PossibleValue::new("cifar").aliases(["cifar, padding 0", "cifar, padding 1"]), PossibleValue::new("imagenet")])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stem: Option<String>,
 }
 
 const ARCHS: &str = "resnet18|resnet34|resnet50";
@@ -180,14 +188,22 @@ impl EncoderSettings {
         replace(given("width"), &mut self.width, common.data.default_width());
     }
 
-    /// The network with the stem for small images.
+    /// Whether the stem was asked for and is that of ImageNet.
+    pub(in crate::runs) fn has_imagenet_stem(&self) -> bool {
+        self.stem.as_deref() == Some("imagenet")
+    }
+
+    /// The network. The padding of the stem for small images is 1.
     ///
     /// # Errors
     /// `Error::Usage` if no network can have the width.
     pub fn config(&self) -> Result<ResNetConfig> {
         let config = ResNetConfig {
             arch: self.arch,
-            stem: Stem::Cifar { padding: 1 },
+            stem: match self.has_imagenet_stem() {
+                true => Stem::ImageNet,
+                false => Stem::Cifar { padding: 1 },
+            },
             width: self.width,
         };
         config.shape()?;

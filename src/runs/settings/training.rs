@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use clap::Args;
+use clap::builder::PossibleValue;
 use serde::Serialize;
 
 use super::{Common, EncoderSettings, Given, NormalizationSetting, PretrainedEncoder, replace};
 use crate::data::DataKind;
-use crate::runs::values::{count, fraction, not_negative, positive, precision, whole};
+use crate::error::Result;
+use crate::optim::{OptimizerOptions, Schedule};
+use crate::runs::values::{count, fraction, not_negative, positive, precision, schedule, whole};
 use crate::tensor::DType;
 
 /// Settings of every training of a network: memory, checkpoints and profiles.
@@ -49,6 +52,67 @@ pub struct TrainingSettings {
     /// steps, and leaves profile.json, a Chrome trace, in the run folder
     #[arg(long)]
     pub profile: bool,
+}
+
+/// The update rule of a training, and how its learning rate changes.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]
+#[command(next_help_heading = "Training")]
+pub struct OptimizerSettings {
+    // A run's configuration has the optimiser's name in full.
+    /// adam; sgd, with Nesterov momentum 0.9; or lars, with momentum 0.9 and the trust coefficient
+    /// 0.001, which neither adapts nor decays biases and batch norms [default: adam with simclr,
+    /// otherwise sgd]
+    #[arg(long, value_name = "adam|sgd|lars", value_parser = [PossibleValue::new("adam"), PossibleValue::new("sgd").alias("sgd-nesterov"), PossibleValue::new("lars")])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<String>,
+
+    /// The learning rate over the steps: constant, cosine (down to 0 at the end), or step:A,BxG (times
+    /// G at the steps A and B, by default 0.1) [default: constant, under the paper's protocol a tenth
+    /// every 1000 steps]
+    #[arg(long = "schedule", value_name = "constant|cosine|step:A,BxG", value_parser = schedule)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<String>,
+
+    /// Steps over which the learning rate rises linearly at the start [default: none]
+    #[arg(long, value_name = "STEPS", value_parser = whole::<u64>(0..=u64::MAX))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<u64>,
+}
+
+impl OptimizerSettings {
+    /// The update rule, which has the weight decay of `default`, the rule of the command.
+    pub fn rule(&self, default: OptimizerOptions) -> OptimizerOptions {
+        let weight_decay = default.weight_decay();
+        match self.optimizer.as_deref() {
+            None => default,
+            Some("adam") => OptimizerOptions::adam(weight_decay),
+            Some("lars") => OptimizerOptions::lars(weight_decay),
+            Some(_) => OptimizerOptions::nesterov(weight_decay),
+        }
+    }
+
+    /// The schedule of a training of `steps` steps. `default` is that of the protocol.
+    ///
+    /// # Errors
+    /// As [`Schedule::parse`].
+    pub fn schedule(&self, default: Schedule, steps: u64) -> Result<Schedule> {
+        let warmup = self.warmup.unwrap_or(0);
+        match &self.decay {
+            None if warmup == 0 => Ok(default),
+            words => Schedule::parse(words.as_deref().unwrap_or("constant"), warmup, steps),
+        }
+    }
+
+    /// The default of the learning rate: that of the command for its own rule.
+    fn default_rate(&self, own: (&str, f64), sgd: f64, batch_size: usize) -> f64 {
+        match self.optimizer.as_deref() {
+            None => own.1,
+            Some(rule) if rule.starts_with(own.0) => own.1,
+            Some("adam") => 1e-3,
+            Some("lars") => 0.3 * batch_size as f64 / 256.0,
+            Some(_) => sgd,
+        }
+    }
 }
 
 /// Settings of every pretraining, but for those of the training.
@@ -102,7 +166,8 @@ pub struct SimClrTraining {
     #[arg(long, default_value = "128", value_parser = count::<usize>)]
     pub batch_size: usize,
 
-    /// Adam's learning rate
+    /// The learning rate [default: 0.001 with adam, 0.05 with sgd and 0.3 with lars times the batch
+    /// size over 256]
     #[arg(long, default_value = "0.001", value_parser = positive)]
     pub learning_rate: f64,
 
@@ -113,6 +178,15 @@ pub struct SimClrTraining {
     /// NT-Xent's temperature
     #[arg(long, default_value = "0.5", value_parser = positive)]
     pub temperature: f64,
+
+    /// Blur half of the views at random, by a Gaussian of 0.1 to 2 pixels
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub blur: bool,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub optimization: OptimizerSettings,
 
     #[command(flatten)]
     #[serde(flatten)]
@@ -126,6 +200,12 @@ impl SimClr {
             replace(given("steps"), &mut self.training.steps, 150);
             replace(given("batch_size"), &mut self.training.batch_size, 64);
         }
+        let (batch, training) = (self.training.batch_size, &mut self.training);
+        let sgd = ClassifierTraining::default_rate(batch);
+        let rate = training
+            .optimization
+            .default_rate(("adam", 1e-3), sgd, batch);
+        replace(given("learning_rate"), &mut training.learning_rate, rate);
     }
 }
 
@@ -152,7 +232,8 @@ pub struct RotNetTraining {
     #[arg(long, default_value = "128", value_parser = count::<usize>)]
     pub batch_size: usize,
 
-    /// The learning rate of SGD with Nesterov momentum 0.9
+    /// The learning rate [default: 0.01 with sgd, 0.001 with adam, 0.3 times the batch size over 256
+    /// with lars]
     #[arg(long, default_value = "0.01", value_parser = positive)]
     pub learning_rate: f64,
 
@@ -167,6 +248,10 @@ pub struct RotNetTraining {
 
     #[command(flatten)]
     #[serde(flatten)]
+    pub optimization: OptimizerSettings,
+
+    #[command(flatten)]
+    #[serde(flatten)]
     pub every: TrainingSettings,
 }
 
@@ -177,6 +262,11 @@ impl RotNet {
             replace(given("steps"), &mut self.training.steps, 150);
             replace(given("batch_size"), &mut self.training.batch_size, 32);
         }
+        let (batch, training) = (self.training.batch_size, &mut self.training);
+        let rate = training
+            .optimization
+            .default_rate(("sgd", 0.01), 0.01, batch);
+        replace(given("learning_rate"), &mut training.learning_rate, rate);
     }
 }
 
@@ -256,14 +346,18 @@ pub struct ClassifierTraining {
     #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
     pub stop_when_flat: Option<u64>,
 
-    /// The learning rate of SGD with Nesterov momentum 0.9 [default: 0.05 times the batch size over
-    /// 256]
+    /// The learning rate [default: 0.05 with sgd and 0.3 with lars times the batch size over 256, 0.001
+    /// with adam]
     #[arg(long, default_value = "0.0125", value_parser = positive)]
     pub learning_rate: f64,
 
     /// L2, added to the gradient
     #[arg(long, default_value = "0", value_parser = not_negative)]
     pub weight_decay: f64,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub optimization: OptimizerSettings,
 
     #[command(flatten)]
     #[serde(flatten)]
@@ -275,7 +369,8 @@ impl ClassifierTraining {
         if self.steps.is_none() {
             self.epochs.get_or_insert(epochs);
         }
-        let rate = Self::default_rate(self.batch_size);
+        let (own, batch) = (Self::default_rate(self.batch_size), self.batch_size);
+        let rate = self.optimization.default_rate(("sgd", own), own, batch);
         replace(given("learning_rate"), &mut self.learning_rate, rate);
     }
 
