@@ -414,8 +414,9 @@ mod tests {
         RunSpec::parse(&words).unwrap()
     }
 
-    const LINES: [&str; 10] = [
+    const LINES: [&str; 11] = [
         "simclr",
+        "simclr --optimizer lars --schedule cosine --warmup 5 --blur --stem imagenet --normalize 0.5/0.25",
         "simclr --data cifar10 --data-dir d --size 48 --init x --no-knn --save-every 5 --precision f16",
         "rotnet --arch resnet34 --batch-size 7 --rotation-images 0.5 --protocol paper --init none",
         "supervised --steps 8 --batch-size 32 --learning-rate 0.0125",
