@@ -1,5 +1,5 @@
 //! The required accuracy of f32 arithmetic. The figures for built-in functions are those of WGSL
-//! (section 15.7.4 'Floating Point Accuracy' of https://www.w3.org/TR/WGSL/). Unless noted
+//! (section 15.7.4 'Floating Point Accuracy' of <https://www.w3.org/TR/WGSL/>). Unless noted
 //! otherwise, they are relative to the result; an ulp is at most 2 U of it.
 
 /// The unit roundoff of f32: the maximum relative error of a correctly rounded result.

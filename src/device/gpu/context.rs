@@ -29,7 +29,7 @@ pub struct GpuOptions {
     /// that the table selects. Operations without this variant run `Plain`.
     pub variant: Option<Variant>,
     /// How long the host waits for a GPU that finishes no submission, before it reports that the GPU
-    /// hangs; by default, [`STALL`], or [`SOFTWARE_STALL`] on a software adapter.
+    /// hangs; by default, ten minutes, or two hours on a software adapter.
     pub stall: Option<Duration>,
 }
 
