@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use parallax::device::gpu::variants::VariantTable;
-use parallax::runs::spec::difference;
+use parallax::runs::record::difference;
 
 fuzz_target!(|text: &str| {
     drop(VariantTable::from_toml(text.as_bytes()));
