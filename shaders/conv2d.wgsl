@@ -42,7 +42,10 @@ enable f16;
 
 #import grid
 #import real
+struct Params {
 #import conv2d_params
+    w_term: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<real>;

@@ -40,34 +40,7 @@ enable f16;
 #import tile
 
 struct Params {
-    // images x grid_h x grid_w
-    pixels: u32,
-    grid_h: u32,
-    grid_w: u32,
-    input_channels: u32,
-    input_h: u32,
-    input_w: u32,
-    output_channels: u32,
-    output_h: u32,
-    output_w: u32,
-    step: u32,
-    row: i32,
-    column: i32,
-    direction: i32,
-    // The taps in use start at (tap_row, tap_column), tap_step apart, in rows of kernel_w taps.
-    taps_h: u32,
-    taps_w: u32,
-    tap_row: u32,
-    tap_column: u32,
-    tap_step: u32,
-    kernel_w: u32,
-    out_step: u32,
-    out_row: u32,
-    out_column: u32,
-    // Elements before image 0.
-    input_offset: u32,
-    output_offset: u32,
-    w_tap: u32,
+#import conv2d_params
     a_stride: u32,
     a_by_terms: u32,
     channels_per_split: u32,
@@ -92,31 +65,10 @@ fn conv2d_of_split(at: Invocation) {
 #else
 fn conv2d(at: Invocation) {
 #end
-    let row_tiles = (params.output_channels + ${ROWS - 1}u) / ${ROWS}u;
-    let column_tiles = (params.pixels + ${COLUMNS - 1}u) / ${COLUMNS}u;
-    let index = workgroup_index(at);
-    // Surplus workgroups beyond the last split have no channels and store nothing.
-    let split = index / (row_tiles * column_tiles);
-    let tile = index - split * row_tiles * column_tiles;
-    let band = tile / (8u * column_tiles);
-    let in_band = tile - band * 8u * column_tiles;
-    let height = min(8u, row_tiles - band * 8u);
-    let first_row = (band * 8u + in_band % height) * ${ROWS}u;
-    let first_column = in_band / height * ${COLUMNS}u;
-    let first = min(split * params.channels_per_split, params.input_channels);
-    let end = min(first + params.channels_per_split, params.input_channels);
-
-    let lane = at.lane;
-    let rows = row_quad(lane);
-    let columns = column_quad(lane);
-    // This lane loads these four rows of A, and from these channels of a block on.
-    let a_by_terms = params.a_by_terms != 0u;
-    let a_quad = select(lane / 4u, lane % ${ROWS / 4}u, a_by_terms);
-    let a_term = select(lane % 4u, lane / ${ROWS / 4}u, a_by_terms) * 4u;
-    let a_row = first_row + a_quad * 4u;
-    let a_lines = select(params.output_channels, params.input_channels, a_by_terms);
-    let a_last = select(params.input_channels, params.output_channels, a_by_terms) - 1u;
-    // And these four pixels.
+    let sizes = vec3u(params.output_channels, params.pixels, params.input_channels);
+    let per_split = params.channels_per_split;
+#import tile_place
+    // It also loads these four pixels.
     let b_lane = lane - ${LANES - COLUMNS}u;
     let b_quad = b_lane % ${COLUMNS / 4}u;
     let b_term = b_lane / ${COLUMNS / 4}u * 4u;

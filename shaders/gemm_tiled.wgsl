@@ -114,30 +114,9 @@ fn gemm_of_split(at: Invocation) {
 #if kind == 2
 fn gemm_with_bias(at: Invocation) {
 #end
-    let row_tiles = (params.m + ${ROWS - 1}u) / ${ROWS}u;
-    let column_tiles = (params.n + ${COLUMNS - 1}u) / ${COLUMNS}u;
-    let index = workgroup_index(at);
-    // Surplus workgroups beyond the last split have no terms and store nothing.
-    let split = index / (row_tiles * column_tiles);
-    let tile = index - split * row_tiles * column_tiles;
-    let band = tile / (8u * column_tiles);
-    let in_band = tile - band * 8u * column_tiles;
-    let height = min(8u, row_tiles - band * 8u);
-    let first_row = (band * 8u + in_band % height) * ${ROWS}u;
-    let first_column = in_band / height * ${COLUMNS}u;
-    let first = min(split * params.terms_per_split, params.k);
-    let end = min(first + params.terms_per_split, params.k);
-
-    let lane = at.lane;
-    let rows = row_quad(lane);
-    let columns = column_quad(lane);
-    // This lane loads these four rows of A and columns of B, and from these terms of a block on.
-    let a_by_terms = params.a_by_terms != 0u;
-    let a_quad = select(lane / 4u, lane % ${ROWS / 4}u, a_by_terms);
-    let a_term = select(lane % 4u, lane / ${ROWS / 4}u, a_by_terms) * 4u;
-    let a_row = first_row + a_quad * 4u;
-    let a_lines = select(params.m, params.k, a_by_terms);
-    let a_last = select(params.k, params.m, a_by_terms) - 1u;
+    let sizes = vec3u(params.m, params.n, params.k);
+    let per_split = params.terms_per_split;
+#import tile_place
     let a_from = params.a_offset;
     let b_by_terms = params.b_by_terms != 0u;
     let b_lane = lane - ${LANES - COLUMNS}u;

@@ -35,6 +35,15 @@ impl Group {
         patience: PATIENCE,
     };
 
+    #[cfg(test)]
+    pub(crate) fn of(rank: usize, size: usize) -> Self {
+        Group {
+            rank,
+            size,
+            ..Group::ALONE
+        }
+    }
+
     /// The position of this process, from 0.
     pub fn rank(self) -> usize {
         self.rank
@@ -369,8 +378,7 @@ mod mpi {
             Error::device(
                 format!("of rank {}", self.rank),
                 format!(
-                    "{who} did not arrive within {} s, and the run ends; resume it from its last checkpoint, or allow \
-                     more time with --rank-timeout",
+                    "{who} did not arrive within {} s; see whether it still runs, or allow more time",
                     self.patience.as_secs_f64()
                 ),
             )

@@ -171,6 +171,23 @@ impl Tensor {
         self.read()?.wait_as()
     }
 
+    /// Copies the elements of several tensors to the host, one after another, and waits for them once.
+    /// A training step on one rank must not call this.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn all_to_vec<'a, T: Element>(
+        tensors: impl IntoIterator<Item = &'a Tensor>,
+    ) -> Result<Vec<T>> {
+        let transfers = tensors.into_iter().map(Tensor::read);
+        let transfers = transfers.collect::<Result<Vec<_>>>()?;
+        let mut values = Vec::new();
+        for transfer in transfers {
+            values.extend(transfer.wait_as::<T>()?);
+        }
+        Ok(values)
+    }
+
     /// Copies the element of a tensor with one element to the host and waits for it.
     ///
     /// # Errors

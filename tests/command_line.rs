@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 mod class_folders;
 mod process;
-use class_folders::write_images;
+use class_folders::{place, write_images};
 use process::{check_refusal, good, json, parallax, refused, text};
 
 /// The losses of a run folder's metrics, as written.
@@ -24,9 +24,9 @@ fn losses(run: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The images of a class-per-folder set, not square.
-fn write_folder(dir: &Path) {
-    write_images(dir, 40, 36);
+/// A folder with images that are not square.
+fn images() -> TempDir {
+    place(40, 36)
 }
 
 const CIFAR_RECORD: usize = 1 + 3 * 32 * 32;
@@ -162,8 +162,7 @@ fn simclr_on_shapes_leaves_a_whole_run_folder() {
 
 #[test]
 fn a_seed_is_a_run_and_an_encoder_starts_another() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     good_small(base.path(), "first", &["--seed", "3"]);
     good_small(base.path(), "again", &["--seed", "3"]);
     good_small(base.path(), "other", &["--seed", "4"]);
@@ -191,8 +190,7 @@ fn a_seed_is_a_run_and_an_encoder_starts_another() {
 
 #[test]
 fn a_batch_passes_in_chunks() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     let config = |run: &str| -> toml::Table {
         let path = base.path().join(run).join("config.toml");
         toml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -368,8 +366,7 @@ fn preview_draws_a_sheet() {
 
 #[test]
 fn arguments_that_cannot_be_used_end_with_2() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     let refused = |more: &[&'static str], words: &[&str]| {
         refused_small(base.path(), "run", more, 2, words);
         assert!(
@@ -541,7 +538,7 @@ fn wrong_data_files_end_with_1_and_are_named() {
     fs::write(&third, wrong).unwrap();
     simclr(&["data_batch_3.bin", "12"]);
 
-    write_folder(&base.path().join("images"));
+    write_images(&base.path().join("images"), 40, 36);
     let broken = base.path().join("images/train/stripes/5.png");
     fs::write(&broken, "no picture").unwrap();
     refused_small(
@@ -557,8 +554,7 @@ fn wrong_data_files_end_with_1_and_are_named() {
 
 #[test]
 fn weights_that_do_not_fit_end_with_1_and_are_named() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     refused_small(
         base.path(),
         "a",
@@ -608,8 +604,7 @@ fn weights_that_do_not_fit_end_with_1_and_are_named() {
 
 #[test]
 fn devices_that_are_not_there_are_told() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     // Without a driver no name can be wrong: there is nothing to choose from.
     for device in ["gpu", "llvmpipe", "banana"] {
         let arguments = small("run", &[]);
@@ -636,8 +631,7 @@ fn devices_that_are_not_there_are_told() {
 
 #[test]
 fn a_file_in_the_way_ends_with_2() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     fs::write(base.path().join("file"), "").unwrap();
     let below = "file/run is below file, which is a file";
     refused_small(base.path(), "file/run", &[], 2, &[below]);
@@ -649,8 +643,7 @@ fn a_file_in_the_way_ends_with_2() {
 
 #[test]
 fn a_loss_that_is_not_finite_ends_with_1_and_names_its_tensor() {
-    let base = TempDir::new().unwrap();
-    write_folder(&base.path().join("images"));
+    let base = images();
     // Similarities over so small a temperature overflow.
     let arguments = small("run", &["--temperature", "1e-40"]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

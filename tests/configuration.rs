@@ -7,18 +7,10 @@ mod process;
 use std::fs;
 use std::path::Path;
 
-use class_folders::write_images;
+use class_folders::place;
 use process::{good, json, refused};
 use serde_json::Value;
-use tempfile::TempDir;
 use toml::Table;
-
-/// A folder with images, and the options that read them.
-fn place() -> TempDir {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
-    base
-}
 
 /// Runs the words of a line, with further words.
 fn run(folder: &Path, line: &str, more: &[&str]) -> String {
@@ -48,7 +40,7 @@ fn config(run: &Path) -> Table {
 /// Every command, by the configuration of its run folder: the same files, bit by bit.
 #[test]
 fn a_configuration_of_a_run_repeats_it() {
-    let base = place();
+    let base = place(32, 32);
     let folder = base.path();
     let data = "--device cpu --data folder --data-dir images";
     let rotnet =
@@ -105,7 +97,7 @@ fn a_configuration_of_a_run_repeats_it() {
 
 #[test]
 fn options_replace_settings_of_the_file() {
-    let base = place();
+    let base = place(32, 32);
     let folder = base.path();
     let printed = |line: &str| -> Table { run(folder, line, &["--print-config"]).parse().unwrap() };
     fs::write(
@@ -164,7 +156,7 @@ fn options_replace_settings_of_the_file() {
 
 #[test]
 fn what_cannot_be_used_is_named() {
-    let base = place();
+    let base = place(32, 32);
     let folder = base.path();
     for (text, code, expected) in [
         (

@@ -8,7 +8,6 @@ use std::path::Path;
 use onnx_rs::ast::{Dimension, Graph, Model};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tempfile::TempDir;
 
 mod class_folders;
 mod onnx_reference;
@@ -16,7 +15,7 @@ mod onnx_reference;
 mod process;
 #[allow(dead_code)]
 mod state_dicts;
-use class_folders::write_images;
+use class_folders::place;
 use onnx_reference::{Array, evaluate};
 use process::{check_refusal, good, json, parallax, refused, text};
 use state_dicts::{StateDict, noise, resnet, resnet18, tensor, write};
@@ -29,13 +28,6 @@ const DATA: [&str; 6] = [
     "--device",
     "cpu",
 ];
-
-/// A folder with images.
-fn place() -> TempDir {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
-    base
-}
 
 /// What `embed` prints as it writes `out`.
 fn embed(base: &Path, encoder: &str, out: &str) -> String {
@@ -115,7 +107,7 @@ fn about<'a>(model: &'a Model<'_>) -> BTreeMap<&'a str, &'a str> {
 /// Every network and stem gives the features of `embed`, from images that are not normalised.
 #[test]
 fn an_onnx_model_gives_the_features_of_embed() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let mut large = resnet18();
     large.insert("conv1.weight".to_string(), noise("conv1", &[4, 3, 7, 7]));
@@ -150,7 +142,7 @@ fn an_onnx_model_gives_the_features_of_embed() {
 /// The model of a classifier has its logits and the names of its classes.
 #[test]
 fn an_onnx_model_has_the_classifier_of_its_file() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let words = ["supervised", "--width", "0.0625", "--batch-size", "4"];
     let more = ["--steps", "3", "--out", "run"];
@@ -280,7 +272,7 @@ fn numpy_labels() -> Vec<u8> {
 
 #[test]
 fn embed_writes_numpy_arrays() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     // A name outside of ASCII.
     for split in ["train", "test"] {
@@ -340,7 +332,7 @@ fn embed_writes_numpy_arrays() {
 /// Without labels, the archive has features and files.
 #[test]
 fn embed_writes_no_array_of_what_is_not_there() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     write(&base.join("weights"), &resnet18());
     fs::rename(base.join("images/test/squares"), base.join("flat")).unwrap();
@@ -367,7 +359,7 @@ fn objects(base: &Path, words: &[&str]) -> Vec<Value> {
 
 #[test]
 fn results_are_lines_of_json() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let small = ["--width", "0.0625", "--batch-size", "4", "--steps", "2"];
     // A run prints the content of its summary.

@@ -5,16 +5,14 @@ mod process;
 
 use std::fs;
 
-use class_folders::write_images;
+use class_folders::place;
 use process::{good, json, refused};
-use tempfile::TempDir;
 
 /// Every judgement that a pretrained encoder can be given, from one pretraining.
 #[test]
 fn an_encoder_goes_through_every_judgement() {
-    let base = TempDir::new().unwrap();
+    let base = place(32, 32);
     let folder = base.path();
-    write_images(&folder.join("images"), 32, 32);
     let data = [
         "--data",
         "folder",
@@ -199,9 +197,8 @@ fn an_encoder_goes_through_every_judgement() {
 /// What a trained encoder has to beat: random weights, with the running statistics of the images.
 #[test]
 fn an_untrained_encoder_is_evaluated_like_a_trained_one() {
-    let base = TempDir::new().unwrap();
+    let base = place(32, 32);
     let folder = base.path();
-    write_images(&folder.join("images"), 32, 32);
     let linear = |words: &[&'static str]| {
         let common = [
             "linear",
@@ -253,9 +250,8 @@ fn an_untrained_encoder_is_evaluated_like_a_trained_one() {
 
 #[test]
 fn a_classifier_is_attacked_and_pictured() {
-    let base = TempDir::new().unwrap();
+    let base = place(32, 32);
     let folder = base.path();
-    write_images(&folder.join("images"), 32, 32);
     let data = [
         "--data",
         "folder",
@@ -337,9 +333,8 @@ fn a_classifier_is_attacked_and_pictured() {
 
 #[test]
 fn encoders_that_cannot_be_judged_are_named() {
-    let base = TempDir::new().unwrap();
+    let base = place(32, 32);
     let folder = base.path();
-    write_images(&folder.join("images"), 32, 32);
     fs::write(folder.join("junk.safetensors"), b"no weights").unwrap();
     let data = [
         "--data",

@@ -10,26 +10,18 @@ use parallax::nn::{Module, Normalization};
 use parallax::runs::weights_file::WeightsFile;
 use parallax::{Device, Tensor};
 use safetensors::SafeTensors;
-use tempfile::TempDir;
 
 mod class_folders;
 #[allow(dead_code)]
 mod process;
 #[allow(dead_code)]
 mod state_dicts;
-use class_folders::write_images;
+use class_folders::place;
 use process::{good, refused};
 use state_dicts::{resnet18, write};
 
 const DATA: &str = "--device cpu --data folder --data-dir images";
 const SMALL: &str = "--width 0.0625 --batch-size 4 --steps 2";
-
-/// A folder with images.
-fn place() -> TempDir {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
-    base
-}
 
 /// Runs the words of a line.
 fn run(base: &Path, line: &str) -> String {
@@ -106,7 +98,7 @@ fn is_close(found: &[f32], expected: &[f32]) -> bool {
 
 #[test]
 fn weights_from_elsewhere_are_used_as_asked() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     write(&base.join("weights"), &resnet18());
     let words = [
@@ -181,7 +173,7 @@ fn weights_from_elsewhere_are_used_as_asked() {
 /// The file of each training is used with the normalisation that it was trained with.
 #[test]
 fn a_trained_file_remembers_its_normalisation() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     for (command, file) in [
         ("simclr", "encoder.safetensors"),
@@ -281,7 +273,7 @@ fn a_trained_file_remembers_its_normalisation() {
 /// The untrained network is a baseline for encoders of any normalisation.
 #[test]
 fn an_untrained_network_is_normalised_as_asked() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let line = format!("linear --untrained --width 0.0625 --epochs 1 {DATA}");
     run(base, &format!("{line} --out plain"));

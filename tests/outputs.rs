@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 mod class_folders;
 mod process;
-use class_folders::write_images;
+use class_folders::place;
 use process::{check_refusal, good, json, parallax, refused, text};
 
 const DATA: [&str; 6] = [
@@ -23,16 +23,9 @@ const DATA: [&str; 6] = [
 ];
 const SMALL: [&str; 4] = ["--width", "0.0625", "--batch-size", "4"];
 
-/// A folder with images, and with an encoder in `run`.
-fn place() -> TempDir {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
-    base
-}
-
 /// As [`place`], with the encoder `run/encoder.safetensors`.
 fn place_with_encoder() -> TempDir {
-    let base = place();
+    let base = place(32, 32);
     good(base.path(), &training("run", &["--steps", "1", "--no-knn"]));
     base
 }
@@ -377,7 +370,7 @@ fn a_closed_stream_ends_no_run() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_stdout_ends_no_run() {
-    let base = place();
+    let base = place(32, 32);
     let full = fs::OpenOptions::new()
         .write(true)
         .open("/dev/full")
@@ -392,7 +385,7 @@ fn a_full_stdout_ends_no_run() {
 #[cfg(target_os = "linux")]
 #[test]
 fn step_lines_go_to_a_log_file_also_while_a_bar_is_drawn() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let on_terminal = |out: &str, more: &str| {
         let program = env!("CARGO_BIN_EXE_parallax");
@@ -423,7 +416,7 @@ fn step_lines_go_to_a_log_file_also_while_a_bar_is_drawn() {
 
 #[test]
 fn quiet_prints_results_and_errors_only() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let said = good(base, &training("run", &["--steps", "2", "--quiet"]));
     let starts: Vec<&str> = said
@@ -524,7 +517,7 @@ fn a_grid_has_one_writer() {
 
 #[test]
 fn a_damaged_checkpoint_or_configuration_is_named() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let words = training("run", &["--steps", "3", "--no-knn"]);
     let stopped = [&words[..], &["--time-limit", "0.001"]].concat();

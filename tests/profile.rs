@@ -19,7 +19,6 @@ use parallax::runs::profile::{Phases, rows};
 use parallax::train::Trainer;
 use parallax::{Device, Tensor};
 use serde_json::Value;
-use tempfile::TempDir;
 
 mod class_folders;
 // This test uses some of the devices.
@@ -27,7 +26,7 @@ mod class_folders;
 #[path = "../src/testing/devices.rs"]
 mod devices;
 mod process;
-use class_folders::write_images;
+use class_folders::place;
 use process::{good, json, refused};
 
 /// The arguments of a small training on images of a folder, whose run folder is `out`.
@@ -72,9 +71,8 @@ fn table(said: &str) -> Vec<(String, f64, f64)> {
 
 #[test]
 fn a_profile_sums_to_its_step_writes_a_trace_and_changes_no_result() {
-    let base = TempDir::new().unwrap();
+    let base = place(32, 32);
     let folder = base.path();
-    write_images(&folder.join("images"), 32, 32);
     let simclr = ["--no-knn", "--steps", "9"];
     let rotnet = ["--no-knn", "--steps", "4"];
     let supervised = ["--steps", "5"];
@@ -163,8 +161,7 @@ fn check_trace(trace: &Value, recorded: std::ops::RangeInclusive<u64>) {
 
 #[test]
 fn a_training_that_is_too_short_to_measure_is_refused() {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
+    let base = place(32, 32);
     for command in ["simclr", "rotnet", "supervised"] {
         let short = small(command, "run", &["--profile", "--steps", "3"]);
         refused(

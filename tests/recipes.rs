@@ -5,19 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use process::{good, json, refused};
-use tempfile::TempDir;
 
 mod class_folders;
 mod process;
-use class_folders::write_images;
+use class_folders::place;
 
 const DATA: &str = "--device cpu --data folder --data-dir images --width 0.0625 --batch-size 4";
-
-fn place() -> TempDir {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
-    base
-}
 
 /// Runs the words of a line.
 fn run(base: &Path, line: &str) -> String {
@@ -45,7 +38,7 @@ fn rates(base: &Path, run: &str) -> Vec<f64> {
 
 #[test]
 fn simclr_with_every_option_is_resumed_and_repeated() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let line = format!(
         "simclr {DATA} --no-knn --optimizer lars --schedule cosine --warmup 4 --blur --steps 12 --checkpoint-every 0"
@@ -111,7 +104,7 @@ fn simclr_with_every_option_is_resumed_and_repeated() {
 
 #[test]
 fn every_training_takes_the_recipe() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     for (command, file) in [("rotnet --no-knn", "encoder"), ("supervised", "model")] {
         let name = command.split(' ').next().unwrap();
@@ -145,7 +138,7 @@ fn every_training_takes_the_recipe() {
 
 #[test]
 fn the_papers_protocol_takes_its_own_recipe_alone() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let paper = format!("simclr {DATA} --protocol paper --init none --out run");
     for option in [

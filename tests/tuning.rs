@@ -19,7 +19,7 @@ mod class_folders;
 #[allow(dead_code)]
 #[path = "../src/testing/devices.rs"]
 mod devices;
-use class_folders::write_images;
+use class_folders::place;
 
 #[test]
 fn every_class_is_measured_once_and_the_table_in_use_stays_as_it_was() {
@@ -95,9 +95,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        let place = Place(TempDir::new().unwrap());
-        write_images(&place.path().join("images"), 32, 32);
-        place
+        Place(place(32, 32))
     }
 
     fn path(&self) -> &Path {

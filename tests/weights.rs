@@ -6,12 +6,11 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
-use tempfile::TempDir;
 
 mod class_folders;
 mod process;
 mod state_dicts;
-use class_folders::write_images;
+use class_folders::place;
 use process::{good, json, refused};
 use state_dicts::{
     StateDict, bytes, converted, noise, numbered, prefixed, resnet, resnet18, tensor, write,
@@ -25,13 +24,6 @@ const DATA: [&str; 6] = [
     "--device",
     "cpu",
 ];
-
-/// A folder with images.
-fn place() -> TempDir {
-    let base = TempDir::new().unwrap();
-    write_images(&base.path().join("images"), 32, 32);
-    base
-}
 
 /// A command on these images.
 fn on_images<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
@@ -80,7 +72,7 @@ fn embedded(base: &Path, file: &str) -> (Vec<f32>, toml::Table, String) {
 /// Every way of storing the same weights gives the features of the plain file, bit for bit.
 #[test]
 fn a_prefix_of_any_depth_is_removed_and_recorded() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let plain = resnet18();
     write(&base.join("plain"), &plain);
@@ -114,7 +106,7 @@ fn a_prefix_of_any_depth_is_removed_and_recorded() {
 
 #[test]
 fn numbered_parts_are_read_with_a_prefix_or_without() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let plain = resnet18();
     write(&base.join("plain"), &plain);
@@ -145,7 +137,7 @@ fn numbered_parts_are_read_with_a_prefix_or_without() {
 
 #[test]
 fn two_prefixes_that_fit_are_both_named() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let plain = resnet18();
     for (one, other, named) in [
@@ -169,7 +161,7 @@ fn two_prefixes_that_fit_are_both_named() {
 
 #[test]
 fn other_types_of_numbers_are_converted() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let plain = resnet18();
     write(&base.join("plain"), &plain);
@@ -210,7 +202,7 @@ fn other_types_of_numbers_are_converted() {
 
 #[test]
 fn tensors_that_are_not_the_networks_are_left_out_and_counted() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let mut tensors = prefixed("backbone.", &resnet18());
     let counters: Vec<String> = tensors
@@ -271,7 +263,7 @@ fn tensors_that_are_not_the_networks_are_left_out_and_counted() {
 
 #[test]
 fn a_first_convolution_that_does_not_fit_keeps_its_random_values() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let absent = "the file has no such tensor and the network [4, 3, 3, 3]";
     for (shape, told) in [
@@ -324,7 +316,7 @@ fn a_first_convolution_that_does_not_fit_keeps_its_random_values() {
 
 #[test]
 fn what_does_not_fit_is_counted_with_the_network_that_would() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let start = |tensors: &StateDict, words: &[&str]| {
         write(&base.join("weights"), tensors);
@@ -397,7 +389,7 @@ fn what_does_not_fit_is_counted_with_the_network_that_would() {
 /// Names and shapes tell the network, which is printed and recorded with the normalisation.
 #[test]
 fn every_evaluation_takes_weights_from_elsewhere() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     write(
         &base.join("weights"),
@@ -451,7 +443,7 @@ fn every_evaluation_takes_weights_from_elsewhere() {
 /// A configuration that an earlier version wrote has none of the new keys.
 #[test]
 fn a_run_of_an_earlier_version_is_resumed() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let mut tensors = resnet18();
     tensors.insert("conv1.weight".to_string(), noise("conv1", &[4, 3, 7, 7]));
@@ -483,7 +475,7 @@ fn a_run_of_an_earlier_version_is_resumed() {
 
 #[test]
 fn a_file_that_is_no_weights_is_named_by_its_kind() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let zip = [
         &b"PK\x03\x04\x00\x00\x08\x08"[..],
@@ -583,7 +575,7 @@ fn a_file_that_is_no_weights_is_named_by_its_kind() {
 /// The refusal holds for every command that reads weights, and leaves nothing behind.
 #[test]
 fn weights_that_are_no_numbers_are_refused_where_they_are_read() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let with = |name: &str, value: f32| {
         let mut tensors = resnet18();
@@ -657,7 +649,7 @@ fn weights_that_are_no_numbers_are_refused_where_they_are_read() {
 /// A classifier and a checkpoint of this program are checked as well.
 #[test]
 fn own_files_that_are_no_numbers_are_refused() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let small = [
         "--width",
@@ -718,7 +710,7 @@ fn own_files_that_are_no_numbers_are_refused() {
 /// Finite weights can overflow; no file is written then, and no accuracy is printed.
 #[test]
 fn features_that_are_no_numbers_are_not_written() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let mut tensors = resnet18();
     for name in ["bn1.weight", "layer1.0.bn1.weight", "layer1.0.bn2.weight"] {
@@ -745,7 +737,7 @@ fn features_that_are_no_numbers_are_not_written() {
 /// reads back as the same encoder.
 #[test]
 fn weights_go_to_torchvision_and_back() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     let mut large = resnet18();
     large.insert("conv1.weight".to_string(), noise("conv1", &[4, 3, 7, 7]));
@@ -855,7 +847,7 @@ fn weights_go_to_torchvision_and_back() {
 
 #[test]
 fn the_vote_of_neighbours_is_chosen_and_recorded() {
-    let base = place();
+    let base = place(32, 32);
     let base = base.path();
     write(&base.join("weights"), &resnet18());
     let vote = ["--k", "5", "--knn-temperature", "0.07", "--out", "run"];

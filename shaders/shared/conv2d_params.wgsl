@@ -1,5 +1,4 @@
-// The parameters of a convolution. All variants share this struct.
-struct Params {
+    // The parameters that all kernels of a convolution share.
     // images x grid_h x grid_w
     pixels: u32,
     grid_h: u32,
@@ -25,8 +24,6 @@ struct Params {
     out_row: u32,
     out_column: u32,
     w_tap: u32,
-    w_term: u32,
     // Elements before image 0.
     input_offset: u32,
     output_offset: u32,
-}

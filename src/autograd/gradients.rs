@@ -36,13 +36,13 @@ impl Gradients {
         self.by_leaf.values().filter_map(|shapes| shapes.first())
     }
 
-    /// Replaces the gradient of a leaf, under all shapes with which it was used.
+    /// Replaces the gradient of a leaf, under all shapes with which it was used. A leaf without
+    /// gradient remains without.
     ///
     /// # Errors
     /// `Error::Shape` if the number of elements differs.
     pub fn set(&mut self, leaf: &Tensor, gradient: &Tensor) -> Result<()> {
-        let shapes = self.by_leaf.entry(leaf.id()).or_default();
-        for known in shapes {
+        for known in self.by_leaf.get_mut(&leaf.id()).into_iter().flatten() {
             *known = gradient.reshape(known.shape())?;
         }
         Ok(())

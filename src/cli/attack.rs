@@ -82,7 +82,6 @@ fn strength(word: &str, protocol: Protocol) -> Result<f32> {
 }
 
 pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
-    place.check_out()?;
     let (data, seed) = (&spec.common.data, spec.common.seed);
     let protocol = spec.common.protocol;
     let method = match run.attack.method.as_str() {

@@ -7,6 +7,7 @@ use super::pretraining::{check_precision, check_steps};
 use crate::console::{self, say};
 use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
 use crate::nn::Linear;
@@ -20,6 +21,7 @@ use crate::runs::settings::{ClassifierTraining, Finetune, Supervised};
 use crate::runs::spec::RunSpec;
 use crate::runs::tuning::TrainedNetwork;
 use crate::runs::weights_file::WeightsFile;
+use crate::train::data_parallel::at_once;
 use crate::train::micro_batch::{self, in_parts};
 
 /// Trains an encoder and a linear layer from scratch.
@@ -32,7 +34,6 @@ pub fn supervised(spec: &RunSpec, run: &Supervised, place: &Place) -> Result<()>
 
 /// Fine-tunes an encoder and trains a linear layer on it.
 pub fn finetune(spec: &RunSpec, run: &Finetune, place: &Place) -> Result<()> {
-    place.check_out()?;
     let file = WeightsFile::read(&run.pretrained.init)?;
     let file = file.with_normalization(spec.normalization())?;
     train(spec, &run.training, place, |device| {
@@ -47,7 +48,6 @@ fn train(
     place: &Place,
     beginning: impl FnOnce(&Device) -> Result<Beginning>,
 ) -> Result<()> {
-    place.check_out()?;
     let (command, every) = (spec.command(), &training.every);
     let (data, seed) = (&spec.common.data, spec.common.seed);
     if let Some(steps) = training.steps {
@@ -69,12 +69,13 @@ fn train(
     check_image_size(command, size, &encoder, padding)?;
     notice_absent(&dataset);
     let width = shape.feature_width;
+    let batch_size = training.batch_size.min(dataset.train.len());
     let step = StepSize {
         encoder,
         side,
         views_per_image: 1,
-        batch_size: training.batch_size.min(dataset.train.len()),
-        micro_batch: every.micro_batch,
+        batch_size,
+        micro_batch: at_once(batch_size, every.micro_batch, distributed::current()),
         recompute: every.recompute,
         activations: every.precision,
         optimizer: settings.optimization.optimizer,

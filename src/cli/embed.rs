@@ -47,7 +47,7 @@ pub struct Arguments {
     #[arg(long, value_name = "train|test|unlabelled", value_parser = ["train", "test", "unlabelled"])]
     split: Option<String>,
 
-    /// The file to write: features (F32, N x F), and labels (U32, N) where there are any. If its
+    /// The file to write: features (F32, N x F), and labels (U32, N) if the images have them. If its
     /// name ends in .npz, it is written for NumPy, and has the arrays features, labels, classes,
     /// files and about; if it ends in .npy, it has the features alone; otherwise, it is a
     /// safetensors file

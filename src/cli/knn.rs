@@ -16,7 +16,6 @@ use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
 
 pub fn run(spec: &RunSpec, run: &Knn, place: &Place) -> Result<()> {
-    place.check_out()?;
     let file = WeightsFile::read(&run.pretrained.init)?;
     let file = file.with_normalization(spec.normalization())?;
     let mut dataset = spec.common.data.load(spec.common.seed)?;

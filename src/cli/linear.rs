@@ -40,7 +40,6 @@ pub fn evaluate(
     encoder: &Encoder<'_>,
     place: &Place,
 ) -> Result<()> {
-    place.check_out()?;
     let command = spec.command();
     let (data, seed) = (&spec.common.data, spec.common.seed);
     let file = match encoder {

@@ -66,8 +66,8 @@ struct Arguments {
     json: bool,
 
     /// Under mpirun, the seconds that a rank waits for the others before the run ends
-    #[cfg(feature = "mpi")]
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "600", value_parser = arguments::positive)]
+    #[cfg_attr(feature = "mpi", arg(long, global = true, value_name = "SECONDS", default_value_t = distributed::PATIENCE.as_secs_f64(), value_parser = arguments::positive))]
+    #[cfg_attr(not(feature = "mpi"), arg(skip))]
     rank_timeout: f64,
 
     #[command(subcommand)]
@@ -142,11 +142,8 @@ pub fn run() -> ExitCode {
     if arguments.json {
         console::print_json();
     }
-    #[cfg(feature = "mpi")]
-    let rank_timeout = arguments.rank_timeout;
-    #[cfg(not(feature = "mpi"))]
-    let rank_timeout = 0.0;
-    let joined = ranks::join(arguments.command.supports_ranks(), rank_timeout);
+    let supports_ranks = arguments.command.supports_ranks();
+    let joined = ranks::join(supports_ranks, arguments.rank_timeout);
     let outcome = joined.and_then(|()| dispatch(arguments.command));
     let start = ranks::leave(&outcome);
     match outcome {

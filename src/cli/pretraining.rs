@@ -18,7 +18,6 @@ use crate::tensor::Tensor;
 
 /// Pretrains on the task of `pretext`, and prints the results.
 pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Result<()> {
-    place.check_out()?;
     let mut pretext = pretext?;
     let Pretext {
         pretraining,

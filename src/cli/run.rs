@@ -38,7 +38,6 @@ impl Run {
             resume: *resume,
             tuning: self.tuning,
         };
-        place.check_out()?;
         stop.listen()?;
         run(&self.spec, &place)
     }
@@ -46,6 +45,7 @@ impl Run {
 
 /// Makes the run `spec` at `place`, and prints the results.
 pub fn run(spec: &RunSpec, place: &Place) -> Result<()> {
+    place.check_out()?;
     match &spec.task {
         Task::Simclr(run) => pretraining::run(spec, Pretext::simclr(&spec.common, run), place),
         Task::Rotnet(run) => pretraining::run(spec, Pretext::rotnet(&spec.common, run), place),

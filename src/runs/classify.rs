@@ -7,13 +7,12 @@ use super::record::{Facts, TrainingFacts};
 use super::result::{ClassificationSummary, Start, final_mean};
 use super::settings::ClassifierTraining;
 use super::spec::RunSpec;
-use super::training::{Plan, pass_options, remove_checkpoints, train};
+use super::training::{Plan, divided, pass_options, remove_checkpoints, train};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, Origin, pack};
 use crate::augment::PaddedCropAugmentation;
 use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
-use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{Metrics, check_labels};
@@ -23,7 +22,6 @@ use crate::objectives::Protocol;
 use crate::objectives::classifier::{Classifier, ClassifierSettings};
 use crate::optim::{Optimization, OptimizerOptions};
 use crate::train::Trainer;
-use crate::train::micro_batch::in_parts;
 
 /// Where the encoder comes from.
 pub enum Beginning {
@@ -175,14 +173,9 @@ pub fn run(
         ..Origin::new(network, command, protocol.to_string(), dataset.name.clone())
     };
     let options = pass_options(spec.common.protocol, &training.every);
-    let mut trainer =
+    let trainer =
         Trainer::new((encoder, head), settings.optimization, objective)?.with_options(options)?;
-    if let Some(images) = in_parts(settings.batch_size, settings.micro_batch) {
-        trainer = trainer.with_micro_batch(images);
-    }
-    if distributed::current().size() > 1 {
-        trainer = trainer.with_group(distributed::current());
-    }
+    let mut trainer = divided(trainer, settings.batch_size, settings.micro_batch);
     let save = |(encoder, head): &(ResNet, Linear), step| pack(encoder, Some(head), &origin(step));
     let profile = training.every.profile;
     let trained = train(device, &mut trainer, &plan, &mut folder, save, profile)?;

@@ -12,7 +12,7 @@ use super::settings::{
     TrainingSettings,
 };
 use super::spec::RunSpec;
-use super::training::{Plan, Trained, pass_options, remove_checkpoints, train};
+use super::training::{Plan, Trained, divided, pass_options, remove_checkpoints, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
@@ -32,6 +32,7 @@ use crate::objectives::Protocol;
 use crate::objectives::rotnet::{self, ROTATIONS, RotNet, RotNetSettings, check_square};
 use crate::objectives::simclr::{self, SimClr, SimClrSettings};
 use crate::optim::Optimization;
+use crate::train::data_parallel::at_once;
 use crate::train::micro_batch::in_parts;
 use crate::train::{PartialObjective, Trainer};
 
@@ -165,7 +166,8 @@ impl<'a> Pretext<'a> {
     /// `Error::Usage` if the network is not possible.
     pub fn step_size(&self, dataset: &Dataset) -> Result<StepSize> {
         let width = self.encoder.shape()?.feature_width;
-        let images = dataset.pretraining();
+        let (images, batch_size) = (dataset.pretraining(), self.batch_size);
+        let group = distributed::current();
         let (views_per_image, side, head_parameters) = match &self.method {
             Method::SimClr(settings) => {
                 let parameters = Projector::parameter_count(width);
@@ -180,8 +182,8 @@ impl<'a> Pretext<'a> {
             encoder: self.encoder,
             side,
             views_per_image,
-            batch_size: self.batch_size,
-            micro_batch: self.training.micro_batch,
+            batch_size,
+            micro_batch: at_once(batch_size, self.training.micro_batch, group),
             recompute: self.training.recompute,
             activations: self.training.precision,
             optimizer: self.optimization.optimizer,
@@ -417,14 +419,8 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
     }
     let (pretext, training) = (&request.pretext, request.pretext.training);
     let options = pass_options(request.spec.common.protocol, training);
-    let mut trainer =
-        Trainer::new(network, pretext.optimization, objective)?.with_options(options)?;
-    if let Some(images) = in_parts(pretext.batch_size, training.micro_batch) {
-        trainer = trainer.with_micro_batch(images);
-    }
-    if distributed::current().size() > 1 {
-        trainer = trainer.with_group(distributed::current());
-    }
+    let trainer = Trainer::new(network, pretext.optimization, objective)?.with_options(options)?;
+    let mut trainer = divided(trainer, pretext.batch_size, training.micro_batch);
     let encoder = |(encoder, _): &Network<H>, step| pack(encoder, None, &request.origin(step));
     let trained = train(
         device,

@@ -155,7 +155,7 @@ pub struct TrainingFacts {
     pub rotation_images: Option<usize>,
     /// Whether batch norm is in evaluation mode from the second epoch on.
     pub frozen_after_first_epoch: Option<bool>,
-    /// Side in pixels of the images that the encoder sees, where they are resized.
+    /// Side in pixels of the images that the encoder sees, if they are resized.
     pub resolution: Option<usize>,
 }
 
@@ -241,7 +241,7 @@ pub enum AugmentationFacts {
         jitter_probability: f64,
         grayscale_probability: f64,
         flip_probability: f64,
-        /// Of the Gaussian blur, where there is one.
+        /// Of the Gaussian blur, if views are blurred.
         #[serde(skip_serializing_if = "Option::is_none")]
         blur_probability: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]

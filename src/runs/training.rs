@@ -24,7 +24,8 @@ use crate::nn::Module;
 use crate::nn::weights::{load, metadata, save};
 use crate::objectives::Protocol;
 use crate::sha256::hex;
-use crate::train::{LossScale, Objective, PendingStep, Trainer};
+use crate::train::micro_batch::in_parts;
+use crate::train::{LossScale, Objective, PartialObjective, PendingStep, Trainer};
 
 /// Maximum number of recorded steps whose losses have not been read.
 const STEPS_AHEAD: usize = 2;
@@ -99,6 +100,22 @@ impl Trained {
     /// Images a second over all steps.
     pub fn images_per_second(&self, plan: &Plan) -> f64 {
         (self.losses.len() * plan.images_per_step) as f64 / self.seconds
+    }
+}
+
+/// Divides the batches of a training into micro-batches, and among the ranks of the run.
+pub(super) fn divided<M: Module, O: PartialObjective<M>>(
+    trainer: Trainer<M, O>,
+    batch_size: usize,
+    micro_batch: Option<usize>,
+) -> Trainer<M, O> {
+    let trainer = match in_parts(batch_size, micro_batch) {
+        Some(images) => trainer.with_micro_batch(images),
+        None => trainer,
+    };
+    match distributed::current() {
+        group if group.size() > 1 => trainer.with_group(group),
+        _ => trainer,
     }
 }
 

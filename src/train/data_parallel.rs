@@ -32,6 +32,12 @@ pub fn check(batch_size: usize, group: Group) -> Result<()> {
     Ok(())
 }
 
+/// The images that a rank processes at a time, if it does not process the whole batch at once.
+pub fn at_once(batch_size: usize, micro_batch: Option<usize>, group: Group) -> Option<usize> {
+    let part = (group.size() > 1).then_some(batch_size.div_ceil(group.size()));
+    micro_batch.into_iter().chain(part).min()
+}
+
 /// Computes the loss of step `step` and its gradients. This rank computes its part of the batch, in
 /// chunks of `micro_batch` samples. All ranks have to call this.
 ///
@@ -72,14 +78,8 @@ fn exchanged(
     } = own;
     let mut leaves = module.parameters();
     leaves.retain(|parameter| gradients.of(&parameter.value).is_some());
-    let mut values = Vec::new();
-    if is_mean {
-        values.push(loss.to_scalar::<f32>()?);
-    }
-    for leaf in &leaves {
-        let gradient = gradients.of(&leaf.value);
-        values.extend(gradient.map_or(Ok(Vec::new()), Tensor::to_vec::<f32>)?);
-    }
+    let own = leaves.iter().filter_map(|leaf| gradients.of(&leaf.value));
+    let mut values = Tensor::all_to_vec(is_mean.then_some(&loss).into_iter().chain(own))?;
     group.sum(&mut values)?;
     let mut rest = values.as_slice();
     if is_mean {
@@ -93,11 +93,8 @@ fn exchanged(
         rest = others;
     }
     if options.synchronized.is_none() {
-        let mut values = Vec::new();
-        for value in updates.iter().flat_map(|update| update.values()) {
-            values.extend(value.to_vec::<f32>()?);
-        }
-        let all = group.gather(&values)?;
+        let own = updates.iter().flat_map(|update| update.values());
+        let all = group.gather(&Tensor::all_to_vec(own)?)?;
         let mut rest = all.as_slice();
         let mut of_ranks = Vec::with_capacity(updates.len() * group.size());
         for _ in 0..group.size() {
@@ -117,4 +114,22 @@ fn exchanged(
         gradients,
         updates,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{at_once, check};
+    use crate::distributed::Group;
+
+    #[test]
+    fn a_rank_processes_its_part_or_less() {
+        let ranks = Group::of(1, 4);
+        assert_eq!(at_once(16, None, Group::ALONE), None);
+        assert_eq!(at_once(16, Some(8), Group::ALONE), Some(8));
+        assert_eq!(at_once(16, None, ranks), Some(4));
+        assert_eq!(at_once(16, Some(8), ranks), Some(4));
+        assert_eq!(at_once(16, Some(2), ranks), Some(2));
+        assert!(check(16, ranks).is_ok());
+        assert!(check(18, ranks).is_err());
+    }
 }

@@ -4,6 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
+use tempfile::TempDir;
+
+/// A temporary folder with the class folders of [`write_images`] in `images`.
+pub fn place(width: u32, height: u32) -> TempDir {
+    let base = TempDir::new().unwrap();
+    write_images(&base.path().join("images"), width, height);
+    base
+}
 
 /// A class-per-folder set of two classes: dark squares and bright stripes, eight images of each in each split.
 pub fn write_images(dir: &Path, width: u32, height: u32) {

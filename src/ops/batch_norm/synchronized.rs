@@ -14,9 +14,7 @@ use crate::tensor::Tensor;
 /// Those of the exchange.
 pub(super) fn statistics(group: Group, own: &BatchStatistics) -> Result<BatchStatistics> {
     let channels = own.mean.len();
-    let mut values = own.mean.to_vec::<f32>()?;
-    values.extend(own.variance.to_vec::<f32>()?);
-    let all = group.gather(&values)?;
+    let all = group.gather(&Tensor::all_to_vec([&own.mean, &own.variance])?)?;
     let ranks = || {
         all.chunks_exact(2 * channels)
             .map(|rank| rank.split_at(channels))
@@ -53,17 +51,17 @@ pub(super) fn gradients(
     let BatchNormGradients { dx, dgamma, dbeta } = constant;
     let device = &x.device();
     let channels = dgamma.len();
-    let mut sums = dgamma.to_vec::<f32>()?;
-    sums.extend(dbeta.to_vec::<f32>()?);
+    let scale = [&norm.gamma, &norm.statistics.variance];
+    let mut sums = Tensor::all_to_vec::<f32>([&dgamma, &dbeta].into_iter().chain(scale))?;
+    let scale = sums.split_off(2 * channels);
+    let (gamma, variance) = scale.split_at(channels);
     group.sum(&mut sums)?;
-    let gamma = norm.gamma.to_vec::<f32>()?;
-    let variance = norm.statistics.variance.to_vec::<f32>()?;
     let count = (x.len() / channels * group.size()) as f64;
     let factor = |(&gamma, &variance): (&f32, &f32)| {
         let deviation = (f64::from(variance) + f64::from(norm.eps)).sqrt();
         -f64::from(gamma) / deviation / count
     };
-    let factors: Vec<f64> = gamma.iter().zip(&variance).map(factor).collect();
+    let factors: Vec<f64> = gamma.iter().zip(variance).map(factor).collect();
     let scaled = |sums: &[f32]| {
         let values: Vec<f32> = factors
             .iter()
