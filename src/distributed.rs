@@ -106,6 +106,13 @@ const SIZES: [&str; 4] = [
     "MV2_COMM_WORLD_SIZE",
     "SLURM_STEP_NUM_TASKS",
 ];
+/// The position of a process among all.
+const RANKS: [&str; 4] = [
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+    "MV2_COMM_WORLD_RANK",
+    "SLURM_PROCID",
+];
 /// The position of a process among those of its machine.
 const LOCAL_RANKS: [&str; 4] = [
     "OMPI_COMM_WORLD_LOCAL_RANK",
@@ -122,6 +129,11 @@ fn number(variables: &[&str]) -> Option<usize> {
 /// The number of ranks of the launcher that started this process; 1 without one.
 pub fn launched_ranks() -> usize {
     number(&SIZES).unwrap_or(1)
+}
+
+/// The position of this process among the launcher's ranks, from 0.
+pub fn launched_rank() -> usize {
+    number(&RANKS).unwrap_or(0)
 }
 
 /// The position of this process among the ranks of its machine, from 0.

@@ -37,7 +37,7 @@ fn main() {
     if let Ok(case) = std::env::var(CASE) {
         return rank(&case);
     }
-    let cases: [(&str, fn()); 7] = [
+    let cases: [(&str, fn()); 9] = [
         ("a_step_per_rank_has_the_bits_of_chunks", per_rank),
         ("synchronized_ranks_compute_the_whole_batch", synchronized),
         ("contrastive_gradients_are_those_of_all_pairs", all_pairs),
@@ -45,6 +45,8 @@ fn main() {
         ("a_late_rank_is_named", late),
         ("a_killed_rank_ends_the_run", killed),
         ("the_program_trains_on_ranks", program),
+        ("ranks_divide_evaluations", evaluations),
+        ("ranks_divide_the_jobs_of_a_grid", grid),
     ];
     // As in other tests, the first argument selects cases by a part of their names.
     let selected = std::env::args()
@@ -506,20 +508,85 @@ fn killed() {
     assert!(errors.contains("rank 1"), "{errors}");
 }
 
+/// The program on this many ranks, or without `mpirun` if there are 0.
+fn parallax(ranks: usize) -> Command {
+    let program = env!("CARGO_BIN_EXE_parallax");
+    if ranks == 0 {
+        return Command::new(program);
+    }
+    let mut command = mpirun(ranks);
+    command.arg(program);
+    command
+}
+
+/// Attacks and features have the bits of one process.
+fn evaluations() {
+    let base = tempfile::tempdir().expect("a folder");
+    let run = |ranks: usize, words: &str| {
+        let mut command = parallax(ranks);
+        command.current_dir(base.path()).args(words.split(' '));
+        succeeded(&command.output().expect("it starts"));
+    };
+    let read = |file: &str| {
+        std::fs::read(base.path().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+    };
+    let classifier = "--data shapes --arch resnet18 --width 0.0625 --batch-size 32 --steps 2";
+    run(
+        0,
+        &format!("supervised {classifier} --device cpu --out classifier"),
+    );
+    // 300 images are three batches for two ranks.
+    for (ranks, name) in [(0, "one"), (2, "two")] {
+        let shared = "--data shapes --device cpu";
+        let attack =
+            "--init classifier/model.safetensors --eps 0,0.01 --iterations 2 --images 0.3 --save";
+        run(
+            ranks,
+            &format!("attack {shared} {attack} --out attack-{name}"),
+        );
+        run(
+            ranks,
+            &format!("embed {shared} --encoder classifier/model.safetensors --out {name}.npy"),
+        );
+    }
+    assert!(read("one.npy") == read("two.npy"), "other features");
+    let images = "adversarial.safetensors";
+    let [a, b] = ["one", "two"].map(|name| read(&format!("attack-{name}/{images}")));
+    assert!(a == b, "other images");
+    let [a, b] = ["one", "two"].map(|name| -> serde_json::Value {
+        let summary = read(&format!("attack-{name}/summary.json"));
+        let summary: serde_json::Value = serde_json::from_slice(&summary).expect("a summary");
+        summary["curve"].clone()
+    });
+    assert_eq!(a, b);
+}
+
+/// Each process takes a part of the jobs.
+fn grid() {
+    let base = tempfile::tempdir().expect("a folder");
+    let words = "reproduce --scale smoke --only claim7 --device cpu --out grid";
+    let mut command = parallax(2);
+    command.current_dir(base.path()).args(words.split(' '));
+    let output = command.output().expect("it starts");
+    succeeded(&output);
+    let lines = String::from_utf8_lossy(&output.stdout);
+    for part in ["jobs of part 1/2", "jobs of part 2/2"] {
+        assert_eq!(lines.matches(part).count(), 1, "{lines}");
+    }
+    let jobs = base.path().join("grid/jobs");
+    let done = std::fs::read_dir(jobs).expect("run folders").filter(|job| {
+        let job = job.as_ref().expect("an entry");
+        job.path().join("summary.json").is_file()
+    });
+    assert_eq!(done.count(), 3);
+}
+
 /// A training by the command line: the bits of a run in chunks, an early stop, and a resume on another
 /// number of ranks.
 fn program() {
     let base = tempfile::tempdir().expect("a folder");
     let train = |ranks: usize, name: &str, options: &str| {
-        let program = env!("CARGO_BIN_EXE_parallax");
-        let mut command = match ranks {
-            0 => Command::new(program),
-            _ => {
-                let mut command = mpirun(ranks);
-                command.arg(program);
-                command
-            }
-        };
+        let mut command = parallax(ranks);
         let settings = "simclr --data shapes --arch resnet18 --width 0.0625 --batch-size 8 --steps 4 --device cpu";
         command.args(settings.split(' ')).args(options.split(' '));
         command.arg("--out").arg(base.path().join(name));

@@ -277,6 +277,53 @@ fn a_dry_run_lists_every_job_and_writes_nothing() {
     assert!(!folder.join("grid").exists());
 }
 
+/// Two processes run one part each in the same folder at the same time.
+#[test]
+fn parts_share_a_folder() {
+    let base = TempDir::new().unwrap();
+    let folder = base.path();
+    let parts = ["1/2", "2/2"].map(|part| {
+        let words = with(&["--only", "claim7", "--shard", part]);
+        let mut command = parallax(folder, &words);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    });
+    let mut begun = Vec::new();
+    for (part, number) in parts.into_iter().zip(1..) {
+        let output = part.wait_with_output().unwrap();
+        assert!(output.status.success(), "part {number}");
+        let said = process::text(&output.stdout);
+        let jobs = said.lines().filter_map(|line| {
+            let line = line.strip_prefix(&format!("[part {number}/2, "))?;
+            line.split([']', ','])
+                .nth(1)
+                .map(str::trim)
+                .map(str::to_string)
+        });
+        begun.extend(jobs);
+        assert!(
+            said.contains(&format!("jobs of part {number}/2 in grid")),
+            "{said}"
+        );
+    }
+    begun.sort();
+    let expected = [
+        "rotnet-authors-stem-resnet50-b128-s0",
+        "rotnet-resnet50-b128-s0",
+        "simclr-resnet50-b128-s0",
+    ];
+    assert_eq!(begun, expected, "each job once");
+    let results = json(&folder.join("grid/report/results.json"));
+    assert!(!results.as_array().unwrap().is_empty());
+    // Whichever process ended last has reported the runs of both.
+    let said = good(folder, &with(&["--only", "claim7"]));
+    assert!(
+        said.matches("done before").count() == 3 && said.contains("report on 3 runs"),
+        "{said}"
+    );
+    let again = json(&folder.join("grid/report/results.json"));
+    assert_eq!(results, again);
+}
+
 #[test]
 fn grids_that_cannot_be_are_refused() {
     let base = TempDir::new().unwrap();
@@ -292,6 +339,7 @@ fn grids_that_cannot_be_are_refused() {
         (&["--scale", "smoke", "--protocol", "paper"], &["--init"]),
         (&["--scale", "smoke", "--only", "fig9"], &["--only", "fig9"]),
         (&["--scale", "smoke", "--seeds", "0"], &["--seeds"]),
+        (&["--scale", "smoke", "--shard", "3/2"], &["--shard", "3/2"]),
         (
             &["--scale", "smoke", "--full-steps", "15"],
             &["15", "multiple of 10"],

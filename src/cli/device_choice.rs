@@ -130,7 +130,7 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
 /// of a machine, as in `0,1`.
 fn of_rank(request: &DeviceRequest) -> Option<DeviceRequest> {
     match request {
-        DeviceRequest::Named(list) if distributed::current().size() > 1 => {
+        DeviceRequest::Named(list) if distributed::launched_ranks() > 1 => {
             let words: Vec<&str> = list.split(',').collect();
             let word = words[distributed::local_rank() % words.len()];
             word.trim().parse().ok()
@@ -141,7 +141,7 @@ fn of_rank(request: &DeviceRequest) -> Option<DeviceRequest> {
 
 /// The best hardware GPU. With several ranks, those of a machine take turns in its hardware GPUs.
 fn hardware() -> AdapterChoice {
-    if distributed::current().size() == 1 {
+    if distributed::launched_ranks() == 1 {
         return AdapterChoice::Hardware;
     }
     let adapters = adapters();

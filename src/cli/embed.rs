@@ -13,6 +13,7 @@ use super::device_choice::{DeviceRequest, open};
 use super::output::{self, ForceArguments, Inputs};
 use crate::console::{self, say};
 use crate::data::{Dataset, Split};
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features::complete_features;
 use crate::evaluate::partial::Partial;
@@ -103,7 +104,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         file: Some(("--encoder", &arguments.encoder)),
         data: arguments.data.dir(),
     };
-    let is_done = *resume && holds_features(out);
+    let group = distributed::current();
+    let is_done = group.is_first() && *resume && holds_features(out);
+    let is_done = group.any(u32::from(is_done))? != 0;
     output::check(out, arguments.force.force || is_done, None, &inputs)?;
     if is_done {
         say!("{} exists, so nothing is computed", out.display());
@@ -145,9 +148,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let values = stored.resumable(&key, |partial| {
         let values = partial.entry("features".to_string()).or_default();
+        if group.size() > 1 {
+            // The first rank alone has stored values.
+            let stored = group.broadcast(bytemuck::cast_slice(values).to_vec())?;
+            *values = bytemuck::pod_collect_to_vec(&stored);
+        }
         complete_features(device, encoder, split, resolution, values)?;
         Ok(std::mem::take(values))
     })?;
+    if !group.is_first() {
+        return Ok(());
+    }
     let width = encoder.feature_width();
     let shape = [split.len(), width];
     let about = about(&loaded, &dataset, part)?;
@@ -272,13 +283,16 @@ fn about(loaded: &Loaded, dataset: &Dataset, part: &str) -> Result<BTreeMap<Stri
     Ok(about)
 }
 
-/// The file of a stopped embed, beside the file to write. `None` if that is no regular file; an
-/// early stop then stores nothing.
+/// The file of a stopped embed, beside the file to write. `None` if that is no regular file, and on
+/// ranks beside the first; an early stop then stores nothing.
 struct Unfinished(Option<PathBuf>);
 
 impl Unfinished {
     /// Returns the file for `out`. Without `resume`, an earlier one is removed.
     fn of(out: &Path, resume: bool) -> Result<Self> {
+        if !distributed::current().is_first() {
+            return Ok(Unfinished(None));
+        }
         let Place::Regular(target) = Place::of(out) else {
             return Ok(Unfinished(None));
         };

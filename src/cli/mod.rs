@@ -106,7 +106,7 @@ enum Command {
 impl Command {
     /// Whether several ranks can share the work.
     fn supports_ranks(&self) -> bool {
-        matches!(self, Command::Run(_))
+        matches!(self, Command::Run(_) | Command::Embed(_))
     }
 }
 
@@ -142,8 +142,11 @@ pub fn run() -> ExitCode {
     if arguments.json {
         console::print_json();
     }
-    let supports_ranks = arguments.command.supports_ranks();
-    let joined = ranks::join(supports_ranks, arguments.rank_timeout);
+    let joined = match &arguments.command {
+        // Each process runs jobs of its own.
+        Command::Reproduce(_) => Ok(()),
+        command => ranks::join(command.supports_ranks(), arguments.rank_timeout),
+    };
     let outcome = joined.and_then(|()| dispatch(arguments.command));
     let start = ranks::leave(&outcome);
     match outcome {

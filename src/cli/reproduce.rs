@@ -11,11 +11,13 @@ use super::arguments::{
 use super::device_choice::{DeviceRequest, open};
 use crate::console::{note, say};
 use crate::data::DataKind;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::objectives::Protocol;
 use crate::paper::grid::{
-    Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Sizes, Source,
+    Estimate, FIGURES, Grid, GridSettings, Job, Network, Overrides, Rates, Scale, Shard, Sizes,
+    Source,
 };
 use crate::paper::report;
 use crate::runs::data_cache;
@@ -76,6 +78,12 @@ pub struct Arguments {
     /// Run only the jobs that one table, figure or claim needs
     #[arg(long, value_name = "FIGURE", value_parser = FIGURES)]
     only: Option<String>,
+
+    /// Run one part of the jobs, such as 2/8, while other processes run the others in the same
+    /// folder. Jobs that need each other are in the same part. Under mpirun or srun, each process
+    /// takes a part [default: all jobs]
+    #[arg(long, value_name = "PART/PARTS")]
+    shard: Option<Shard>,
 
     /// List the jobs with the time and memory that each is expected to take on this machine, and
     /// run nothing
@@ -209,9 +217,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         arguments.stop.listen()?;
     }
     data_cache::keep();
+    let shard = shard(arguments.shard)?;
     let settings = settings(arguments)?;
     let grid = Grid::new(&settings);
     let jobs = grid.select(arguments.only.as_deref());
+    let jobs = shard.select(jobs, settings.sizes.width)?;
     for line in &grid.shrunk {
         note!("differs {line}");
     }
@@ -220,12 +230,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return list(arguments, &settings, &jobs);
     }
     let made = make(&settings.out)?;
-    let done = FolderLock::acquire(&settings.out).and_then(|_lock| {
+    let lock = match shard.is_whole() {
+        true => FolderLock::acquire(&settings.out).map(Some),
+        // Processes share the folder. Each run has a lock of its own.
+        false => Ok(None),
+    };
+    let done = lock.and_then(|_lock| {
         let is_resumed = grid.is_in(&settings.out)?;
         grid.claim(&settings.out)?;
-        let done = run_all(&jobs, &settings, &arguments.device);
+        let done = run_all(&jobs, shard, &settings, &arguments.device);
         let is_begun = |job: &&Job| settings.folder(&job.id).exists();
-        if done.is_err() && !is_resumed && !jobs.iter().any(is_begun) {
+        if done.is_err() && shard.is_whole() && !is_resumed && !jobs.iter().any(is_begun) {
             grid.withdraw(&settings.out)?;
         }
         done
@@ -237,9 +252,44 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     done
 }
 
-/// Runs the jobs that are not done, and writes the report after each of them. If a job fails, only
-/// the jobs that need it are skipped.
-fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Result<()> {
+/// The part of the jobs that this process runs.
+///
+/// # Errors
+/// `Error::Usage` if a launcher gave the same part to several processes.
+fn shard(given: Option<Shard>) -> Result<Shard> {
+    match (given, distributed::launched_ranks()) {
+        (None, ranks) => Ok(Shard::of_rank(distributed::launched_rank(), ranks)),
+        (Some(shard), 1) => Ok(shard),
+        (Some(shard), ranks) => Err(Error::usage(format!(
+            "{ranks} processes were started with --shard {shard}; leave it out, and each takes a part"
+        ))),
+    }
+}
+
+/// Writes the report on all jobs that are done. Processes that share the grid's folder take turns,
+/// so that the last one reports the jobs of all.
+fn write_report(settings: &GridSettings) -> Result<report::Written> {
+    let out = settings.out.join(REPORT);
+    let made = make(&out)?;
+    let written = FolderLock::wait(&out).and_then(|_lock| report::write(&settings.out, &out));
+    if written.is_err() {
+        remove_folders(&made);
+    }
+    written
+}
+
+/// Runs the jobs of a part that are not done, and writes the report after each of them. If a job
+/// fails, only the jobs that need it are skipped.
+fn run_all(
+    jobs: &[&Job],
+    shard: Shard,
+    settings: &GridSettings,
+    device: &DeviceRequest,
+) -> Result<()> {
+    let (label, of_part) = match shard.is_whole() {
+        true => (String::new(), String::new()),
+        false => (format!("part {shard}, "), format!(" of part {shard}")),
+    };
     let started = Instant::now();
     let flops = |job: &Job| job.work.flops(settings.sizes.width);
     let mut pace = Pace {
@@ -256,7 +306,7 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
     let mut missing: Vec<&str> = Vec::new();
     for (number, job) in jobs.iter().enumerate() {
         let folder = settings.folder(&job.id);
-        let place = format!("[{}/{}] {}", number + 1, jobs.len(), job.id);
+        let place = format!("[{label}{}/{}] {}", number + 1, jobs.len(), job.id);
         if is_done(&folder) {
             note!("{place}: done before");
             continue;
@@ -284,7 +334,7 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
             Ok(()) => {
                 pace.finish(flops(job)?, job_started.elapsed());
                 // The report at the end fails for the same reason, when every job has run.
-                if let Err(error) = report::write(&settings.out, &settings.out.join(REPORT)) {
+                if let Err(error) = write_report(settings) {
                     note!("no report yet: {error}");
                 }
             }
@@ -305,14 +355,14 @@ fn run_all(jobs: &[&Job], settings: &GridSettings, device: &DeviceRequest) -> Re
     }
     let there = jobs.len() - missing.len();
     say!(
-        "\n{there} of {} jobs in {}, {}",
+        "\n{there} of {} jobs{of_part} in {}, {}",
         jobs.len(),
         settings.out.display(),
         duration(started.elapsed()),
     );
     if there > 0 {
+        let runs = write_report(settings)?.runs;
         let out = settings.out.join(REPORT);
-        let runs = report::write(&settings.out, &out)?.runs;
         say!(
             "report on {runs} runs in {}",
             out.join("report.html").display()

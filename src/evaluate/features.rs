@@ -21,7 +21,7 @@ const STATISTICS_BATCHES: usize = 10;
 /// ([`ResNet::normalization`]). They are not augmented.
 ///
 /// # Errors
-/// As [`partial::complete`].
+/// As [`partial::complete_in_group`].
 pub fn features(
     device: &Device,
     encoder: &ResNet,
@@ -36,7 +36,7 @@ pub fn features(
 /// As [`features`], but appends the features that `values` lacks.
 ///
 /// # Errors
-/// As [`partial::complete`].
+/// As [`partial::complete_in_group`].
 pub fn complete_features(
     device: &Device,
     encoder: &ResNet,
@@ -105,7 +105,7 @@ pub(super) fn evaluate(device: &Device, module: &impl Module, images: &Tensor) -
 /// `[N, classes]`, and appends those that `values` lacks.
 ///
 /// # Errors
-/// As [`partial::complete`].
+/// As [`partial::complete_in_group`].
 pub fn logits(
     device: &Device,
     (encoder, head): (&ResNet, &Linear),
@@ -125,7 +125,7 @@ pub fn logits(
 ///
 /// # Errors
 /// `Error::NonFinite` that names the first image with a result that is not finite; otherwise as
-/// [`partial::complete`].
+/// [`partial::complete_in_group`].
 pub(super) fn complete(
     device: &Device,
     (split, (resolution, normalization)): (&Split, (usize, Normalization)),

@@ -141,7 +141,7 @@ pub struct NeighbourAccuracy {
 ///
 /// # Errors
 /// `Error::Usage` if training or test images have no labels; `Error::Stopped` as
-/// [`partial::complete`](super::partial::complete); otherwise as [`classify`].
+/// [`complete_in_group`](super::partial::complete_in_group); otherwise as [`classify`].
 pub fn neighbour_accuracy(
     device: &Device,
     encoder: &ResNet,

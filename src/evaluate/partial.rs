@@ -18,7 +18,7 @@ pub type Partial = BTreeMap<String, Vec<f32>>;
 /// # Errors
 /// Those of `compute`; `Error::Stopped` between two batches if a stop is requested. `values` then
 /// contains all finished batches.
-pub fn complete(
+fn complete(
     values: &mut Vec<f32>,
     (images, size): (usize, u32),
     width: usize,

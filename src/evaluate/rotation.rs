@@ -17,7 +17,7 @@ const BATCH: u32 = 64;
 /// far.
 ///
 /// # Errors
-/// As [`super::partial::complete`].
+/// As [`complete_in_group`].
 pub fn rotation_accuracy(
     device: &Device,
     network: &RotNetNetwork,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{accuracy, predictions};
-use crate::evaluate::partial::{Partial, as_classes, as_values, complete};
+use crate::evaluate::partial::{Partial, as_classes, as_values, complete_in_group};
 use crate::interrupt;
 use crate::nn::weights::digest;
 use crate::nn::{Linear, Module};
@@ -28,8 +28,8 @@ use crate::tensor::Tensor;
 
 /// Images of one attack.
 const BATCH: u32 = 128;
-/// The name of the attacked images in [`Partial`].
-const MOVED: &str = "attacked images";
+/// The name in [`Partial`] of the last strength's values: a prediction and the pixels per image.
+const LAST: &str = "last eps";
 /// Number of images in the picture.
 pub const PICTURED: usize = 8;
 
@@ -217,8 +217,7 @@ fn measure(
 
     let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
     let size = (split.len(), BATCH);
-    // The attacked images of the last strength.
-    let mut moved = partial.remove(MOVED).unwrap_or_default();
+    let pixels = 3 * split.height * split.width;
     let mut curve = Vec::new();
     let mut last = None;
     for (number, &eps) in request.eps.iter().enumerate() {
@@ -229,9 +228,13 @@ fn measure(
             (encoder, head).forward(&x)
         };
         let is_last = number + 1 == request.eps.len();
-        let found = partial.entry(format!("eps {number}")).or_default();
-        let is_done = found.len() == split.len();
-        let attacked = complete(found, size, 1, |batch, indices| {
+        let (name, width) = match is_last {
+            true => (LAST.to_string(), 1 + pixels),
+            false => (format!("eps {number}"), 1),
+        };
+        let values = partial.entry(name).or_default();
+        let is_done = values.len() == split.len() * width;
+        complete_in_group(values, size, width, |batch, indices| {
             let x = in_units(device, settings.units, &store.gather(indices)?)?;
             let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
             let targets = Tensor::from_slice(&targets, &[targets.len()], device)?;
@@ -242,20 +245,19 @@ fn measure(
             };
             let x = perturb(device, classifier, &x, &targets, &settings, key)?;
             let tape = Tape::inference(device);
-            let scores = classifier(&tape.constant(&x))?;
-            if is_last {
-                moved.extend(x.to_vec::<f32>()?);
+            let scores = classifier(&tape.constant(&x))?.tensor().to_vec::<f32>()?;
+            let found = as_values(&predictions(&scores, classes));
+            if !is_last {
+                return Ok(found);
             }
-            Ok(as_values(&predictions(
-                &scores.tensor().to_vec::<f32>()?,
-                classes,
-            )))
-        });
-        if let Err(error) = attacked {
-            partial.insert(MOVED.to_string(), moved);
-            return Err(error);
-        }
-        let found = as_classes(found);
+            let images = x.to_vec::<f32>()?;
+            let rows = found.iter().zip(images.chunks(pixels));
+            Ok(rows
+                .flat_map(|(class, image)| [&[*class], image].concat())
+                .collect())
+        })?;
+        let found: Vec<f32> = values.iter().step_by(width).copied().collect();
+        let found = as_classes(&found);
         let top1 = accuracy(&found, labels);
         if eps == 0.0 && found != clean_predictions {
             let clean_top1 = accuracy(&clean_predictions, labels);
@@ -269,7 +271,7 @@ fn measure(
             eps: shortest(eps),
             top1,
         });
-        last = Some((found, settings.units));
+        last = is_last.then_some((found, settings.units));
         if !is_done && !is_last {
             let (done, all) = (number + 1, request.eps.len());
             interrupt::check(|| format!("after {done} of {all} strengths of the attack"))?;
@@ -278,6 +280,12 @@ fn measure(
     let Some((found, units)) = last else {
         return Err(Error::usage("there is no eps to attack with; give --eps"));
     };
+    let rows = partial.remove(LAST).unwrap_or_default();
+    let moved: Vec<f32> = rows
+        .chunks(1 + pixels)
+        .flat_map(|row| &row[1..])
+        .copied()
+        .collect();
     let mut clean = Vec::with_capacity(moved.len());
     for indices in batches(split.len() as u32, BATCH) {
         let x = in_units(device, units, &store.gather(&indices)?)?;

@@ -23,6 +23,18 @@ impl FolderLock {
     /// # Errors
     /// `Error::Usage` if another process has locked it, `Error::Io` if it cannot be written.
     pub fn acquire(dir: &Path) -> Result<Self> {
+        Self::open(dir, false)
+    }
+
+    /// As [`FolderLock::acquire`], but waits for a process that has locked the folder.
+    ///
+    /// # Errors
+    /// `Error::Io` if the folder cannot be written.
+    pub fn wait(dir: &Path) -> Result<Self> {
+        Self::open(dir, true)
+    }
+
+    fn open(dir: &Path, waits: bool) -> Result<Self> {
         let path = dir.join(LOCK);
         loop {
             let mut file = OpenOptions::new()
@@ -32,7 +44,11 @@ impl FolderLock {
                 .truncate(false)
                 .open(&path)
                 .map_err(|e| Error::write(&path, e))?;
-            match file.try_lock() {
+            let locked = match waits {
+                true => file.lock().map_err(TryLockError::Error),
+                false => file.try_lock(),
+            };
+            match locked {
                 Ok(()) if !is_at(&file, &path) => continue,
                 Ok(()) => {
                     let process = format!("{}\n", std::process::id());
@@ -117,7 +133,13 @@ mod tests {
             let holder = format!("in use by process {}", std::process::id());
             assert!(message.contains(&holder), "{message}");
         }
-        drop(first);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| FolderLock::wait(base.path()).map(drop));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!waiting.is_finished(), "the folder is locked");
+            drop(first);
+            waiting.join().unwrap().unwrap();
+        });
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
         // The file of a killed process is not locked.
         fs::write(base.path().join(LOCK), "1\n").unwrap();

@@ -599,13 +599,13 @@ fn tuned_name(method: &str, percent: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Grid, Overrides, Scale, Sizes};
     use super::*;
     use crate::data::DataKind;
     use crate::runs::settings::DataSettings;
 
-    fn settings(scale: Scale) -> GridSettings {
+    pub fn settings(scale: Scale) -> GridSettings {
         let source = |name: &str, train, test, side| Source {
             data: DataSettings {
                 kind: DataKind::Folder,

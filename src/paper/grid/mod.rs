@@ -4,6 +4,7 @@
 mod cost;
 mod jobs;
 mod scale;
+mod shard;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use crate::runs::spec::RunSpec;
 pub use cost::{Estimate, Network, Rates, Work};
 pub use jobs::jobs;
 pub use scale::{Overrides, Scale, Sizes, SupervisedSteps};
+pub use shard::Shard;
 
 /// The file that says what a folder of jobs is.
 pub const GRID: &str = "grid.json";
