@@ -323,7 +323,7 @@ fn tables_figures_and_claims_are_those_of_the_runs() {
     );
     let claims = read(base, "claims.md");
     for line in [
-        "pretrained on B (100000 images) minus on A & <b> (50000), each on the other's test images | \
+        "pretrained on B (100000 images) minus on A & <b> (50000 images), each on the other's test images | \
          +2.2 points | +5.0 points (",
         "| 7 | operations per image, RotNet relative to SimCLR, equal stems | no number | 2.00 times, exact |",
         "| 7 | operations per image, RotNet relative to SimCLR, the authors' stems (decides nothing) | no number | \

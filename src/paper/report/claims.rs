@@ -337,10 +337,15 @@ fn transfer(scope: &Scope<'_>) -> Question {
         cell(scope, forth, Some(paper_simclr)),
         cell(scope, supervised, Some(paper_supervised)),
     );
+    // `None` if nothing was pretrained on the set.
     let sizes = (
-        scope.pretraining_images(first).unwrap_or_default(),
-        scope.pretraining_images(second).unwrap_or_default(),
+        scope.pretraining_images(first),
+        scope.pretraining_images(second),
     );
+    let with_size = |(set, images): (&str, Option<usize>)| match images {
+        Some(images) => format!("{set} ({images} images)"),
+        None => set.to_string(),
+    };
     let (larger, smaller) = if sizes.0 > sizes.1 {
         ((first, sizes.0), (second, sizes.1))
     } else {
@@ -361,8 +366,8 @@ fn transfer(scope: &Scope<'_>) -> Question {
             ours(smaller, larger, paper_smaller[i]),
         )
     });
-    let needs = match scope.second {
-        Some(_) if sizes.0 == sizes.1 => format!("sets of different sizes (both {})", sizes.0),
+    let needs = match sizes {
+        (Some(a), Some(b)) if a == b => format!("sets of different sizes (both {a})"),
         _ => "transfer of SimCLR in both directions".to_string(),
     };
     Question {
@@ -389,8 +394,9 @@ fn transfer(scope: &Scope<'_>) -> Question {
             ),
             points(
                 format!(
-                    "pretrained on {} ({} images) minus on {} ({}), each on the other's test images",
-                    larger.0, larger.1, smaller.0, smaller.1
+                    "pretrained on {} minus on {}, each on the other's test images",
+                    with_size(larger),
+                    with_size(smaller)
                 ),
                 vec![(needs, units.collect())],
                 Pooling::Sides,
