@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Reads the files of the unit tests of src/runs/tensorboard.rs with the package tensorboard.
+"""Reads the files of the unit tests of src/runs/tensorboard.rs, or those of a training with
+--tensorboard, with the package tensorboard.
 
     python3 -m venv VENV && VENV/bin/pip install tensorboard==2.21.0 "setuptools<81"
     PARALLAX_TENSORBOARD_CHECK=NEW_FOLDER cargo test --lib tensorboard
     VENV/bin/python scripts/tensorboard_check.py NEW_FOLDER
+    VENV/bin/python scripts/tensorboard_check.py RUN
 
-Fails unless TensorBoard's own readers find what the tests wrote.
+Fails unless TensorBoard's own readers find what the tests wrote, or what metrics.jsonl of the run has.
 """
+
+import json
 
 import math
 import sys
@@ -17,7 +21,40 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 
+def read_projector(folder):
+    config = ProjectorConfig()
+    text_format.Parse((folder / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    rows = (folder / embedding.tensor_path).read_text().splitlines()
+    return embedding, [row.split("\t") for row in rows]
+
+
+def check_run(folder):
+    """Compares the files of a training, which may have been resumed, with its metrics."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for tag in ["loss", "learning_rate", "online_knn_top1"]:
+        expected = [(line["step"], line[tag]) for line in steps if tag in line]
+        found = []
+        if tag in events.Tags()["scalars"]:
+            found = [(point.step, point.value) for point in events.Scalars(tag)]
+        assert len(found) == len(expected), (tag, len(found), len(expected))
+        for (step, value), (expected_step, expected_value) in zip(found, expected):
+            assert step == expected_step, (tag, step, expected_step)
+            assert math.isclose(value, expected_value, rel_tol=1e-6), (tag, step, value)
+    images = events.Tags()["images"]
+    assert sorted(images) == ["nearest neighbours", "views"], images
+    embedding, rows = read_projector(folder)
+    labels = (folder / embedding.metadata_path).read_text().splitlines()
+    assert len(labels) == len(rows), (len(labels), len(rows))
+    assert (folder / embedding.sprite.image_path).exists(), embedding
+    print(f"{folder}: TensorBoard reads {len(steps)} steps, {len(images)} images and {len(rows)} features")
+
+
 def main(folder):
+    if (folder / "metrics.jsonl").exists():
+        return check_run(folder)
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     tags = events.Tags()
@@ -40,12 +77,10 @@ def main(folder):
     assert image.encoded_image_string.startswith(b"\x89PNG"), image
 
     projection = folder / "projection"
-    config = ProjectorConfig()
-    text_format.Parse((projection / "projector_config.pbtxt").read_text(), config)
-    (embedding,) = config.embeddings
+    embedding, rows = read_projector(projection)
     assert embedding.tensor_name == 'the "features"', embedding
-    rows = (projection / embedding.tensor_path).read_text().splitlines()
-    assert [len(row.split("\t")) for row in rows] == [2, 2, 2], rows
+    assert [len(row) for row in rows] == [2, 2, 2], rows
+    assert list(embedding.sprite.single_image_dim) == [4, 4], embedding
     metadata = (projection / embedding.metadata_path).read_text().splitlines()
     assert len(metadata) == len(rows) + 1, metadata
     print(f"{folder}: TensorBoard reads {len(loss)} points, an image and a projection of {len(rows)} rows")

@@ -33,6 +33,8 @@ pub mod console;
 pub mod data;
 pub mod device;
 pub mod distributed;
+#[cfg(feature = "cli")]
+pub mod drawing;
 pub mod error;
 pub mod evaluate;
 pub mod file_kind;

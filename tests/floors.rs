@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A module uses modules of its own floor and of lower floors.
-const FLOORS: [&[&str]; 15] = [
+const FLOORS: [&[&str]; 16] = [
     &[
         "console",
         "distributed",
@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 15] = [
     &["objectives"],
     &["evaluate"],
     &["selftest"],
+    &["drawing"],
     &["runs"],
     &["paper"],
     &["bench"],

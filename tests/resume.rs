@@ -112,7 +112,9 @@ fn check(folder: &Path, arguments: &[&str], file: &str) {
         bytes(&parts, step) == bytes(&whole, step),
         "{name}: {step} differs"
     );
-    assert!(!whole.join("checkpoint.safetensors").exists());
+    // Its last state stays, so that it can be extended.
+    assert!(whole.join("checkpoint.safetensors").exists());
+    assert!(!whole.join("checkpoint-previous.safetensors").exists());
     // What has ended is not trained again, so that a job that is requeued once too often succeeds.
     let before = bytes(&whole, "metrics.jsonl");
     let output = parallax(folder, &resumed, &format!("{name}-whole"))

@@ -466,7 +466,7 @@ fn a_run_of_an_earlier_version_is_resumed() {
     fs::write(run.join("summary.json"), summary.to_string()).unwrap();
     let said = good(base, &words);
     assert!(said.contains("the run has ended"), "{said}");
-    let said = good(base, &["report", "run"]);
+    let said = good(base, &["report", ".", "--out", "report"]);
     assert!(said.contains("1 runs"), "{said}");
     // What it does have still counts.
     let other = [&words[..], &["--seed", "1"]].concat();

@@ -5,7 +5,7 @@ use std::fmt::{Result, Write};
 
 use super::{Results, Row, Unit};
 use crate::device::gpu::variants::Variant;
-use crate::paper::report::chart::{STYLE, escape, marker};
+use crate::drawing::{STYLE, escape, marker};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 440.0;

@@ -17,6 +17,7 @@ use crate::objectives::Protocol;
 use crate::runs::folder::{self, RunFolder, SUMMARY, is_begun, is_done};
 pub use crate::runs::settings::DataSettings as DataArguments;
 use crate::runs::spec::RunSpec;
+use crate::runs::training::Extent;
 use crate::runs::tuning::{self, TrainedNetwork, When};
 pub use crate::runs::values::{positive, seed, whole};
 
@@ -91,7 +92,8 @@ pub struct PlaceArguments {
     pub out: Option<PathBuf>,
 
     /// Resume the run in --out; all other arguments must be those of the run. If no run has begun
-    /// there, a new one is started. If the run has ended, its results are printed again
+    /// there, a new one is started. If the run has ended, its results are printed again, or, with a
+    /// larger --steps, it is extended, unless its learning rate depends on the number of steps
     #[arg(long)]
     pub resume: bool,
 
@@ -107,6 +109,8 @@ pub struct Place {
     pub resume: bool,
     /// When a training measures the variants of a GPU's kernels.
     pub tuning: When,
+    /// How much of a training is made.
+    pub extent: Extent,
 }
 
 impl Place {

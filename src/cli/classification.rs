@@ -98,8 +98,11 @@ fn train(
         training,
         beginning,
         dataset,
+        extent: place.extent,
     };
-    print(&run_experiment(&chosen.device, request, folder)?, &name);
+    if let Some(summary) = run_experiment(&chosen.device, request, folder)? {
+        print(&summary, &name);
+    }
     Ok(())
 }
 

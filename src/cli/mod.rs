@@ -8,6 +8,7 @@ mod arguments;
 mod attack;
 mod bench;
 mod classification;
+mod compare;
 mod completions;
 mod data;
 mod device_choice;
@@ -26,6 +27,7 @@ mod run;
 mod selftest;
 mod sheet;
 mod signals;
+mod verify;
 mod weights;
 
 use std::ffi::OsString;
@@ -92,6 +94,8 @@ enum Command {
     Run(Box<run::Run>),
     Reproduce(Box<reproduce::Arguments>),
     Report(report::Arguments),
+    Compare(compare::Arguments),
+    Verify(verify::Arguments),
     Embed(embed::Arguments),
     Weights(weights::Arguments),
     Data(data::Arguments),
@@ -212,6 +216,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Run(run) => run.run(),
         Command::Reproduce(arguments) => reproduce::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(arguments) => weights::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),

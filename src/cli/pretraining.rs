@@ -95,8 +95,11 @@ pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Resul
         left_out,
         rotation_test,
         dataset,
+        extent: place.extent,
     };
-    print(&run_experiment(&chosen.device, &request, folder)?);
+    if let Some(summary) = run_experiment(&chosen.device, &request, folder)? {
+        print(&summary);
+    }
     Ok(())
 }
 
@@ -128,12 +131,17 @@ fn check_init(spec: &RunSpec, pretraining: &Pretraining) -> Result<()> {
 /// Whether the encoder is evaluated by its nearest neighbours, or the reason why it cannot be.
 ///
 /// # Errors
-/// As `check_image_size`.
+/// As `check_image_size`; `Error::Usage` if it is asked for during the training and cannot be made.
 fn nearest_neighbours(
     pretext: &Pretext<'_>,
     dataset: &Dataset,
 ) -> Result<std::result::Result<bool, String>> {
-    if pretext.pretraining.no_knn {
+    let Pretraining {
+        no_knn,
+        evaluate_every,
+        ..
+    } = pretext.pretraining;
+    if *no_knn && evaluate_every.is_none() {
         return Ok(Ok(false));
     }
     let name = &dataset.name;
@@ -150,9 +158,14 @@ fn nearest_neighbours(
         let what = "the nearest-neighbour evaluation";
         check_image_size(what, size, &pretext.encoder, 0)?;
         notice_absent(dataset);
-        return Ok(Ok(true));
+        return Ok(Ok(!no_knn));
     };
-    Ok(Err(missing))
+    match evaluate_every {
+        None => Ok(Err(missing)),
+        Some(every) => Err(Error::usage(format!(
+            "--evaluate-every {every} measures the accuracy of nearest neighbours, but {missing}; leave it out"
+        ))),
+    }
 }
 
 fn print(summary: &PretrainingSummary) {

@@ -24,6 +24,7 @@ use crate::runs::data_cache;
 use crate::runs::folder::{check_place, is_done, make, remove_folders};
 use crate::runs::lock::FolderLock;
 use crate::runs::state_dict::StateDict;
+use crate::runs::training::Extent;
 use crate::runs::tuning::When;
 
 /// Run every experiment of the paper, or those of one figure, as a list of jobs
@@ -329,6 +330,7 @@ fn run_all(
             // In case the run was interrupted.
             resume: true,
             tuning: When::WhereNoTableShips,
+            extent: Extent::Job,
         };
         match super::run::run(&job.spec, &place_of_run) {
             Ok(()) => {

@@ -10,6 +10,7 @@ use crate::console::say;
 use crate::error::Result;
 use crate::runs::pretrain::Pretext;
 use crate::runs::spec::{RunSpec, Task, with_options};
+use crate::runs::training::Extent;
 use crate::runs::tuning::When;
 
 /// A command line that makes a run: its settings, and where it is made.
@@ -37,6 +38,7 @@ impl Run {
             out: out.clone(),
             resume: *resume,
             tuning: self.tuning,
+            extent: Extent::Whole,
         };
         stop.listen()?;
         run(&self.spec, &place)
@@ -62,7 +64,7 @@ pub fn run(spec: &RunSpec, place: &Place) -> Result<()> {
 }
 
 /// Whether the command `name` trains a network, so that kernels are tuned for it.
-fn is_training(name: &str) -> bool {
+pub fn is_training(name: &str) -> bool {
     ["simclr", "rotnet", "supervised", "finetune"].contains(&name)
 }
 

@@ -5,5 +5,7 @@ pub mod features;
 pub mod knn;
 pub mod linear;
 pub mod metrics;
+pub mod online;
 pub mod partial;
+pub mod pca;
 pub mod rotation;

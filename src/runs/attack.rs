@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::record::{AttackFacts, Facts, shortest};
-use super::result::{AttackPoint, AttackSummary, PicturedImage, Start};
+use super::result::{
+    AccuracyProtocol, AttackPoint, AttackSummary, Evaluations, PicturedImage, Start,
+};
 use super::settings::Attack;
 use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
@@ -158,6 +160,9 @@ pub fn run(
             predicted_adversarial: name(found[i]),
         })
         .collect();
+    let normalization = encoder.normalization();
+    let attacked = AccuracyProtocol::offline("classifier", dataset.test.height, normalization)
+        .on(None, labels.len());
     let summary = AttackSummary {
         command: spec.command().to_string(),
         protocol: protocol.to_string(),
@@ -180,6 +185,7 @@ pub fn run(
         classes: dataset.classes.clone(),
         absent_classes: dataset.absent_classes(),
         clean_top1,
+        evaluations: Evaluations::from([("clean_top1".to_string(), attacked)]),
         curve,
         pictured,
         total_seconds: started.elapsed().as_secs_f64(),

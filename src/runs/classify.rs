@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
+use super::follow::Follow;
+use super::pictures::Views;
 use super::record::{Facts, TrainingFacts};
-use super::result::{ClassificationSummary, Start, final_mean};
+use super::result::{AccuracyProtocol, ClassificationSummary, Evaluations, Start, final_mean};
 use super::settings::ClassifierTraining;
 use super::spec::RunSpec;
-use super::training::{Plan, divided, pass_options, remove_checkpoints, train};
+use super::training::{Extent, Plan, divided, pass_options, train};
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Loaded, Origin, pack};
 use crate::augment::PaddedCropAugmentation;
@@ -45,6 +47,8 @@ pub struct ClassificationRequest<'a> {
     pub training: &'a ClassifierTraining,
     pub beginning: Beginning,
     pub dataset: Dataset,
+    /// How much of the run is made.
+    pub extent: Extent,
 }
 
 /// The objective's settings of a run, for `training` as it is used.
@@ -67,7 +71,8 @@ pub fn settings(spec: &RunSpec, training: &ClassifierTraining) -> ClassifierSett
 }
 
 /// Trains, evaluates on the held-out images, and writes all results into `folder`. An interrupted
-/// run is resumed from its checkpoint. If the run has ended, its summary is read instead.
+/// run is resumed from its checkpoint. If the run has ended, its summary is read instead. Without
+/// an evaluation, there is no summary.
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested; otherwise those of the parts: no labels, a fraction
@@ -76,13 +81,14 @@ pub fn run(
     device: &Device,
     request: ClassificationRequest<'_>,
     mut folder: RunFolder,
-) -> Result<ClassificationSummary> {
+) -> Result<Option<ClassificationSummary>> {
     let started = Instant::now();
     let ClassificationRequest {
         spec,
         training: asked,
         beginning,
         dataset,
+        extent,
     } = request;
     let (command, protocol) = (spec.command(), spec.common.protocol);
     let seed = spec.common.seed;
@@ -151,13 +157,14 @@ pub fn run(
     };
     folder.write_config(&facts.to_toml(&spec.with_training(&training))?)?;
     if let Some(summary) = folder.summary()? {
-        return Ok(summary);
+        return Ok(Some(summary));
     }
     let plan = Plan {
-        steps,
+        steps: extent.steps(steps),
         images_per_step: settings.batch_size,
         chance_loss: (classes as f64).ln(),
         save_every: training.every.save_every,
+        keep_checkpoints: training.every.keep_checkpoints,
         stop_when_flat: training.stop_when_flat,
         checkpoint_every: Duration::from_secs(training.every.checkpoint_every),
     };
@@ -178,16 +185,37 @@ pub fn run(
     let mut trainer = divided(trainer, settings.batch_size, settings.micro_batch);
     let save = |(encoder, head): &(ResNet, Linear), step| pack(encoder, Some(head), &origin(step));
     let profile = training.every.profile;
-    let trained = train(device, &mut trainer, &plan, &mut folder, save, profile)?;
+    let mut follow = Follow::new(
+        device,
+        |(encoder, _): &(ResNet, Linear)| encoder,
+        (&dataset, seed),
+        Views::Crops(settings.augmentation),
+        training.every.tensorboard,
+    )?;
+    let trained = train(
+        device,
+        &mut trainer,
+        &plan,
+        &mut folder,
+        save,
+        &mut follow,
+        profile,
+    )?;
     let steps = trained.losses.len() as u64;
     let model = trainer.module;
     folder.write("model.safetensors", &save(&model, steps)?)?;
+    if let Extent::Steps(_) = extent {
+        return Ok(None);
+    }
     let key = || digest(&model.state());
     let scores = resumable((folder.path(), UNFINISHED), &key, |partial| {
         let scores = partial.entry("logits".to_string()).or_default();
         logits(device, (&model.0, &model.1), classes, &dataset.test, scores)?;
         Ok(std::mem::take(scores))
     })?;
+    let side = dataset.test.height;
+    let protocol = AccuracyProtocol::offline("classifier", side, settings.normalization)
+        .on(Some(labelled_images), dataset.test.len());
     let summary = ClassificationSummary {
         command: command.to_string(),
         protocol: protocol.to_string(),
@@ -209,6 +237,7 @@ pub fn run(
         final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
         final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
         metrics: Metrics::from_logits(&scores, test_labels, classes)?.named(&dataset.classes),
+        evaluations: Evaluations::from([("metrics".to_string(), protocol)]),
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan),
@@ -216,6 +245,10 @@ pub fn run(
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     folder.write_summary(&summary)?;
-    remove_checkpoints(&folder)?;
-    Ok(summary)
+    extent.remove_checkpoints(&folder)?;
+    let results = [("top1", Some(summary.metrics.top1))];
+    if extent == Extent::Whole {
+        follow.finish(&folder, &model, steps, &results);
+    }
+    Ok(Some(summary))
 }

@@ -12,17 +12,18 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::lock::{FolderLock, LOCK};
-use super::record;
+use super::record::{self, Extension};
 use super::training::{CHECKPOINT, PREVIOUS};
 use super::unfinished::UNFINISHED;
 use super::whole_file::{is_unfinished, write_file};
+use crate::console::note;
 use crate::distributed;
 use crate::error::{Error, Result};
 
 /// The run's configuration, which every run writes first.
-pub(super) const CONFIG: &str = "config.toml";
+pub const CONFIG: &str = "config.toml";
 /// A line a training step.
-const METRICS: &str = "metrics.jsonl";
+pub const METRICS: &str = "metrics.jsonl";
 /// What was found, which every run writes last.
 pub const SUMMARY: &str = "summary.json";
 
@@ -59,7 +60,10 @@ pub struct StepMetrics {
     /// What the loss was multiplied by before its gradient was taken, where activations are f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f32>,
-    /// Since the first step began, when the loss arrived.
+    /// The accuracy of nearest neighbours after the step's update, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub online_knn_top1: Option<f64>,
+    /// Seconds of training since the first step began, when the loss arrived.
     pub seconds: f64,
 }
 
@@ -292,30 +296,65 @@ impl RunFolder {
     }
 
     /// Writes `config`; in a folder that has one already, checks that it is the same but for
-    /// versions.
+    /// versions. If it asks for more steps than the run was started with, the run is extended: it has
+    /// not ended then.
     ///
     /// # Errors
-    /// `Error::Usage` naming what differs.
+    /// `Error::Usage` naming what differs, or why the run cannot be extended.
     pub fn write_config(&self, config: &str) -> Result<()> {
-        if !self.writes() {
-            return Ok(());
-        }
         let Some(before) = self.read(CONFIG)? else {
             return self.write(CONFIG, config.as_bytes());
         };
         let path = self.path.join(CONFIG);
-        match record::difference(&String::from_utf8_lossy(&before), config).map_err(|error| {
-            Error::data(
-                &path,
-                format!("it is damaged: {error}; restore it, or start a run in another folder"),
-            )
-        })? {
-            None => Ok(()),
-            Some(difference) => Err(Error::usage(format!(
-                "the run in {} was started with other settings ({difference}); resume it with those it has",
-                self.path.display()
+        let damaged = |error: String| {
+            let what = "restore it, or start a run in another folder";
+            Error::data(&path, format!("it is damaged: {error}; {what}"))
+        };
+        let before = String::from_utf8_lossy(&before);
+        let extension = record::extension(&before, config).map_err(damaged)?;
+        if !self.writes() {
+            // The first rank compares the configurations.
+            return match extension {
+                Some(_) => self.remove(SUMMARY),
+                None => Ok(()),
+            };
+        }
+        let run = self.path.display();
+        let difference = match &extension {
+            Some(extension) => extension.difference.clone(),
+            None => record::difference(&before, config).map_err(damaged)?,
+        };
+        match (extension, difference) {
+            (None, None) => Ok(()),
+            (Some(extension), None) => self.extend(config, &extension),
+            (Some(extension), Some(difference)) if extension.schedule_differs => {
+                Err(Error::usage(format!(
+                    "the run in {run} has {} steps and cannot be extended to {}, because its learning rate depends on \
+                     the number of steps ({difference}); start a run of {} steps in another folder",
+                    extension.from, extension.to, extension.to
+                )))
+            }
+            (_, Some(difference)) => Err(Error::usage(format!(
+                "the run in {run} was started with other settings ({difference}); resume it with those it has"
             ))),
         }
+    }
+
+    /// Replaces the configuration by that of a longer run.
+    fn extend(&self, config: &str, extension: &Extension) -> Result<()> {
+        let Extension { from, to, .. } = extension;
+        let is_done = is_done(&self.path);
+        if is_done && !self.path.join(CHECKPOINT).is_file() {
+            return Err(Error::usage(format!(
+                "the run in {} has ended after {from} steps and has no {CHECKPOINT}, so it cannot be extended to {to}; \
+                 start a run of {to} steps in another folder",
+                self.path.display()
+            )));
+        }
+        note!("the run of {from} steps is extended to {to}");
+        // In this order, because a run with a summary has ended.
+        self.remove(SUMMARY)?;
+        self.write(CONFIG, config.as_bytes())
     }
 
     /// Reads the results of the run, or returns `None` if it has not ended.
@@ -568,6 +607,7 @@ mod tests {
                 loss,
                 learning_rate: 1e-3,
                 loss_scale: None,
+                online_knn_top1: None,
                 seconds: 0.5,
             };
             folder.append(&metrics).unwrap();

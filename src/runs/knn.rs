@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::record::{Facts, KnnFacts};
-use super::result::KnnSummary;
+use super::result::{AccuracyProtocol, Evaluations, KnnSummary};
 use super::settings::Knn;
 use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
@@ -57,6 +57,10 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
         let (data, partial) = ((dataset, resolution), (partial, "knn"));
         neighbour_accuracy(device, &loaded.encoder, data, vote, partial)
     })?;
+    let side = resolution.unwrap_or(dataset.train.height);
+    let votes = (found.k, vote.temperature);
+    let normalization = loaded.encoder.normalization();
+    let protocol = AccuracyProtocol::neighbours(dataset, votes, side, normalization);
     let summary = KnnSummary {
         command: spec.command().to_string(),
         encoder: facts.init,
@@ -70,6 +74,7 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
         knn_k: found.k,
         knn_temperature: vote.temperature,
         knn_top1: found.top1,
+        evaluations: Evaluations::from([("knn_top1".to_string(), protocol)]),
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };

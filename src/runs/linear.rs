@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::record::{Facts, TrainingFacts};
-use super::result::{LinearSummary, Start};
+use super::result::{AccuracyProtocol, Evaluations, LinearSummary, Start};
 use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::Loaded;
@@ -87,6 +87,9 @@ pub fn run(
             Ok((logits.tensor().to_vec::<f32>()?, loss))
         })
     })?;
+    let normalization = encoder.normalization();
+    let protocol = AccuracyProtocol::offline("linear layer", settings.resolution, normalization)
+        .on(Some(members.len()), dataset.test.len());
     let summary = LinearSummary {
         command: spec.command().to_string(),
         protocol: spec.common.protocol.to_string(),
@@ -104,6 +107,7 @@ pub fn run(
         epochs: settings.epochs,
         final_loss,
         metrics: Metrics::from_logits(&logits, test_labels, classes)?.named(&dataset.classes),
+        evaluations: Evaluations::from([("metrics".to_string(), protocol)]),
         total_seconds: started.elapsed().as_secs_f64(),
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };

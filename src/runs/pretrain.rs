@@ -3,16 +3,20 @@
 use std::time::{Duration, Instant};
 
 use super::folder::RunFolder;
+use super::follow::Follow;
 use super::image_size::check_image_size;
 use super::memory::StepSize;
+use super::pictures::Views;
 use super::record::{DataFacts, Facts, TrainingFacts};
-use super::result::{PretrainingSummary, chance_loss, final_mean};
+use super::result::{
+    AccuracyProtocol, Evaluations, ONLINE_TOP1, PretrainingSummary, chance_loss, final_mean,
+};
 use super::settings::{
     Common, OptimizerSettings, Pretraining, RotNet as RotNetRun, SimClr as SimClrRun,
     TrainingSettings,
 };
 use super::spec::RunSpec;
-use super::training::{Plan, Trained, divided, pass_options, remove_checkpoints, train};
+use super::training::{Extent, Plan, Trained, divided, pass_options, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
@@ -24,6 +28,7 @@ use crate::distributed;
 use crate::error::{Error, Result};
 use crate::evaluate::features;
 use crate::evaluate::knn::{self, Vote};
+use crate::evaluate::online::Sample;
 use crate::evaluate::partial::Partial;
 use crate::evaluate::rotation::rotation_accuracy;
 use crate::nn::weights::digest;
@@ -252,6 +257,14 @@ impl<'a> Pretext<'a> {
         Ok(3 * views * step.encoder.shape()?.flops(step.side)?)
     }
 
+    /// The views that the network is trained on.
+    pub fn views(&self) -> Views {
+        match &self.method {
+            Method::SimClr(settings) => Views::SimClr(settings.augmentation),
+            Method::RotNet(settings) => Views::RotNet(settings.augmentation),
+        }
+    }
+
     /// The loss of a network that says nothing.
     fn chance_loss(&self) -> f64 {
         match &self.method {
@@ -282,6 +295,8 @@ pub struct PretrainingRequest<'a> {
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
     pub dataset: Dataset,
+    /// How much of the run is made.
+    pub extent: Extent,
 }
 
 impl PretrainingRequest<'_> {
@@ -311,7 +326,34 @@ impl PretrainingRequest<'_> {
         }
     }
 
-    fn facts(&self, device: &Device) -> Facts {
+    /// What the training is followed by.
+    fn follow<'d, H>(&self, device: &'d Device) -> Result<Follow<'d, Network<H>>> {
+        let (pretext, seed) = (&self.pretext, self.spec.common.seed);
+        let tensorboard = pretext.training.tensorboard;
+        let (images, views) = ((&self.dataset, seed), pretext.views());
+        let follow = Follow::new(
+            device,
+            |network: &Network<H>| &network.0,
+            images,
+            views,
+            tensorboard,
+        )?;
+        Ok(follow.evaluating(pretext.pretraining.evaluate_every))
+    }
+
+    /// The protocol of the evaluations during the training, if there are any.
+    fn online_protocol(&self) -> Result<Evaluations> {
+        let (pretext, seed) = (&self.pretext, self.spec.common.seed);
+        if pretext.pretraining.evaluate_every.is_none() {
+            return Ok(Evaluations::new());
+        }
+        let side = pretext.views().side(self.dataset.pretraining());
+        let sample = Sample::new(&self.dataset, seed, side)?;
+        let protocol = AccuracyProtocol::online(&sample, pretext.normalization());
+        Ok(Evaluations::from([(ONLINE_TOP1.to_string(), protocol)]))
+    }
+
+    fn facts(&self, device: &Device) -> Result<Facts> {
         let Self {
             pretext, dataset, ..
         } = self;
@@ -330,7 +372,7 @@ impl PretrainingRequest<'_> {
         };
         let random = Facts::new(device, dataset, pretext.encoder);
         let init = self.init.as_ref();
-        Facts {
+        Ok(Facts {
             init: init.map_or(random.init, |file| file.path().display().to_string()),
             weights: self.weights(),
             training: Some(training),
@@ -339,13 +381,15 @@ impl PretrainingRequest<'_> {
                 ..random.data
             },
             augmentation: Some(augmentation),
+            evaluations: self.online_protocol()?,
             ..random
-        }
+        })
     }
 }
 
 /// Pretrains, evaluates, and writes all results into `folder`. An interrupted run is resumed from
-/// its checkpoint. If the run has ended, its summary is read instead.
+/// its checkpoint. If the run has ended, its summary is read instead. Without an
+/// evaluation, there is no summary.
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested; otherwise those of the parts: a batch that does not fit
@@ -354,52 +398,74 @@ pub fn run(
     device: &Device,
     request: &PretrainingRequest<'_>,
     mut folder: RunFolder,
-) -> Result<PretrainingSummary> {
+) -> Result<Option<PretrainingSummary>> {
     let started = Instant::now();
-    folder.write_config(&request.facts(device).to_toml(request.spec)?)?;
+    folder.write_config(&request.facts(device)?.to_toml(request.spec)?)?;
     if let Some(summary) = folder.summary()? {
-        return Ok(summary);
+        return Ok(Some(summary));
     }
     let split = request.dataset.pretraining();
     match &request.pretext.method {
         Method::SimClr(settings) => {
             let objective = SimClr::new(settings.clone(), split, device)?;
-            let network = simclr::network(settings, device)?;
-            let trained = pretrain(device, request, (network, objective), &mut folder)?;
-            judge(device, request, trained, &folder, started, |_, _| Ok(None))
+            let start = (simclr::network(settings, device)?, objective);
+            train_and_judge(device, request, start, &mut folder, started, |_, _| {
+                Ok(None)
+            })
         }
         Method::RotNet(settings) => {
             let objective = RotNet::new(settings.clone(), split, device)?;
-            let network = rotnet::network(settings, device)?;
-            let trained = pretrain(device, request, (network, objective), &mut folder)?;
-            judge(
-                device,
-                request,
-                trained,
-                &folder,
-                started,
-                |network, partial| {
-                    let told = request.rotation_test.as_ref();
-                    let told = told.unwrap_or(&request.dataset.test);
-                    if told.is_empty() {
-                        return Ok(None);
-                    }
-                    let found = partial.entry("rotations".to_string()).or_default();
-                    let accuracy = rotation_accuracy(device, network, told, found)?;
-                    Ok(Some((accuracy, told.len())))
-                },
-            )
+            let start = (rotnet::network(settings, device)?, objective);
+            let rotations = |network: &Network<Linear>, partial: &mut Partial| {
+                let told = request.rotation_test.as_ref();
+                let told = told.unwrap_or(&request.dataset.test);
+                if told.is_empty() {
+                    return Ok(None);
+                }
+                let found = partial.entry("rotations".to_string()).or_default();
+                let accuracy = rotation_accuracy(device, network, told, found)?;
+                Ok(Some((accuracy, told.len())))
+            };
+            train_and_judge(device, request, start, &mut folder, started, rotations)
         }
     }
+}
+
+/// Trains a network on its objective, and evaluates it as [`judge`] does.
+fn train_and_judge<H: Module, O: PartialObjective<Network<H>>>(
+    device: &Device,
+    request: &PretrainingRequest<'_>,
+    start: (Network<H>, O),
+    folder: &mut RunFolder,
+    started: Instant,
+    rotations: impl FnOnce(&Network<H>, &mut Partial) -> Result<Option<(f64, usize)>>,
+) -> Result<Option<PretrainingSummary>> {
+    let mut follow = request.follow(device)?;
+    let (trained, network) = pretrain(device, request, start, &mut follow, folder)?;
+    if let Extent::Steps(_) = request.extent {
+        return Ok(None);
+    }
+    let trained = (trained, &network);
+    let summary = judge(device, request, trained, folder, started, rotations)?;
+    let results = [
+        ("knn_top1", summary.knn_top1),
+        ("knn_top1_untrained", summary.knn_top1_untrained),
+        ("rotation_accuracy", summary.rotation_accuracy),
+    ];
+    if request.extent == Extent::Whole {
+        follow.finish(folder, &network, summary.steps, &results);
+    }
+    Ok(Some(summary))
 }
 
 fn plan(request: &PretrainingRequest<'_>) -> Plan {
     let training = request.pretext.training;
     Plan {
-        steps: request.pretext.steps,
+        steps: request.extent.steps(request.pretext.steps),
         images_per_step: request.pretext.batch_size,
         chance_loss: request.pretext.chance_loss(),
         save_every: training.save_every,
+        keep_checkpoints: training.keep_checkpoints,
         stop_when_flat: None,
         checkpoint_every: Duration::from_secs(training.checkpoint_every),
     }
@@ -412,6 +478,7 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
     device: &Device,
     request: &PretrainingRequest<'_>,
     (network, objective): (Network<H>, O),
+    follow: &mut Follow<'_, Network<H>>,
     folder: &mut RunFolder,
 ) -> Result<(Trained, Network<H>)> {
     if let Some(file) = &request.init {
@@ -428,9 +495,10 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
         &plan(request),
         folder,
         encoder,
+        follow,
         training.profile,
     )?;
-    let bytes = encoder(&trainer.module, pretext.steps)?;
+    let bytes = encoder(&trainer.module, plan(request).steps)?;
     folder.write("encoder.safetensors", &bytes)?;
     Ok((trained, trainer.module))
 }
@@ -440,7 +508,7 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
 fn judge<H: Module>(
     device: &Device,
     request: &PretrainingRequest<'_>,
-    (trained, network): (Trained, Network<H>),
+    (trained, network): (Trained, &Network<H>),
     folder: &RunFolder,
     started: Instant,
     rotations: impl FnOnce(&Network<H>, &mut Partial) -> Result<Option<(f64, usize)>>,
@@ -448,7 +516,7 @@ fn judge<H: Module>(
     let (pretext, dataset) = (&request.pretext, &request.dataset);
     let key = || digest(&network.state());
     let (rotation, neighbours, before) = resumable((folder.path(), UNFINISHED), &key, |partial| {
-        let rotation = rotations(&network, partial)?;
+        let rotation = rotations(network, partial)?;
         if !request.knn {
             return Ok((rotation, None, None));
         }
@@ -460,6 +528,20 @@ fn judge<H: Module>(
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
+    let mut evaluations = request.online_protocol()?;
+    let normalization = pretext.normalization();
+    if let Some(found) = &neighbours {
+        let vote = (found.k, knn::TEMPERATURE);
+        let side = dataset.train.height;
+        let protocol = AccuracyProtocol::neighbours(dataset, vote, side, normalization);
+        for name in ["knn_top1", "knn_top1_untrained"] {
+            evaluations.insert(name.to_string(), protocol.clone());
+        }
+    }
+    if let Some((_, images)) = rotation {
+        let protocol = AccuracyProtocol::offline("rotations", dataset.test.height, normalization);
+        evaluations.insert("rotation_accuracy".to_string(), protocol.on(None, images));
+    }
     let summary = PretrainingSummary {
         command: request.spec.command().to_string(),
         protocol: request.protocol_label(),
@@ -483,6 +565,8 @@ fn judge<H: Module>(
         knn_k: neighbours.as_ref().map(|n| n.k),
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,
+        online_knn_top1: trained.online_top1,
+        evaluations,
         absent_classes: match request.knn {
             true => dataset.absent_classes(),
             false => Vec::new(),
@@ -495,7 +579,7 @@ fn judge<H: Module>(
         parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     folder.write_summary(&summary)?;
-    remove_checkpoints(folder)?;
+    request.extent.remove_checkpoints(folder)?;
     Ok(summary)
 }
 

@@ -1,7 +1,7 @@
 //! How far a run is: a bar if stderr is a terminal, about twenty plain lines if stdout is none.
 
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -60,6 +60,11 @@ impl Progress {
         if self.is_plain {
             note!("going on after step {steps}, {seconds:.0} s into the run");
         }
+    }
+
+    /// Leaves a time out of the speed, because no step was taken in it.
+    pub fn pause(&mut self, time: Duration) {
+        self.started += time;
     }
 
     /// Says that the loss of `step` (counted from 1) has arrived.

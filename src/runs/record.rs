@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::folder::{CONFIG, RunFolder};
+use super::result::Evaluations;
 use super::spec::{self, RunSpec, flat, option, options, ordered};
 use super::weights_file::{Loaded, WeightsRecord};
 use crate::augment::{PaddedCropAugmentation, SimClrAugmentation};
@@ -37,6 +38,9 @@ pub struct Facts {
     pub attack: Option<AttackFacts>,
     /// How neighbours vote.
     pub knn: Option<KnnFacts>,
+    /// How accuracies are measured during the training.
+    #[serde(skip_serializing_if = "Evaluations::is_empty")]
+    pub evaluations: Evaluations,
     pub data: DataFacts,
     pub augmentation: Option<AugmentationFacts>,
     /// Which variants of its kernels a GPU runs. A resumed run takes them from here.
@@ -56,6 +60,7 @@ impl Facts {
             training: None,
             attack: None,
             knn: None,
+            evaluations: Evaluations::new(),
             data: DataFacts::new(dataset),
             augmentation: None,
             variants: device.variants(),
@@ -348,7 +353,7 @@ const NEW_FACTS: [&str; 6] = [
 
 /// Settings that are not compared: results do not depend on them, or facts stand for them, as the
 /// number of labelled images for the fraction of labels. Earlier versions did not write them.
-const NOT_COMPARED: [&str; 17] = [
+const NOT_COMPARED: [&str; 19] = [
     "no_knn",
     "untrained",
     "arch",
@@ -361,6 +366,8 @@ const NOT_COMPARED: [&str; 17] = [
     "training.rotation_fraction",
     "training.recompute",
     "training.save_every",
+    "training.keep_checkpoints",
+    "training.tensorboard",
     "training.checkpoint_every",
     "training.profile",
     "attack.fraction",
@@ -419,6 +426,58 @@ pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String
         })
         .collect();
     Ok((!differing.is_empty()).then(|| listed(&differing, "; ")))
+}
+
+/// A configuration that asks for more steps than another one.
+pub(super) struct Extension {
+    pub from: i64,
+    pub to: i64,
+    /// What else differs, as [`difference`] names it.
+    pub difference: Option<String>,
+    /// Whether the learning rates differ for no other reason than the number of steps.
+    pub schedule_differs: bool,
+}
+
+/// Compares two configuration files, of which `ours` asks for more steps. Returns `None` if it does
+/// not.
+///
+/// # Errors
+/// As [`difference`].
+pub(super) fn extension(
+    theirs: &str,
+    ours: &str,
+) -> std::result::Result<Option<Extension>, String> {
+    let table = |text: &str| text.parse::<Table>().map_err(|e| e.to_string());
+    let (mut theirs, ours_table) = (table(theirs)?, table(ours)?);
+    let steps = |table: &Table| table.get("training")?.get("steps")?.as_integer();
+    let (Some(from), Some(to)) = (steps(&theirs), steps(&ours_table)) else {
+        return Ok(None);
+    };
+    if to <= from {
+        return Ok(None);
+    }
+    if let Some(training) = theirs
+        .get_mut("training")
+        .and_then(toml::Value::as_table_mut)
+    {
+        training.insert("steps".to_string(), to.into());
+    }
+    let difference = difference(&theirs.to_string(), ours)?;
+    // A cosine is the only schedule whose rates depend on the number of steps.
+    let is_cosine = |table: &Table| {
+        let schedule = table.get("training").and_then(|t| t.get("schedule"));
+        let schedule = schedule.and_then(toml::Value::as_str);
+        schedule.is_some_and(|words| words.starts_with("cosine"))
+    };
+    let is_only_schedule = difference
+        .as_ref()
+        .is_some_and(|words| words.starts_with("training.schedule: ") && !words.contains("; "));
+    Ok(Some(Extension {
+        from,
+        to,
+        difference,
+        schedule_differs: is_only_schedule && is_cosine(&theirs) && is_cosine(&ours_table),
+    }))
 }
 
 /// Returns the part of `words` before the first `end`.

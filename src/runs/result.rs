@@ -1,10 +1,16 @@
 //! What a run found, as `summary.json`.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::weights_file::Loaded;
+use crate::data::Dataset;
 use crate::evaluate::knn;
 use crate::evaluate::metrics::Metrics;
+use crate::evaluate::online::Sample;
+use crate::nn::Normalization;
 use crate::tensor::DType;
 
 fn f32() -> String {
@@ -14,6 +20,107 @@ fn f32() -> String {
 fn knn_temperature() -> f64 {
     knn::TEMPERATURE
 }
+
+/// How an accuracy was measured. Accuracies can be compared if these are equal, and the images too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyProtocol {
+    /// `nearest neighbours`, `linear layer`, `classifier` or `rotations`.
+    pub method: String,
+    /// Whether it was measured during the training, on a sample of the images.
+    pub online: bool,
+    /// Number of neighbours that vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k: Option<usize>,
+    /// What a similarity is divided by before a neighbour votes with its exponential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Side in pixels of the images that the network saw: their height, if they are not square.
+    pub resolution: usize,
+    /// How their pixels were normalised.
+    pub normalization: String,
+    /// Number of labelled training images that vote, or that a classifier was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_images: Option<usize>,
+    pub test_images: usize,
+}
+
+impl AccuracyProtocol {
+    /// The protocol of an accuracy that is measured after the training.
+    pub fn offline(method: &str, resolution: usize, normalization: Normalization) -> Self {
+        AccuracyProtocol {
+            method: method.to_string(),
+            online: false,
+            k: None,
+            temperature: None,
+            resolution,
+            normalization: normalization.to_string(),
+            train_images: None,
+            test_images: 0,
+        }
+    }
+
+    /// The same protocol with these numbers of images.
+    pub fn on(self, train_images: Option<usize>, test_images: usize) -> Self {
+        AccuracyProtocol {
+            train_images,
+            test_images,
+            ..self
+        }
+    }
+
+    /// The protocol of a nearest-neighbour evaluation on all images of `dataset`.
+    pub fn neighbours(
+        dataset: &Dataset,
+        (k, temperature): (usize, f64),
+        resolution: usize,
+        normalization: Normalization,
+    ) -> Self {
+        AccuracyProtocol {
+            k: Some(k),
+            temperature: Some(temperature),
+            ..Self::offline(NEIGHBOURS, resolution, normalization)
+                .on(Some(dataset.train.len()), dataset.test.len())
+        }
+    }
+
+    /// The protocol of a nearest-neighbour evaluation during the training.
+    pub fn online(sample: &Sample, normalization: Normalization) -> Self {
+        AccuracyProtocol {
+            online: true,
+            k: Some(sample.k()),
+            temperature: Some(sample.temperature),
+            ..Self::offline(NEIGHBOURS, sample.resolution, normalization)
+                .on(Some(sample.bank.len()), sample.queries.len())
+        }
+    }
+}
+
+const NEIGHBOURS: &str = "nearest neighbours";
+
+impl fmt::Display for AccuracyProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.method)?;
+        if let (Some(k), Some(temperature)) = (self.k, self.temperature) {
+            write!(f, ", k = {k}, temperature {temperature}")?;
+        }
+        write!(
+            f,
+            ", {} pixels, normalisation {}",
+            self.resolution, self.normalization
+        )?;
+        if let Some(images) = self.train_images {
+            write!(f, ", {images} training images")?;
+        }
+        write!(f, ", {} test images", self.test_images)?;
+        f.write_str(if self.online { ", online" } else { ", offline" })
+    }
+}
+
+/// The protocols of the accuracies of a summary, by their key in it.
+pub type Evaluations = BTreeMap<String, AccuracyProtocol>;
+
+/// The key of the accuracy of nearest neighbours during a training.
+pub const ONLINE_TOP1: &str = "online_knn_top1";
 
 /// The result of a pretraining run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +168,12 @@ pub struct PretrainingSummary {
     /// The same for the encoder before training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1_untrained: Option<f64>,
+    /// The last accuracy of nearest neighbours during the training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub online_knn_top1: Option<f64>,
+    /// How each accuracy was measured, by its key. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: Evaluations,
     /// Classes of which the held-out images have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
@@ -109,6 +222,9 @@ pub struct ClassificationSummary {
     pub final_loss_mean: f64,
     /// On all held-out images.
     pub metrics: Metrics,
+    /// How each accuracy was measured, by its key. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: Evaluations,
     pub seconds: f64,
     pub total_seconds: f64,
     pub images_per_second: f64,
@@ -176,6 +292,9 @@ pub struct LinearSummary {
     pub final_loss: f64,
     /// On all held-out images.
     pub metrics: Metrics,
+    /// How each accuracy was measured, by its key. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: Evaluations,
     pub total_seconds: f64,
     pub parallax_version: String,
 }
@@ -208,6 +327,9 @@ pub struct KnnSummary {
     pub knn_temperature: f64,
     /// Fraction of the held-out images that are classified correctly.
     pub knn_top1: f64,
+    /// How each accuracy was measured, by its key. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: Evaluations,
     pub total_seconds: f64,
     pub parallax_version: String,
 }
@@ -239,6 +361,9 @@ pub struct AttackSummary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
     pub clean_top1: f64,
+    /// How each accuracy was measured, by its key. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: Evaluations,
     pub curve: Vec<AttackPoint>,
     /// The images of `attack.svg`, a row each, under the last eps.
     pub pictured: Vec<PicturedImage>,

@@ -359,7 +359,7 @@ pub(super) fn word(option: &Arg, value: &Value) -> Option<String> {
 }
 
 /// Returns a value as a command line gives it. A list is joined by commas.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(word) => word.clone(),
         Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),

@@ -14,6 +14,9 @@ use image::{ImageFormat, RgbImage};
 use super::whole_file::write_file;
 use crate::error::{Error, Result};
 
+/// With this the name of an event file starts.
+const PREFIX: &str = "events.out.tfevents.";
+
 /// An event file that is written. TensorBoard shows the files of a folder as one run.
 pub struct TensorBoard {
     path: PathBuf,
@@ -30,7 +33,7 @@ impl TensorBoard {
         let (seconds, process) = (wall_time() as u64, std::process::id());
         let mut number = 0;
         let (path, file) = loop {
-            let name = format!("events.out.tfevents.{seconds:010}.parallax.{process}.{number}");
+            let name = format!("{PREFIX}{seconds:010}.parallax.{process}.{number}");
             let path = folder.join(name);
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => break (path, file),
@@ -41,6 +44,13 @@ impl TensorBoard {
         let mut board = TensorBoard { path, file };
         board.event(0, |event| bytes(event, 3, b"brain.Event:2"))?;
         Ok(board)
+    }
+
+    /// Whether `folder` has an event file.
+    pub fn is_in(folder: &Path) -> bool {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| name.to_string_lossy().starts_with(PREFIX))
     }
 
     /// Marks the start of a resumed training at `step`: TensorBoard drops what earlier files of the
@@ -141,11 +151,21 @@ pub struct Projection<'a> {
     /// What is known of each point: a title, and one entry per row. Tabs and line breaks become
     /// spaces.
     pub columns: &'a [(&'a str, Vec<String>)],
+    /// A picture of each point.
+    pub sprite: Option<Sprite>,
+}
+
+/// The pictures of all points in one PNG file: square, row by row, without gaps, with as many columns
+/// as rows or one more.
+pub struct Sprite {
+    pub png: Vec<u8>,
+    /// Side in pixels of a picture.
+    pub side: usize,
 }
 
 impl Projection<'_> {
-    /// Writes `tensor.tsv`, `metadata.tsv` (if there are columns) and `projector_config.pbtxt` to
-    /// `folder`, which is created if it does not exist.
+    /// Writes `tensor.tsv`, `metadata.tsv` (if there are columns), `sprite.png` (if there are
+    /// pictures) and `projector_config.pbtxt` to `folder`, which is created if it does not exist.
     ///
     /// # Errors
     /// `Error::Usage` if the vectors are no rows, or if a column has another number of entries;
@@ -187,6 +207,13 @@ impl Projection<'_> {
             }
             write_file(&folder.join("metadata.tsv"), metadata.as_bytes())?;
             config += "  metadata_path: \"metadata.tsv\"\n";
+        }
+        if let Some(Sprite { png, side }) = &self.sprite {
+            write_file(&folder.join("sprite.png"), png)?;
+            config += &format!(
+                "  sprite {{\n    image_path: \"sprite.png\"\n    single_image_dim: {side}\n    \
+                 single_image_dim: {side}\n  }}\n"
+            );
         }
         config += "}\n";
         write_file(&folder.join("projector_config.pbtxt"), config.as_bytes())
@@ -471,6 +498,10 @@ mod tests {
                 ("class", words(&["cat", "dog", "cat"])),
                 ("file", words(&["a.png", "b\tc.png", "d\n.png"])),
             ],
+            sprite: Some(Sprite {
+                png: vec![1, 2],
+                side: 4,
+            }),
         };
         projection.write(&folder).unwrap();
         let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
@@ -485,8 +516,10 @@ mod tests {
         assert_eq!(
             read("projector_config.pbtxt"),
             "embeddings {\n  tensor_name: \"the \\\"features\\\"\"\n  tensor_path: \"tensor.tsv\"\n  \
-             metadata_path: \"metadata.tsv\"\n}\n"
+             metadata_path: \"metadata.tsv\"\n  sprite {\n    image_path: \"sprite.png\"\n    single_image_dim: \
+             4\n    single_image_dim: 4\n  }\n}\n"
         );
+        assert_eq!(fs::read(folder.join("sprite.png")).unwrap(), [1, 2]);
 
         let base = tempfile::tempdir().unwrap();
         projection.columns = &projection.columns[..1];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::folder::{RunFolder, StepMetrics};
+use super::follow::Follow;
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::settings::TrainingSettings;
@@ -31,9 +32,9 @@ use crate::train::{LossScale, Objective, PartialObjective, PendingStep, Trainer}
 const STEPS_AHEAD: usize = 2;
 
 /// The file from which a run is resumed.
-pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The checkpoint before it, from which a run is resumed if the newest one is damaged.
-pub(super) const PREVIOUS: &str = "checkpoint-previous.safetensors";
+pub const PREVIOUS: &str = "checkpoint-previous.safetensors";
 /// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
 /// the value [`NO_DIGEST`].
 const DIGEST: &str = "digest";
@@ -53,6 +54,8 @@ pub struct Plan {
     pub chance_loss: f64,
     /// Steps between two saved networks.
     pub save_every: Option<u64>,
+    /// Whether a checkpoint is saved with each of them.
+    pub keep_checkpoints: bool,
     /// A number of steps. Training ends if the mean loss of so many steps is not below the mean
     /// loss of as many steps before them.
     pub stop_when_flat: Option<u64>,
@@ -94,6 +97,8 @@ pub struct Trained {
     pub seconds: f64,
     /// Bytes that the device held for tensors, at most.
     pub peak_bytes: u64,
+    /// The last accuracy of nearest neighbours during the training.
+    pub online_top1: Option<f64>,
 }
 
 impl Trained {
@@ -132,12 +137,13 @@ fn with_resume(error: Error) -> Error {
 
 /// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one.
 /// `save_network` is called after each `save_every` steps with the number of steps, and returns the
-/// bytes of the file `encoder-stepN.safetensors`. If `profile` is set, the first steps are
+/// bytes of the file `encoder-stepN.safetensors`. `follow` records the steps. If `profile` is set, the first steps are
 /// measured: a table is printed and a trace written into the folder.
 ///
 /// A run that was interrupted and resumed has bitwise the same losses and weights as one that was
 /// not, because a step depends only on the weights, the optimiser's state, the seed and its number.
-/// The checkpoint of the last step stays in the folder for the evaluation that follows.
+/// The checkpoint of the last step stays in the folder, for the evaluation that follows, and for an
+/// extension of the run.
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested before the last step, after a checkpoint of the steps
@@ -148,6 +154,7 @@ pub fn train<M: Module, O: Objective<M>>(
     plan: &Plan,
     folder: &mut RunFolder,
     save_network: impl Fn(&M, u64) -> Result<Vec<u8>>,
+    follow: &mut Follow<'_, M>,
     profile: bool,
 ) -> Result<Trained> {
     let (first_step, peak_before) = restore(device, trainer, folder)?;
@@ -163,6 +170,7 @@ pub fn train<M: Module, O: Objective<M>>(
         plan,
         folder,
         save_network,
+        follow,
         losses: Vec::new(),
         seconds_before: 0.0,
         started: Instant::now(),
@@ -170,12 +178,14 @@ pub fn train<M: Module, O: Objective<M>>(
         last_checkpoint: Instant::now(),
         next: first_step,
         is_flat: false,
+        online: None,
         measured: None,
         peak_before,
     };
     for metrics in run.folder.keep_metrics(first_step)? {
         run.losses.push(metrics.loss);
         run.seconds_before = metrics.seconds;
+        run.online = metrics.online_knn_top1.or(run.online);
     }
     run.progress.start_at(first_step, run.seconds_before);
     run.judge();
@@ -199,16 +209,18 @@ pub fn train<M: Module, O: Objective<M>>(
     Ok(Trained {
         seconds,
         peak_bytes: run.peak(),
+        online_top1: run.online,
         losses: run.losses,
     })
 }
 
-struct Run<'a, M, O, S> {
+struct Run<'a, 'f, M, O, S> {
     device: &'a Device,
     trainer: &'a mut Trainer<M, O>,
     plan: &'a Plan,
     folder: &'a mut RunFolder,
     save_network: S,
+    follow: &'a mut Follow<'f, M>,
     losses: Vec<f32>,
     seconds_before: f64,
     started: Instant,
@@ -218,13 +230,15 @@ struct Run<'a, M, O, S> {
     next: u64,
     /// Whether the training has ended because its loss no longer falls.
     is_flat: bool,
+    /// The last accuracy of nearest neighbours.
+    online: Option<f64>,
     /// While steps are measured: the counts of a GPU in each.
     measured: Option<Vec<StreamCounts>>,
     /// Peak number of bytes that the device held before the run was interrupted.
     peak_before: u64,
 }
 
-impl<M, O, S> Run<'_, M, O, S>
+impl<M, O, S> Run<'_, '_, M, O, S>
 where
     M: Module,
     O: Objective<M>,
@@ -307,7 +321,9 @@ where
             let (stop, checkpoint) = interrupt::agreed(is_due)?;
             // A checkpoint requires that no step is in progress, and the comparison of losses
             // requires every loss.
-            let waits = saves || checkpoint || judged.is_some() || stop.is_some();
+            // So does an evaluation.
+            let evaluates = self.follow.is_due(done);
+            let waits = saves || checkpoint || evaluates || judged.is_some() || stop.is_some();
             let ahead = if waits { 0 } else { STEPS_AHEAD };
             while pending.len() > ahead
                 && let Some(oldest) = pending.pop_front()
@@ -318,6 +334,10 @@ where
                 let bytes = (self.save_network)(&self.trainer.module, done)?;
                 self.folder
                     .write(&format!("encoder-step{done}.safetensors"), &bytes)?;
+                if plan.keep_checkpoints && self.folder.writes() {
+                    let bytes = checkpoint_bytes(self.device, self.trainer, done, self.peak())?;
+                    self.folder.write(&checkpoint_at(done), &bytes)?;
+                }
             }
             self.judge();
             if self.is_flat {
@@ -368,13 +388,35 @@ where
         self.losses.push(loss);
         self.progress.step(step, loss);
         let seconds = self.seconds();
-        self.folder.append(&StepMetrics {
+        let online_knn_top1 = match self.follow.is_due(step) {
+            true => self.evaluate(step)?,
+            false => None,
+        };
+        let metrics = StepMetrics {
             step,
             loss,
             learning_rate,
             loss_scale,
+            online_knn_top1,
             seconds,
-        })
+        };
+        self.folder.append(&metrics)?;
+        self.follow.record(self.folder, &metrics)
+    }
+
+    /// Evaluates the encoder after `step` steps. The time that this takes is not one of the training.
+    fn evaluate(&mut self, step: u64) -> Result<Option<f64>> {
+        let started = Instant::now();
+        let top1 = self.follow.evaluate(&self.trainer.module, step)?;
+        if let Some(top1) = top1 {
+            let words = format!("step {step}: {}", self.follow.words(top1));
+            self.progress.say(&words);
+            self.online = Some(top1);
+        }
+        let spent = started.elapsed();
+        self.started += spent;
+        self.progress.pause(spent);
+        Ok(top1)
     }
 
     /// Seconds that each of these steps takes.
@@ -417,6 +459,11 @@ where
     }
 }
 
+/// The name of the checkpoint that is kept after `step` steps.
+pub fn checkpoint_at(step: u64) -> String {
+    format!("checkpoint-step{step}.safetensors")
+}
+
 fn write_checkpoint<M: Module, O: Objective<M>>(
     device: &Device,
     trainer: &Trainer<M, O>,
@@ -424,6 +471,17 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
     peak_bytes: u64,
     folder: &RunFolder,
 ) -> Result<()> {
+    let bytes = checkpoint_bytes(device, trainer, step, peak_bytes)?;
+    folder.link(CHECKPOINT, PREVIOUS)?;
+    folder.write(CHECKPOINT, &bytes)
+}
+
+fn checkpoint_bytes<M: Module, O: Objective<M>>(
+    device: &Device,
+    trainer: &Trainer<M, O>,
+    step: u64,
+    peak_bytes: u64,
+) -> Result<Vec<u8>> {
     let mut entries = BTreeMap::from([
         (DIGEST.to_string(), NO_DIGEST.to_string()),
         ("step".to_string(), step.to_string()),
@@ -444,8 +502,7 @@ fn write_checkpoint<M: Module, O: Objective<M>>(
     let mut bytes = save(&trainer.state(), &entries)?;
     let digest = hex(&Sha256::digest(&bytes));
     replace_digest(&mut bytes, NO_DIGEST, &digest);
-    folder.link(CHECKPOINT, PREVIOUS)?;
-    folder.write(CHECKPOINT, &bytes)
+    Ok(bytes)
 }
 
 /// Replaces the first `old` in the bytes of a checkpoint, which is the value of its entry
@@ -457,10 +514,35 @@ fn replace_digest(bytes: &mut [u8], old: &str, new: &str) {
     }
 }
 
-/// Removes the checkpoints of a training that has ended.
-pub(super) fn remove_checkpoints(folder: &RunFolder) -> Result<()> {
-    folder.remove(CHECKPOINT)?;
-    folder.remove(PREVIOUS)
+/// How much of a training run is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All steps, the evaluation and the page. The last checkpoint stays, so that the run can be
+    /// extended.
+    Whole,
+    /// All steps and the evaluation, without the page and the last checkpoint.
+    Job,
+    /// So many steps, without an evaluation.
+    Steps(u64),
+}
+
+impl Extent {
+    /// The steps that are taken of a run of `all` steps.
+    pub(super) fn steps(self, all: u64) -> u64 {
+        match self {
+            Extent::Steps(steps) => steps,
+            _ => all,
+        }
+    }
+
+    /// Removes the checkpoints that are not needed once the run has ended.
+    pub(super) fn remove_checkpoints(self, folder: &RunFolder) -> Result<()> {
+        folder.remove(PREVIOUS)?;
+        match self {
+            Extent::Job => folder.remove(CHECKPOINT),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Loads the newest whole checkpoint of the folder, if there is one. Returns the number of steps

@@ -187,6 +187,7 @@ impl<'a> List<'a> {
         let (steps, batch_size) = (self.steps(run.tenths), run.batch);
         let pretraining = PretrainingSettings {
             init: run.init.map(str::to_string),
+            evaluate_every: None,
             no_knn: true,
             images: defaults(),
             encoder: self.encoder(run.arch),

@@ -4,40 +4,14 @@
 use std::fmt::{Result, Write};
 
 use super::figures::{Figure, Series};
+use crate::drawing::{
+    COLORS, Frame, LEFT, LINE, PLOT_HEIGHT, RIGHT, STYLE, Tick, legend_text, marker, polyline,
+};
 
-const WIDTH: f64 = 560.0;
-const LEFT: f64 = 58.0;
-const RIGHT: f64 = 544.0;
-const PLOT_HEIGHT: f64 = 270.0;
-/// Height of a line of text.
-const LINE: f64 = 17.0;
-/// Maximum number of characters per line of the title.
-const TITLE_LINE: usize = 66;
 /// Maximum number of characters per line of the legend.
 const LEGEND_LINE: usize = 30;
 /// x of the two columns of the legend.
 const LEGEND_COLUMNS: [f64; 2] = [LEFT, 308.0];
-
-/// The colours of Okabe and Ito, and lighter ones on a dark background. Prints are always light.
-pub const STYLE: &str = "\
-.fig-ground { fill: #ffffff } .fig-ink { fill: #1a1a1a } .fig-faint { fill: #5c5c5c } \
-.fig-rule { stroke: #1a1a1a } .fig-grid { stroke: #e2e2e2 }\n\
-.fig-0 { color: #0072b2 } .fig-1 { color: #d55e00 } .fig-2 { color: #009e73 } .fig-3 { color: #cc79a7 } \
-.fig-4 { color: #e69f00 } .fig-untrained { color: #767676 }\n\
-@media screen and (prefers-color-scheme: dark) {\n\
-.fig-ground { fill: #16181c } .fig-ink { fill: #e6e6e6 } .fig-faint { fill: #a8a8a8 } \
-.fig-rule { stroke: #e6e6e6 } .fig-grid { stroke: #34373d }\n\
-.fig-0 { color: #56b4e9 } .fig-1 { color: #f0803c } .fig-2 { color: #2cc295 } .fig-3 { color: #dd97be } \
-.fig-4 { color: #f0b429 } .fig-untrained { color: #9a9a9a } }\n";
-const COLORS: usize = 5;
-
-/// Text as the content of an element or attribute.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
 
 /// The range of y in per cent: whole tens around every value.
 fn y_range(figure: &Figure) -> (f64, f64) {
@@ -57,36 +31,6 @@ fn y_range(figure: &Figure) -> (f64, f64) {
     let low = (low * 10.0).floor().max(0.0) * 10.0;
     let high = ((high * 10.0).ceil().min(10.0) * 10.0).max(low + 10.0);
     (low, high)
-}
-
-/// A mark at a point, of the shape of a series.
-pub fn marker(series: usize, x: f64, y: f64) -> String {
-    match series % COLORS {
-        0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>"),
-        1 => format!(
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\"/>",
-            x - 4.0,
-            y - 4.0
-        ),
-        2 => format!("<path d=\"M{x:.1} {:.1} l5 9 h-10 z\"/>", y - 5.0),
-        3 => format!("<path d=\"M{x:.1} {:.1} l5 5 l-5 5 l-5 -5 z\"/>", y - 5.0),
-        _ => format!("<path d=\"M{x:.1} {:.1} l5 -9 h-10 z\"/>", y + 5.0),
-    }
-}
-
-/// Breaks text between words into lines of at most `width` characters.
-fn broken(label: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in label.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_string()),
-        }
-    }
-    lines
 }
 
 /// Returns the figure as a file of its own, which follows the reader's dark or light colour scheme.
@@ -111,9 +55,7 @@ type Entry<'a> = (String, Option<&'a str>, Option<(usize, &'a Series)>);
 
 struct Drawing<'a> {
     figure: &'a Figure,
-    title: Vec<String>,
-    top: f64,
-    bottom: f64,
+    frame: Frame<'a>,
     /// Range of the y axis in per cent.
     low: f64,
     high: f64,
@@ -134,14 +76,10 @@ fn dash(number: usize, series: &Series) -> &'static str {
 
 impl<'a> Drawing<'a> {
     fn new(figure: &'a Figure) -> Self {
-        let title = broken(&figure.title, TITLE_LINE);
-        let top = 22.0 + LINE * title.len() as f64;
         let (low, high) = y_range(figure);
         Drawing {
             figure,
-            title,
-            top,
-            bottom: top + PLOT_HEIGHT,
+            frame: Frame::new(&figure.title),
             low,
             high,
         }
@@ -164,8 +102,8 @@ impl<'a> Drawing<'a> {
 
     /// Maps a fraction from 0 to 1 to a coordinate.
     fn y(&self, y: f64) -> f64 {
-        let y = self.bottom - (100.0 * y - self.low) / (self.high - self.low) * PLOT_HEIGHT;
-        y.clamp(self.top, self.bottom)
+        let y = self.frame.bottom - (100.0 * y - self.low) / (self.high - self.low) * PLOT_HEIGHT;
+        y.clamp(self.frame.top, self.frame.bottom)
     }
 
     fn draw(&self, style: &str, out: &mut String) -> Result {
@@ -175,23 +113,7 @@ impl<'a> Drawing<'a> {
             self.series(number, series, &mut body)?;
         }
         let height = self.legend(&mut body)?;
-        writeln!(
-            out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\" \
-             font-family=\"system-ui, sans-serif\" font-size=\"13\">\n{style}\
-             <rect class=\"fig-ground\" width=\"{WIDTH}\" height=\"{height}\"/>",
-            escape(&self.figure.title)
-        )?;
-        for (i, line) in self.title.iter().enumerate() {
-            writeln!(
-                out,
-                "<text class=\"fig-ink\" x=\"4\" y=\"{:.1}\" font-size=\"14.5\" font-weight=\"600\">{}</text>",
-                18.0 + LINE * i as f64,
-                escape(line)
-            )?;
-        }
-        writeln!(out, "{body}</svg>")
+        self.frame.wrap(height, style, &body, out)
     }
 
     fn class(number: usize, series: &Series) -> String {
@@ -202,25 +124,13 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    fn polyline(points: &[(f64, f64)], attributes: &str, out: &mut String) -> Result {
-        let points: Vec<String> = points
-            .iter()
-            .map(|(x, y)| format!("{x:.1},{y:.1}"))
-            .collect();
-        writeln!(
-            out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"currentColor\" {attributes}/>",
-            points.join(" ")
-        )
-    }
-
     fn series(&self, number: usize, series: &Series, out: &mut String) -> Result {
         let xs = || self.figure.x.iter().map(|&x| self.x(x));
         writeln!(out, "<g class=\"{}\">", Self::class(number, series))?;
         if let Some(paper) = &series.paper {
             let points: Vec<(f64, f64)> = xs().zip(paper.iter().map(|&y| self.y(y))).collect();
             let dashed = format!("stroke-width=\"1.6\" stroke-dasharray=\"{PAPER_DASH}\"");
-            Self::polyline(&points, &dashed, out)?;
+            polyline(&points, &dashed, out)?;
         }
         let measured = xs().zip(&series.ours).filter_map(|(x, ours)| {
             let ours = ours.as_ref()?;
@@ -234,7 +144,7 @@ impl<'a> Drawing<'a> {
             .collect();
         let dash = dash(self.style(number), series);
         let solid = format!("stroke-width=\"2.2\" stroke-dasharray=\"{dash}\"");
-        Self::polyline(&points, &solid, out)?;
+        polyline(&points, &solid, out)?;
         for &(x, mean, error) in measured.iter().filter(|_| !series.untrained) {
             writeln!(
                 out,
@@ -254,71 +164,38 @@ impl<'a> Drawing<'a> {
             range if range > 20.0 => 10.0,
             _ => 5.0,
         };
+        let mut y = Vec::new();
         let mut tick = self.low;
         while tick <= self.high + 1e-9 {
-            let y = self.y(tick / 100.0);
-            writeln!(
-                out,
-                "<path class=\"fig-grid\" d=\"M{LEFT} {y:.1} H{RIGHT}\"/><text class=\"fig-ink\" x=\"{:.1}\" \
-                 y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
-                LEFT - 8.0,
-                y + 4.5
-            )?;
+            y.push(Tick {
+                at: self.y(tick / 100.0),
+                name: tick.to_string(),
+                below: None,
+            });
             tick += step;
         }
-        let (top, bottom) = (self.top, self.bottom);
-        writeln!(
-            out,
-            "<path class=\"fig-rule\" d=\"M{LEFT} {top} V{bottom} H{RIGHT}\" fill=\"none\"/>"
-        )?;
-        // A label that would touch the previous one is left out.
-        let mut free = f64::MIN;
-        for (i, (&x, name)) in self.figure.x.iter().zip(&self.figure.x_names).enumerate() {
-            let paper = self.figure.paper_names.as_ref().and_then(|n| n.get(i));
-            let longest = name.chars().count().max(paper.map_or(0, |n| n.len()));
-            let (x, half) = (self.x(x), 3.8 * longest as f64);
-            write!(out, "<path class=\"fig-rule\" d=\"M{x:.1} {bottom} v5\"/>")?;
-            if x - half > free {
-                free = x + half + 4.0;
-                write!(
-                    out,
-                    "<text class=\"fig-ink\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                    bottom + 19.0,
-                    escape(name)
-                )?;
-                if let Some(paper) = paper {
-                    write!(
-                        out,
-                        "<text class=\"fig-faint\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{paper}</text>",
-                        bottom + 19.0 + LINE
-                    )?;
-                }
-            }
-            writeln!(out)?;
-        }
+        let names = self.figure.x.iter().zip(&self.figure.x_names);
+        let x = names.enumerate().map(|(i, (&x, name))| Tick {
+            at: self.x(x),
+            name: name.clone(),
+            below: self
+                .figure
+                .paper_names
+                .as_ref()
+                .and_then(|n| n.get(i).cloned()),
+        });
         let label = match self.figure.paper_names {
             Some(_) => format!("{} (below: the paper's)", self.figure.x_label),
             None => self.figure.x_label.clone(),
         };
-        writeln!(
-            out,
-            "<text class=\"fig-ink\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            (LEFT + RIGHT) / 2.0,
-            self.names_end() + 19.0,
-            escape(&label)
-        )?;
-        writeln!(
-            out,
-            "<text class=\"fig-ink\" transform=\"translate(16 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            (top + bottom) / 2.0,
-            escape(&self.figure.y_label)
-        )
+        let labels = [label.as_str(), &self.figure.y_label];
+        let x: Vec<Tick> = x.collect();
+        self.frame.axes([&x, &y], labels, self.name_lines(), out)
     }
 
-    /// Returns the y coordinate below the labels of x.
-    fn names_end(&self) -> f64 {
-        let lines = 1.0 + f64::from(u8::from(self.figure.paper_names.is_some()));
-        self.bottom + 5.0 + LINE * lines
+    /// Lines of the names of x.
+    fn name_lines(&self) -> usize {
+        1 + usize::from(self.figure.paper_names.is_some())
     }
 
     /// The number by which the series `number` is styled: an untrained encoder counts only others.
@@ -344,7 +221,7 @@ impl<'a> Drawing<'a> {
             entries.push(("the paper's".to_string(), Some(PAPER_DASH), None));
         }
         entries.push(("bars: two standard errors".to_string(), None, None));
-        let mut y = self.names_end() + 46.0;
+        let mut y = self.frame.names_end(self.name_lines()) + 46.0;
         for pair in entries.chunks(2) {
             let mut lines = 1;
             for (entry, x) in pair.iter().zip(LEGEND_COLUMNS) {
@@ -384,16 +261,7 @@ fn legend_entry(
         )?,
         (None, None) => text_x = x,
     }
-    let lines = broken(label, LEGEND_LINE);
-    for (i, line) in lines.iter().enumerate() {
-        writeln!(
-            out,
-            "<text class=\"fig-ink\" x=\"{text_x}\" y=\"{:.1}\">{}</text>",
-            y + 4.5 + LINE * i as f64,
-            escape(line)
-        )?;
-    }
-    Ok(lines.len())
+    legend_text(label, [text_x, y], LEGEND_LINE, out)
 }
 
 #[cfg(test)]
@@ -452,13 +320,5 @@ mod tests {
         assert_eq!(y_range(&figure(&[Some(0.5), Some(0.72)])), (40.0, 90.0));
         assert_eq!(y_range(&figure(&[None])), (0.0, 100.0));
         assert_eq!(y_range(&figure(&[Some(0.0), Some(1.0)])), (0.0, 100.0));
-    }
-
-    #[test]
-    fn long_names_are_broken_between_words() {
-        assert_eq!(
-            broken("CIFAR-10, JPEG copy to Imagenette-96", 24),
-            ["CIFAR-10, JPEG copy to", "Imagenette-96"]
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! The report: reads run folders and writes tables, figures and the answers to the paper's claims,
 //! as one page, Markdown, CSV, SVG and JSON.
 
-pub(crate) mod chart;
+mod chart;
 mod claims;
 mod figures;
 mod inference;

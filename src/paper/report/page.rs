@@ -3,30 +3,23 @@
 use std::collections::BTreeSet;
 
 use super::Section;
-use super::chart::{STYLE as CHART_STYLE, escape, inline};
+use super::chart::inline;
 use super::figures::Figure;
 use super::inference::{Answer, Claim, Finding, Measure, RULE};
 use super::runs::{Found, Run, Runs};
 use super::tables::{Cell, Table};
+use crate::drawing::{escape, page};
 
-const STYLE: &str = include_str!("page.css");
 const NOT_RUN: &str = "<p class=\"faint\">Not run.</p>\n";
 
 /// Returns the whole page.
 pub fn html(runs: &Runs, sections: &[Section]) -> String {
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>SimCLR and RotNet, reproduced</title>\n<style>\n{STYLE}{CHART_STYLE}</style>\n</head>\n<body>\n\
-         <h1>SimCLR and RotNet, reproduced</h1>\n{}",
-        opening(runs)
-    );
+    let mut body = opening(runs);
     for section in sections {
-        page += &section_html(section, sections.len() > 1);
+        body += &section_html(section, sections.len() > 1);
     }
-    page += &appendix(runs, sections);
-    page += "</body>\n</html>\n";
-    page
+    body += &appendix(runs, sections);
+    page("SimCLR and RotNet, reproduced", &body)
 }
 
 /// Wraps `text` in a span for measured times, the only values that differ between runs with the

@@ -1,0 +1,334 @@
+//! `parallax compare`: runs side by side.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{self, ForceArguments, Inputs};
+use crate::console::{self, say};
+use crate::drawing::plot::{Plot, Series};
+use crate::drawing::{escape, page};
+use crate::error::Result;
+use crate::runs::page::{figure, plots};
+use crate::runs::reading::{Accuracy, RunRecord};
+use crate::runs::whole_file::write_file;
+
+/// Print runs side by side: the settings that differ, steps, losses, and accuracies with how they were
+/// measured
+///
+/// Accuracies that were measured in different ways, or on different images, are marked.
+#[derive(Args)]
+pub struct Arguments {
+    /// The run folders, of runs that have ended or have not
+    #[arg(required = true, num_args = 2.., value_name = "RUN")]
+    runs: Vec<PathBuf>,
+
+    /// Write the table and the curves to this HTML file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    #[command(flatten)]
+    force: ForceArguments,
+}
+
+/// What is not a setting whose value matters.
+const PASSED_OVER: [&str; 3] = ["versions.", "variants.", "evaluations."];
+/// The mark of accuracies that cannot be compared.
+const MARK: &str = " *";
+
+/// A row of the table: its name, and a value for each run.
+type Row = (String, Vec<String>);
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(out) = &arguments.out {
+        let inputs = Inputs {
+            file: None,
+            data: None,
+        };
+        output::check(out, arguments.force.force, Some("html"), &inputs)?;
+    }
+    let records = arguments.runs.iter().map(|path| RunRecord::read(path));
+    let comparison = Comparison::new(records.collect::<Result<_>>()?);
+    console::json(&comparison.json());
+    say!("{}", comparison.text().trim_end());
+    if let Some(out) = &arguments.out {
+        write_file(out, comparison.html().as_bytes())?;
+        say!("{}", out.display());
+    }
+    Ok(())
+}
+
+struct Comparison {
+    records: Vec<RunRecord>,
+    names: Vec<String>,
+    rows: Vec<Row>,
+    /// For each accuracy that cannot be compared, how it was measured in each run.
+    not_comparable: Vec<(String, Vec<String>)>,
+}
+
+impl Comparison {
+    fn new(records: Vec<RunRecord>) -> Self {
+        let short = |record: &RunRecord| {
+            let name = record.path.file_name();
+            name.map(|name| name.to_string_lossy().into_owned())
+        };
+        let shorts: Vec<Option<String>> = records.iter().map(short).collect();
+        let names = records.iter().zip(&shorts).map(|(record, name)| {
+            let is_only = shorts.iter().filter(|other| *other == name).count() == 1;
+            let name = name.clone().filter(|_| is_only);
+            name.unwrap_or_else(|| record.path.display().to_string())
+        });
+        let names: Vec<String> = names.collect();
+        let mut rows = differing_settings(&records);
+        let row = |name: &str, of: &dyn Fn(&RunRecord) -> String| {
+            (name.to_string(), records.iter().map(of).collect())
+        };
+        rows.push(row("steps", &|record| {
+            let taken = record.metrics.last().map_or(0, |metrics| metrics.step);
+            let state = if record.summary.is_some() {
+                ""
+            } else {
+                " (not ended)"
+            };
+            format!("{taken}{state}")
+        }));
+        rows.push(row("final loss", &|record| {
+            let loss = record.final_loss();
+            loss.map_or("-".to_string(), |loss| format!("{loss:.4}"))
+        }));
+        let all: Vec<Vec<Accuracy>> = records.iter().map(RunRecord::accuracies).collect();
+        let mut keys: Vec<(&str, &str)> = Vec::new();
+        for accuracy in all.iter().flatten() {
+            if !keys.contains(&(accuracy.key, accuracy.name)) {
+                keys.push((accuracy.key, accuracy.name));
+            }
+        }
+        let mut not_comparable = Vec::new();
+        for (key, name) in keys {
+            let found: Vec<Option<&Accuracy>> = all
+                .iter()
+                .map(|run| run.iter().find(|accuracy| accuracy.key == key))
+                .collect();
+            let ways = found
+                .iter()
+                .zip(&records)
+                .map(|(accuracy, record)| accuracy.map(|accuracy| way(accuracy, record)));
+            let ways: Vec<Option<Way>> = ways.collect();
+            let mut known = ways.iter().flatten();
+            let first = known.next();
+            let is_comparable =
+                known.all(|way| way.same.is_some() && Some(&way.same) == first.map(|w| &w.same));
+            let mark = if is_comparable { "" } else { MARK };
+            let value = |accuracy: &Option<&Accuracy>| match accuracy {
+                Some(accuracy) => format!("{:.2} %{mark}", 100.0 * accuracy.value),
+                None => "-".to_string(),
+            };
+            rows.push((name.to_string(), found.iter().map(value).collect()));
+            if !is_comparable {
+                let words = ways.iter().map(|way| match way {
+                    Some(way) => way.words.clone(),
+                    None => "not measured".to_string(),
+                });
+                not_comparable.push((name.to_string(), words.collect()));
+            } else if let Some(way) = first {
+                rows.push((
+                    format!("  {}", way.words),
+                    vec![String::new(); records.len()],
+                ));
+            }
+        }
+        Comparison {
+            records,
+            names,
+            rows,
+            not_comparable,
+        }
+    }
+
+    fn text(&self) -> String {
+        let cells =
+            |row: &Row| -> Vec<String> { std::iter::once(&row.0).chain(&row.1).cloned().collect() };
+        let head: Row = (String::new(), self.names.clone());
+        let table: Vec<Vec<String>> = std::iter::once(&head)
+            .chain(&self.rows)
+            .map(cells)
+            .collect();
+        let width = |column: usize| {
+            // The words of a protocol have no values beside them.
+            let rows = table
+                .iter()
+                .filter(|row| column > 0 || !row[0].starts_with("  "));
+            rows.map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..=self.names.len()).map(width).collect();
+        let mut text = String::new();
+        for row in &table {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            text += line.trim_end();
+            text.push('\n');
+        }
+        for (name, ways) in &self.not_comparable {
+            let _ = writeln!(text, "* {name} was measured in different ways:");
+            for (run, way) in self.names.iter().zip(ways) {
+                let _ = writeln!(text, "  {run}: {way}");
+            }
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let runs = self.records.iter().zip(&self.names).map(|(record, name)| {
+            let accuracies: BTreeMap<&str, serde_json::Value> = record
+                .accuracies()
+                .into_iter()
+                .map(|accuracy| {
+                    let protocol = accuracy.protocol;
+                    (
+                        accuracy.key,
+                        json!({ "value": accuracy.value, "protocol": protocol }),
+                    )
+                })
+                .collect();
+            json!({
+                "run": name,
+                "folder": &record.path,
+                "command": record.setting("command"),
+                "data": record.setting("data.name"),
+                "has_ended": record.summary.is_some(),
+                "steps": record.metrics.last().map_or(0, |metrics| metrics.step),
+                "final_loss": record.final_loss(),
+                "accuracies": accuracies,
+            })
+        });
+        let settings: BTreeMap<String, Vec<String>> =
+            differing_settings(&self.records).into_iter().collect();
+        let not_comparable: Vec<&String> =
+            self.not_comparable.iter().map(|(name, _)| name).collect();
+        json!({
+            "runs": runs.collect::<Vec<_>>(),
+            "settings": settings,
+            "not_comparable": not_comparable,
+        })
+    }
+
+    fn html(&self) -> String {
+        let mut body = "<div class=\"wide\"><table>\n<thead><tr><th></th>".to_string();
+        for name in &self.names {
+            body += &format!("<th>{}</th>", escape(name));
+        }
+        body += "</tr></thead>\n<tbody>\n";
+        for (name, values) in &self.rows {
+            let is_words = name.starts_with("  ");
+            let name = escape(name.trim());
+            if is_words {
+                body += &format!(
+                    "<tr><td class=\"faint\" colspan=\"{}\">{name}</td></tr>\n",
+                    1 + values.len()
+                );
+                continue;
+            }
+            body += &format!("<tr><th>{name}</th>");
+            for value in values {
+                body += &format!("<td>{}</td>", escape(value));
+            }
+            body += "</tr>\n";
+        }
+        body += "</tbody></table></div>\n";
+        for (name, ways) in &self.not_comparable {
+            body += &format!(
+                "<p>* {} was measured in different ways:</p>\n<ul>\n",
+                escape(name)
+            );
+            for (run, way) in self.names.iter().zip(ways) {
+                body += &format!("<li>{}: {}</li>\n", escape(run), escape(way));
+            }
+            body += "</ul>\n";
+        }
+        body += "<div class=\"figures fit\">\n";
+        for plot in self.plots() {
+            body += &figure(&plot);
+        }
+        body += "</div>\n";
+        page("Comparison of runs", &body)
+    }
+
+    /// The figures of the runs, with a curve for each of them.
+    fn plots(&self) -> Vec<Plot> {
+        let mut all: Vec<Plot> = Vec::new();
+        for (record, name) in self.records.iter().zip(&self.names) {
+            for mut plot in plots(record) {
+                let series = plot.series.drain(..).map(|series| Series {
+                    label: name.clone(),
+                    ..series
+                });
+                let series: Vec<Series> = series.collect();
+                match all.iter_mut().find(|other| other.title == plot.title) {
+                    Some(other) => other.series.extend(series),
+                    None => all.push(Plot {
+                        series,
+                        level: None,
+                        ..plot
+                    }),
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The settings that are not the same in all runs.
+fn differing_settings(records: &[RunRecord]) -> Vec<Row> {
+    let mut keys: Vec<&String> = Vec::new();
+    for key in records.iter().flat_map(|record| record.config.keys()) {
+        let is_setting = !PASSED_OVER.iter().any(|start| key.starts_with(start));
+        if is_setting && !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let row = |key: &String| -> Row {
+        let shown = |record: &RunRecord| match record.setting(key) {
+            value if value.is_empty() => "-".to_string(),
+            // The start of a digest tells two of them apart.
+            value if key == "data.digest" => value.chars().take(12).collect(),
+            value => value,
+        };
+        (key.clone(), records.iter().map(shown).collect())
+    };
+    let rows = keys.into_iter().map(row);
+    rows.filter(|(_, values)| values.iter().any(|value| *value != values[0]))
+        .collect()
+}
+
+/// How an accuracy was measured.
+struct Way {
+    words: String,
+    /// Equal if accuracies can be compared; `None` if that is not known.
+    same: Option<String>,
+}
+
+fn way(accuracy: &Accuracy, record: &RunRecord) -> Way {
+    let Some(protocol) = &accuracy.protocol else {
+        return Way {
+            words: "an earlier version did not record it".to_string(),
+            same: None,
+        };
+    };
+    let data = record.setting("data.name");
+    let mut same = protocol.clone();
+    if protocol.k.is_none() {
+        // How many labels a classifier learns from is a setting of the experiment.
+        same.train_images = None;
+    }
+    Way {
+        words: format!("{protocol}, {data}"),
+        same: Some(format!("{same}, {}", record.setting("data.digest"))),
+    }
+}
