@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use env_logger::Env;
 
 use crate::console::{self, one_line};
 use crate::distributed;
@@ -112,14 +112,9 @@ impl Command {
 
 /// Runs the command of the process's arguments, and returns its exit code.
 pub fn run() -> ExitCode {
-    // Warnings and, with PARALLAX_LOG=debug for example, more.
-    let filter =
-        EnvFilter::try_from_env("PARALLAX_LOG").unwrap_or_else(|_| EnvFilter::new("parallax=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
+    // What wgpu and naga log, if PARALLAX_LOG asks for it, such as `PARALLAX_LOG=wgpu_core=warn`.
+    env_logger::Builder::from_env(Env::new().filter_or("PARALLAX_LOG", "off"))
+        .format_timestamp(None)
         .init();
 
     let expanded = match expand(std::env::args_os().collect()) {
