@@ -20,6 +20,7 @@ mod output;
 mod pretraining;
 mod preview;
 mod ranks;
+mod recipes;
 mod report;
 mod reproduce;
 mod run;
@@ -95,6 +96,7 @@ enum Command {
     Embed(embed::Arguments),
     Weights(weights::Arguments),
     Data(data::Arguments),
+    Recipes(recipes::Arguments),
     Devices(devices::Arguments),
     Selftest(selftest::Arguments),
     Bench(bench::Arguments),
@@ -124,7 +126,7 @@ pub fn run() -> ExitCode {
                 "{}",
                 one_line("parallax:", &error.to_string())
             ));
-            return ExitCode::FAILURE;
+            return failure(&error);
         }
     };
     let arguments = match Arguments::parse_from_words(&expanded.words) {
@@ -158,12 +160,17 @@ pub fn run() -> ExitCode {
                 "{}{advice}",
                 one_line(&start, &error.to_string())
             ));
-            match error {
-                Error::Usage(_) => ExitCode::from(2),
-                Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(cause)),
-                _ => ExitCode::FAILURE,
-            }
+            failure(&error)
         }
+    }
+}
+
+/// The exit code of a command that failed with `error`.
+fn failure(error: &Error) -> ExitCode {
+    match error {
+        Error::Usage(_) => ExitCode::from(2),
+        Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(*cause)),
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -207,6 +214,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(arguments) => weights::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
+        Command::Recipes(arguments) => recipes::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -17,6 +17,7 @@ pub mod pretrain;
 pub(crate) mod probe;
 pub mod profile;
 pub mod progress;
+pub mod recipes;
 pub mod record;
 pub mod result;
 pub mod safetensors_file;
