@@ -7,6 +7,7 @@
 # For a graphics card, mount its driver: `--gpus all` with NVIDIA's container toolkit and
 # NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility, or `--device /dev/dri` with Mesa's drivers,
 # which are in the image.
+# This file has not been built with Docker.
 FROM rust:1.89-slim-trixie AS build
 WORKDIR /source
 COPY . .
