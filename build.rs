@@ -1,6 +1,6 @@
 //! Expands the imports and variants of the shaders, validates them with naga, reflects their
 //! bindings, and writes the table that `src/device/gpu/kernels.rs` includes. A shader error fails
-//! the build.
+//! the build. Writes the table of recipes that `src/runs/recipes.rs` includes.
 
 #[path = "build/preprocess.rs"]
 mod preprocess;
@@ -15,11 +15,14 @@ fn main() {
     println!("cargo::rerun-if-changed=shaders");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-changed=recipes");
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets this variable"));
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets this variable"));
     let wgpu = locked_version(&root.join("Cargo.lock"), "wgpu");
     println!("cargo::rustc-env=PARALLAX_WGPU_VERSION={wgpu}");
-    if let Err(message) = generate(&root.join("shaders"), &out.join("shaders.rs")) {
+    let shaders = generate(&root.join("shaders"), &out.join("shaders.rs"));
+    let recipes = list_recipes(&root.join("recipes"), &out.join("recipes.rs"));
+    if let Err(message) = shaders.and(recipes) {
         // `cargo::error` reports an error without the output of a panic.
         for line in message.lines() {
             println!("cargo::error={line}");
@@ -41,15 +44,35 @@ fn locked_version(lock: &Path, package: &str) -> String {
         .to_string()
 }
 
-fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
-    let mut files: Vec<PathBuf> = fs::read_dir(shaders)
-        .map_err(|e| format!("{}: {e}", shaders.display()))?
+/// The files of `folder` with this extension, by name.
+fn files_of(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .map_err(|e| format!("{}: {e}", folder.display()))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
         .collect();
-    files.sort();
+    files.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
+    Ok(files)
+}
+
+fn list_recipes(folder: &Path, target: &Path) -> Result<(), String> {
+    let mut table = String::from("pub static RECIPES: &[Recipe] = &[\n");
+    for file in files_of(folder, "toml")? {
+        let name = file.file_stem().expect("the file has an extension");
+        writeln!(
+            table,
+            "    Recipe {{ name: {:?}, text: include_str!({file:?}) }},",
+            name.to_string_lossy()
+        )
+        .expect("writing to a string succeeds");
+    }
+    table += "];\n";
+    fs::write(target, table).map_err(|e| format!("{}: {e}", target.display()))
+}
+
+fn generate(shaders: &Path, target: &Path) -> Result<(), String> {
     let mut expanded: Vec<(String, String, reflect::Reflected)> = Vec::new();
-    for file in files {
+    for file in files_of(shaders, "wgsl")? {
         let name = file
             .file_stem()
             .expect("the file has an extension")

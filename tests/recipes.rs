@@ -1,5 +1,5 @@
-//! The options of a training's recipe: what they change, that a run with them is resumed and repeated
-//! to the same bits, and what is refused.
+//! The options of a training's recipe, and the recipes that the program ships: what they change, that a
+//! run with them is resumed and repeated to the same bits, and what is refused.
 
 use std::fs;
 use std::path::Path;
@@ -173,5 +173,97 @@ fn the_papers_protocol_takes_its_own_recipe_alone() {
     );
     refuse(base, &format!("{sound} --schedule step"), &["'step'"]);
     refuse(base, &format!("{sound} --schedule step:3,2"), &["rising"]);
+    assert!(!base.join("run").exists());
+}
+
+/// The recipes that the program ships, with their texts.
+fn shipped(base: &Path) -> Vec<(String, String)> {
+    let listed = good(base, &["recipes"]);
+    let names = listed.lines().map(|line| line.split(' ').next().unwrap());
+    let recipes = names.map(|name| (name.to_string(), good(base, &["recipes", name])));
+    recipes.collect()
+}
+
+/// The settings of a table, with full keys.
+fn flat(table: &toml::Table, prefix: &str) -> Vec<(String, toml::Value)> {
+    let entries = table.iter().flat_map(|(key, value)| match value {
+        toml::Value::Table(inner) => flat(inner, &format!("{prefix}{key}.")),
+        value => vec![(format!("{prefix}{key}"), value.clone())],
+    });
+    entries.collect()
+}
+
+#[test]
+fn every_recipe_is_a_run_that_has_its_settings() {
+    let base = place(32, 32);
+    let base = base.path();
+    let recipes = shipped(base);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    assert_eq!(recipes.len(), fs::read_dir(folder).unwrap().count());
+    for (name, text) in &recipes {
+        let recipe: toml::Table = text.parse().unwrap();
+        let command = recipe["command"].as_str().unwrap();
+        let config = format!("recipe:{name}");
+        let printed = good(base, &[command, "--config", &config, "--print-config"]);
+        let settings = flat(&printed.parse().unwrap(), "");
+        for setting in flat(&recipe, "") {
+            assert!(settings.contains(&setting), "{name}: {setting:?}");
+        }
+        // Only the data's folder has to be given.
+        let missing = ["--device", "cpu", "--out", "run"];
+        let words = [&[command, "--config", &config], &missing[..]].concat();
+        refused(base, &words, 2, &["--data-dir"]);
+    }
+}
+
+#[test]
+fn the_header_of_a_recipe_has_its_figure_and_the_command_that_shows_it() {
+    let base = place(32, 32);
+    let base = base.path();
+    for (name, text) in shipped(base) {
+        let header = text.lines().map_while(|line| line.strip_prefix('#'));
+        let header: Vec<&str> = header.map(str::trim).collect();
+        assert!(header[0].len() <= 72 && header[1].is_empty(), "{name}");
+        let field = |wanted: &str| {
+            let from = header.iter().position(|line| line.starts_with(wanted));
+            from.unwrap_or_else(|| panic!("{name}: the header has no {wanted}"))
+        };
+        for wanted in ["source:", "protocol:", "figure:", "data:"] {
+            field(wanted);
+        }
+        let figure = header[field("figure:")];
+        assert!(figure.contains("not run") || figure.contains('%'), "{name}");
+        let lines = header[field("command:")..].join("\n");
+        let lines = lines.trim_start_matches("command:").replace("\\\n", " ");
+        for line in lines.lines() {
+            match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+                ["parallax", words @ ..] => {
+                    good(base, &[words, &["--print-config"]].concat());
+                }
+                ["scripts/recipes.sh", recipe, "DIR", ..] => assert_eq!(*recipe, name),
+                _ => panic!("{name}: {line} is no command"),
+            }
+        }
+        assert!(lines.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_recipe_that_does_not_exist_is_named() {
+    let base = place(32, 32);
+    let base = base.path();
+    refuse(
+        base,
+        "simclr --config recipe:simclr-cifar11 --out run",
+        &["no recipe is called 'simclr-cifar11'", "simclr-cifar10?"],
+    );
+    refuse(base, "simclr --config=recipe:xyz", &["parallax recipes"]);
+    refuse(base, "recipes xyz", &["parallax recipes"]);
+    let rotnet = "rotnet --config recipe:simclr-cifar10 --out run";
+    let rotnet: Vec<&str> = rotnet.split_whitespace().collect();
+    refused(base, &rotnet, 1, &["recipe:simclr-cifar10", "its command"]);
+    // An option replaces a setting of a recipe.
+    let line = "simclr --config recipe:simclr-cifar10 --steps 2000 --print-config";
+    assert!(run(base, line).contains("steps = 2000"));
     assert!(!base.join("run").exists());
 }

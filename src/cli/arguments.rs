@@ -73,9 +73,9 @@ impl StopArguments {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Execution")]
 pub struct PlaceArguments {
-    /// Take the settings of this TOML file, such as the config.toml of a run folder. Options that
-    /// are given replace them
-    #[arg(long, value_name = "FILE")]
+    /// Take the settings of this TOML file, such as the config.toml of a run folder, or of a recipe
+    /// (see parallax recipes). Options that are given replace them
+    #[arg(long, value_name = "FILE|recipe:NAME")]
     config: Option<PathBuf>,
 
     /// Print all settings as a configuration file, and run nothing

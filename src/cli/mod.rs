@@ -21,6 +21,7 @@ mod output;
 mod pretraining;
 mod preview;
 mod ranks;
+mod recipes;
 mod report;
 mod reproduce;
 mod run;
@@ -36,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use env_logger::Env;
 
 use crate::console::{self, one_line};
 use crate::distributed;
@@ -99,6 +100,7 @@ enum Command {
     Embed(embed::Arguments),
     Weights(weights::Arguments),
     Data(data::Arguments),
+    Recipes(recipes::Arguments),
     Devices(devices::Arguments),
     Selftest(selftest::Arguments),
     Bench(bench::Arguments),
@@ -116,14 +118,9 @@ impl Command {
 
 /// Runs the command of the process's arguments, and returns its exit code.
 pub fn run() -> ExitCode {
-    // Warnings and, with PARALLAX_LOG=debug for example, more.
-    let filter =
-        EnvFilter::try_from_env("PARALLAX_LOG").unwrap_or_else(|_| EnvFilter::new("parallax=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
+    // What wgpu and naga log, if PARALLAX_LOG asks for it, such as `PARALLAX_LOG=wgpu_core=warn`.
+    env_logger::Builder::from_env(Env::new().filter_or("PARALLAX_LOG", "off"))
+        .format_timestamp(None)
         .init();
 
     let expanded = match expand(std::env::args_os().collect()) {
@@ -133,7 +130,7 @@ pub fn run() -> ExitCode {
                 "{}",
                 one_line("parallax:", &error.to_string())
             ));
-            return ExitCode::FAILURE;
+            return failure(&error);
         }
     };
     let arguments = match Arguments::parse_from_words(&expanded.words) {
@@ -170,12 +167,17 @@ pub fn run() -> ExitCode {
                 "{}{advice}",
                 one_line(&start, &error.to_string())
             ));
-            match error {
-                Error::Usage(_) => ExitCode::from(2),
-                Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(cause)),
-                _ => ExitCode::FAILURE,
-            }
+            failure(&error)
         }
+    }
+}
+
+/// The exit code of a command that failed with `error`.
+fn failure(error: &Error) -> ExitCode {
+    match error {
+        Error::Usage(_) => ExitCode::from(2),
+        Error::Stopped { cause, .. } => ExitCode::from(signals::exit_code(*cause)),
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -221,6 +223,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Weights(arguments) => weights::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
+        Command::Recipes(arguments) => recipes::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -1,5 +1,5 @@
-//! `--config FILE`: a configuration file as words of a command line, so that both are checked by the
-//! same parsers.
+//! `--config FILE`: a configuration file, or a recipe, as words of a command line, so that both are
+//! checked by the same parsers.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,13 +9,14 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command, Subcommand};
 use toml::{Table, Value};
 
+use super::recipes::{self, Recipe};
 use super::record::Facts;
 use super::spec::{self, Task, flat, key, option, options};
 use crate::error::{Error, Result, listed};
 
 /// The option that names the file.
 const FLAG: &str = "--config";
-/// How similar an unknown key and a known one are, from 0 to 1, if the known one is suggested.
+/// How similar an unknown word and a known one are, from 0 to 1, if the known one is suggested.
 const SIMILAR: f64 = 0.8;
 
 /// A command line with the settings of its configuration file.
@@ -49,8 +50,9 @@ impl Expanded {
 /// excludes it, is given. Of a run's own configuration, facts are passed over.
 ///
 /// # Errors
-/// `Error::Io` if the file cannot be read; `Error::Data` if it is not TOML, is of another command, has
-/// an unknown key, or is of a run by an earlier version that did not record every setting.
+/// `Error::Io` if the file cannot be read; `Error::Usage` if there is no such recipe; `Error::Data` if
+/// it is not TOML, is of another command, has an unknown key, or is of a run by an earlier version that
+/// did not record every setting.
 pub fn expand(words: Vec<OsString>) -> Result<Expanded> {
     let mut command = words.iter().skip(1);
     let command = command.position(|word| !word.to_string_lossy().starts_with('-'));
@@ -114,6 +116,14 @@ fn is_given(options: &Command, option: &Arg, given: &[OsString]) -> bool {
     given.iter().any(|word| flags.contains(&flag_of(word)))
 }
 
+/// Reads the file at `path`, or the recipe that it names.
+fn read(path: &Path) -> Result<String> {
+    match path.to_string_lossy().strip_prefix(recipes::PREFIX) {
+        Some(name) => Ok(Recipe::find(name)?.text.to_string()),
+        None => fs::read_to_string(path).map_err(|e| Error::read(path, e)),
+    }
+}
+
 /// Reads the settings of the file at `path` for the command `name`, without those for which
 /// `is_given` is true.
 fn settings<'a>(
@@ -122,7 +132,7 @@ fn settings<'a>(
     options: &'a Command,
     is_given: &dyn Fn(&Arg) -> bool,
 ) -> Result<Vec<(&'a Arg, Value)>> {
-    let text = fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    let text = read(path)?;
     let table: Table = toml::from_str(&text)
         .map_err(|e| Error::data(path, format!("not a configuration file: {e}")))?;
     let facts = Facts::keys(&table).map_err(|message| Error::data(path, message))?;
@@ -175,12 +185,20 @@ fn unknown(key: &str, name: &str, options: &Command) -> String {
         .filter(|arg| arg.get_long().is_some());
     // The right name in the wrong table is suggested too.
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
-    let known = known.map(self::key);
-    let known = known.map(|known| (strsim::jaro(&last(key), &last(&known)), known));
-    let nearest = known.max_by(|(a, _), (b, _)| a.total_cmp(b));
-    let advice = match nearest {
-        Some((similarity, known)) if similarity >= SIMILAR => format!("did you mean {known}?"),
-        _ => format!("{name} --print-config prints the known ones"),
+    let known = known.map(self::key).map(|known| (last(&known), known));
+    let advice = match nearest(&last(key), known) {
+        Some(known) => format!("did you mean {known}?"),
+        None => format!("{name} --print-config prints the known ones"),
     };
     format!("{name} has no setting {key}; {advice}")
+}
+
+/// Returns the value of the known word that is the most similar to `word`, if they are similar.
+pub(super) fn nearest<W: AsRef<str>, T>(
+    word: &str,
+    known: impl Iterator<Item = (W, T)>,
+) -> Option<T> {
+    let known = known.map(|(known, value)| (strsim::jaro(word, known.as_ref()), value));
+    let nearest = known.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    nearest.and_then(|(similarity, value)| (similarity >= SIMILAR).then_some(value))
 }

@@ -21,6 +21,7 @@ pub(crate) mod probe;
 pub mod profile;
 pub mod progress;
 pub mod reading;
+pub mod recipes;
 pub mod record;
 pub mod result;
 pub mod safetensors_file;
