@@ -16,6 +16,8 @@ pub struct EntryPoint {
     workgroup_size: [u32; 3],
     /// Bytes of workgroup memory.
     workgroup_bytes: u32,
+    /// Rows of its cooperative matrices; 0 if it has none.
+    matrix: u32,
     /// Storage bindings in the order of their numbers.
     storage: Vec<Binding>,
     uses_params: bool,
@@ -59,6 +61,10 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
             params = uniform_fields(&module, variable)?;
         }
     }
+    let matrix = module.types.iter().find_map(|(_, ty)| match ty.inner {
+        TypeInner::CooperativeMatrix { rows, .. } => Some(rows as u32),
+        _ => None,
+    });
     let entry_points = module
         .entry_points
         .iter()
@@ -94,6 +100,7 @@ pub fn reflect(source: &str) -> Result<Reflected, String> {
                 name: entry.name.clone(),
                 workgroup_size: entry.workgroup_size,
                 workgroup_bytes,
+                matrix: matrix.unwrap_or(0),
                 storage,
                 uses_params,
             })
@@ -166,10 +173,11 @@ impl Reflected {
             writeln!(
                 out,
                 "    pub static {constant}: super::Kernel = super::Kernel {{ shader: {index}, name: {:?}, \
-                 workgroup_size: {:?}, workgroup_bytes: {}, params: {params}, storage: &[{}], f16: {f16} }};",
+                 workgroup_size: {:?}, workgroup_bytes: {}, matrix: {}, params: {params}, storage: &[{}], f16: {f16} }};",
                 entry.name,
                 entry.workgroup_size,
                 entry.workgroup_bytes,
+                entry.matrix,
                 storage.join(", "),
             )
             .expect("writing to a string succeeds");

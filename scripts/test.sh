@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'HELP'
-Usage: scripts/test.sh [--swiftshader] [--long] [cargo test arguments...]
+Usage: scripts/test.sh [--swiftshader | --mesa26] [--long] [cargo test arguments...]
 
 Makes sure that a Vulkan adapter is there (scripts/vulkan.sh), then runs
 cargo test with the arguments that are left. Without any, that is every test.
@@ -12,6 +12,10 @@ cargo test with the arguments that are left. Without any, that is every test.
   --swiftshader  run on SwiftShader, a second, independent software Vulkan;
                  without further arguments only the tests of the
                  operations run: --lib ops::
+  --mesa26       run on a lavapipe that has matrix units, which is unpacked in
+                 target/mesa26 (scripts/mesa26.sh; 100 MB are downloaded once);
+                 without further arguments only the tests of products,
+                 convolutions and the self-test run
   --long         run the long form of the tests (PARALLAX_LONG_TESTS=1)
   --help         print this text
 
@@ -22,10 +26,12 @@ HELP
 }
 
 swiftshader=no
+mesa26=no
 arguments=()
 while (($# > 0)); do
   case "$1" in
     --swiftshader) swiftshader=yes ;;
+    --mesa26) mesa26=yes ;;
     --long) export PARALLAX_LONG_TESTS=1 ;;
     -h | --help)
       usage
@@ -49,6 +55,15 @@ if [[ "$swiftshader" == yes ]]; then
   export PARALLAX_TEST_ADAPTER=SwiftShader
   if ((${#arguments[@]} == 0)) || [[ "${arguments[0]}" == -- ]]; then
     arguments=(--lib ops:: ${arguments[@]+"${arguments[@]}"})
+  fi
+elif [[ "$mesa26" == yes ]]; then
+  scripts/mesa26.sh target/mesa26
+  # Tests fail if the adapter has no matrices, instead of leaving them out.
+  export PARALLAX_TEST_MATRICES=1 PARALLAX_TEST_ADAPTER=llvmpipe
+  host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${host}_RUNNER=$PWD/target/mesa26/run"
+  if ((${#arguments[@]} == 0)); then
+    arguments=(--lib -- ops::gemm ops::conv2d selftest)
   fi
 else
   export PARALLAX_TEST_ADAPTER="${PARALLAX_TEST_ADAPTER:-llvmpipe}"

@@ -8,7 +8,8 @@
 //   dy    [N, O, OH, OW]
 //   sums  element (split, tap, o, c) at split to_split + tap to_tap + o to_row + c to_column: partial
 //         sums [splits, taps, O, C], or dw [O, C, KH, KW] if there is one split
-// The f16 variants have f16 x and dy, and f32 sums.
+// The f16 variants have f16 x and dy, and f32 sums. The variants matrix8 and matrix16 have f16 tiles,
+// which they multiply on matrix units, and round f32 factors to f16.
 //
 // A product of O rows, C columns and N OH OW terms for each tap. Terms are counted through planes
 // and images; a split is a range of terms_per_split of them, and a multiple of 16. A workgroup
@@ -22,23 +23,33 @@
 //   gather   for all convolutions: one term of 16 channels, by elements. 16 lanes load neighbouring
 //            terms. The position of the term in the plane advances without divisions. Channels beyond
 //            the last one read any element of the binding; their sums are not stored.
-// conv2d_dw_rows.wgsl is for kernels of 3x3.
+// conv2d_dw_rows.wgsl is for kernels of 3x3, but not on matrix units.
 //
 // Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128). 2 N O OH OW C KH KW FLOPs. Bytes read by workgroups: 4 (f16: 2) N OH OW KH KW
+// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8 holds
+// 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16 more.
+// Per block, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32: 16,384), and one of
+// matrix8 32,768 and 2,048 (f32: 4,096). 2 N O OH OW C KH KW FLOPs in all. Bytes read by workgroups: 4 (f16: 2) N OH OW KH KW
 // (O C / COLUMNS + C O / ROWS), mostly from caches; written: 4 splits KH KW O C. The speed on a
 // hardware GPU is not measured.
-#variant vectors_64x64 GATHER=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
-#variant vectors_64x128 GATHER=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
-#variant vectors_128x128 GATHER=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
-#variant gather_64x64 GATHER=1 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
-#variant gather_64x128 GATHER=1 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
-#variant gather_128x128 GATHER=1 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant vectors_64x64 MATRIX=0 GATHER=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant vectors_64x128 MATRIX=0 GATHER=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant vectors_128x128 MATRIX=0 GATHER=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant gather_64x64 MATRIX=0 GATHER=1 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant gather_64x128 MATRIX=0 GATHER=1 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant gather_128x128 MATRIX=0 GATHER=1 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant vectors_matrix8 MATRIX=8 GATHER=0 ROWS=32 COLUMNS=32 LANES=32 PART=1
+#variant vectors_matrix16 MATRIX=16 GATHER=0 ROWS=128 COLUMNS=128 LANES=128 PART=1
+#variant gather_matrix8 MATRIX=8 GATHER=1 ROWS=32 COLUMNS=32 LANES=32 PART=1
+#variant gather_matrix16 MATRIX=16 GATHER=1 ROWS=128 COLUMNS=128 LANES=128 PART=1
 
 #f16
 
-#if F16
+#if F16 + MATRIX
 enable f16;
+#end
+#if MATRIX
+enable wgpu_cooperative_matrix;
 #end
 
 #import grid
@@ -46,6 +57,11 @@ enable f16;
 #import conv2d_dw_params
 #import tile
 
+#if MATRIX
+alias Element = f16;
+#else
+alias Element = f32;
+#end
 #if GATHER
 alias Loaded = real;
 #else
@@ -57,24 +73,41 @@ alias Loaded = real4;
 @group(0) @binding(2) var<storage, read> dy: array<Loaded>;
 @group(0) @binding(3) var<storage, read_write> sums: array<f32>;
 
+#for kind in 0..1
+// Stores the sums of output channel `o` and four input channels.
+fn store${kind}(base: u32, o: u32, first_column: u32, quad: u32, value: vec4f) {
+    let c = first_column + quad * 4u;
+    if o >= params.o {
+        return;
+    }
+#for e in 0..4
+    if c + ${e}u < params.c {
+        sums[base + o * params.to_row + (c + ${e}u) * params.to_column] = value[${e}];
+    }
+#end
+}
+
 @compute @workgroup_size(${LANES})
-fn partial(at: Invocation) {
+fn partial(
+    at: Invocation,
+#if MATRIX
+    @builtin(subgroup_id) subgroup: u32,
+#end
+) {
     let row_tiles = (params.o + ${ROWS - 1}u) / ${ROWS}u;
     let column_tiles = (params.c + ${COLUMNS - 1}u) / ${COLUMNS}u;
-    var tile = workgroup_index(at);
+    let tile = workgroup_index(at);
     let first_row = tile % row_tiles * ${ROWS}u;
-    tile /= row_tiles;
-    let tap = tile % params.taps;
-    tile /= params.taps;
-    let first_column = tile % column_tiles * ${COLUMNS}u;
+    let of_rows = tile / row_tiles;
+    let tap = of_rows % params.taps;
+    let of_taps = of_rows / params.taps;
+    let first_column = of_taps % column_tiles * ${COLUMNS}u;
     // Surplus workgroups beyond the last split have no terms and store nothing.
-    let split = tile / column_tiles;
+    let split = of_taps / column_tiles;
     let first = min(split * params.terms_per_split, params.terms);
     let end = min(first + params.terms_per_split, params.terms);
 
     let lane = at.lane;
-    let rows = row_quad(lane);
-    let columns = column_quad(lane);
     let x_lane = lane - ${LANES - COLUMNS}u;
 #if GATHER
     // This lane loads one term of every block, of the channels in four quads.
@@ -94,15 +127,18 @@ fn partial(at: Invocation) {
     var image = term / plane;
     var i = (term - image * plane) / params.ow;
     var j = term - image * plane - i * params.ow;
-#for r in 0..8
-#for v in 0..QUADS
-    var sum${r}_${v} = vec4f(0.0);
-#end
-#end
+#import tile_sums
     let blocks = (end - first + 15u) / 16u;
-    for (var block = 0u; block <= blocks; block++) {
+#for phase in (MATRIX == 0)..2
+#if phase
+    for (var block = ${MATRIX > 0}u; block <= blocks; block++) {
+#else
+    // naga 30 accepts no condition around products of matrices, so the first block is loaded before.
+    {
+        let block = 0u;
+#end
 #for p in 0..1 + PART
-        var part${p}: mat4x4f;
+        var part${p}: Part;
 #end
         if block < blocks {
             let inside = term < end;
@@ -118,9 +154,9 @@ fn partial(at: Invocation) {
                 let dy_at = params.dy_offset + pixel + (own_image * params.o + first_row + row * 4u) * plane;
 #for q in 0..4
 #for e in 0..4
-                let dy${q}_${e} = f32(dy[min(dy_at + ${q * ROWS / 4 + e}u * plane, params.dy_last)]);
+                let dy${q}_${e} = Element(dy[min(dy_at + ${q * ROWS / 4 + e}u * plane, params.dy_last)]);
 #end
-                part0[${q}] = select(vec4f(0.0), vec4f(dy${q}_0, dy${q}_1, dy${q}_2, dy${q}_3), inside);
+                part0[${q}] = select(Four(0.0), Four(dy${q}_0, dy${q}_1, dy${q}_2, dy${q}_3), inside);
 #end
             }
             if lane >= ${LANES - COLUMNS}u {
@@ -128,25 +164,25 @@ fn partial(at: Invocation) {
                 let x_at = params.x_offset + x_pixel + (own_image * params.c + first_column + column * 4u) * x_plane;
 #for q in 0..4
 #for e in 0..4
-                let x${q}_${e} = f32(x[min(x_at + ${q * COLUMNS / 4 + e}u * x_plane, params.x_last)]);
+                let x${q}_${e} = Element(x[min(x_at + ${q * COLUMNS / 4 + e}u * x_plane, params.x_last)]);
 #end
-                part${PART}[${q}] = select(vec4f(0.0), vec4f(x${q}_0, x${q}_1, x${q}_2, x${q}_3), x_inside);
+                part${PART}[${q}] = select(Four(0.0), Four(x${q}_0, x${q}_1, x${q}_2, x${q}_3), x_inside);
 #end
             }
 #else
             if lane < ${ROWS}u {
 #for e in 0..4
-                let dy${e} = vec4f(dy[(params.dy_offset + pixel
+                let dy${e} = Four(dy[(params.dy_offset + pixel
                     + (own_image * params.o + min(first_row + row * 4u + ${e}u, params.o - 1u)) * plane) / 4u]);
-                part0[${e}] = select(vec4f(0.0), dy${e}, inside);
+                part0[${e}] = select(Four(0.0), dy${e}, inside);
 #end
                 part0 = transpose(part0);
             }
             if lane >= ${LANES - COLUMNS}u {
 #for e in 0..4
-                let x${e} = vec4f(x[(params.x_offset + pixel
+                let x${e} = Four(x[(params.x_offset + pixel
                     + (own_image * params.c + min(first_column + column * 4u + ${e}u, params.c - 1u)) * plane) / 4u]);
-                part${PART}[${e}] = select(vec4f(0.0), x${e}, inside);
+                part${PART}[${e}] = select(Four(0.0), x${e}, inside);
 #end
                 part${PART} = transpose(part${PART});
             }
@@ -162,47 +198,44 @@ fn partial(at: Invocation) {
                 }
             }
         }
+#if phase
+#if MATRIX
+        {
+#else
         if block > 0u {
+#end
             let half = (block - 1u) % 2u;
 #import tile_multiply
         }
+#end
         if block < blocks {
             let half = block % 2u;
             if lane < ${ROWS}u {
 #for q in 0..4
 #if GATHER
-                a_tile[half * ${4 * ROWS}u + own_term * ${ROWS / 4}u + ((row + ${q * ROWS / 16}u) ^ (own_term / 4u * 2u))] = part0[${q}];
+                a_tile[a_at(half, own_term, row + ${q * ROWS / 16}u)] = part0[${q}];
 #else
-                a_tile[half * ${4 * ROWS}u + (own_term + ${q}u) * ${ROWS / 4}u + (row ^ (own_term / 2u))] = part0[${q}];
+                a_tile[a_at(half, own_term + ${q}u, row)] = part0[${q}];
 #end
 #end
             }
             if lane >= ${LANES - COLUMNS}u {
 #for q in 0..4
 #if GATHER
-                b_tile[half * ${4 * COLUMNS}u + own_term * ${COLUMNS / 4}u + ((column + ${q * COLUMNS / 16}u) ^ (own_term / 4u * 2u))] = part${PART}[${q}];
+                b_tile[b_at(half, own_term, column + ${q * COLUMNS / 16}u)] = part${PART}[${q}];
 #else
-                b_tile[half * ${4 * COLUMNS}u + (own_term + ${q}u) * ${COLUMNS / 4}u + (column ^ (own_term / 2u))] = part${PART}[${q}];
+                b_tile[b_at(half, own_term + ${q}u, column)] = part${PART}[${q}];
 #end
 #end
             }
         }
         workgroupBarrier();
     }
+#end
     if split < params.splits {
-        let to = split * params.to_split + tap * params.to_tap;
-#for v in 0..QUADS
-#for r in 0..8
-        let o${r}_${v} = first_row + rows * 4u + ${r / 4 * ROWS / 2 + r % 4}u;
-        let c${r}_${v} = first_column + columns * 4u + ${64 * v}u;
-        if o${r}_${v} < params.o {
-#for e in 0..4
-            if c${r}_${v} + ${e}u < params.c {
-                sums[to + o${r}_${v} * params.to_row + (c${r}_${v} + ${e}u) * params.to_column] = sum${r}_${v}[${e}];
-            }
-#end
-        }
-#end
-#end
+        let base = split * params.to_split + tap * params.to_tap;
+#import tile_results
     }
 }
+
+#end

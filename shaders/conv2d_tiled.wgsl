@@ -6,7 +6,8 @@
 //             otherwise [Q, P], in place. Rows are whole vec4s.
 //   output    [N, Q, output_h, output_w]  y, or dx
 //   partials  [splits, Q, pixels] (conv2d_of_split)
-// The f16 variants have f16 input, w and output; tiles and sums are f32.
+// The f16 variants have f16 input, w and output; tiles and sums are f32. The variants matrix8 and
+// matrix16 have f16 tiles, which they multiply on matrix units, and round f32 factors to f16.
 //
 // A product of Q rows, `pixels` columns and P terms for each tap. A block is 16 channels of one tap.
 // Blocks of the same channels follow each other, so most pixels are loaded from a cache. Pixels are
@@ -22,17 +23,25 @@
 // the sum is fixed.
 //
 // Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128). 2 pixels Q P taps FLOPs. Bytes read by workgroups: 4 pixels Q P taps
+// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8 holds
+// 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16 more, and
+// the positions of four pixels 8. Per block, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes
+// (f32: 16,384), and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 pixels Q P taps FLOPs in all. Bytes read by workgroups: 4 pixels Q P taps
 // (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 (f16: 2) pixels Q, or 4 splits pixels Q. The
 // speed on a hardware GPU is not measured.
-#variant 64x64 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
-#variant 64x128 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
-#variant 128x128 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant 64x64 MATRIX=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant 64x128 MATRIX=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant 128x128 MATRIX=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant matrix8 MATRIX=8 ROWS=32 COLUMNS=32 LANES=32 PART=1
+#variant matrix16 MATRIX=16 ROWS=128 COLUMNS=128 LANES=128 PART=1
 
 #f16
 
-#if F16
+#if F16 + MATRIX
 enable f16;
+#end
+#if MATRIX
+enable wgpu_cooperative_matrix;
 #end
 
 #import grid
@@ -54,17 +63,47 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> partials: array<f32>;
 
 // Four elements of the line at `at`, from `element` on, or the last ones.
-fn load_a(at: u32, element: u32, last: u32) -> vec4f {
-    return vec4f(w[(at + min(element, last / 4u * 4u)) / 4u]);
+fn load_a(at: u32, element: u32, last: u32) -> Four {
+    return Four(w[(at + min(element, last / 4u * 4u)) / 4u]);
 }
 
-#for of_split in 0..2
-@compute @workgroup_size(${LANES})
-#if of_split
-fn conv2d_of_split(at: Invocation) {
+#for kind in 0..2
+// Stores four pixels of output channel `q`. They are those of one quad of the tile.
+fn store${kind}(base: u32, q: u32, first_column: u32, quad: u32, value: vec4f) {
+    if q >= params.output_channels {
+        return;
+    }
+#for e in 0..4
+    let pixel${e} = first_column + quad + ${COLUMNS / 4 * e}u;
+    if pixel${e} < params.pixels {
+#if kind == 1
+        partials[base + q * params.pixels + pixel${e}] = value[${e}];
 #else
-fn conv2d(at: Invocation) {
+        let grid = params.grid_h * params.grid_w;
+        let plane = params.output_h * params.output_w;
+        let image = pixel${e} / grid;
+        let in_grid = pixel${e} - image * grid;
+        let i = in_grid / params.grid_w;
+        let j = in_grid - i * params.grid_w;
+        let to = base + (image * params.output_channels + q) * plane
+            + (i * params.out_step + params.out_row) * params.output_w + j * params.out_step + params.out_column;
+        output[to] = real(value[${e}]);
 #end
+    }
+#end
+}
+
+@compute @workgroup_size(${LANES})
+#if kind
+fn conv2d_of_split(
+#else
+fn conv2d(
+#end
+    at: Invocation,
+#if MATRIX
+    @builtin(subgroup_id) subgroup: u32,
+#end
+) {
     let sizes = vec3u(params.output_channels, params.pixels, params.input_channels);
     let per_split = params.channels_per_split;
 #import tile_place
@@ -95,19 +134,22 @@ fn conv2d(at: Invocation) {
         let inside = vec4u(column + params.direction * i32(v)) < vec4u(params.input_w);
         mask |= select(vec4u(0u), vec4u(0x10000u << v), inside);
     }
-#for r in 0..8
-#for v in 0..QUADS
-    var sum${r}_${v} = vec4f(0.0);
-#end
-#end
+#import tile_sums
     // The channels and the tap of the block.
     var term = first;
     var u = 0u;
     var v = 0u;
     let blocks = (end - first + 15u) / 16u * params.taps_h * params.taps_w;
-    for (var block = 0u; block <= blocks; block++) {
+#for phase in (MATRIX == 0)..2
+#if phase
+    for (var block = ${MATRIX > 0}u; block <= blocks; block++) {
+#else
+    // naga 30 accepts no condition around products of matrices, so the first block is loaded before.
+    {
+        let block = 0u;
+#end
 #for p in 0..1 + PART
-        var part${p}: mat4x4f;
+        var part${p}: Part;
 #end
         if block < blocks {
             let a_from = params.w_tap * ((params.tap_row + u * params.tap_step) * params.kernel_w
@@ -121,10 +163,8 @@ fn conv2d(at: Invocation) {
 #for i in 0..4
                 let channel${i} = term + b_term + ${i}u;
                 let at${i} = read_at + min(channel${i}, params.input_channels - 1u) * plane;
-                let loaded${i} = vec4f(
-                    f32(input[at${i}.x]), f32(input[at${i}.y]), f32(input[at${i}.z]), f32(input[at${i}.w]),
-                );
-                part${PART}[${i}] = select(vec4f(0.0), loaded${i}, inside & vec4<bool>(channel${i} < end));
+                let loaded${i} = Four(real4(input[at${i}.x], input[at${i}.y], input[at${i}.z], input[at${i}.w]));
+                part${PART}[${i}] = select(Four(0.0), loaded${i}, inside & vec4<bool>(channel${i} < end));
 #end
             }
             v += 1u;
@@ -137,49 +177,30 @@ fn conv2d(at: Invocation) {
                 }
             }
         }
+#if phase
+#if MATRIX
+        {
+#else
         if block > 0u {
+#end
             let half = (block - 1u) % 2u;
 #import tile_multiply
         }
+#end
         if block < blocks {
             let half = block % 2u;
 #import tile_store
         }
         workgroupBarrier();
     }
-#if of_split
+#end
     if split < params.splits {
+#if kind
+        let base = split * params.output_channels * params.pixels;
 #else
-    let output_plane = params.output_h * params.output_w;
-    if split == 0u {
+        let base = params.output_offset;
 #end
-#for v in 0..QUADS
-#for i in 0..4
-        let pixel${v}_${i} = first_column + columns + ${16 * v + COLUMNS / 4 * i}u;
-        if pixel${v}_${i} < params.pixels {
-#if of_split
-            let to = split * params.output_channels * params.pixels + pixel${v}_${i};
-#else
-            let image = pixel${v}_${i} / grid;
-            let in_grid = pixel${v}_${i} - image * grid;
-            let i = in_grid / params.grid_w;
-            let j = in_grid - i * params.grid_w;
-            let to = params.output_offset + image * params.output_channels * output_plane
-                + (i * params.out_step + params.out_row) * params.output_w + j * params.out_step + params.out_column;
-#end
-#for r in 0..8
-            let q${r} = first_row + rows * 4u + ${r / 4 * ROWS / 2 + r % 4}u;
-            if q${r} < params.output_channels {
-#if of_split
-                partials[to + q${r} * params.pixels] = sum${r}_${v}[${i}];
-#else
-                output[to + q${r} * output_plane] = real(sum${r}_${v}[${i}]);
-#end
-            }
-#end
-        }
-#end
-#end
+#import tile_results
     }
 }
 

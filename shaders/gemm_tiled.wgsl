@@ -10,7 +10,8 @@
 //
 // For a product, `plane` is N. A convolution of 1x1 and stride 1 has M = output channels, K = input
 // channels, N = images x pixels and a = the weight; dx swaps the channels. The f16 variants have
-// f16 a, b and c; tiles and sums are f32.
+// f16 a, b and c; tiles and sums are f32. The variants matrix8 and matrix16 have f16 tiles, which they
+// multiply on matrix units, and round f32 factors to f16.
 //
 // A workgroup computes one tile of C over one split of the terms; see shared/tile.wgsl. The lanes
 // that load A are the first ROWS, those that load B the last COLUMNS. Per block, a lane loads four
@@ -22,20 +23,32 @@
 // requirements.
 //
 // Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128). 2 M N K FLOPs. Bytes read by workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly
+// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8 holds
+// 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16 more.
+// Per block of 16 terms, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32: 16,384),
+// and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 M N K FLOPs in all. Bytes read by workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly
 // from caches; written: 4 M N, or 4 splits M N. The speed on a hardware GPU is not measured.
-#variant elements_64x64 WIDTH=1 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
-#variant elements_64x128 WIDTH=1 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
-#variant elements_128x128 WIDTH=1 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
-#variant vectors_64x64 WIDTH=4 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
-#variant vectors_64x128 WIDTH=4 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
-#variant vectors_128x128 WIDTH=4 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
-#variant vectors_64x64_f16 WIDTH=4 F16=1 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
-#variant vectors_64x128_f16 WIDTH=4 F16=1 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
-#variant vectors_128x128_f16 WIDTH=4 F16=1 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant elements_64x64 MATRIX=0 WIDTH=1 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant elements_64x128 MATRIX=0 WIDTH=1 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant elements_128x128 MATRIX=0 WIDTH=1 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant vectors_64x64 MATRIX=0 WIDTH=4 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant vectors_64x128 MATRIX=0 WIDTH=4 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant vectors_128x128 MATRIX=0 WIDTH=4 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant vectors_64x64_f16 MATRIX=0 WIDTH=4 F16=1 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
+#variant vectors_64x128_f16 MATRIX=0 WIDTH=4 F16=1 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
+#variant vectors_128x128_f16 MATRIX=0 WIDTH=4 F16=1 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
+#variant matrix8_elements MATRIX=8 WIDTH=1 F16=0 ROWS=32 COLUMNS=32 LANES=32 PART=1
+#variant matrix8_vectors MATRIX=8 WIDTH=4 F16=0 ROWS=32 COLUMNS=32 LANES=32 PART=1
+#variant matrix8_vectors_f16 MATRIX=8 WIDTH=4 F16=1 ROWS=32 COLUMNS=32 LANES=32 PART=1
+#variant matrix16_elements MATRIX=16 WIDTH=1 F16=0 ROWS=128 COLUMNS=128 LANES=128 PART=1
+#variant matrix16_vectors MATRIX=16 WIDTH=4 F16=0 ROWS=128 COLUMNS=128 LANES=128 PART=1
+#variant matrix16_vectors_f16 MATRIX=16 WIDTH=4 F16=1 ROWS=128 COLUMNS=128 LANES=128 PART=1
 
-#if F16
+#if F16 + MATRIX
 enable f16;
+#end
+#if MATRIX
+enable wgpu_cooperative_matrix;
 #end
 
 #import grid
@@ -81,39 +94,84 @@ struct Params {
 #end
 
 // Four elements of the line at `at`, from `element` on, or the last ones.
-fn load_a(at: u32, element: u32, last: u32) -> vec4f {
+fn load_a(at: u32, element: u32, last: u32) -> Four {
 #if WIDTH == 1
-    return vec4f(
+    return Four(vec4f(
         a[at + min(element, last)], a[at + min(element + 1u, last)],
         a[at + min(element + 2u, last)], a[at + min(element + 3u, last)],
-    );
+    ));
 #else
-    return vec4f(a[(at + min(element, last / 4u * 4u)) / 4u]);
+    return Four(a[(at + min(element, last / 4u * 4u)) / 4u]);
 #end
 }
 
-fn load_b(at: u32, element: u32, last: u32) -> vec4f {
+fn load_b(at: u32, element: u32, last: u32) -> Four {
 #if WIDTH == 1
-    return vec4f(
+    return Four(vec4f(
         b[at + min(element, last)], b[at + min(element + 1u, last)],
         b[at + min(element + 2u, last)], b[at + min(element + 3u, last)],
-    );
+    ));
 #else
-    return vec4f(b[(at + min(element, last / 4u * 4u)) / 4u]);
+    return Four(b[(at + min(element, last / 4u * 4u)) / 4u]);
 #end
 }
 
 #for kind in 0..3 - F16
-@compute @workgroup_size(${LANES})
-#if kind == 0
-fn gemm(at: Invocation) {
+// Stores four columns of row `m`.
+fn store${kind}(base: u32, m: u32, first_column: u32, quad: u32, value: vec4f) {
+    let n = first_column + quad * 4u;
+    if m >= params.m || n >= params.n {
+        return;
+    }
+#if kind == 1
+    let to = base + m * params.n + n;
+#else
+    let image = n / params.plane;
+    let to = base + m * params.c_row + image * params.c_image + n - image * params.plane;
+#end
+    var result = value;
+#if kind == 2
+    if params.accumulate == 0u {
+#for i in 0..4
+        result[${i}] += bias[params.bias_offset + min(n + ${i}u, params.n - 1u)];
+#end
+    }
+#end
+#for i in 0..4 / WIDTH
+#if WIDTH == 1
+    if n + ${i}u < params.n {
+        var sum = result[${i}];
+#else
+    {
+        var sum = result;
 #end
 #if kind == 1
-fn gemm_of_split(at: Invocation) {
+        partials[to / ${WIDTH}u + ${i}u] = sum;
+#else
+        if params.accumulate != 0u {
+            sum += Sums(c[to / ${WIDTH}u + ${i}u]);
+        }
+        c[to / ${WIDTH}u + ${i}u] = Stored(sum);
+#end
+    }
+#end
+}
+
+@compute @workgroup_size(${LANES})
+#if kind == 0
+fn gemm(
+#end
+#if kind == 1
+fn gemm_of_split(
 #end
 #if kind == 2
-fn gemm_with_bias(at: Invocation) {
+fn gemm_with_bias(
 #end
+    at: Invocation,
+#if MATRIX
+    @builtin(subgroup_id) subgroup: u32,
+#end
+) {
     let sizes = vec3u(params.m, params.n, params.k);
     let per_split = params.terms_per_split;
 #import tile_place
@@ -128,15 +186,18 @@ fn gemm_with_bias(at: Invocation) {
     let b_from = params.b_offset + b_image * params.b_image;
     let b_lines = select(params.n, params.k, b_by_terms);
     let b_last = select(params.k, params.plane, b_by_terms) - 1u;
-#for r in 0..8
-#for v in 0..QUADS
-    var sum${r}_${v} = vec4f(0.0);
-#end
-#end
+#import tile_sums
     let blocks = (end - first + 15u) / 16u;
-    for (var block = 0u; block <= blocks; block++) {
+#for phase in (MATRIX == 0)..2
+#if phase
+    for (var block = ${MATRIX > 0}u; block <= blocks; block++) {
+#else
+    // naga 30 accepts no condition around products of matrices, so the first block is loaded before.
+    {
+        let block = 0u;
+#end
 #for p in 0..1 + PART
-        var part${p}: mat4x4f;
+        var part${p}: Part;
 #end
         if block < blocks {
             let term = first + block * 16u;
@@ -152,78 +213,34 @@ fn gemm_with_bias(at: Invocation) {
                     part${PART} = transpose(part${PART});
                 }
 #for i in 0..4
-                part${PART}[${i}] = select(vec4f(0.0), part${PART}[${i}], own + ${i}u < end);
+                part${PART}[${i}] = select(Four(0.0), part${PART}[${i}], own + ${i}u < end);
 #end
             }
         }
+#if phase
+#if MATRIX
+        {
+#else
         if block > 0u {
+#end
             let half = (block - 1u) % 2u;
 #import tile_multiply
         }
+#end
         if block < blocks {
             let half = block % 2u;
 #import tile_store
         }
         workgroupBarrier();
     }
-#if kind == 1
+#end
     if split < params.splits {
-#else
-    if split == 0u {
-#end
-#for v in 0..QUADS
-        let n${v} = first_column + columns * 4u + ${64 * v}u;
-        if n${v} < params.n {
 #if kind == 1
-            let to = split * params.m * params.n + n${v};
-            let row_stride = params.n;
+        let base = split * params.m * params.n;
 #else
-            let image = n${v} / params.plane;
-            let to = params.c_offset + image * params.c_image + n${v} - image * params.plane;
-            let row_stride = params.c_row;
-#if kind == 2
-            var shift = vec4f(0.0);
-            if params.accumulate == 0u {
-#for i in 0..4
-                shift[${i}] = bias[params.bias_offset + min(n${v} + ${i}u, params.n - 1u)];
+        let base = params.c_offset;
 #end
-            }
-#end
-#end
-#for r in 0..8
-            let m${r} = first_row + rows * 4u + ${r / 4 * ROWS / 2 + r % 4}u;
-            if m${r} < params.m {
-                let value = sum${r}_${v};
-                let row = to + m${r} * row_stride;
-#for i in 0..4 / WIDTH
-#if WIDTH == 1
-                if n${v} + ${i}u < params.n {
-                    var result = value[${i}];
-#else
-                {
-                    var result = value;
-#end
-#if kind == 2
-#if WIDTH == 1
-                    result += shift[${i}];
-#else
-                    result += shift;
-#end
-#end
-#if kind == 1
-                    partials[row / ${WIDTH}u + ${i}u] = result;
-#else
-                    if params.accumulate != 0u {
-                        result += Sums(c[row / ${WIDTH}u + ${i}u]);
-                    }
-                    c[row / ${WIDTH}u + ${i}u] = Stored(result);
-#end
-                }
-#end
-            }
-#end
-        }
-#end
+#import tile_results
     }
 }
 

@@ -1,4 +1,4 @@
-//! Training with f16 activations: gradients and losses equal those of f32 up to rounding, steps
+//! Training with f16 activations, and with f16 factors of products: gradients and losses equal those of f32 up to rounding, steps
 //! whose gradient overflows are repeated and none is lost, and activations take half the memory.
 
 // This test uses some of the devices.
@@ -22,6 +22,19 @@ use parallax::{DType, Device, Result, Tensor};
 type SimClrTrainer = Trainer<SimClrNetwork, SimClr>;
 
 fn trainer(device: &Device, width: f64, batch_size: usize, activations: DType) -> SimClrTrainer {
+    let options = PassOptions {
+        activations,
+        ..PassOptions::default()
+    };
+    trainer_with(device, width, batch_size, options)
+}
+
+fn trainer_with(
+    device: &Device,
+    width: f64,
+    batch_size: usize,
+    options: PassOptions,
+) -> SimClrTrainer {
     let encoder = ResNetConfig {
         arch: Arch::ResNet18,
         stem: Stem::Cifar { padding: 1 },
@@ -33,10 +46,6 @@ fn trainer(device: &Device, width: f64, batch_size: usize, activations: DType) -
     let network = simclr::network(&settings, device).expect("it fits");
     let objective = SimClr::new(settings, dataset.pretraining(), device).expect("it fits");
     let trainer = Trainer::new(network, optimization, objective).expect("it fits");
-    let options = PassOptions {
-        activations,
-        ..PassOptions::default()
-    };
     trainer.with_options(options).expect("the device has f16")
 }
 
@@ -78,6 +87,35 @@ fn losses_follow_those_of_f32() {
             );
         }
     }
+}
+
+/// The devices are opened here, since the rounding is a setting of a device.
+#[test]
+fn losses_with_rounded_factors_follow_those_of_f32() {
+    let gpu: Device = devices::open_gpu(false, None).into();
+    let runs = [("cpu", Device::cpu()), ("gpu", gpu)].map(|(name, device)| {
+        let [exact, rounded] = [false, true].map(|rounds_factors| {
+            let options = PassOptions {
+                rounds_factors,
+                ..PassOptions::default()
+            };
+            let mut trainer = trainer_with(&device, 0.125, 8, options);
+            assert_eq!(trainer.loss_scale().is_some(), rounds_factors, "{name}");
+            six_steps(&mut trainer, 2).expect(name).0
+        });
+        assert_ne!(exact, rounded, "{name}");
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() < 0.02 * a;
+        let is_close = exact.iter().zip(&rounded).all(close);
+        assert!(
+            is_close,
+            "{name}: {exact:?}, with rounded factors {rounded:?}"
+        );
+        // The setting ends with the step.
+        assert!(!device.round_factors(false), "{name}");
+        rounded
+    });
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-3 * a;
+    assert!(runs[0].iter().zip(&runs[1]).all(close), "{runs:?}");
 }
 
 /// A scale at which gradients overflow is halved until none overflows. No step is lost: the result

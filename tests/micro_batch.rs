@@ -36,6 +36,7 @@ const EVALUATION: PassOptions = PassOptions {
 const TRAINING: PassOptions = PassOptions {
     mode: Mode::Training,
     activations: parallax::DType::F32,
+    rounds_factors: false,
     recompute: false,
     loss_scale: 1.0,
     momentum: 0.1,

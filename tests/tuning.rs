@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use parallax::DType;
 use parallax::device::gpu::variants::{Operation, TileSize, Variant, VariantTable};
 use parallax::nn::weights::metadata;
 use parallax::nn::{Arch, ResNetConfig, Stem};
@@ -44,7 +45,7 @@ fn every_class_is_measured_once_and_the_table_in_use_stays_as_it_was() {
     ];
     let mut told = Vec::new();
     let tuned = gpu
-        .tune(&problems, &mut |done, all, class| {
+        .tune(&problems, DType::F32, &mut |done, all, class| {
             told.push((done, all, class.to_string()));
         })
         .unwrap();
@@ -59,7 +60,9 @@ fn every_class_is_measured_once_and_the_table_in_use_stays_as_it_was() {
     assert_eq!(gpu.variants(), before);
     // What is known is not measured again.
     gpu.use_variants(tuned.table.clone());
-    let again = gpu.tune(&problems, &mut |_, _, class| panic!("{class} is known"));
+    let again = gpu.tune(&problems, DType::F32, &mut |_, _, class| {
+        panic!("{class} is known")
+    });
     assert_eq!(again.unwrap().table, tuned.table);
 }
 
@@ -73,6 +76,8 @@ fn a_networks_shapes_are_those_of_its_step() {
         },
         side: 32,
         layers: vec![[2048, 2048], [2048, 128]],
+        activations: DType::F32,
+        rounds_factors: false,
         images: 256,
     };
     let problems = network.problems().unwrap();

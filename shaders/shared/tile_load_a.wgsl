@@ -11,6 +11,6 @@
                     part0 = transpose(part0);
                 }
 #for i in 0..4
-                part0[${i}] = select(vec4f(0.0), part0[${i}], own + ${i}u < end);
+                part0[${i}] = select(Four(0.0), part0[${i}], own + ${i}u < end);
 #end
             }

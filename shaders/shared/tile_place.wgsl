@@ -15,8 +15,6 @@
     let end = min(first + per_split, sizes.z);
 
     let lane = at.lane;
-    let rows = row_quad(lane);
-    let columns = column_quad(lane);
     // This lane loads these four rows of A, and from these terms of a block on.
     let a_by_terms = params.a_by_terms != 0u;
     let a_quad = select(lane / 4u, lane % ${ROWS / 4}u, a_by_terms);

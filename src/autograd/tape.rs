@@ -27,6 +27,10 @@ pub struct PassOptions {
     pub mode: Mode,
     /// The element type in which networks store activations and their gradients: f32 or f16.
     pub activations: DType,
+    /// Whether products and convolutions of f32 round their factors to f16: see
+    /// [`Device::round_factors`]. A trainer sets it for its device during a step; a tape alone does
+    /// not.
+    pub rounds_factors: bool,
     /// Whether networks save only the inputs of their blocks and recompute the rest in the backward
     /// pass ([`Var::checkpoint`]). This saves memory and costs a second forward pass. Results have
     /// the same bits.
@@ -58,6 +62,7 @@ impl Default for PassOptions {
         PassOptions {
             mode: Mode::Training,
             activations: DType::F32,
+            rounds_factors: false,
             recompute: false,
             loss_scale: 1.0,
             momentum: 0.1,

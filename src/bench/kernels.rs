@@ -86,7 +86,7 @@ fn convolutions(bench: &mut Bench<'_>) -> Result<()> {
             let (x_shape, w_shape) = (g.x_shape(), g.w_shape());
             let problem = |operation: Operation, work| Problem {
                 name: format!("{} {shape}, {dtype}", operation.name()),
-                class: g.class(operation),
+                class: g.class(operation).with_f16_factors(dtype == DType::F16),
                 dtype,
                 flops: g.flops() as f64,
                 work,
@@ -211,7 +211,7 @@ fn time_variants(bench: &mut Bench<'_>, problem: &Problem<'_>) -> Result<()> {
 fn distinct_variants(gpu: &Gpu, problem: &Problem<'_>) -> Result<Vec<Option<Variant>>> {
     let mut seen: Vec<Vec<String>> = Vec::new();
     let mut distinct = Vec::new();
-    for variant in Variant::ALL {
+    for variant in Variant::ALL.into_iter().filter(|v| gpu.has(*v)) {
         gpu.use_variants(VariantTable::only(variant, gpu.variants().key));
         gpu.start_timing();
         let ran = (problem.work)();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::arguments::positive;
-use super::device_choice::{DeviceRequest, open};
+use super::device_choice::{DeviceRequest, open_for};
 use crate::bench::{self, Part, Results, Row, rate};
 use crate::console::{self, say};
 use crate::error::{Error, Result, listed};
@@ -42,7 +42,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let chosen = open(&arguments.device)?;
+    let chosen = open_for(&arguments.device, true)?;
     let device = &chosen.device;
     say!("device  {}: {}", device.name(), chosen.reason);
     let mut part = None;

@@ -2,8 +2,8 @@
 //! results.
 
 use super::arguments::{Place, check_classes, notice_absent};
-use super::device_choice::open;
-use super::pretraining::{check_precision, check_steps};
+use super::device_choice::open_for;
+use super::pretraining::{check_precision, check_steps, reopened};
 use crate::console::{self, say};
 use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
@@ -57,7 +57,7 @@ fn train(
     check_classes(&dataset, command)?;
     let labels = dataset.labels_of(&dataset.train, "training")?;
     labelled_part(labels, &dataset, training.labels, seed)?;
-    let chosen = open(&place.device)?;
+    let chosen = open_for(&place.device, every.has_f16_factors())?;
     check_precision(every, &chosen.device)?;
     let beginning = beginning(&chosen.device)?;
     let encoder = beginning.encoder();
@@ -82,13 +82,16 @@ fn train(
         head_parameters: Linear::parameter_count(width, dataset.classes.len()),
         image_bytes: dataset.train.images.len(),
     };
-    step.check(&chosen.device, &|| open(&place.device).map(|c| c.device))?;
+    let reopen = || reopened(&place.device, every);
+    step.check(&chosen.device, &reopen)?;
     let folder = place.start(spec, &dataset, &chosen)?;
     place.tune(&chosen, &folder, || {
         Ok(TrainedNetwork {
             encoder,
             side,
             layers: vec![[width, dataset.classes.len()]],
+            activations: every.precision,
+            rounds_factors: every.rounds_factors(),
             images: in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size),
         })
     })?;

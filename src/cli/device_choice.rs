@@ -87,6 +87,14 @@ pub fn auto_takes_gpu(adapters: &[AdapterDescription]) -> (bool, &'static str) {
 /// `Error::Usage` if a name fits none of the adapters; `Error::Device` if there is no adapter of
 /// the requested kind, or if it cannot be opened.
 pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
+    open_for(request, false)
+}
+
+/// As [`open`]. If `uses_matrices`, kernels with f16 factors may use the matrix units of a GPU.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(request: &DeviceRequest, uses_matrices: bool) -> Result<ChosenDevice> {
     let of_rank = of_rank(request);
     let request = of_rank.as_ref().unwrap_or(request);
     let (choice, reason) = match request {
@@ -112,6 +120,7 @@ pub fn open(request: &DeviceRequest) -> Result<ChosenDevice> {
         None => Device::cpu(),
         Some(adapter) => Device::open_gpu(GpuOptions {
             adapter,
+            matrices: uses_matrices,
             ..GpuOptions::default()
         })?,
     };

@@ -1,7 +1,7 @@
 //! `parallax simclr` and `parallax rotnet`: the run of a pretraining, and the printed results.
 
 use super::arguments::{Place, notice, notice_absent};
-use super::device_choice::open;
+use super::device_choice::{DeviceRequest, open_for};
 use crate::console::{self, say};
 use crate::data::Dataset;
 use crate::device::Device;
@@ -54,11 +54,12 @@ pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Resul
             Error::usage(format!("--rotation-images {part} cannot be drawn: {error}"))
         })?),
     };
-    let chosen = open(&place.device)?;
+    let chosen = open_for(&place.device, training.has_f16_factors())?;
     check_precision(training, &chosen.device)?;
+    let reopen = || reopened(&place.device, training);
     pretext
         .step_size(&dataset)?
-        .check(&chosen.device, &|| open(&place.device).map(|c| c.device))?;
+        .check(&chosen.device, &reopen)?;
     let knn = nearest_neighbours(&pretext, &dataset)?;
     let mut left_out = Vec::new();
     if let Err(reason) = &knn {
@@ -103,9 +104,20 @@ pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Resul
     Ok(())
 }
 
+/// Opens the device of a training again, to measure a step.
+pub fn reopened(request: &DeviceRequest, training: &TrainingSettings) -> Result<Device> {
+    let device = open_for(request, training.has_f16_factors())?.device;
+    device.round_factors(training.rounds_factors());
+    Ok(device)
+}
+
 /// Fails if `device` does not support the requested precision, so that no folder is created.
 pub fn check_precision(training: &TrainingSettings, device: &Device) -> Result<()> {
-    Tensor::zeros(&[1], training.precision, device).map(drop)
+    let types = [training.precision, training.matmul_precision];
+    let mut zeros = types
+        .map(|dtype| Tensor::zeros(&[1], dtype, device))
+        .into_iter();
+    zeros.try_for_each(|x| x.map(drop))
 }
 
 /// Fails if a training of `steps` steps is too short for the requested profile, so that no folder is

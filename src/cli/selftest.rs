@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::arguments::positive;
-use super::device_choice::{DeviceRequest, adapters, open};
+use super::device_choice::{DeviceRequest, adapters, open_for};
 use crate::console::{self, say};
 use crate::device::Device;
 use crate::device::gpu::AdapterDescription;
@@ -41,7 +41,7 @@ struct Results<'a> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let chosen = open(&arguments.device)?;
+    let chosen = open_for(&arguments.device, true)?;
     let device = &chosen.device;
     say!("device  {}: {}", device.name(), chosen.reason);
     if let Some(table) = device.variants() {

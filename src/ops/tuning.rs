@@ -10,11 +10,13 @@ use std::time::Instant;
 use crate::device::gpu::variants::{Operation, ShapeClass, Variant, VariantTable};
 use crate::device::{Device, Gpu, product};
 use crate::error::Result;
+use crate::ops::cast::Cast;
 use crate::ops::conv2d::{self, Conv2d, Conv2dDw, Conv2dDx, ConvGeometry};
 use crate::ops::copy::Slice;
 use crate::ops::gemm::{self, Gemm, Linear, Operand};
 use crate::ops::uniform::{NoiseKey, Uniform};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
+use crate::testing::bits;
 
 /// Timed runs per variant.
 const RUNS: usize = 5;
@@ -28,6 +30,9 @@ const CHECKED_FLOPS: u64 = 500_000_000;
 const TIMED_FLOPS: u64 = 40_000_000_000;
 /// Maximum number of repetitions in a timed run of a problem with fewer FLOPs.
 const MAX_REPETITIONS: u64 = 20;
+/// Number of repetitions of a variant on matrices, which have to have equal bits: a driver may let
+/// the subgroups of a workgroup race.
+const REPEATS: usize = 10;
 /// Minimum number of output pixels of a convolution: the widest tile is full, as in a training.
 const PIXELS: usize = 512;
 /// Seconds of work before the first timed run on a hardware adapter, which raises its clock.
@@ -58,6 +63,11 @@ impl Problem {
             Problem::Conv2dDx(g) => g.class(Operation::Conv2dDx),
             Problem::Conv2dDw(g) => g.class(Operation::Conv2dDw),
         }
+    }
+
+    /// Whether an argument is an activation.
+    fn has_activations(&self) -> bool {
+        !matches!(self, Problem::Gemm { .. } | Problem::Linear(_))
     }
 
     fn flops(&self) -> u64 {
@@ -110,14 +120,14 @@ impl Problem {
         }
     }
 
-    /// The variants of the operation that run on the adapter.
-    fn variants(&self, gpu: &Gpu) -> Vec<Variant> {
+    /// The variants of the operation that run on the adapter, those of f16 factors if `in_f16`.
+    fn variants(&self, gpu: &Gpu, in_f16: bool) -> Vec<Variant> {
         let tiles = match self {
-            Problem::Gemm { .. } => gemm::tiles(false).to_vec(),
-            Problem::Linear(_) => gemm::tiles(true).to_vec(),
-            Problem::Conv2d(g) => conv2d::tiles(g, [g.o, g.c]),
-            Problem::Conv2dDx(g) => conv2d::tiles(g, [g.c, g.o]),
-            Problem::Conv2dDw(g) => conv2d::dw_tiles(g),
+            Problem::Gemm { .. } => gemm::tiles(false, in_f16),
+            Problem::Linear(_) => gemm::tiles(true, in_f16),
+            Problem::Conv2d(g) => conv2d::tiles(g, [g.o, g.c], in_f16),
+            Problem::Conv2dDx(g) => conv2d::tiles(g, [g.c, g.o], in_f16),
+            Problem::Conv2dDw(g) => conv2d::dw_tiles(g, in_f16),
         };
         let available = tiles.iter().filter(|tile| gpu.runs(tile.kernel));
         available.map(|tile| tile.variant).collect()
@@ -171,17 +181,28 @@ struct Case<'a> {
     arguments: Vec<Tensor>,
 }
 
+/// The elements of an f32 or f16 tensor.
+fn values(x: &Tensor) -> Result<Vec<f32>> {
+    let dtype = DType::F32;
+    x.device().run(Cast { x, dtype })?.to_vec::<f32>()
+}
+
 impl<'a> Case<'a> {
-    fn new(gpu: &'a Gpu, problem: Problem) -> Result<Self> {
+    fn new(gpu: &'a Gpu, problem: Problem, activations: DType) -> Result<Self> {
         let (shapes, _) = problem.shapes();
         let tensors = (0..).zip(&shapes).map(|(stream, shape)| {
             let key = NoiseKey { seed: 0, stream };
-            gpu.run(Uniform {
+            let x = gpu.run(Uniform {
                 key,
                 low: -1.0,
                 high: 1.0,
                 shape,
-            })
+            })?;
+            // The second argument of a forward pass or dx is the weight, which is f32.
+            let is_weight = stream == 1 && !matches!(problem, Problem::Conv2dDw(_));
+            let is_f32 = is_weight || !problem.has_activations();
+            let (x, dtype) = (&x, if is_f32 { DType::F32 } else { activations });
+            gpu.run(Cast { x, dtype })
         });
         Ok(Case {
             gpu,
@@ -228,40 +249,70 @@ struct Reference<'a> {
     magnitudes: Vec<f32>,
     /// Terms per element of the result.
     terms: usize,
+    /// The type of the result.
+    dtype: DType,
 }
 
 impl<'a> Reference<'a> {
-    fn new(gpu: &'a Gpu, problem: Problem) -> Result<Self> {
+    fn new(gpu: &'a Gpu, problem: Problem, activations: DType) -> Result<Self> {
         gpu.use_only(Variant::Plain);
-        let case = Case::new(gpu, problem)?;
+        let case = Case::new(gpu, problem, activations)?;
         let device = &Device::from(gpu.clone());
         let absolute = case.arguments.iter().map(|x| {
-            let values: Vec<f32> = x.to_vec::<f32>()?.iter().map(|x| x.abs()).collect();
-            Tensor::from_slice(&values, x.shape(), device)
+            let values: Vec<f32> = values(x)?.iter().map(|x| x.abs()).collect();
+            let (absolute, dtype) = (Tensor::from_slice(&values, x.shape(), device)?, x.dtype());
+            gpu.run(Cast {
+                x: &absolute,
+                dtype,
+            })
         });
         let absolute = absolute.collect::<Result<Vec<_>>>()?;
+        let y = case.run()?;
         Ok(Reference {
-            expected: case.run()?.to_vec::<f32>()?,
-            magnitudes: problem.run(gpu, &absolute)?.to_vec::<f32>()?,
+            expected: values(&y)?,
+            dtype: y.dtype(),
+            magnitudes: values(&problem.run(gpu, &absolute)?)?,
             terms: problem.shapes().1,
             case,
         })
     }
 
-    /// Describes the error in the result of the current variant, if there is one.
-    fn check(&self) -> Result<Option<String>> {
-        let y = self.case.run()?.to_vec::<f32>()?;
-        Ok(error_of(&y, &self.expected, &self.magnitudes, self.terms))
+    /// Describes the error in the result of `variant`, which is the current one, if there is one.
+    fn check(&self, variant: Variant) -> Result<Option<String>> {
+        let y = values(&self.case.run()?)?;
+        let mut wrong = error_of(
+            &y,
+            &self.expected,
+            &self.magnitudes,
+            (self.terms, self.dtype),
+        );
+        let repeats = if variant.is_on_matrices() { REPEATS } else { 0 };
+        for number in 0..repeats {
+            if wrong.is_none() && bits(&values(&self.case.run()?)?) != bits(&y) {
+                wrong = Some(format!("repetition {number} has other bits"));
+            }
+        }
+        Ok(wrong)
     }
 }
 
 /// Describes the elements of `y` that differ from `expected` by more than the rounding of two sums
-/// of `terms` products. `magnitudes` are the sums of the absolute products.
-fn error_of(y: &[f32], expected: &[f32], magnitudes: &[f32], terms: usize) -> Option<String> {
+/// of `terms` products, which are stored as `dtype`. `magnitudes` are the sums of the absolute
+/// products.
+fn error_of(
+    y: &[f32],
+    expected: &[f32],
+    magnitudes: &[f32],
+    (terms, dtype): (usize, DType),
+) -> Option<String> {
     // The error bound of each sum is 4 sqrt(terms) units in the last place of its magnitude.
     let tolerance = 2.0 * 4.0 * (terms as f64).sqrt() / f64::from(1 << 24);
     let wrong = |i: &usize| {
-        let bound = tolerance * f64::from(magnitudes[*i]);
+        let mut bound = tolerance * f64::from(magnitudes[*i]);
+        if dtype == DType::F16 {
+            // Each of both is rounded by half a unit in the last place, which is 2^-24 if subnormal.
+            bound += (f64::from(expected[*i]).abs() + bound) * (-10f64).exp2() + (-24f64).exp2();
+        }
         let difference = (f64::from(y[*i]) - f64::from(expected[*i])).abs();
         difference.is_nan() || difference > bound
     };
@@ -281,6 +332,13 @@ impl Gpu {
         self.use_variants(VariantTable::only(variant, key));
     }
 
+    /// The class of a problem with activations of this type.
+    fn class_of(&self, problem: &Problem, activations: DType) -> ShapeClass {
+        let has_f16_activations = problem.has_activations() && activations == DType::F16;
+        let class = problem.class();
+        class.with_f16_factors(has_f16_activations || self.rounds_factors())
+    }
+
     /// Measures the variants of each problem whose class is not in the current table. Returns a
     /// table with the current entries and the new ones, but does not make it current. `progress` is
     /// called with the number of finished classes, the number of all classes, and the next class.
@@ -292,6 +350,7 @@ impl Gpu {
     pub fn tune(
         &self,
         problems: &[Problem],
+        activations: DType,
         progress: &mut dyn FnMut(usize, usize, &ShapeClass),
     ) -> Result<Tuned> {
         let before = self.variants();
@@ -302,16 +361,18 @@ impl Gpu {
         let mut seen = BTreeSet::new();
         let todo: Vec<&Problem> = problems
             .iter()
-            .filter(|problem| !before.classes.contains_key(&problem.class()))
-            .filter(|problem| seen.insert(problem.class()))
+            .filter(|problem| {
+                let class = self.class_of(problem, activations);
+                !before.classes.contains_key(&class) && seen.insert(class)
+            })
             .collect();
         if let Some(problem) = todo.first() {
-            self.warm_up(problem)?;
+            self.warm_up(problem, activations)?;
         }
         for (done, problem) in todo.iter().enumerate() {
-            let class = problem.class();
+            let class = self.class_of(problem, activations);
             progress(done, todo.len(), &class);
-            let fastest = self.fastest(problem, &before, &mut tuned.rejected);
+            let fastest = self.fastest((problem, activations), &before, &mut tuned.rejected);
             self.use_variants(before.clone());
             tuned.table.classes.insert(class, fastest?);
         }
@@ -320,16 +381,17 @@ impl Gpu {
 
     fn fastest(
         &self,
-        problem: &Problem,
+        (problem, activations): (&Problem, DType),
         table: &VariantTable,
         rejected: &mut Vec<String>,
     ) -> Result<Variant> {
-        let mut variants = problem.variants(self);
-        variants.retain(|variant| !table.rejects(problem.class().operation(), *variant));
+        let class = self.class_of(problem, activations);
+        let mut variants = problem.variants(self, class.has_f16_factors());
+        variants.retain(|variant| !table.rejects(class.operation(), *variant));
         if let [only] = variants[..] {
             return Ok(only);
         }
-        let reference = Reference::new(self, problem.within(CHECKED_FLOPS))?;
+        let reference = Reference::new(self, problem.within(CHECKED_FLOPS), activations)?;
         // Starts with the lowest estimated cost, so that slower variants are soon left out.
         variants.sort_by_key(|variant| table.cost.get(variant).copied().unwrap_or(u32::MAX));
         let mut candidates = Vec::new();
@@ -338,13 +400,13 @@ impl Gpu {
             let wrong = match variant {
                 Variant::Plain => None,
                 _ => reference
-                    .check()
+                    .check(variant)
                     .unwrap_or_else(|error| Some(error.to_string())),
             };
             // Returns the error if the device was lost.
             self.check()?;
             match wrong {
-                Some(wrong) => rejected.push(format!("{variant} of {}: {wrong}", problem.class())),
+                Some(wrong) => rejected.push(format!("{variant} of {class}: {wrong}")),
                 None => candidates.push(Candidate {
                     variant,
                     seconds: f64::INFINITY,
@@ -357,7 +419,7 @@ impl Gpu {
         } else {
             let timed = problem.within(TIMED_FLOPS);
             let repetitions = (TIMED_FLOPS / timed.flops().max(1)).clamp(1, MAX_REPETITIONS);
-            (Case::new(self, timed)?, repetitions)
+            (Case::new(self, timed, activations)?, repetitions)
         };
         let mut best = f64::INFINITY;
         for _ in 0..RUNS {
@@ -376,11 +438,11 @@ impl Gpu {
     }
 
     /// Keeps a hardware adapter busy until its clock has risen.
-    fn warm_up(&self, problem: &Problem) -> Result<()> {
+    fn warm_up(&self, problem: &Problem, activations: DType) -> Result<()> {
         if self.is_software() {
             return Ok(());
         }
-        let case = Case::new(self, problem.within(TIMED_FLOPS))?;
+        let case = Case::new(self, problem.within(TIMED_FLOPS), activations)?;
         let started = Instant::now();
         while started.elapsed().as_secs_f64() < WARM_UP_SECONDS {
             case.run()?;
@@ -403,6 +465,7 @@ mod tests {
     use super::{CHECKED_FLOPS, PIXELS, Problem, TIMED_FLOPS, error_of};
     use crate::ops::Conv2dOptions;
     use crate::ops::conv2d::ConvGeometry;
+    use crate::tensor::DType;
 
     /// Half a GFLOP, or as many images as fill a tile, but no more than the batch has.
     #[test]
@@ -427,10 +490,16 @@ mod tests {
     #[test]
     fn rounding_agrees_and_anything_more_does_not() {
         let (expected, magnitudes) = ([1.0, -2.0, 0.5], [100.0; 3]);
+        let (f32, f16) = ((64, DType::F32), (64, DType::F16));
         let rounded = [1.0 + 1e-4, -2.0, 0.5 - 1e-4];
-        assert_eq!(error_of(&rounded, &expected, &magnitudes, 64), None);
+        assert_eq!(error_of(&rounded, &expected, &magnitudes, f32), None);
+        // A unit in the last place of f16.
+        let of_f16 = [1.001, -2.002, 0.5005];
+        assert_eq!(error_of(&of_f16, &expected, &[1.0; 3], f16), None);
+        assert!(error_of(&of_f16, &expected, &[1.0; 3], f32).is_some());
+        assert!(error_of(&[1.003, -2.0, 0.5], &expected, &[1.0; 3], f16).is_some());
         for (wrong, words) in [(1.01, "1 of 3"), (f32::NAN, "NaN in place of 0.5")] {
-            let message = error_of(&[1.0, -2.0, 0.5 * wrong], &expected, &magnitudes, 64);
+            let message = error_of(&[1.0, -2.0, 0.5 * wrong], &expected, &magnitudes, f32);
             let message = message.expect("a difference");
             assert!(
                 message.contains("first at 2") && message.contains(words),

@@ -229,7 +229,7 @@ pub fn run(
         label_fraction: training.labels,
         labelled_images,
         batch_size: settings.batch_size,
-        precision: training.every.precision.to_string(),
+        precision: training.every.precision_label(),
         epochs: steps as f64 / per_epoch as f64,
         steps,
         chance_loss: plan.chance_loss,

@@ -216,6 +216,8 @@ impl<'a> Pretext<'a> {
             encoder: step.encoder,
             side: step.side,
             layers,
+            activations: step.activations,
+            rounds_factors: self.training.rounds_factors(),
             images: passes * images,
         })
     }
@@ -553,7 +555,7 @@ fn judge<H: Module>(
         kept_random: request.weights().kept_random,
         seed: request.spec.common.seed,
         batch_size: pretext.batch_size,
-        precision: pretext.training.precision.to_string(),
+        precision: pretext.training.precision_label(),
         steps: pretext.steps,
         flops_per_step: pretext.flops_per_step(&request.dataset)?,
         chance_loss: pretext.chance_loss(),

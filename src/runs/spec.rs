@@ -414,10 +414,11 @@ mod tests {
         RunSpec::parse(&words).unwrap()
     }
 
-    const LINES: [&str; 11] = [
+    const LINES: [&str; 12] = [
         "simclr",
         "simclr --optimizer lars --schedule cosine --warmup 5 --blur --stem imagenet --normalize 0.5/0.25",
         "simclr --data cifar10 --data-dir d --size 48 --init x --no-knn --save-every 5 --precision f16",
+        "simclr --matmul-precision f16 --batch-size 8",
         "rotnet --arch resnet34 --batch-size 7 --rotation-images 0.5 --protocol paper --init none",
         "supervised --steps 8 --batch-size 32 --learning-rate 0.0125",
         "finetune --encoder x --labels 0.1 --recompute --micro-batch 3 --stop-when-flat 9",

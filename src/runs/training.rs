@@ -84,6 +84,7 @@ pub(super) fn pass_options(protocol: Protocol, settings: &TrainingSettings) -> P
     PassOptions {
         recompute: settings.recompute,
         activations: settings.precision,
+        rounds_factors: settings.rounds_factors(),
         synchronized: (group.size() > 1 && is_synchronized).then_some(group),
         ..PassOptions::default()
     }

@@ -12,12 +12,13 @@ use super::folder::RunFolder;
 use super::record::variants_of;
 use super::warn;
 use crate::console::{is_quiet, note};
-use crate::device::Gpu;
 use crate::device::gpu::variants::{LARGEST_CLASS, Operation, Variant, VariantTable};
+use crate::device::{Device, Gpu};
 use crate::error::Result;
 use crate::nn::ResNetConfig;
 use crate::ops::conv2d::ConvGeometry;
 use crate::ops::tuning::Problem;
+use crate::tensor::DType;
 
 /// When a training measures variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub struct TrainedNetwork {
     pub side: usize,
     /// Inputs and outputs of each linear layer on top.
     pub layers: Vec<[usize; 2]>,
+    /// The type of activations, and whether products of f32 round their factors to f16. Variants of
+    /// f16 factors are measured apart from those of f32.
+    pub activations: DType,
+    pub rounds_factors: bool,
     /// Images, or views of them, that pass at a time.
     pub images: usize,
 }
@@ -93,10 +98,14 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     let problems = network.problems()?;
     let started = Instant::now();
     let progress = Progress::new();
-    let mut tuned = gpu.tune(&problems, &mut |done, all, class| {
+    let device = Device::from(gpu.clone());
+    device.round_factors(network.rounds_factors);
+    let tuned = gpu.tune(&problems, network.activations, &mut |done, all, class| {
         progress.at(done, all, &class.to_string());
-    })?;
+    });
+    device.round_factors(false);
     progress.finish();
+    let mut tuned = tuned?;
     for rejected in &tuned.rejected {
         warn(&format!(
             "never picked, since its results are wrong here: {rejected}"

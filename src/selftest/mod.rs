@@ -155,6 +155,7 @@ fn test(
             report(family);
         }
     }
+    device.round_factors(false);
     if let (Some(gpu), Some(table)) = (device.as_gpu(), &table) {
         gpu.use_variants(table.clone());
         gpu.limit_bindings(None);
@@ -185,6 +186,7 @@ fn candidates(device: &Device) -> Vec<Candidate> {
     let own = || device.clone();
     gpu.use_variants(VariantTable::only(Variant::Plain, gpu.variants().key));
     let others = Variant::ALL.into_iter().filter(|v| *v != Variant::Plain);
+    let others = others.filter(|variant| gpu.has(*variant));
     let others = others.map(|v| Candidate::of_products(v.name(), own(), Some(v)));
     [
         Candidate::new("plain", own()),

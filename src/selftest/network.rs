@@ -8,6 +8,7 @@ use crate::ops::conv2d::cases::{Case, large_convolutions};
 use crate::ops::gemm::cases::products;
 use crate::optim::Optimization;
 use crate::tensor::{DType, Tensor};
+use crate::testing::tester::On;
 use crate::testing::{Expected, Tester, normal};
 use crate::train::Trainer;
 
@@ -54,8 +55,13 @@ pub fn training(tester: &Tester) -> Result<()> {
             expected.push(loss, tolerance * loss.abs());
         }
         let case = format!("losses in {dtype}");
-        for on in tester.all().filter(|on| !on.is_sliced()) {
-            if dtype == DType::F32 || on.has_f16() {
+        let on_matrices = tester.all_variants().filter(On::is_on_matrices);
+        for on in tester.all().filter(|on| !on.is_sliced()).chain(on_matrices) {
+            let runs = match dtype {
+                DType::F16 => on.has_f16(),
+                _ => !on.is_on_matrices(),
+            };
+            if runs {
                 let found = losses(&on, &pixels, dtype)?;
                 on.agree_on_host(&case, &found, &expected);
             }

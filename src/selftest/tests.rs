@@ -137,6 +137,12 @@ fn gpu() -> Device {
     devices::open_gpu(false, None).into()
 }
 
+/// The kernels that an adapter cannot run, because it has no such matrices.
+fn without_matrices(gpu: &Gpu) -> Vec<&'static str> {
+    let missing = Variant::ALL.into_iter().filter(|v| !gpu.has(*v));
+    missing.map(Variant::name).collect()
+}
+
 #[test]
 fn a_wrong_variant_is_found_and_no_longer_selected() {
     let device = gpu();
@@ -200,12 +206,16 @@ fn cases_after_the_time_are_counted() {
 /// Every kernel of the shader table, in every variant that the adapter runs, is right.
 #[test]
 fn every_kernel_has_a_case() {
-    let device = gpu();
+    let gpu = devices::gpu_with_matrices();
+    let missing = without_matrices(&gpu);
+    let device = gpu.into();
     let mut failures = Vec::new();
     let mut add = |family: &Family| failures.extend(family.described.clone());
     let report = test(&device, &all(), (1e6, 1), &mut add).expect("the device is not lost");
     assert!(report.is_ok(), "{}", failures.join("\n"));
-    assert_eq!(report.kernels_not_run, [""; 0]);
+    let mut not_run = report.kernels_not_run;
+    not_run.retain(|kernel| !missing.iter().any(|variant| kernel.contains(variant)));
+    assert_eq!(not_run, [""; 0]);
     let compiled = device.as_gpu().expect("a GPU").compiled();
     for kernel in NEVER_LAUNCHED {
         assert!(!compiled.contains(&kernel), "{kernel:?} was launched");

@@ -133,6 +133,15 @@ pub fn agree(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
     }
 }
 
+/// Fails unless a CPU and a GPU that round the factors of f32 products agree with the expected values
+/// of the cases.
+pub fn check_cases_with_rounding(cases: impl Fn(&Tester) -> Result<()>) {
+    let gpu = devices::open_gpu(false, None).into();
+    let candidates = [("rounding cpu", Device::cpu()), ("rounding gpu", gpu)];
+    let candidates = candidates.map(|(name, device)| Candidate::rounding(name, device));
+    check_candidates(candidates.into(), cases);
+}
+
 /// Fails unless every device agrees with the expected values of the cases.
 pub fn check_cases(cases: impl Fn(&Tester) -> Result<()>) {
     let candidates = devices::all_variants().into_iter().map(|(name, device)| {
@@ -146,7 +155,12 @@ pub fn check_cases(cases: impl Fn(&Tester) -> Result<()>) {
             _ => Candidate::of_products(name, device, variant),
         }
     });
-    let tester = Tester::new(candidates.collect(), SEED, None);
+    check_candidates(candidates.collect(), cases);
+}
+
+/// Fails unless these devices agree with the expected values of the cases.
+fn check_candidates(candidates: Vec<Candidate>, cases: impl Fn(&Tester) -> Result<()>) {
+    let tester = Tester::new(candidates, SEED, None);
     cases(&tester).expect("every case runs");
     let comparisons = tester.take_comparisons();
     assert!(!comparisons.is_empty(), "no result was compared");

@@ -74,20 +74,56 @@ pub fn all_variants() -> Vec<(&'static str, Device)> {
     all().into_iter().chain(without).chain(forced).collect()
 }
 
-/// One GPU per variant, which runs it for every operation that has it.
+/// Whether the adapter under test has to have matrix units, as `scripts/test.sh --mesa26` requires.
+fn needs_matrices() -> bool {
+    std::env::var_os("PARALLAX_TEST_MATRICES").is_some()
+}
+
+/// One GPU per variant that the adapter has, which runs it for every operation that has it. A
+/// missing variant is named on stderr, or an error if the adapter has to have matrices.
 pub fn forced() -> &'static [(Variant, Gpu)] {
     static FORCED: OnceLock<Vec<(Variant, Gpu)>> = OnceLock::new();
     FORCED.get_or_init(|| {
         let open = |variant| {
             let options = GpuOptions {
                 variant: Some(variant),
+                matrices: variant.is_on_matrices(),
                 ..options(false, None)
             };
             let gpu = Gpu::open(options).expect("the adapter opens for every variant");
             (variant, gpu)
         };
-        Variant::ALL.into_iter().map(open).collect()
+        let matrices = gpu_with_matrices();
+        let missing = Variant::ALL.into_iter().filter(|v| !matrices.has(*v));
+        let missing: Vec<&str> = missing.map(Variant::name).collect();
+        if !missing.is_empty() {
+            eprintln!(
+                "not tested, {} does not have them: {missing:?}",
+                matrices.name()
+            );
+        }
+        let has = |variant: &Variant| matrices.has(*variant);
+        Variant::ALL.into_iter().filter(has).map(open).collect()
     })
+}
+
+/// A GPU that uses its matrix units, if it has any.
+pub fn gpu_with_matrices() -> Gpu {
+    static MATRICES: OnceLock<Gpu> = OnceLock::new();
+    let gpu = MATRICES.get_or_init(|| {
+        let options = GpuOptions {
+            matrices: true,
+            ..options(false, None)
+        };
+        Gpu::open(options).expect("the adapter opens with matrices")
+    });
+    let has = gpu.has_matrices();
+    assert!(
+        has || !needs_matrices(),
+        "PARALLAX_TEST_MATRICES is set, and {} has no matrices that kernels can use",
+        gpu.name()
+    );
+    gpu.clone()
 }
 
 /// The devices of `devices` that have f16. An adapter without it is named on stderr; its error

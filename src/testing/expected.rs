@@ -7,19 +7,29 @@ use super::accuracy::{U, ulp};
 pub struct Expected {
     pub value: Vec<f64>,
     pub bound: Vec<f64>,
+    /// The sum of the absolute terms of each element, if it is a sum.
+    pub magnitude: Vec<f64>,
 }
 
 impl Expected {
     /// Values that are copied or selected, without rounding.
     pub fn exact(value: Vec<f64>) -> Self {
         let bound = vec![0.0; value.len()];
-        Expected { value, bound }
+        Expected {
+            value,
+            bound,
+            ..Expected::default()
+        }
     }
 
     /// Element-wise arithmetic: 4 ulp.
     pub fn elementwise(value: Vec<f64>) -> Self {
         let bound = value.iter().map(|&v| 4.0 * ulp(v)).collect();
-        Expected { value, bound }
+        Expected {
+            value,
+            bound,
+            ..Expected::default()
+        }
     }
 
     /// The bounds of the same results stored as f16. Rounding adds a relative error of 2^-11, or
@@ -27,6 +37,16 @@ impl Expected {
     pub fn stored_as_f16(mut self) -> Self {
         for (value, bound) in self.value.iter().zip(&mut self.bound) {
             *bound += (value.abs() + *bound) * (-11f64).exp2() + (-25f64).exp2();
+        }
+        self
+    }
+
+    /// The bounds of the same sums of products if both factors are rounded to f16. Each has a relative
+    /// error of at most 2^-11, if it is not subnormal.
+    pub fn of_rounded_factors(mut self) -> Self {
+        let error = 2.0 * (-11f64).exp2() + (-22f64).exp2();
+        for (magnitude, bound) in self.magnitude.iter().zip(&mut self.bound) {
+            *bound = *bound * (1.0 + error) + error * magnitude;
         }
         self
     }
@@ -43,6 +63,7 @@ impl FromIterator<Sum> for Expected {
         let mut expected = Expected::default();
         for sum in sums {
             expected.push(sum.value, sum.bound());
+            expected.magnitude.push(sum.magnitude);
         }
         expected
     }

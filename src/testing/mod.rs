@@ -24,8 +24,9 @@ pub(crate) use tester::Tester;
 
 #[cfg(test)]
 pub(crate) use compare::{
-    agree, check_cases, different_devices, get, get_u32, get16, put, put_u32, put16, refused,
-    refused_argument, refused_everywhere, zeros, zeros_or_refused, zeros_u32, zeros16,
+    agree, check_cases, check_cases_with_rounding, different_devices, get, get_u32, get16, put,
+    put_u32, put16, refused, refused_argument, refused_everywhere, zeros, zeros_or_refused,
+    zeros_u32, zeros16,
 };
 #[cfg(test)]
 pub(crate) use determinism::same_bits;

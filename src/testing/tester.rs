@@ -45,6 +45,8 @@ pub struct Candidate {
     table: Option<VariantTable>,
     /// Whether it runs the cases of operations with variants, and no others.
     is_for_products: bool,
+    /// Whether it rounds the factors of f32 products to f16, as variants on matrices do.
+    rounds_factors: bool,
     /// Whether the bindings of a GPU have at most [`SMALL_BINDING`] bytes.
     is_sliced: bool,
 }
@@ -58,6 +60,7 @@ impl Candidate {
             device,
             variant: None,
             is_for_products: false,
+            rounds_factors: false,
             is_sliced: false,
         }
     }
@@ -71,7 +74,7 @@ impl Candidate {
     }
 
     /// A device that differs from another one in products and convolutions only. A GPU runs
-    /// `variant` of them.
+    /// `variant` of them. One on matrices rounds the factors of f32 products to f16.
     pub fn of_products(name: impl Into<String>, device: Device, variant: Option<Variant>) -> Self {
         let table = device
             .variants()
@@ -81,7 +84,17 @@ impl Candidate {
             variant,
             table,
             is_for_products: true,
+            rounds_factors: variant.is_some_and(Variant::is_on_matrices),
             ..Candidate::new(name, device)
+        }
+    }
+
+    /// A device that rounds the factors of f32 products to f16, on any variant.
+    #[cfg(test)]
+    pub fn rounding(name: impl Into<String>, device: Device) -> Self {
+        Candidate {
+            rounds_factors: true,
+            ..Candidate::of_products(name, device, None)
         }
     }
 }
@@ -142,6 +155,7 @@ impl Tester {
             .iter()
             .filter(move |c| takes_part(c))
             .map(|candidate| {
+                candidate.device.round_factors(candidate.rounds_factors);
                 if let (Some(gpu), Some(table)) = (candidate.device.as_gpu(), &candidate.table) {
                     gpu.use_variants(table.clone());
                     gpu.limit_bindings(candidate.is_sliced.then_some(SMALL_BINDING as u64));
@@ -222,6 +236,17 @@ impl On<'_> {
     /// Whether bindings are small.
     pub fn is_sliced(&self) -> bool {
         self.candidate.is_sliced
+    }
+
+    /// Whether the device rounds the factors of f32 products to f16.
+    pub fn rounds_factors(&self) -> bool {
+        self.candidate.rounds_factors
+    }
+
+    /// Whether a variant on matrices runs, if the operation has it.
+    pub fn is_on_matrices(&self) -> bool {
+        let variant = self.candidate.variant;
+        variant.is_some_and(Variant::is_on_matrices)
     }
 
     /// Whether tensors may be f16.

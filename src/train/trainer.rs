@@ -33,7 +33,7 @@ pub struct Trainer<M, O> {
     /// The ranks, and the samples per chunk, for `compute`.
     group: Group,
     micro_batch: usize,
-    /// The loss scale of the next step, for f16 activations.
+    /// The loss scale of the next step, for f16 activations or factors.
     loss_scale: Option<LossScale>,
     /// Number of overflows, after each of which steps were repeated with a smaller loss scale.
     overflows: u32,
@@ -69,7 +69,7 @@ pub struct PendingStep {
 pub struct FinishedStep {
     /// The loss before the update of this step, not scaled.
     pub loss: f32,
-    /// The factor of the loss in the backward pass, for f16 activations.
+    /// The factor of the loss in the backward pass, for f16 activations or factors.
     pub loss_scale: Option<f32>,
     /// Number of repetitions of the step because a gradient overflowed.
     pub overflows: u32,
@@ -112,7 +112,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     }
 
     /// Sets the options of the passes, but for the loss scale: the trainer scales the loss if
-    /// activations are f16. Weights, their gradients and the state of the optimiser are always f32.
+    /// activations or the factors of products are f16. Weights, their gradients and the state of the optimiser are always f32.
     ///
     /// # Errors
     /// `Error::Usage` if activations are neither f32 nor f16; `Error::Device` if the device does not
@@ -124,7 +124,12 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         }
         // Fails if the device does not support the type.
         Tensor::zeros(&[1], options.activations, &self.device)?;
-        let loss_scale = (options.activations == DType::F16).then(LossScale::default);
+        let mut has_f16_gradients = options.activations == DType::F16;
+        if options.rounds_factors {
+            Tensor::zeros(&[1], DType::F16, &self.device)?;
+            has_f16_gradients = true;
+        }
+        let loss_scale = has_f16_gradients.then(LossScale::default);
         Ok(Trainer {
             options,
             loss_scale,
@@ -174,7 +179,10 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         };
         let (pass, objective) = ((&self.device, options), &mut self.objective);
         let parts = (self.group, self.micro_batch);
-        (self.compute)(objective, &self.module, pass, step, parts)
+        let before = self.device.round_factors(options.rounds_factors);
+        let gradients = (self.compute)(objective, &self.module, pass, step, parts);
+        self.device.round_factors(before);
+        gradients
     }
 
     /// Records step `step` (counted from 0) without waiting for it. Finish every step: if one is
@@ -317,6 +325,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     fn diagnose(&mut self, step: u64, loss_scale: Option<LossScale>) -> Error {
         let precision = match self.options.activations {
             DType::F16 => "f32 activations, ",
+            _ if self.options.rounds_factors => "f32 factors of products, ",
             _ => "",
         };
         let advice = format!(
@@ -335,12 +344,12 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         }
     }
 
-    /// The loss scale of the next step, if activations are f16.
+    /// The loss scale of the next step, if activations or factors are f16.
     pub fn loss_scale(&self) -> Option<LossScale> {
         self.loss_scale
     }
 
-    /// Sets the loss scale when a run is resumed. Has no effect unless activations are f16.
+    /// Sets the loss scale when a run is resumed. Has no effect without f16.
     pub fn resume_with_loss_scale(&mut self, loss_scale: LossScale) {
         self.loss_scale = self.loss_scale.map(|_| loss_scale);
     }

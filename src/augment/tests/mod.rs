@@ -37,6 +37,7 @@ fn within(values: &[f32], bound: f64) -> Expected {
     Expected {
         value: wide(values),
         bound,
+        ..Expected::default()
     }
 }
 

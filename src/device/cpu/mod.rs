@@ -2,6 +2,7 @@
 //! and the device of machines without a GPU.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::memory::MemoryUse;
@@ -38,6 +39,8 @@ struct Shared {
     arena: Arc<Arena>,
     profiler: Profiler,
     without_winograd: bool,
+    /// Whether products of f32 round their factors to f16.
+    rounds_factors: AtomicBool,
 }
 
 impl Cpu {
@@ -55,6 +58,14 @@ impl Cpu {
 
     pub(crate) fn uses_winograd(&self) -> bool {
         !self.0.without_winograd
+    }
+
+    pub(crate) fn rounds_factors(&self) -> bool {
+        self.0.rounds_factors.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn round_factors(&self, rounds: bool) -> bool {
+        self.0.rounds_factors.swap(rounds, Ordering::Relaxed)
     }
 
     pub(crate) fn memory(&self) -> MemoryUse {

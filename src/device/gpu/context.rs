@@ -1,13 +1,14 @@
 //! The open adapter: its limits, pipelines and errors.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
 use super::kernels::{self, Kernel, shader};
+use super::matrices;
 use super::stream::Stream;
 use super::variants::{TableKey, Variant, VariantTable};
 use crate::device::profiler::Profiler;
@@ -28,6 +29,9 @@ pub struct GpuOptions {
     /// For tests and benches: the variant of products and convolutions that runs, instead of those
     /// that the table selects. Operations without this variant run `Plain`.
     pub variant: Option<Variant>,
+    /// Whether products and convolutions of f16 factors may use the adapter's matrix units, through
+    /// an experimental feature of wgpu.
+    pub matrices: bool,
     /// How long the host waits for a GPU that finishes no submission, before it reports that the GPU
     /// hangs; by default, ten minutes, or two hours on a software adapter.
     pub stall: Option<Duration>,
@@ -48,6 +52,7 @@ impl Default for GpuOptions {
             binding_limit: None,
             f16: true,
             variant: None,
+            matrices: false,
             stall: None,
         }
     }
@@ -73,6 +78,10 @@ pub(crate) struct Context {
     limit: AtomicU64,
     /// Whether kernels can read and write f16.
     pub(crate) has_f16: bool,
+    /// Rows of the cooperative matrices that kernels can use.
+    pub(crate) matrices: Vec<u32>,
+    /// Whether products of f32 round their factors to f16.
+    pub(crate) rounds_factors: AtomicBool,
     /// Selects the variant for each shape.
     pub(crate) table: Mutex<VariantTable>,
     /// Identifies the adapter and driver of pipeline data; `None` if the adapter has no such data.
@@ -109,12 +118,20 @@ impl Context {
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::PIPELINE_CACHE;
         wanted.set(wgpu::Features::SHADER_F16, options.f16);
-        let features = adapter.features() & wanted;
+        let mut features = adapter.features() & wanted;
+        let matrices = match options.matrices && options.f16 {
+            true => matrices::usable(&adapter),
+            false => Vec::new(),
+        };
+        if !matrices.is_empty() {
+            features |= matrices::FEATURES;
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("parallax"),
                 required_features: features,
                 required_limits: limits.clone(),
+                experimental_features: matrices::permission(&matrices),
                 ..Default::default()
             })
             .await
@@ -157,6 +174,8 @@ impl Context {
             queue,
             limit: AtomicU64::new(0),
             has_f16: features.contains(wgpu::Features::SHADER_F16),
+            matrices,
+            rounds_factors: AtomicBool::new(false),
             table: Mutex::new(table),
             pipeline_key: if features.contains(wgpu::Features::PIPELINE_CACHE) {
                 wgpu::util::pipeline_cache_key(&info)

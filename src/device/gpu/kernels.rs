@@ -26,6 +26,8 @@ pub struct Kernel {
     pub(crate) workgroup_size: [u32; 3],
     /// Bytes of workgroup memory.
     pub(crate) workgroup_bytes: u32,
+    /// Rows of its cooperative matrices; 0 if it has none. The workgroup has four subgroups then.
+    pub(crate) matrix: u32,
     /// Bytes of the uniform; 0 if there is none.
     pub(crate) params: usize,
     /// Storage bindings in the order of their numbers.
@@ -162,6 +164,7 @@ impl Kernel {
             name,
             workgroup_size: entry.workgroup_size,
             workgroup_bytes,
+            matrix: 0,
             params,
             storage: storage.leak(),
             f16: None,
@@ -241,7 +244,8 @@ mod tests {
 
     use super::{
         Kernel, conv2d_dw_rows, conv2d_dw_tiled_gather_64x64, conv2d_tiled_128x128,
-        gemm_tiled_elements_64x128, gemm_tiled_vectors_64x64,
+        conv2d_tiled_matrix16, gemm_tiled_elements_64x128, gemm_tiled_matrix8_elements,
+        gemm_tiled_vectors_64x64,
     };
     use crate::device::gpu::{Grid, Slice};
     use crate::tensor::{DType, Tensor};
@@ -272,6 +276,8 @@ fn doubled(@builtin(global_invocation_id) at: vec3u, @builtin(num_workgroups) gr
             (&conv2d_tiled_128x128::CONV2D, 32 * 1024, 256),
             (&conv2d_dw_tiled_gather_64x64::PARTIAL, 16 * 1024, 128),
             (&conv2d_dw_rows::PARTIAL, 15_104, 128),
+            (&gemm_tiled_matrix8_elements::GEMM_WITH_BIAS, 7_680, 32),
+            (&conv2d_tiled_matrix16::CONV2D_OF_SPLIT, 34_816, 128),
             (&super::gemm_plain::GEMM, 0, 64),
         ] {
             let limits = |fewer_bytes: u32, fewer_invocations: u32| wgpu::Limits {

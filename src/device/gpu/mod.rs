@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::memory::MemoryUse;
 use super::op::check_elements;
@@ -15,6 +16,7 @@ mod context;
 mod copy;
 pub mod kernels;
 mod launch;
+mod matrices;
 mod pipeline_cache;
 mod readback;
 mod stream;
@@ -143,9 +145,32 @@ impl Gpu {
         self.context.compiled()
     }
 
-    /// Whether the limits of the adapter allow the workgroups of `kernel`.
+    /// Whether the adapter has the workgroup memory, the invocations and the matrices of `kernel`.
     pub(crate) fn runs(&self, kernel: &Kernel) -> bool {
-        kernel.runs(&self.context.limits)
+        let has_matrix = kernel.matrix == 0 || self.context.matrices.contains(&kernel.matrix);
+        has_matrix && kernel.runs(&self.context.limits)
+    }
+
+    /// Whether kernels can use matrix units; see [`GpuOptions::matrices`].
+    pub fn has_matrices(&self) -> bool {
+        !self.context.matrices.is_empty()
+    }
+
+    /// Whether a variant can run here: one on matrices needs an adapter that has them.
+    pub fn has(&self, variant: Variant) -> bool {
+        match variant {
+            Variant::Matrix(size) => self.context.matrices.contains(&size.rows()),
+            _ => true,
+        }
+    }
+
+    /// Whether products and convolutions of f32 tensors round their factors to f16.
+    pub(crate) fn rounds_factors(&self) -> bool {
+        self.context.rounds_factors.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn round_factors(&self, rounds: bool) -> bool {
+        self.context.rounds_factors.swap(rounds, Ordering::Relaxed)
     }
 
     /// A tensor with undefined content, for a kernel to fill.

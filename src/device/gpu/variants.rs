@@ -14,6 +14,37 @@ pub enum Variant {
     Plain,
     /// Double-buffered tiles in workgroup memory, of operands that are read in place.
     Tiled(TileSize),
+    /// Tiles in workgroup memory that are multiplied on matrix units, of f16 factors with f32 sums.
+    Matrix(MatrixSize),
+}
+
+/// The size of the cooperative matrices of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MatrixSize {
+    /// 8 x 8, for subgroups of 8. A workgroup of 32 invocations computes a tile of 32 x 32.
+    Eight,
+    /// 16 x 16, for subgroups of 32. A workgroup of 128 invocations computes a tile of 128 x 128.
+    Sixteen,
+}
+
+impl MatrixSize {
+    pub const ALL: [MatrixSize; 2] = [MatrixSize::Eight, MatrixSize::Sixteen];
+
+    /// Rows and columns of a matrix.
+    pub(crate) fn rows(self) -> u32 {
+        match self {
+            MatrixSize::Eight => 8,
+            MatrixSize::Sixteen => 16,
+        }
+    }
+
+    /// Rows and columns of a tile.
+    pub(crate) fn tile(self) -> [usize; 2] {
+        match self {
+            MatrixSize::Eight => [32; 2],
+            MatrixSize::Sixteen => [128; 2],
+        }
+    }
 }
 
 /// The size of a tile of a result.
@@ -38,20 +69,21 @@ impl TileSize {
             TileSize::Large => [128, 128],
         }
     }
-
-    /// The number of tiles of a result of these sizes.
-    pub(crate) fn tiles(self, rows: usize, columns: usize) -> usize {
-        let [height, width] = self.sizes();
-        rows.div_ceil(height) * columns.div_ceil(width)
-    }
 }
 
 impl Variant {
-    pub const ALL: [Variant; 4] = [
+    /// Whether it multiplies f16 factors on matrix units.
+    pub fn is_on_matrices(self) -> bool {
+        matches!(self, Variant::Matrix(_))
+    }
+
+    pub const ALL: [Variant; 6] = [
         Variant::Plain,
         Variant::Tiled(TileSize::Small),
         Variant::Tiled(TileSize::Wide),
         Variant::Tiled(TileSize::Large),
+        Variant::Matrix(MatrixSize::Eight),
+        Variant::Matrix(MatrixSize::Sixteen),
     ];
 
     pub fn name(self) -> &'static str {
@@ -60,6 +92,8 @@ impl Variant {
             Variant::Tiled(TileSize::Small) => "tiled64x64",
             Variant::Tiled(TileSize::Wide) => "tiled64x128",
             Variant::Tiled(TileSize::Large) => "tiled128x128",
+            Variant::Matrix(MatrixSize::Eight) => "matrix8",
+            Variant::Matrix(MatrixSize::Sixteen) => "matrix16",
         }
     }
 }
@@ -151,7 +185,8 @@ fn class_of(size: usize) -> u32 {
 /// is valid for a batch.
 ///
 /// The text form is `gemm MxNxK`, or `conv2d 3x3/1 OxPxC` with the kernel, the stride, the output
-/// channels, the output pixels per image and the input channels; also for the gradients.
+/// channels, the output pixels per image and the input channels; also for the gradients. ` f16`
+/// follows if the factors are f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ShapeClass {
@@ -160,6 +195,8 @@ pub struct ShapeClass {
     kernel: [u32; 2],
     stride: u32,
     sizes: [u32; 3],
+    /// Whether the factors are f16, or f32 that is rounded to f16. They have variants of their own.
+    has_f16_factors: bool,
 }
 
 impl ShapeClass {
@@ -174,6 +211,7 @@ impl ShapeClass {
             kernel: [0; 2],
             stride: 0,
             sizes: [m, n, k].map(class_of),
+            has_f16_factors: false,
         }
     }
 
@@ -190,6 +228,21 @@ impl ShapeClass {
             kernel: kernel.map(|size| size as u32),
             stride: stride as u32,
             sizes: sizes.map(class_of),
+            has_f16_factors: false,
+        }
+    }
+}
+
+impl ShapeClass {
+    pub fn has_f16_factors(&self) -> bool {
+        self.has_f16_factors
+    }
+
+    /// The class of the same shapes with f16 factors, or with f32 factors.
+    pub fn with_f16_factors(self, has_f16_factors: bool) -> Self {
+        ShapeClass {
+            has_f16_factors,
+            ..self
         }
     }
 }
@@ -202,7 +255,8 @@ impl fmt::Display for ShapeClass {
             let [kh, kw] = self.kernel;
             write!(f, " {kh}x{kw}/{}", self.stride)?;
         }
-        write!(f, " {rows}x{columns}x{terms}")
+        write!(f, " {rows}x{columns}x{terms}")?;
+        f.write_str(if self.has_f16_factors { " f16" } else { "" })
     }
 }
 
@@ -214,6 +268,10 @@ impl FromStr for ShapeClass {
             || format!("'{text}' is not a class of shapes, such as 'conv2d 3x3/1 64x1024x64'");
         let numbers = |words: &str| -> Option<Vec<u32>> {
             words.split('x').map(|word| word.parse().ok()).collect()
+        };
+        let (text, has_f16_factors) = match text.strip_suffix(" f16") {
+            Some(text) => (text, true),
+            None => (text, false),
         };
         let words: Vec<&str> = text.split(' ').collect();
         let (operation, sizes) = match words[..] {
@@ -237,6 +295,7 @@ impl FromStr for ShapeClass {
             sizes: numbers(sizes)
                 .and_then(|sizes| sizes.try_into().ok())
                 .ok_or_else(unreadable)?,
+            has_f16_factors,
         })
     }
 }
@@ -521,6 +580,10 @@ mod tests {
     fn the_text_of_a_class_parses_to_the_class() {
         for class in [class(8), ShapeClass::product(Operation::Linear, [5, 6, 7])] {
             assert_eq!(class.to_string().parse(), Ok(class));
+            let with_f16 = class.with_f16_factors(true);
+            assert_eq!(with_f16.to_string(), format!("{class} f16"));
+            assert_eq!(with_f16.to_string().parse(), Ok(with_f16));
+            assert_ne!(with_f16, class);
         }
         for wrong in [
             "",
@@ -533,6 +596,7 @@ mod tests {
             "conv2d 3/1 1x2x3",
             "pool 1x2x3",
             "conv2d 3x3/1 1x2x3 4",
+            "gemm 1x2x3 f32",
         ] {
             assert!(wrong.parse::<ShapeClass>().is_err(), "{wrong}");
         }

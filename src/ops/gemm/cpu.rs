@@ -1,7 +1,7 @@
 //! Matrix products in fixed tiles of the result. One thread computes each tile with one call of the
 //! crate `gemm`, so the result does not depend on the number of threads.
 
-use super::{Gemm, GemmSizes, Linear, Operand};
+use super::{Gemm, GemmSizes, Linear, Operand, rounded_if};
 use crate::device::cpu::matmul::{Accumulate, View, matmul};
 use crate::device::cpu::parallel;
 use crate::device::cpu::scratch::with_scratch;
@@ -65,7 +65,8 @@ fn product(
     GemmSizes { m, n, k }: GemmSizes,
 ) -> Result<Tensor> {
     let bias = bias.map(|bias| cpu.read(bias)).transpose()?;
-    let (a_values, b_values) = (cpu.read(a.x)?, cpu.read(b.x)?);
+    let [a_x, b_x] = &rounded_if(cpu.rounds_factors(), [a.x, b.x], |cast| cpu.run(cast))?;
+    let (a_values, b_values) = (cpu.read(a_x)?, cpu.read(b_x)?);
     let (a, b) = (view(&a_values, a), view(&b_values, b));
     let mut c = cpu.allocate(m * n);
     for_tiles(&mut c, [m, n], |[row, column], tile, width| {

@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use super::tiled::{self, Product};
-use super::{Gemm, GemmSizes, Layout, Linear, Target, pack};
+use super::{Gemm, GemmSizes, Layout, Linear, Target, pack, rounded_if};
 use crate::device::gpu::kernels::{gemm_bias, gemm_plain};
-use crate::device::gpu::variants::{Operation, ShapeClass, TileSize, Variant};
+use crate::device::gpu::variants::{MatrixSize, Operation, ShapeClass, TileSize, Variant};
 use crate::device::gpu::{Grid, Kernel};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
@@ -47,6 +47,10 @@ impl Tile {
         Tile::new(Variant::Tiled(size), kernel, size.sizes())
     }
 
+    pub(crate) fn matrix(size: MatrixSize, kernel: &'static Kernel) -> Self {
+        Tile::new(Variant::Matrix(size), kernel, size.tile())
+    }
+
     /// Elements of a result that is padded to whole tiles.
     pub(crate) fn padded(&self, [rows, columns]: [usize; 2]) -> usize {
         rows.next_multiple_of(self.rows) * columns.next_multiple_of(self.columns)
@@ -54,6 +58,13 @@ impl Tile {
 
     pub(crate) fn workgroups(&self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
+    }
+
+    /// The factors as the kernel reads them. If f32 factors are to be rounded to f16, the kernels on
+    /// matrices do so.
+    pub(crate) fn factors(&self, gpu: &Gpu, factors: [&Tensor; 2]) -> Result<[Tensor; 2]> {
+        let rounds = gpu.rounds_factors() && !self.variant.is_on_matrices();
+        rounded_if(rounds, factors, |op| gpu.run(op))
     }
 
     /// The tile that the current variant table selects for `class`, of those that run on the
@@ -72,20 +83,19 @@ impl Tile {
     }
 }
 
-/// The variants of a product, and of a product with a bias.
-pub(crate) fn tiles(bias: bool) -> [Tile; 4] {
+/// The variants of a product, or of a product with a bias. Those on matrices have f16 factors.
+pub(crate) fn tiles(bias: bool, has_f16_factors: bool) -> Vec<Tile> {
     let plain = if bias {
         &gemm_bias::GEMM
     } else {
         &gemm_plain::GEMM
     };
-    let [small, wide, large] = tiled::tiles();
-    [
-        Tile::new(Variant::Plain, plain, [8, 512]),
-        small,
-        wide,
-        large,
-    ]
+    let mut tiles = vec![Tile::new(Variant::Plain, plain, [8, 512])];
+    tiles.extend(tiled::tiles());
+    if has_f16_factors {
+        tiles.extend(tiled::matrices());
+    }
+    tiles
 }
 
 /// One factor of a product.
@@ -193,20 +203,22 @@ fn product(
         None => Operation::Gemm,
         Some(_) => Operation::Linear,
     };
-    let class = ShapeClass::product(operation, [m, n, k]);
-    let tile = Tile::choose(gpu, &class, &tiles(bias.is_some()), |tile| {
+    let rounds = gpu.rounds_factors();
+    let class = ShapeClass::product(operation, [m, n, k]).with_f16_factors(rounds);
+    let tile = Tile::choose(gpu, &class, &tiles(bias.is_some(), rounds), |tile| {
         tile.padded([m, n])
     });
     let is_plain = tile.variant == Variant::Plain;
+    let [a_values, b_values] = tile.factors(gpu, [a.x, b.x])?;
     let a = Factor {
-        x: a.x,
+        x: &a_values,
         terms_first: a.is_transposed,
         terms: k,
         len: m,
         tile: if is_plain { tile.rows } else { 1 },
     };
     let b = Factor {
-        x: b.x,
+        x: &b_values,
         terms_first: !b.is_transposed,
         terms: k,
         len: n,
@@ -226,7 +238,7 @@ fn product(
     for row in &rows {
         for column in &columns {
             for term in &terms {
-                if let Variant::Tiled(size) = tile.variant {
+                if !is_plain {
                     let product = Product {
                         a: a.in_place(term, row),
                         b: b.in_place(term, column),
@@ -245,7 +257,7 @@ fn product(
                             accumulates: term.start > 0,
                         },
                     };
-                    product.run(gpu, size)?;
+                    product.run(gpu, &tile)?;
                     continue;
                 }
                 let left = a.bind(gpu, term, row)?;

@@ -13,6 +13,9 @@
 //! | transposed | as it is | B dC^T | A dC |
 //! | transposed | transposed | B^T dC^T | dC^T A^T |
 //!
+//! If a device rounds factors ([`Device::round_factors`](crate::device::Device::round_factors)), the
+//! elements of both are rounded to f16, and the products of these are added in f32.
+//!
 //! Backward of the linear layer: `dx = dy w`, `dw = dy^T x`, and `dbias` is the sum of the rows of
 //! `dy`. Both save each operand if the gradient of the other one is needed.
 
@@ -32,6 +35,7 @@ pub(crate) use reduce::Target;
 use crate::autograd::Var;
 use crate::device::{Check, Op, product};
 use crate::error::Result;
+use crate::ops::cast::Cast;
 use crate::ops::reduce::SumRows;
 use crate::tensor::{DType, Tensor};
 
@@ -83,6 +87,30 @@ pub struct GemmSizes {
     pub m: usize,
     pub n: usize,
     pub k: usize,
+}
+
+/// The factors of a product. If `rounds`, those of f32 are rounded to f16, and stored as f32. `cast`
+/// runs a conversion on their device.
+pub(crate) fn rounded_if(
+    rounds: bool,
+    factors: [&Tensor; 2],
+    cast: impl Fn(Cast<'_>) -> Result<Tensor>,
+) -> Result<[Tensor; 2]> {
+    let [a, b] = factors.map(|x| {
+        if !rounds || x.dtype() != DType::F32 {
+            return Ok(x.clone());
+        }
+        // Rounded by a store, since a driver may leave out a conversion to f16 and back.
+        let (x, dtype) = (
+            &cast(Cast {
+                x,
+                dtype: DType::F16,
+            })?,
+            DType::F32,
+        );
+        cast(Cast { x, dtype })
+    });
+    Ok([a?, b?])
 }
 
 /// Returns the sizes of the product `a b` of two named operands. Fails if the inner sizes differ.

@@ -1,10 +1,13 @@
-use super::cases::{self, TRANSPOSITIONS, gemm_in_float64, linear_in_float64, products};
+use super::cases::{
+    self, TRANSPOSITIONS, gemm_in_float64, linear_agrees, linear_in_float64, products,
+};
 use super::{Gemm, Linear, operand};
 use crate::device::gpu::variants::{Operation, ShapeClass, Variant};
 use crate::tensor::Tensor;
 use crate::testing::{
-    check_cases, check_reference, devices, different_devices, dot, normal, numbers, put, random,
-    refused, refused_argument, same_bits, size, zeros, zeros_or_refused, zeros_u32, zeros16,
+    check_cases, check_cases_with_rounding, check_reference, devices, different_devices, dot,
+    normal, numbers, put, random, refused, refused_argument, same_bits, size, zeros,
+    zeros_or_refused, zeros_u32, zeros16,
 };
 
 fn gemm_agrees(stream: u32, sizes: &[[usize; 3]]) {
@@ -14,6 +17,18 @@ fn gemm_agrees(stream: u32, sizes: &[[usize; 3]]) {
 #[test]
 fn every_device_agrees_with_the_expected_values() {
     check_cases(cases::run);
+}
+
+#[test]
+fn factors_are_rounded_on_every_device() {
+    check_cases_with_rounding(|tester| {
+        products(
+            tester,
+            26,
+            &[[1, 1, 1], [3, 5, 7], [65, 63, 129], [68, 72, 4]],
+        )?;
+        linear_agrees(tester, 27)
+    });
 }
 
 #[test]
@@ -73,7 +88,10 @@ fn gemm_of_random_sizes() {
 #[test]
 fn every_variant_is_forced_in_turn() {
     let tested: Vec<Variant> = devices::forced().iter().map(|(v, _)| *v).collect();
-    assert_eq!(tested, Variant::ALL);
+    let gpu = devices::gpu_with_matrices();
+    let all: Vec<Variant> = Variant::ALL.into_iter().filter(|v| gpu.has(*v)).collect();
+    assert_eq!(tested, all);
+    assert!(all.len() >= 4 + usize::from(gpu.has_matrices()));
     let names: Vec<&str> = devices::all_variants().iter().map(|(n, _)| *n).collect();
     for (variant, gpu) in devices::forced() {
         assert!(names.contains(&variant.name()), "{names:?}");

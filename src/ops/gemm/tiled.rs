@@ -8,10 +8,12 @@ use crate::device::gpu::Grid;
 use crate::device::gpu::kernels::{
     Kernel, gemm_tiled_elements_64x64 as elements_64x64,
     gemm_tiled_elements_64x128 as elements_64x128, gemm_tiled_elements_128x128 as elements_128x128,
-    gemm_tiled_vectors_64x64 as vectors_64x64, gemm_tiled_vectors_64x128 as vectors_64x128,
-    gemm_tiled_vectors_128x128 as vectors_128x128,
+    gemm_tiled_matrix8_elements as matrix8_elements, gemm_tiled_matrix8_vectors as matrix8_vectors,
+    gemm_tiled_matrix16_elements as matrix16_elements,
+    gemm_tiled_matrix16_vectors as matrix16_vectors, gemm_tiled_vectors_64x64 as vectors_64x64,
+    gemm_tiled_vectors_64x128 as vectors_64x128, gemm_tiled_vectors_128x128 as vectors_128x128,
 };
-use crate::device::gpu::variants::TileSize;
+use crate::device::gpu::variants::{MatrixSize, TileSize, Variant};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -47,6 +49,14 @@ pub(crate) fn tiles() -> [Tile; 3] {
     ]
 }
 
+/// The variants on matrices.
+pub(crate) fn matrices() -> [Tile; 2] {
+    [
+        Tile::matrix(MatrixSize::Eight, &matrix8_vectors::GEMM),
+        Tile::matrix(MatrixSize::Sixteen, &matrix16_vectors::GEMM),
+    ]
+}
+
 /// A factor of a product, in place.
 pub(crate) struct Factor<'a> {
     pub(crate) x: &'a Tensor,
@@ -79,15 +89,15 @@ pub(crate) struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Computes the product in tiles of `size`.
-    pub(crate) fn run(&self, gpu: &Gpu, size: TileSize) -> Result<()> {
+    /// Computes the product in such tiles, which are not those of the plain variant.
+    pub(crate) fn run(&self, gpu: &Gpu, tile: &Tile) -> Result<()> {
         let (a, b, to) = (&self.a, &self.b, &self.to);
         let [m, n] = to.sizes;
-        let tiles = size.tiles(m, n);
+        let tiles = tile.workgroups(m, n);
         let [terms_per_split, splits] = splits(gpu, self.terms, [tiles, m * n]);
         let has_vectors = a.has_vectors() && b.has_vectors() && to.has_vectors();
         let has_vectors = has_vectors && self.b_image.is_multiple_of(4);
-        let [whole, of_split, with_bias] = kernels(size, has_vectors);
+        let [whole, of_split, with_bias] = kernels(tile.variant, has_vectors);
         let partials = match splits {
             1 => None,
             _ => Some(gpu.floats(&[splits, m * n])?),
@@ -138,8 +148,9 @@ impl Product<'_> {
     }
 }
 
-/// The kernels for a whole sum, for a split of it, and for a whole sum with a bias.
-fn kernels(size: TileSize, has_vectors: bool) -> [&'static Kernel; 3] {
+/// The kernels for a whole sum, for a split of it, and for a whole sum with a bias. Plain has other
+/// ones.
+fn kernels(variant: Variant, has_vectors: bool) -> [&'static Kernel; 3] {
     macro_rules! of {
         ($module:ident) => {
             [
@@ -149,12 +160,19 @@ fn kernels(size: TileSize, has_vectors: bool) -> [&'static Kernel; 3] {
             ]
         };
     }
-    match (size, has_vectors) {
-        (TileSize::Small, false) => of!(elements_64x64),
-        (TileSize::Wide, false) => of!(elements_64x128),
-        (TileSize::Large, false) => of!(elements_128x128),
-        (TileSize::Small, true) => of!(vectors_64x64),
-        (TileSize::Wide, true) => of!(vectors_64x128),
-        (TileSize::Large, true) => of!(vectors_128x128),
+    let small = || match has_vectors {
+        false => of!(elements_64x64),
+        true => of!(vectors_64x64),
+    };
+    match (variant, has_vectors) {
+        (Variant::Plain | Variant::Tiled(TileSize::Small), _) => small(),
+        (Variant::Tiled(TileSize::Wide), false) => of!(elements_64x128),
+        (Variant::Tiled(TileSize::Wide), true) => of!(vectors_64x128),
+        (Variant::Tiled(TileSize::Large), false) => of!(elements_128x128),
+        (Variant::Tiled(TileSize::Large), true) => of!(vectors_128x128),
+        (Variant::Matrix(MatrixSize::Eight), false) => of!(matrix8_elements),
+        (Variant::Matrix(MatrixSize::Eight), true) => of!(matrix8_vectors),
+        (Variant::Matrix(MatrixSize::Sixteen), false) => of!(matrix16_elements),
+        (Variant::Matrix(MatrixSize::Sixteen), true) => of!(matrix16_vectors),
     }
 }

@@ -29,6 +29,13 @@ pub struct TrainingSettings {
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub precision: DType,
 
+    /// What the factors of matrix products and convolutions of f32 are rounded to while the network is
+    /// trained: f32, which leaves them as they are, or f16, so that a GPU can use its matrix units.
+    /// Products are added in f32, and the loss is scaled. It is PyTorch's TF32 switch, with a relative
+    /// error of 2^-10 per product
+    #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
+    pub matmul_precision: DType,
+
     /// Under mpirun, whether batch norm takes its statistics over the images of all ranks (on) or of
     /// each rank (off) [default: on, but off with --protocol paper, whose code was written for one
     /// device]
@@ -64,6 +71,26 @@ pub struct TrainingSettings {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tensorboard: bool,
+}
+
+impl TrainingSettings {
+    /// Whether products of f32 round their factors to f16.
+    pub fn rounds_factors(&self) -> bool {
+        self.matmul_precision == DType::F16
+    }
+
+    /// The types of activations and of the factors of products, for results.
+    pub fn precision_label(&self) -> String {
+        match self.rounds_factors() {
+            true => format!("{}, products {}", self.precision, self.matmul_precision),
+            false => self.precision.to_string(),
+        }
+    }
+
+    /// Whether some products have f16 factors, so that matrix units can compute them.
+    pub fn has_f16_factors(&self) -> bool {
+        self.precision == DType::F16 || self.rounds_factors()
+    }
 }
 
 /// The update rule of a training, and how its learning rate changes.

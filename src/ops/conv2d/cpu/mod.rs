@@ -21,6 +21,7 @@ use crate::device::{Cpu, RunOn};
 use crate::error::Result;
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batch_norm::cpu::{Normalization, read_activation};
+use crate::ops::gemm::rounded_if;
 use crate::tensor::{DType, Tensor};
 
 /// Minimum number of columns per block, unless the batch has fewer. Shorter rows slow down the
@@ -174,10 +175,16 @@ fn add_transposed(from: &[f32], from_width: usize, to: &mut [f32], width: usize)
     }
 }
 
+/// The factors, rounded if the device rounds them.
+fn factors(cpu: &Cpu, factors: [&Tensor; 2]) -> Result<[Tensor; 2]> {
+    rounded_if(cpu.rounds_factors(), factors, |cast| cpu.run(cast))
+}
+
 impl RunOn<Cpu> for Conv2d<'_> {
     fn run(&self, cpu: &Cpu, g: ConvGeometry) -> Result<Tensor> {
-        let w = cpu.read_weight(self.w, self.x.dtype())?;
-        let x = cpu.read_activations(self.x)?;
+        let [x, w] = &factors(cpu, [self.x, self.w])?;
+        let w = cpu.read_weight(w, x.dtype())?;
+        let x = cpu.read_activations(x)?;
         let y = convolve(cpu, &g, x.values(), &w, None);
         Ok(cpu.activations(&g.y_shape(), y))
     }
@@ -198,6 +205,7 @@ impl RunOn<Cpu> for Conv2dBatchNorm<'_> {
                 activation,
             });
         }
+        let [x, w] = &factors(cpu, [x, w])?;
         let w = cpu.read_weight(w, x.dtype())?;
         let x = cpu.read_activations(x)?;
         let activation = read_activation(cpu, activation)?;
@@ -249,8 +257,9 @@ fn convolve(
 
 impl RunOn<Cpu> for Conv2dDx<'_> {
     fn run(&self, cpu: &Cpu, g: ConvGeometry) -> Result<Tensor> {
-        let w = cpu.read_weight(self.w, self.dy.dtype())?;
-        let dy = cpu.read_activations(self.dy)?;
+        let [dy, w] = &factors(cpu, [self.dy, self.w])?;
+        let w = cpu.read_weight(w, dy.dtype())?;
+        let dy = cpu.read_activations(dy)?;
         let dx = input_gradient(cpu, &g, dy.values(), &w);
         Ok(cpu.activations(&g.x_shape(), dx))
     }
@@ -291,10 +300,8 @@ fn input_gradient(cpu: &Cpu, g: &ConvGeometry, dy: Activations<'_>, w: &[f32]) -
 
 impl RunOn<Cpu> for Conv2dDw<'_> {
     fn run(&self, cpu: &Cpu, g: ConvGeometry) -> Result<Tensor> {
-        let (dy, x) = (
-            cpu.read_activations(self.dy)?,
-            cpu.read_activations(self.x)?,
-        );
+        let [dy, x] = &factors(cpu, [self.dy, self.x])?;
+        let (dy, x) = (cpu.read_activations(dy)?, cpu.read_activations(x)?);
         let dw = weight_gradient(cpu, &g, dy.values(), x.values());
         Ok(cpu.floats(&g.w_shape(), dw))
     }

@@ -7,17 +7,21 @@ use crate::device::gpu::kernels::{
     conv2d_dw_plain as plain, conv2d_dw_rows as rows, conv2d_dw_tiled_gather_64x64 as gather_64x64,
     conv2d_dw_tiled_gather_64x128 as gather_64x128,
     conv2d_dw_tiled_gather_128x128 as gather_128x128,
+    conv2d_dw_tiled_gather_matrix8 as gather_matrix8,
+    conv2d_dw_tiled_gather_matrix16 as gather_matrix16,
     conv2d_dw_tiled_vectors_64x64 as vectors_64x64,
     conv2d_dw_tiled_vectors_64x128 as vectors_64x128,
     conv2d_dw_tiled_vectors_128x128 as vectors_128x128,
+    conv2d_dw_tiled_vectors_matrix8 as vectors_matrix8,
+    conv2d_dw_tiled_vectors_matrix16 as vectors_matrix16,
 };
-use crate::device::gpu::variants::{Operation, TileSize, Variant};
+use crate::device::gpu::variants::{MatrixSize, Operation, TileSize, Variant};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::ops::conv2d::{Conv2dDw, ConvGeometry};
 use crate::ops::gemm::tiled::{BLOCK, SCRATCH};
 use crate::ops::gemm::{Layout, Target, Tile, pack};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Number of workgroups that the sums are split for, plain and tiled: enough for a large GPU, such
 /// as four tiles for each of 132 multiprocessors.
@@ -33,19 +37,24 @@ fn shares_rows(g: &ConvGeometry) -> bool {
 }
 
 /// The variants of the weight gradient. Rows are output channels. Columns are input channels of one
-/// tap, but those of the plain variant are taps and input channels.
-pub(crate) fn dw_tiles(g: &ConvGeometry) -> Vec<Tile> {
-    let [small, wide, large] = if is_product(g) {
+/// tap, but those of the plain variant are taps and input channels. Those on matrices have f16
+/// factors.
+pub(crate) fn dw_tiles(g: &ConvGeometry, has_f16_factors: bool) -> Vec<Tile> {
+    let [small, wide, large, eight, sixteen] = if is_product(g) {
         [
             &vectors_64x64::PARTIAL,
             &vectors_64x128::PARTIAL,
             &vectors_128x128::PARTIAL,
+            &vectors_matrix8::PARTIAL,
+            &vectors_matrix16::PARTIAL,
         ]
     } else {
         [
             &gather_64x64::PARTIAL,
             &gather_64x128::PARTIAL,
             &gather_128x128::PARTIAL,
+            &gather_matrix8::PARTIAL,
+            &gather_matrix16::PARTIAL,
         ]
     };
     let mut tiles = vec![
@@ -56,6 +65,10 @@ pub(crate) fn dw_tiles(g: &ConvGeometry) -> Vec<Tile> {
     ];
     if shares_rows(g) {
         tiles[1] = Tile::new(tiles[1].variant, &rows::PARTIAL, [64, 32]);
+    }
+    if has_f16_factors {
+        tiles.push(Tile::matrix(MatrixSize::Eight, eight));
+        tiles.push(Tile::matrix(MatrixSize::Sixteen, sixteen));
     }
     tiles
 }
@@ -75,11 +88,17 @@ fn padded(g: &ConvGeometry, tile: &Tile) -> usize {
 
 impl RunOn<Gpu> for Conv2dDw<'_> {
     fn run(&self, gpu: &Gpu, g: ConvGeometry) -> Result<Tensor> {
-        let class = g.class(Operation::Conv2dDw);
-        let tile = Tile::choose(gpu, &class, &dw_tiles(&g), |tile| padded(&g, tile));
+        let has_f16_factors = self.x.dtype() == DType::F16 || gpu.rounds_factors();
+        let class = g
+            .class(Operation::Conv2dDw)
+            .with_f16_factors(has_f16_factors);
+        let tiles = dw_tiles(&g, has_f16_factors);
+        let tile = Tile::choose(gpu, &class, &tiles, |tile| padded(&g, tile));
+        let [dy, x] = &tile.factors(gpu, [self.dy, self.x])?;
+        let op = Conv2dDw { dy, x, ..*self };
         match tile.variant {
-            Variant::Plain => self.run_plain(gpu, &g, &tile),
-            _ => self.run_tiled(gpu, &g, &tile),
+            Variant::Plain => op.run_plain(gpu, &g, &tile),
+            _ => op.run_tiled(gpu, &g, &tile),
         }
     }
 }
@@ -91,7 +110,12 @@ impl Conv2dDw<'_> {
         let (x_row, dy_row) = (g.c * g.h * g.w, g.o * pixels);
         let result = g.o * g.c;
         // A workgroup of conv2d_dw_rows.wgsl computes three taps.
-        let tiles = tile.workgroups(g.o, g.c) * if tile.columns == 32 { 3 } else { taps };
+        let tiles = tile.workgroups(g.o, g.c)
+            * if std::ptr::eq(tile.kernel, &rows::PARTIAL) {
+                3
+            } else {
+                taps
+            };
         let slices = gpu.cut_rows(g.n, &[x_row, dy_row], usize::MAX)?;
         // The vectors kernels have planes of one row.
         let [oh, ow] = if is_product(g) {

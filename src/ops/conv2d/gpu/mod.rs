@@ -9,8 +9,9 @@ use super::{Conv2d, Conv2dBatchNorm, Conv2dDx, Conv2dOptions, ConvGeometry};
 use crate::device::gpu::kernels::{
     conv2d_narrow as narrow, conv2d_plain as plain, conv2d_tiled_64x64 as tiled_64x64,
     conv2d_tiled_64x128 as tiled_64x128, conv2d_tiled_128x128 as tiled_128x128,
+    conv2d_tiled_matrix8 as matrix8, conv2d_tiled_matrix16 as matrix16,
 };
-use crate::device::gpu::variants::{Operation, TileSize, Variant};
+use crate::device::gpu::variants::{MatrixSize, Operation, TileSize, Variant};
 use crate::device::gpu::{Grid, Kernel};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
@@ -33,8 +34,12 @@ fn is_product(g: &ConvGeometry) -> bool {
 }
 
 /// The variants of the forward kernel for a result of `rows` channels, which is a sum over `terms`
-/// channels.
-pub(crate) fn tiles(g: &ConvGeometry, [rows, terms]: [usize; 2]) -> Vec<Tile> {
+/// channels. Those on matrices have f16 factors.
+pub(crate) fn tiles(
+    g: &ConvGeometry,
+    [rows, terms]: [usize; 2],
+    has_f16_factors: bool,
+) -> Vec<Tile> {
     let mut tiles = vec![if rows <= 4 {
         Tile::new(Variant::Plain, &narrow::CONV2D, [4, 512])
     } else {
@@ -42,19 +47,32 @@ pub(crate) fn tiles(g: &ConvGeometry, [rows, terms]: [usize; 2]) -> Vec<Tile> {
     }];
     if terms >= TILED_CHANNELS && g.kh.max(g.kw) <= TILED_KERNEL {
         for size in TileSize::ALL {
-            let [whole, _] = tiled_kernels(size);
-            tiles.push(Tile::tiled(size, whole));
+            tiles.push(Tile::tiled(size, tiled_kernel(size)));
+        }
+        if has_f16_factors {
+            tiles.push(Tile::matrix(MatrixSize::Eight, &matrix8::CONV2D));
+            tiles.push(Tile::matrix(MatrixSize::Sixteen, &matrix16::CONV2D));
         }
     }
     tiles
 }
 
-/// The tiled kernels for a whole sum, and for a split of it.
-fn tiled_kernels(size: TileSize) -> [&'static Kernel; 2] {
+fn tiled_kernel(size: TileSize) -> &'static Kernel {
     match size {
-        TileSize::Small => [&tiled_64x64::CONV2D, &tiled_64x64::CONV2D_OF_SPLIT],
-        TileSize::Wide => [&tiled_64x128::CONV2D, &tiled_64x128::CONV2D_OF_SPLIT],
-        TileSize::Large => [&tiled_128x128::CONV2D, &tiled_128x128::CONV2D_OF_SPLIT],
+        TileSize::Small => &tiled_64x64::CONV2D,
+        TileSize::Wide => &tiled_64x128::CONV2D,
+        TileSize::Large => &tiled_128x128::CONV2D,
+    }
+}
+
+/// The kernel for a split of a sum. Plain has none.
+fn kernel_of_split(variant: Variant) -> &'static Kernel {
+    match variant {
+        Variant::Plain | Variant::Tiled(TileSize::Small) => &tiled_64x64::CONV2D_OF_SPLIT,
+        Variant::Tiled(TileSize::Wide) => &tiled_64x128::CONV2D_OF_SPLIT,
+        Variant::Tiled(TileSize::Large) => &tiled_128x128::CONV2D_OF_SPLIT,
+        Variant::Matrix(MatrixSize::Eight) => &matrix8::CONV2D_OF_SPLIT,
+        Variant::Matrix(MatrixSize::Sixteen) => &matrix16::CONV2D_OF_SPLIT,
     }
 }
 
@@ -63,7 +81,7 @@ struct Call<'a> {
     gpu: &'a Gpu,
     g: &'a ConvGeometry,
     tile: Tile,
-    input: &'a Tensor,
+    input: Tensor,
     output: &'a Tensor,
     w: Weight,
 }
@@ -92,16 +110,19 @@ impl<'a> Call<'a> {
             (Operation::Conv2d, g.oh * g.ow)
         };
         let [rows, terms] = if is_dx { [g.c, g.o] } else { [g.o, g.c] };
-        let tile = Tile::choose(gpu, &g.class(operation), &tiles(g, [rows, terms]), |tile| {
+        let dtype = input.dtype();
+        let has_f16_factors = dtype == DType::F16 || gpu.rounds_factors();
+        let class = g.class(operation).with_f16_factors(has_f16_factors);
+        let tiles = tiles(g, [rows, terms], has_f16_factors);
+        let tile = Tile::choose(gpu, &class, &tiles, |tile| {
             tile.padded([rows, g.n * pixels])
         });
         let is_plain = tile.variant == Variant::Plain;
-        let dtype = input.dtype();
         // The weight is rounded to f16 by a store, since a driver may leave out a conversion to f16
         // and back.
-        let w = match dtype {
-            DType::F16 => gpu.run(Cast { x: w, dtype })?,
-            _ => w.clone(),
+        let [input, w] = match dtype {
+            DType::F16 => [input.clone(), gpu.run(Cast { x: w, dtype })?],
+            _ => tile.factors(gpu, [input, w])?,
         };
         let w = if is_plain {
             Weight::pack(gpu, &w, g, is_dx, tile.rows)?
@@ -129,9 +150,9 @@ impl<'a> Call<'a> {
     /// bindings.
     fn run(&self, params: plain::Params) -> Result<()> {
         match self.tile.variant {
-            Variant::Tiled(size) if is_product(self.g) => self.run_product(&params, size),
-            Variant::Tiled(size) => self.run_tiled(&params, size),
             Variant::Plain => self.run_plain(&params),
+            _ if is_product(self.g) => self.run_product(&params),
+            _ => self.run_tiled(&params),
         }
     }
 
@@ -141,7 +162,7 @@ impl<'a> Call<'a> {
         self.gpu
             .launch(self.tile.kernel)
             .rows(self.g.n)
-            .read("input", self.input, input)
+            .read("input", &self.input, input)
             .read("w", &self.w.x, ..)
             .write("output", self.output, output)
             .run(|slice| {
@@ -158,14 +179,14 @@ impl<'a> Call<'a> {
             })
     }
 
-    fn run_tiled(&self, params: &plain::Params, size: TileSize) -> Result<()> {
+    fn run_tiled(&self, params: &plain::Params) -> Result<()> {
         let (gpu, p) = (self.gpu, params);
         let [input, output] = rows(p);
         let (grid, plane) = (p.grid_h * p.grid_w, p.output_h * p.output_w);
         let taps = p.taps_h * p.taps_w;
         for images in gpu.cut_rows(self.g.n, &[input, output], usize::MAX)? {
             let pixels = images.len() * grid;
-            let tiles = size.tiles(p.output_channels, pixels);
+            let tiles = self.tile.workgroups(p.output_channels, pixels);
             let result = p.output_channels * pixels;
             // Partial sums are added to whole planes.
             let channels_per_split = if p.out_step == 1 {
@@ -191,15 +212,19 @@ impl<'a> Call<'a> {
                 bias: None,
                 accumulates: false,
             };
-            let [whole, of_split] = tiled_kernels(size);
             let launch = match &partials {
-                Some(partials) => gpu.launch(of_split).write("partials", partials, ..),
-                None => gpu.launch(whole).write("output", to.c, to.elements.clone()),
+                Some(partials) => {
+                    gpu.launch(kernel_of_split(self.tile.variant))
+                        .write("partials", partials, ..)
+                }
+                None => gpu
+                    .launch(self.tile.kernel)
+                    .write("output", to.c, to.elements.clone()),
             };
             launch
                 .read(
                     "input",
-                    self.input,
+                    &self.input,
                     images.start * input..images.end * input,
                 )
                 .read("w", &self.w.x, ..)
@@ -249,7 +274,7 @@ impl<'a> Call<'a> {
     }
 
     /// The product of the weight and the planes of each image.
-    fn run_product(&self, params: &plain::Params, size: TileSize) -> Result<()> {
+    fn run_product(&self, params: &plain::Params) -> Result<()> {
         let [input, output] = rows(params);
         let plane = self.g.h * self.g.w;
         for images in self.gpu.cut_rows(self.g.n, &[input, output], usize::MAX)? {
@@ -262,7 +287,7 @@ impl<'a> Call<'a> {
                     by_terms: self.w.by_terms,
                 },
                 b: Factor {
-                    x: self.input,
+                    x: &self.input,
                     elements: images.start * input..images.end * input,
                     offset: 0,
                     stride: plane,
@@ -283,7 +308,7 @@ impl<'a> Call<'a> {
                     accumulates: false,
                 },
             };
-            product.run(self.gpu, size)?;
+            product.run(self.gpu, &self.tile)?;
         }
         Ok(())
     }

@@ -11,7 +11,8 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
 use crate::testing::{
-    check_cases, check_reference, devices, dot, normal, numbers, put, random, same_bits,
+    check_cases, check_cases_with_rounding, check_reference, devices, dot, normal, numbers, put,
+    random, same_bits,
 };
 
 /// The devices of `all` on which a convolution of this geometry runs.
@@ -72,6 +73,15 @@ fn equal_calls_give_equal_bits() {
             [("conv2d", y), ("conv2d_dx", dx), ("conv2d_dw", dw)]
         });
     }
+}
+
+#[test]
+fn factors_are_rounded_on_every_device() {
+    let cases = [
+        ([2, 17, 9, 8], [19, 17, 3, 3], 1, 1),
+        ([2, 32, 8, 8], [40, 32, 1, 1], 1, 0),
+    ];
+    check_cases_with_rounding(|tester| cases::convolutions(tester, 85, &cases));
 }
 
 #[test]
