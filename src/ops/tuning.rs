@@ -310,7 +310,8 @@ fn error_of(
     let wrong = |i: &usize| {
         let mut bound = tolerance * f64::from(magnitudes[*i]);
         if dtype == DType::F16 {
-            // Each of both is rounded by half a unit in the last place, which is 2^-24 if subnormal.
+            // Each of both is rounded by half a unit in the last place, which is 2^-24 if
+            // subnormal.
             bound += (f64::from(expected[*i]).abs() + bound) * (-10f64).exp2() + (-24f64).exp2();
         }
         let difference = (f64::from(y[*i]) - f64::from(expected[*i])).abs();
