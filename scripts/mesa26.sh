@@ -2,8 +2,8 @@
 # Unpacks a lavapipe with cooperative matrices beside the system's; see --help.
 set -euo pipefail
 
-# The version of the driver, and the Debian release whose backports have it. They are pinned, because
-# a test of matrices depends on the driver.
+# The version of the driver, and the Debian release whose backports have it. They are pinned,
+# because a test of matrices depends on the driver.
 readonly MESA=26.1.6-1~bpo13+1
 readonly RELEASE=trixie
 readonly PACKAGES=("mesa-vulkan-drivers=$MESA" libvulkan1)

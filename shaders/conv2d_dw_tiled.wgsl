@@ -8,8 +8,8 @@
 //   dy    [N, O, OH, OW]
 //   sums  element (split, tap, o, c) at split to_split + tap to_tap + o to_row + c to_column: partial
 //         sums [splits, taps, O, C], or dw [O, C, KH, KW] if there is one split
-// The f16 variants have f16 x and dy, and f32 sums. The variants matrix8 and matrix16 have f16 tiles,
-// which they multiply on matrix units, and round f32 factors to f16.
+// The f16 variants have f16 x and dy, and f32 sums. The variants matrix8 and matrix16 have f16
+// tiles, which they multiply on matrix units, and round f32 factors to f16.
 //
 // A product of O rows, C columns and N OH OW terms for each tap. Terms are counted through planes
 // and images; a split is a range of terms_per_split of them, and a multiple of 16. A workgroup
@@ -26,12 +26,12 @@
 // conv2d_dw_rows.wgsl is for kernels of 3x3, but not on matrix units.
 //
 // Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8 holds
-// 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16 more.
-// Per block, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32: 16,384), and one of
-// matrix8 32,768 and 2,048 (f32: 4,096). 2 N O OH OW C KH KW FLOPs in all. Bytes read by workgroups: 4 (f16: 2) N OH OW KH KW
-// (O C / COLUMNS + C O / ROWS), mostly from caches; written: 4 splits KH KW O C. The speed on a
-// hardware GPU is not measured.
+// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8
+// holds 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16
+// more. Per block, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32: 16,384), and
+// one of matrix8 32,768 and 2,048 (f32: 4,096). 2 N O OH OW C KH KW FLOPs in all. Bytes read by
+// workgroups: 4 (f16: 2) N OH OW KH KW (O C / COLUMNS + C O / ROWS), mostly from caches; written: 4
+// splits KH KW O C. The speed on a hardware GPU is not measured.
 #variant vectors_64x64 MATRIX=0 GATHER=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
 #variant vectors_64x128 MATRIX=0 GATHER=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
 #variant vectors_128x128 MATRIX=0 GATHER=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
@@ -133,7 +133,8 @@ fn partial(
 #if phase
     for (var block = ${MATRIX > 0}u; block <= blocks; block++) {
 #else
-    // naga 30 accepts no condition around products of matrices, so the first block is loaded before.
+    // naga 30 accepts no condition around products of matrices, so the first block is loaded
+    // before.
     {
         let block = 0u;
 #end

@@ -23,12 +23,13 @@
 // the sum is fixed.
 //
 // Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8 holds
-// 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16 more, and
-// the positions of four pixels 8. Per block, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes
-// (f32: 16,384), and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 pixels Q P taps FLOPs in all. Bytes read by workgroups: 4 pixels Q P taps
-// (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 (f16: 2) pixels Q, or 4 splits pixels Q. The
-// speed on a hardware GPU is not measured.
+// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8
+// holds 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16
+// more, and the positions of four pixels 8. Per block, a tile of matrix16 has 524,288 FLOPs and
+// reads 8,192 bytes (f32: 16,384), and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 pixels Q P
+// taps FLOPs in all. Bytes read by workgroups: 4 pixels Q P taps (1 / COLUMNS + 1 / ROWS), mostly
+// from caches; written: 4 (f16: 2) pixels Q, or 4 splits pixels Q. The speed on a hardware GPU is
+// not measured.
 #variant 64x64 MATRIX=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
 #variant 64x128 MATRIX=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
 #variant 128x128 MATRIX=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
@@ -144,7 +145,8 @@ fn conv2d(
 #if phase
     for (var block = ${MATRIX > 0}u; block <= blocks; block++) {
 #else
-    // naga 30 accepts no condition around products of matrices, so the first block is loaded before.
+    // naga 30 accepts no condition around products of matrices, so the first block is loaded
+    // before.
     {
         let block = 0u;
 #end

@@ -10,8 +10,8 @@
 //
 // For a product, `plane` is N. A convolution of 1x1 and stride 1 has M = output channels, K = input
 // channels, N = images x pixels and a = the weight; dx swaps the channels. The f16 variants have
-// f16 a, b and c; tiles and sums are f32. The variants matrix8 and matrix16 have f16 tiles, which they
-// multiply on matrix units, and round f32 factors to f16.
+// f16 a, b and c; tiles and sums are f32. The variants matrix8 and matrix16 have f16 tiles, which
+// they multiply on matrix units, and round f32 factors to f16.
 //
 // A workgroup computes one tile of C over one split of the terms; see shared/tile.wgsl. The lanes
 // that load A are the first ROWS, those that load B the last COLUMNS. Per block, a lane loads four
@@ -23,11 +23,12 @@
 // requirements.
 //
 // Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8 holds
-// 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16 more.
-// Per block of 16 terms, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32: 16,384),
-// and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 M N K FLOPs in all. Bytes read by workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly
-// from caches; written: 4 M N, or 4 splits M N. The speed on a hardware GPU is not measured.
+// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8
+// holds 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16
+// more. Per block of 16 terms, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32:
+// 16,384), and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 M N K FLOPs in all. Bytes read by
+// workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 M N, or 4 splits M
+// N. The speed on a hardware GPU is not measured.
 #variant elements_64x64 MATRIX=0 WIDTH=1 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
 #variant elements_64x128 MATRIX=0 WIDTH=1 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
 #variant elements_128x128 MATRIX=0 WIDTH=1 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0
@@ -192,7 +193,8 @@ fn gemm_with_bias(
 #if phase
     for (var block = ${MATRIX > 0}u; block <= blocks; block++) {
 #else
-    // naga 30 accepts no condition around products of matrices, so the first block is loaded before.
+    // naga 30 accepts no condition around products of matrices, so the first block is loaded
+    // before.
     {
         let block = 0u;
 #end

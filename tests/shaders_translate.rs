@@ -1,6 +1,7 @@
 //! naga translates every expanded shader to the languages of all platforms, including those that no
-//! test runs on: SPIR-V, MSL (Metal), HLSL (DirectX), and GLSL, as far as they have the features that
-//! a shader uses. So the kernels on matrices of 16 x 16 are translated, which no software adapter runs.
+//! test runs on: SPIR-V, MSL (Metal), HLSL (DirectX), and GLSL, as far as they have the features
+//! that a shader uses. So the kernels on matrices of 16 x 16 are translated, which no software
+//! adapter runs.
 
 use std::collections::BTreeSet;
 

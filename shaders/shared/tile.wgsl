@@ -1,10 +1,10 @@
 // Tiles of both factors of a product C = A B in workgroup memory.
 //
 // A workgroup of LANES computes ROWS x COLUMNS elements of C. A block is 16 terms of the sum. Its
-// tile of A is [16, ROWS] and its tile of B [16, COLUMNS], in vec4s along the rows and columns of C.
-// There are two halves: while one is multiplied, the next block is loaded into registers, and then
-// stored to the other half. So there is one barrier per block, and the latency of the loads overlaps
-// the products.
+// tile of A is [16, ROWS] and its tile of B [16, COLUMNS], in vec4s along the rows and columns of
+// C. There are two halves: while one is multiplied, the next block is loaded into registers, and
+// then stored to the other half. So there is one barrier per block, and the latency of the loads
+// overlaps the products.
 //
 // Lanes load A into part0 and B into part PART. That is part0 too if no lane loads both, since a lane
 // has few registers to spare for loads.
@@ -12,9 +12,9 @@
 //
 // The products are those of cooperative matrices of MATRIX x MATRIX, of f16 factors with f32 sums.
 // f32 factors are rounded to f16 as they are loaded. The workgroup has 2 x 2 subgroups, and each of
-// them computes ROWS / 2 x COLUMNS / 2 elements of C. Rows of tiles are padded by eight elements, so
-// that they start in different banks. Sums leave the matrices through workgroup memory, MATRIX rows
-// of each subgroup at a time.
+// them computes ROWS / 2 x COLUMNS / 2 elements of C. Rows of tiles are padded by eight elements,
+// so that they start in different banks. Sums leave the matrices through workgroup memory, MATRIX
+// rows of each subgroup at a time.
 //
 // Bytes of workgroup memory: 64 (ROWS + COLUMNS + 16) + 16 MATRIX (COLUMNS / 2 + 4).
 alias Four = vec4<f16>;

@@ -106,11 +106,11 @@ impl Device {
         self.as_gpu().map(Gpu::variants)
     }
 
-    /// Whether products and convolutions of f32 tensors round their factors to f16 from now on, as in
-    /// `torch.backends.cuda.matmul.allow_tf32`, which rounds to TF32. Sums stay f32. The relative error
-    /// of a product is 2^-10 if no factor is below 2^-14 or above 65,504. Results do not depend on the
-    /// device but for the order of sums, and a GPU may compute them on its matrix units. Returns
-    /// whether they were rounded before.
+    /// Whether products and convolutions of f32 tensors round their factors to f16 from now on, as
+    /// in `torch.backends.cuda.matmul.allow_tf32`, which rounds to TF32. Sums stay f32. The
+    /// relative error of a product is 2^-10 if no factor is below 2^-14 or above 65,504. Results do
+    /// not depend on the device but for the order of sums, and a GPU may compute them on its matrix
+    /// units. Returns whether they were rounded before.
     pub fn round_factors(&self, rounds: bool) -> bool {
         match self {
             Device::Cpu(cpu) => cpu.round_factors(rounds),

@@ -310,7 +310,8 @@ fn error_of(
     let wrong = |i: &usize| {
         let mut bound = tolerance * f64::from(magnitudes[*i]);
         if dtype == DType::F16 {
-            // Each of both is rounded by half a unit in the last place, which is 2^-24 if subnormal.
+            // Each of both is rounded by half a unit in the last place, which is 2^-24 if
+            // subnormal.
             bound += (f64::from(expected[*i]).abs() + bound) * (-10f64).exp2() + (-24f64).exp2();
         }
         let difference = (f64::from(y[*i]) - f64::from(expected[*i])).abs();
@@ -494,7 +495,7 @@ mod tests {
         let rounded = [1.0 + 1e-4, -2.0, 0.5 - 1e-4];
         assert_eq!(error_of(&rounded, &expected, &magnitudes, f32), None);
         // A unit in the last place of f16.
-        let of_f16 = [1.001, -2.002, 0.5005];
+        let of_f16 = [1.0009, -2.0018, 0.50045];
         assert_eq!(error_of(&of_f16, &expected, &[1.0; 3], f16), None);
         assert!(error_of(&of_f16, &expected, &[1.0; 3], f32).is_some());
         assert!(error_of(&[1.003, -2.0, 0.5], &expected, &[1.0; 3], f16).is_some());

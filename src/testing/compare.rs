@@ -133,8 +133,8 @@ pub fn agree(case: &str, x: &Tensor, shape: &[usize], expected: &Expected) {
     }
 }
 
-/// Fails unless a CPU and a GPU that round the factors of f32 products agree with the expected values
-/// of the cases.
+/// Fails unless a CPU and a GPU that round the factors of f32 products agree with the expected
+/// values of the cases.
 pub fn check_cases_with_rounding(cases: impl Fn(&Tester) -> Result<()>) {
     let gpu = devices::open_gpu(false, None).into();
     let candidates = [("rounding cpu", Device::cpu()), ("rounding gpu", gpu)];

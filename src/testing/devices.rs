@@ -91,6 +91,7 @@ pub fn forced() -> &'static [(Variant, Gpu)] {
                 ..options(false, None)
             };
             let gpu = Gpu::open(options).expect("the adapter opens for every variant");
+            Device::from(gpu.clone()).round_factors(variant.is_on_matrices());
             (variant, gpu)
         };
         let matrices = gpu_with_matrices();

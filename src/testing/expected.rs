@@ -41,8 +41,8 @@ impl Expected {
         self
     }
 
-    /// The bounds of the same sums of products if both factors are rounded to f16. Each has a relative
-    /// error of at most 2^-11, if it is not subnormal.
+    /// The bounds of the same sums of products if both factors are rounded to f16. Each has a
+    /// relative error of at most 2^-11, if it is not subnormal.
     pub fn of_rounded_factors(mut self) -> Self {
         let error = 2.0 * (-11f64).exp2() + (-22f64).exp2();
         for (magnitude, bound) in self.magnitude.iter().zip(&mut self.bound) {

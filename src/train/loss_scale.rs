@@ -1,5 +1,5 @@
-//! Loss scaling for f16 activations and f16 factors of products, as in `torch.amp.GradScaler` and with its constants. Without
-//! it, most gradients of activations would underflow f16.
+//! Loss scaling for f16 activations and f16 factors of products, as in `torch.amp.GradScaler` and
+//! with its constants. Without it, most gradients of activations would underflow f16.
 //!
 //! The scale starts large, is halved when a gradient overflows, and is doubled after many steps
 //! without an overflow. It is a power of two, so scaling does not round.

@@ -112,7 +112,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     }
 
     /// Sets the options of the passes, but for the loss scale: the trainer scales the loss if
-    /// activations or the factors of products are f16. Weights, their gradients and the state of the optimiser are always f32.
+    /// activations or the factors of products are f16. Weights, their gradients and the state of
+    /// the optimiser are always f32.
     ///
     /// # Errors
     /// `Error::Usage` if activations are neither f32 nor f16; `Error::Device` if the device does not

@@ -40,9 +40,9 @@ pub(super) fn permission(matrices: &[u32]) -> wgpu::ExperimentalFeatures {
     if matrices.is_empty() {
         return wgpu::ExperimentalFeatures::disabled();
     }
-    // SAFETY: wgpu may have bugs in experimental features that lead to undefined behaviour. The only
-    // shaders that use the feature are part of this crate, and a variant is selected only if its
-    // results on this adapter equal those of the plain variant.
+    // SAFETY: wgpu may have bugs in experimental features that lead to undefined behaviour. The
+    // shaders of this crate that use the feature are variants, and one is selected only if
+    // its results on this adapter equal those of the plain variant.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 

@@ -146,8 +146,8 @@ pub(super) fn linear_agrees(tester: &Tester, stream: u32) -> Result<()> {
     Ok(())
 }
 
-/// Number of equal calls of a variant on matrices. A driver may let the subgroups of a workgroup race,
-/// which changes few results.
+/// Number of equal calls of a variant on matrices. A driver may let the subgroups of a workgroup
+/// race, which changes few results.
 const REPEATS: usize = 100;
 
 /// Equal products on matrices have equal bits.

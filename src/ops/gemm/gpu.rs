@@ -60,8 +60,8 @@ impl Tile {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
-    /// The factors as the kernel reads them. If f32 factors are to be rounded to f16, the kernels on
-    /// matrices do so.
+    /// The factors as the kernel reads them. If f32 factors are to be rounded to f16, the kernels
+    /// on matrices do so.
     pub(crate) fn factors(&self, gpu: &Gpu, factors: [&Tensor; 2]) -> Result<[Tensor; 2]> {
         let rounds = gpu.rounds_factors() && !self.variant.is_on_matrices();
         rounded_if(rounds, factors, |op| gpu.run(op))

@@ -13,8 +13,8 @@
 //! | transposed | as it is | B dC^T | A dC |
 //! | transposed | transposed | B^T dC^T | dC^T A^T |
 //!
-//! If a device rounds factors ([`Device::round_factors`](crate::device::Device::round_factors)), the
-//! elements of both are rounded to f16, and the products of these are added in f32.
+//! If a device rounds factors ([`Device::round_factors`](crate::device::Device::round_factors)),
+//! the elements of both are rounded to f16, and the products of these are added in f32.
 //!
 //! Backward of the linear layer: `dx = dy w`, `dw = dy^T x`, and `dbias` is the sum of the rows of
 //! `dy`. Both save each operand if the gradient of the other one is needed.
@@ -89,8 +89,8 @@ pub struct GemmSizes {
     pub k: usize,
 }
 
-/// The factors of a product. If `rounds`, those of f32 are rounded to f16, and stored as f32. `cast`
-/// runs a conversion on their device.
+/// The factors of a product. If `rounds`, those of f32 are rounded to f16, and stored as f32.
+/// `cast` runs a conversion on their device.
 pub(crate) fn rounded_if(
     rounds: bool,
     factors: [&Tensor; 2],

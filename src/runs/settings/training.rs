@@ -29,10 +29,10 @@ pub struct TrainingSettings {
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub precision: DType,
 
-    /// What the factors of matrix products and convolutions of f32 are rounded to while the network is
-    /// trained: f32, which leaves them as they are, or f16, so that a GPU can use its matrix units.
-    /// Products are added in f32, and the loss is scaled. It is PyTorch's TF32 switch, with a relative
-    /// error of 2^-10 per product
+    /// What the factors of matrix products and convolutions of f32 are rounded to while the network
+    /// is trained: f32, which leaves them as they are, or f16, so that a GPU can use its matrix
+    /// units. Products are added in f32, and the loss is scaled. It is PyTorch's TF32 switch, with
+    /// a relative error of 2^-10 per product
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub matmul_precision: DType,
 
