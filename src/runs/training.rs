@@ -169,6 +169,7 @@ pub fn train<M: Module, O: Objective<M>>(
         progress: Progress::new(plan.steps, plan.images_per_step, plan.chance_loss),
         last_checkpoint: Instant::now(),
         next: first_step,
+        first: first_step,
         is_flat: false,
         measured: None,
         peak_before,
@@ -216,6 +217,8 @@ struct Run<'a, M, O, S> {
     last_checkpoint: Instant,
     /// The step that comes next.
     next: u64,
+    /// The first step of this process.
+    first: u64,
     /// Whether the training has ended because its loss no longer falls.
     is_flat: bool,
     /// While steps are measured: the counts of a GPU in each.
@@ -368,6 +371,15 @@ where
         self.losses.push(loss);
         self.progress.step(step, loss);
         let seconds = self.seconds();
+        if let Some(gpu) = self.device.as_gpu().filter(|_| step == self.first + 1) {
+            let compiled = gpu.compiled();
+            self.progress.say(&format!(
+                "start   the first step ended after {:.1} s; {} kernels were compiled, in {:.1} s added up over threads",
+                seconds - self.seconds_before,
+                compiled.kernels,
+                compiled.seconds
+            ));
+        }
         self.folder.append(&StepMetrics {
             step,
             loss,
@@ -407,6 +419,7 @@ where
             plain_seconds,
             recorded_seconds,
             counts,
+            blocks: self.device.as_gpu().map_or(Vec::new(), Gpu::blocks),
         };
         let trace = profile::trace(&profile.device, &recording).to_string();
         self.folder.write(profile::TRACE, trace.as_bytes())?;
