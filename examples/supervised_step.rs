@@ -109,6 +109,7 @@ fn main() -> Result<()> {
             plain_seconds: plain.iter().sum::<f64>() / plain.len() as f64,
             recorded_seconds: last,
             counts,
+            blocks: device.as_gpu().map_or(Vec::new(), Gpu::blocks),
         };
         print!("{profile}");
     }

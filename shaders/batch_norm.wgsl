@@ -4,18 +4,23 @@
 //   normalize          y = xhat gamma_c + beta_c with xhat = (x - mean_c) / sqrt(variance_c + eps);
 //                      if `rectified`, max(y, 0)
 //   normalize_add_relu y = max(xhat gamma_c + beta_c + shortcut, 0)
+//   normalize_batch    the same with the statistics of x
 //   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat; if `rectified`, dy counts as 0
 //                      unless xhat gamma_c + beta_c > 0
+//   gradient_sums_add_relu  the same, where dy counts as 0 unless the result > 0, and y = this dy
 //   input_gradient     gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m);
 //                      if the statistics are constants, the first term only; `rectified` as above
 //   input_gradient_in_place  the same, with x in y; overwrites it
 //   evaluation_dx      the first term, from dy only; if `rectified`, 0 unless the result y > 0
 //   update_running     running = (1 - momentum) running + momentum batch
+//   update_averages    averages = (1 - momentum) averages + momentum factors values
 //
 // Sums have two steps. A workgroup sums one channel over images_per_split images, a split, into a
-// row of `partials` (statistics_of_split, gradient_sums_of_split). Then a workgroup of 64 per channel
-// merges the rows (merge_statistics, merge_gradient_sums): lane l takes the rows l, l + 64, .. in
-// order, and a tree of fixed shape merges the lanes. In the first step, each lane reads a first number.
+// row of `partials` (statistics_of_split, gradient_sums). Then each workgroup that uses the sums
+// merges the rows of its channel: lane l < 64 takes the rows l, l + 64, .. in order, and a tree of
+// fixed shape merges the lanes. The workgroup of the first split stores the result. This takes less
+// time than one more dispatch, since there are few splits. In the first step, each lane reads a
+// first number.
 // The variance of a split is computed relative to the mean of these numbers, and then corrected to
 // the mean of the split (Chan, Golub and LeVeque 1983). So a split is read once, and a mean far
 // from 0 costs no digits.
@@ -98,20 +103,22 @@ struct Params {
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> gamma: array<f32>;
 @group(0) @binding(6) var<storage, read> beta: array<f32>;
-// Per channel: mean, sum of squared deviations and count; or the sums of dy and of dy xhat.
+// Per channel: mean, sum of squared deviations and count; or the sums of dy and of dy xhat, mean,
+// and gamma / deviation.
 @group(0) @binding(7) var<storage, read_write> partials: array<vec4f>;
 @group(0) @binding(8) var<storage, read_write> new_mean: array<f32>;
 @group(0) @binding(9) var<storage, read_write> new_variance: array<f32>;
-// Per channel: mean, gamma / deviation, dbeta / m, and dgamma / m / deviation.
-@group(0) @binding(10) var<storage, read_write> coefficients: array<vec4f>;
 @group(0) @binding(11) var<storage, read_write> y: array<Stored>;
 @group(0) @binding(12) var<storage, read> gate: array<u32>;
 @group(0) @binding(13) var<storage, read_write> dbeta: array<f32>;
 @group(0) @binding(14) var<storage, read_write> dgamma: array<f32>;
 @group(0) @binding(15) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(16) var<storage, read_write> running_variance: array<f32>;
-// The rectified result of the forward pass, for evaluation_dx. It has the binding of x.
-@group(0) @binding(1) var<storage, read> result: array<Stored>;
+// The rectified result of the forward pass.
+@group(0) @binding(17) var<storage, read> result: array<Stored>;
+@group(0) @binding(18) var<storage, read_write> averages: array<f32>;
+@group(0) @binding(19) var<storage, read> values: array<f32>;
+@group(0) @binding(20) var<storage, read> factors: array<f32>;
 
 const WORKGROUP: u32 = 256u;
 
@@ -203,7 +210,6 @@ fn statistics_of_split(at: Invocation) {
     }
 }
 
-#if F16 == 0
 const MERGING: u32 = 64u;
 
 var<workgroup> merging: array<vec4f, MERGING>;
@@ -216,27 +222,35 @@ fn merged(one: vec4f, other: vec4f) -> vec4f {
     return vec4f(one.x + d * part, one.y + other.y + d * d * one.z * part, count, 0.0);
 }
 
+// Mean and variance of channel c, from the partial sums of its splits. Barriers: the whole workgroup
+// calls it.
+fn statistics_of(lane: u32, c: u32) -> vec2f {
+    if lane < MERGING {
+        var own = vec4f(0.0);
+        for (var split = lane; split < params.splits; split += MERGING) {
+            own = merged(own, partials[split * params.all_channels + c]);
+        }
+        merging[lane] = own;
+    }
+    workgroupBarrier();
+    for (var step = MERGING / 2u; step > 0u; step /= 2u) {
+        if lane < step {
+            merging[lane] = merged(merging[lane], merging[lane + step]);
+        }
+        workgroupBarrier();
+    }
+    return vec2f(merging[0].x, max(merging[0].y / merging[0].z, 0.0));
+}
+
+#if F16 == 0
 // One workgroup per channel; surplus workgroups store nothing.
 @compute @workgroup_size(MERGING)
 fn merge_statistics(at: Invocation) {
     let c = workgroup_index(at);
-    var own = vec4f(0.0);
-    if c < params.all_channels {
-        for (var split = at.lane; split < params.splits; split += MERGING) {
-            own = merged(own, partials[split * params.all_channels + c]);
-        }
-    }
-    merging[at.lane] = own;
-    workgroupBarrier();
-    for (var step = MERGING / 2u; step > 0u; step /= 2u) {
-        if at.lane < step {
-            merging[at.lane] = merged(merging[at.lane], merging[at.lane + step]);
-        }
-        workgroupBarrier();
-    }
+    let found = statistics_of(at.lane, min(c, params.all_channels - 1u));
     if at.lane == 0u && c < params.all_channels {
-        new_mean[c] = merging[0].x;
-        new_variance[c] = max(merging[0].y / merging[0].z, 0.0);
+        new_mean[c] = found.x;
+        new_variance[c] = found.y;
     }
 }
 #end
@@ -253,10 +267,28 @@ fn line_of(own: Walk) -> Line {
     return Line(mean[c], gamma[c] / sqrt(variance[c] + params.eps), beta[c]);
 }
 
+// The workgroup computes the statistics, and that of the first split stores them.
+fn line_of_batch(own: Walk, lane: u32) -> Line {
+    let c = params.first_channel + own.channel;
+    let found = statistics_of(lane, c);
+    if lane == 0u && params.first_split + own.split == 0u {
+        new_mean[c] = found.x;
+        new_variance[c] = found.y;
+    }
+    return Line(found.x, gamma[c] / sqrt(found.y + params.eps), beta[c]);
+}
+
+#for of_batch in 0..2
 @compute @workgroup_size(WORKGROUP)
+#if of_batch
+fn normalize_batch(at: Invocation) {
+    let own = walk(at);
+    let line = line_of_batch(own, at.lane);
+#else
 fn normalize(at: Invocation) {
     let own = walk(at);
     let line = line_of(own);
+#end
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
@@ -267,9 +299,15 @@ fn normalize(at: Invocation) {
 }
 
 @compute @workgroup_size(WORKGROUP)
+#if of_batch
+fn normalize_batch_add_relu(at: Invocation) {
+    let own = walk(at);
+    let line = line_of_batch(own, at.lane);
+#else
 fn normalize_add_relu(at: Invocation) {
     let own = walk(at);
     let line = line_of(own);
+#end
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
         for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
@@ -279,6 +317,7 @@ fn normalize_add_relu(at: Invocation) {
     }
 }
 
+#end
 @compute @workgroup_size(WORKGROUP)
 fn gradient_sums_of_split(at: Invocation) {
     let own = walk(at);
@@ -297,45 +336,83 @@ fn gradient_sums_of_split(at: Invocation) {
             with_x += d * centered;
         }
     }
-    let sums = workgroup_sum(at.lane, vec2f(total(sum), total(with_x)));
-    if at.lane == 0u && own.first_image < params.images {
+    store_sums(at.lane, own, vec2f(total(sum), total(with_x)));
+}
+
+// Adds the sums of the lanes, and stores the row of the split.
+fn store_sums(lane: u32, own: Walk, of_lane: vec2f) {
+    let c = params.first_channel + own.channel;
+    let sums = workgroup_sum(lane, of_lane);
+    if lane == 0u && own.first_image < params.images {
         let row = (params.first_split + own.split) * params.all_channels;
         let deviation = sqrt(variance[c] + params.eps);
-        partials[row + c] = vec4f(sums.x, sums.y / deviation, 0.0, 0.0);
+        partials[row + c] = vec4f(sums.x, sums.y / deviation, mean[c], gamma[c] / deviation);
     }
 }
 
-#if F16 == 0
-// One workgroup per channel; surplus workgroups store nothing.
-@compute @workgroup_size(MERGING)
-fn merge_gradient_sums(at: Invocation) {
-    let c = workgroup_index(at);
-    var own = vec4f(0.0);
-    if c < params.all_channels {
-        for (var split = at.lane; split < params.splits; split += MERGING) {
-            own += partials[split * params.all_channels + c];
+// In place, y has dy and is overwritten.
+#for in_place in 0..2
+@compute @workgroup_size(WORKGROUP)
+#if in_place
+fn gradient_sums_add_relu_in_place(at: Invocation) {
+#else
+fn gradient_sums_add_relu(at: Invocation) {
+#end
+    let own = walk(at);
+    let center = mean[params.first_channel + own.channel];
+    var sum = Pixels(0.0);
+    var with_x = Pixels(0.0);
+    for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
+        let start = plane_start(own, image);
+        for (var p = own.pixel; p < params.plane_len; p += own.pixel_step) {
+            let passes = Pixels(result[start + p]) > Pixels(0.0);
+#if in_place
+            let d = select(Pixels(0.0), Pixels(y[start + p]), passes);
+#else
+            let d = select(Pixels(0.0), Pixels(dy[start + p]), passes);
+#end
+            y[start + p] = Stored(d);
+            sum += d;
+            with_x += d * (Pixels(x[start + p]) - center);
         }
     }
-    merging[at.lane] = own;
+    store_sums(at.lane, own, vec2f(total(sum), total(with_x)));
+}
+
+#end
+// The sums of dy and of dy xhat of channel c. Barriers: the whole workgroup calls it.
+fn gradient_sums_of(lane: u32, c: u32) -> vec2f {
+    if lane < MERGING {
+        var own = vec2f(0.0);
+        for (var split = lane; split < params.splits; split += MERGING) {
+            own += partials[split * params.all_channels + c].xy;
+        }
+        merging[lane] = vec4f(own, 0.0, 0.0);
+    }
     workgroupBarrier();
     for (var step = MERGING / 2u; step > 0u; step /= 2u) {
-        if at.lane < step {
-            merging[at.lane] += merging[at.lane + step];
+        if lane < step {
+            merging[lane] += merging[lane + step];
         }
         workgroupBarrier();
     }
-    if at.lane != 0u || c >= params.all_channels {
-        return;
-    }
-    let sums = merging[0].xy;
-    dbeta[c] = sums.x;
-    dgamma[c] = sums.y;
-    let deviation = sqrt(variance[c] + params.eps);
-    let means = sums / params.count;
-    let through = select(vec2f(0.0), vec2f(means.x, means.y / deviation), params.training == 1u);
-    coefficients[c] = vec4f(mean[c], gamma[c] / deviation, through);
+    return merging[0].xy;
 }
-#end
+
+// Mean, gamma / deviation, dbeta / m, and dgamma / m / deviation of a channel. The workgroup of the
+// first split stores dbeta and dgamma.
+fn coefficients_of(lane: u32, own: Walk) -> vec4f {
+    let c = params.first_channel + own.channel;
+    let sums = gradient_sums_of(lane, c);
+    if lane == 0u && params.first_split + own.split == 0u {
+        dbeta[c] = sums.x;
+        dgamma[c] = sums.y;
+    }
+    let means = sums / params.count;
+    let deviation = sqrt(variance[c] + params.eps);
+    let through = select(vec2f(0.0), vec2f(means.x, means.y / deviation), params.training == 1u);
+    return vec4f(partials[c].zw, through);
+}
 
 // dx of some pixels of a channel.
 fn gradient_of(of_channel: vec4f, shift: f32, value: Pixels, back: Pixels) -> Pixels {
@@ -354,7 +431,7 @@ fn input_gradient(at: Invocation) {
 #end
     let own = walk(at);
     let c = params.first_channel + own.channel;
-    let of_channel = coefficients[c];
+    let of_channel = coefficients_of(at.lane, own);
     let shift = beta[c];
     for (var image = own.lane_image; image < own.end_image; image += own.image_step) {
         let start = plane_start(own, image);
@@ -395,5 +472,14 @@ fn update_running(at: Invocation) {
     let keep = 1.0 - params.momentum;
     running_mean[c] = keep * running_mean[c] + params.momentum * mean[c];
     running_variance[c] = keep * running_variance[c] + params.momentum * (params.unbiased * variance[c]);
+}
+
+@compute @workgroup_size(256)
+fn update_averages(at: Invocation) {
+    let i = index256(at);
+    if i < params.all_channels && gate[0] == 0u {
+        let keep = 1.0 - params.momentum;
+        averages[i] = keep * averages[i] + params.momentum * (factors[i] * values[i]);
+    }
 }
 #end

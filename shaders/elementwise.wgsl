@@ -11,7 +11,8 @@
 // All but scale and broadcast have a variant for f16 tensors.
 //
 // Each invocation computes one vec4, in workgroups of 256 along one dimension. Tensors are padded
-// to 256 bytes: the last vec4 may contain padding, which no kernel reads.
+// to 256 bytes: the last vec4 may contain padding, which no kernel reads. `accumulate` does not
+// change it, since the zeros between flat tensors have to stay 0.
 
 #f16
 
@@ -23,8 +24,9 @@ enable f16;
 #import real
 
 struct Params {
-    // The number of vec4s.
+    // The number of vec4s, and of elements.
     count: u32,
+    elements: u32,
     factor: f32,
 }
 
@@ -71,7 +73,8 @@ fn relu_backward_in_place(at: Invocation) {
 fn accumulate(at: Invocation) {
     let i = index256(at);
     if i < params.count {
-        y[i] = real4(vec4f(y[i]) + vec4f(a[i]));
+        let is_element = 4u * i + vec4u(0u, 1u, 2u, 3u) < vec4u(params.elements);
+        y[i] = select(y[i], real4(vec4f(y[i]) + vec4f(a[i])), is_element);
     }
 }
 

@@ -2,7 +2,8 @@
 //
 //   sum           y[g] = the sum of x[4096 g .. 4096 (g + 1)], one workgroup each
 //   sum_rows      y[g, c] = the sum of x[r, c] over rows 64 g .. 64 (g + 1), one invocation each
-//   check_finite  flag = 1 if an element is infinite or NaN; check_finite_f16 does the same for f16
+//   check_finite  flag = 1 if an element is infinite or NaN; check_finite_f16 does the same for f16.
+//                 Both load 16 bytes at a time, and their parts start at whole vec4s.
 //
 // A sum is repeated on its result until one number or row is left, so rounding errors grow with the
 // logarithm of the length. A large x has several parts: y_offset is the index of a part's results.
@@ -20,7 +21,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> bits: array<u32>;
+@group(0) @binding(2) var<storage, read> bits: array<vec4u>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<storage, read_write> flag: array<atomic<u32>>;
 
@@ -63,16 +64,22 @@ fn sum_rows(at: Invocation) {
     y[params.y_offset + i] = own;
 }
 
-// check_finite for f16 numbers, two per word. The padding after the last number is undefined.
+// Whether one of the first `rest` of the eight f16 numbers in `v` is not finite. The padding after
+// the last number is undefined.
+fn is_odd16(v: vec4u, rest: u32) -> bool {
+    let first = vec4u(0u, 2u, 4u, 6u);
+    let low = (v & vec4u(0x7c00u)) == vec4u(0x7c00u);
+    let high = (v & vec4u(0x7c000000u)) == vec4u(0x7c000000u);
+    return any((low & (first < vec4u(rest))) | (high & (first + 1u < vec4u(rest))));
+}
+
 @compute @workgroup_size(256)
 fn check_finite_f16(at: Invocation) {
     let group = workgroup_index(at);
     let end = min((group + 1u) * 4096u, params.count);
     var found = false;
-    for (var i = group * 4096u + 2u * at.lane; i < end; i += 512u) {
-        let pair = bits[i / 2u];
-        found = found || (pair & 0x7c00u) == 0x7c00u;
-        found = found || (i + 1u < end && (pair & 0x7c000000u) == 0x7c000000u);
+    for (var i = group * 4096u + 8u * at.lane; i < end; i += 2048u) {
+        found = found || is_odd16(bits[i / 8u], end - i);
     }
     if found {
         atomicOr(&flag[0], 1u);
@@ -85,8 +92,10 @@ fn check_finite(at: Invocation) {
     let group = workgroup_index(at);
     let end = min((group + 1u) * 4096u, params.count);
     var found = false;
-    for (var i = group * 4096u + at.lane; i < end; i += 256u) {
-        found = found || (bits[params.x_offset + i] & 0x7f800000u) == 0x7f800000u;
+    for (var i = group * 4096u + 4u * at.lane; i < end; i += 1024u) {
+        let is_odd = (bits[i / 4u] & vec4u(0x7f800000u)) == vec4u(0x7f800000u);
+        let is_element = vec4u(0u, 1u, 2u, 3u) < vec4u(end - i);
+        found = found || any(is_odd & is_element);
     }
     if found {
         atomicOr(&flag[0], 1u);

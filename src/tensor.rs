@@ -1,6 +1,7 @@
 //! A tensor: a shape, an element type, and storage on a device. Tensors are contiguous and in
 //! row-major order.
 
+mod flat;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use crate::device::gpu::GpuStorage;
 use crate::device::profiler::Work;
 use crate::device::{Device, Readback, check_elements};
 use crate::error::{Error, Result};
+pub(crate) use flat::Flat;
 
 /// Element types that a device stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -264,6 +266,19 @@ impl Tensor {
         match &self.storage {
             Storage::Cpu(s) => Arc::strong_count(s) == 1,
             Storage::Gpu(s) => Arc::strong_count(s) == 1,
+        }
+    }
+
+    /// A new tensor of this shape, with undefined content, in the slot of this one: the place of a
+    /// tensor that belongs to this one, such as the gradient of a parameter ([`Flat::set_slots`]).
+    /// `None` if there is no slot, or a tensor in it.
+    pub(crate) fn in_slot(&self) -> Option<Tensor> {
+        match &self.storage {
+            Storage::Cpu(_) => None,
+            Storage::Gpu(s) => {
+                let storage = Storage::Gpu(s.in_slot()?);
+                Some(Tensor::new(&self.shape, self.dtype, storage))
+            }
         }
     }
 

@@ -11,5 +11,6 @@ mod var;
 
 pub use gradients::Gradients;
 pub(crate) use recompute::{Recompute, Saved};
+pub(crate) use tape::RunningStatistics;
 pub use tape::{BufferUpdate, Mode, PassOptions, Tape};
 pub use var::Var;

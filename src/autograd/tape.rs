@@ -150,6 +150,16 @@ pub(super) struct Input {
 pub struct BufferUpdate {
     values: Vec<Tensor>,
     apply: Rc<ApplyUpdate>,
+    running: Option<Rc<RunningStatistics>>,
+}
+
+/// Running statistics that mean and variance of a batch of `count` elements per channel change, which
+/// are the values of the update.
+pub(crate) struct RunningStatistics {
+    pub(crate) mean: Tensor,
+    pub(crate) variance: Tensor,
+    pub(crate) count: usize,
+    pub(crate) momentum: f32,
 }
 
 /// The tensors are those of the update. The last argument is a gate (u32 `[1]`): if it is set on the
@@ -165,7 +175,20 @@ impl BufferUpdate {
         BufferUpdate {
             values,
             apply: Rc::new(apply),
+            running: None,
         }
+    }
+
+    /// Declares what the update does, so that one kernel can apply it with others.
+    pub(crate) fn of_running(self, statistics: RunningStatistics) -> Self {
+        BufferUpdate {
+            running: Some(Rc::new(statistics)),
+            ..self
+        }
+    }
+
+    pub(crate) fn running(&self) -> Option<&RunningStatistics> {
+        self.running.as_deref()
     }
 
     pub fn values(&self) -> &[Tensor] {

@@ -74,6 +74,13 @@ impl Var {
         self.node.is_some()
     }
 
+    /// A tensor in which the backward pass stores the gradient of this value, if a place was
+    /// prepared for it ([`Tensor::in_slot`]). Operations pass it to
+    /// [`Device::run_into`](crate::device::Device::run_into).
+    pub(crate) fn gradient_slot(&self) -> Option<Tensor> {
+        self.is_tracked().then(|| self.tensor.in_slot()).flatten()
+    }
+
     /// The value in the form in which operations save it for the backward pass.
     pub(crate) fn saved(&self) -> Saved {
         match &self.recompute {

@@ -310,10 +310,10 @@ fn memory_bound(bench: &mut Bench<'_>) -> Result<()> {
                 "batch_norm_backward, relu",
                 Box::new(|_| {
                     let gradients = device.run(BatchNormBackward {
-                        dy,
+                        dy: dy.clone(),
                         x: x.clone(),
                         norm,
-                        is_rectified: true,
+                        activation: Activation::Relu,
                         statistics: Statistics::OfTheBatch,
                     });
                     Ok(gradients?.dx)

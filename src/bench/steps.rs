@@ -64,7 +64,7 @@ fn steps(
     let pixels: Vec<f32> = (0..pixels)
         .map(|i| (i % 251) as f32 / 125.0 - 1.0)
         .collect();
-    let compiled = || device.as_gpu().map_or(0, |gpu| gpu.compiled().len());
+    let compiled = || device.as_gpu().map_or(0, |gpu| gpu.compiled().kernels);
     let kernels = compiled();
     let started = Instant::now();
     let mut trainer = classifier(device, config, &pixels, dtype)?;

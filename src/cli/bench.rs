@@ -25,7 +25,7 @@ pub struct Arguments {
     device: DeviceRequest,
 
     /// Stop after about this many seconds. What has not been measured by then is listed
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive)]
+    #[arg(long, value_name = "SECONDS", default_value = "50", value_parser = positive)]
     seconds: f64,
 
     /// Measure one part, after the ceilings: ceilings, memory, costs, kernels or steps

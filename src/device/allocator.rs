@@ -5,9 +5,11 @@
 //! A freed region is merged with its free neighbours, so the memory of many small tensors serves a
 //! large tensor later: a training step holds little more than its peak use.
 
+use super::memory::MemoryBlock;
+
 /// Sizes of regions are multiples of this number: the largest offset alignment that WebGPU allows
 /// an adapter to require.
-pub(super) const ALIGNMENT_BYTES: u64 = 256;
+pub(crate) const ALIGNMENT_BYTES: u64 = 256;
 /// Regions up to this size are allocated at the end of a block's last free region that is large
 /// enough, and larger ones at the start of the best fit. This separates the gradients of weights,
 /// which are small and long-lived, from activations, which are large and short-lived.
@@ -164,6 +166,19 @@ impl Allocator {
     pub(super) fn free(&mut self, block: usize, region: Region) {
         self.blocks[block].free(region);
     }
+
+    /// The sizes of the blocks and of their free regions.
+    pub(super) fn blocks(&self) -> Vec<MemoryBlock> {
+        let of = |block: &Block| {
+            let free = || block.free.iter().map(|free| free.len);
+            MemoryBlock {
+                bytes: block.len,
+                free: free().sum(),
+                largest_free: free().max().unwrap_or(0),
+            }
+        };
+        self.blocks.iter().map(of).collect()
+    }
 }
 
 #[cfg(test)]
@@ -303,6 +318,12 @@ mod tests {
             start: 3 * SMALL,
             len: 2 * SMALL,
         };
+        let first = MemoryBlock {
+            bytes: 5 * SMALL,
+            free: 2 * SMALL,
+            largest_free: 2 * SMALL,
+        };
+        assert_eq!(arena.blocks()[0], first);
         assert_eq!(arena.blocks[0].free, [rest]);
         assert!(arena.blocks[1..].iter().all(Block::is_unused));
     }

@@ -10,6 +10,15 @@ pub struct MemoryUse {
     pub peak: u64,
 }
 
+/// A block of memory, from which tensors are allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryBlock {
+    pub bytes: u64,
+    /// Bytes that no tensor occupies, and of the largest region among them.
+    pub free: u64,
+    pub largest_free: u64,
+}
+
 /// A number for new storage, unique in the process.
 pub(crate) fn next_storage_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);

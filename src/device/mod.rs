@@ -11,9 +11,10 @@ mod op;
 pub mod profiler;
 mod readback;
 
+pub(crate) use allocator::ALIGNMENT_BYTES;
 pub use cpu::Cpu;
 pub use gpu::Gpu;
-pub use memory::MemoryUse;
+pub use memory::{MemoryBlock, MemoryUse};
 pub(crate) use op::check_elements;
 pub use op::{Check, Op, Output, RunOn, product};
 pub use readback::Readback;

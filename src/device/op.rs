@@ -234,6 +234,22 @@ impl Device {
             .map_err(|error| error.of_operation(O::NAME))
     }
 
+    /// As [`Device::run`]. On a GPU, an operation that supports it stores its results in these
+    /// tensors, in the order of its outputs.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    pub(crate) fn run_into<O: RunOn<Cpu> + RunOn<Gpu>>(
+        &self,
+        op: O,
+        results: Vec<Option<Tensor>>,
+    ) -> Result<O::Output> {
+        match self {
+            Device::Gpu(gpu) => Device::Gpu(gpu.with_results(results)).run(op),
+            Device::Cpu(_) => self.run(op),
+        }
+    }
+
     fn check_and_run<O: RunOn<Cpu> + RunOn<Gpu>>(&self, op: &O) -> Result<O::Output> {
         let is_recording = self.profiler().is_recording();
         let mut check = Check::new(self, is_recording);
@@ -273,8 +289,9 @@ impl Gpu {
     /// # Errors
     /// As [`Device::run`].
     pub fn run<O: RunOn<Gpu>>(&self, op: O) -> Result<O::Output> {
-        let device = &Device::Gpu(self.clone());
-        let sizes = op.check(&mut Check::new(device, false))?;
-        op.run(self, sizes)
+        // The results are those of the outer operation.
+        let gpu = &self.with_results(Vec::new());
+        let sizes = op.check(&mut Check::new(&Device::Gpu(gpu.clone()), false))?;
+        op.run(gpu, sizes)
     }
 }

@@ -1,7 +1,7 @@
 //! Batch norm with running statistics, as `torch.nn.BatchNorm2d`.
 
 use super::{Module, Parameter};
-use crate::autograd::{BufferUpdate, Mode, Var};
+use crate::autograd::{BufferUpdate, Mode, RunningStatistics, Var};
 use crate::device::{Device, check_elements};
 use crate::distributed::Group;
 use crate::error::{Error, Result};
@@ -55,12 +55,18 @@ impl BatchNorm {
         if x.mode() == Mode::Evaluation {
             return x.batch_norm_evaluation(&running, affine, activation);
         }
-        let (y, batch) = x.batch_norm(affine, activation)?;
+        let (y, batch) = x.batch_norm_of(affine, activation, Some(&running))?;
         if let Some(tape) = x.tape() {
             let [n, _, h, w] = x.tensor().nchw("batch_norm", "x")?;
             let options = tape.options();
             let ranks = options.synchronized.map_or(1, Group::size);
             let (count, momentum) = (n * h * w * ranks, options.momentum);
+            let statistics = RunningStatistics {
+                mean: running.mean.clone(),
+                variance: running.variance.clone(),
+                count,
+                momentum,
+            };
             let values = vec![batch.mean, batch.variance];
             let update = BufferUpdate::new(values, move |device, values, gate| {
                 let [mean, variance] = values else {
@@ -78,7 +84,7 @@ impl BatchNorm {
                     gate,
                 })
             });
-            tape.update_buffer(update);
+            tape.update_buffer(update.of_running(statistics));
         }
         Ok(y)
     }

@@ -35,8 +35,8 @@ pub mod uniform;
 
 pub use attack::AttackStep;
 pub use batch_norm::{
-    Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics, BatchStatistics,
-    ChannelNorm, Statistics, UpdateRunningStatistics,
+    Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics, BatchNormTraining,
+    BatchStatistics, ChannelNorm, Statistics, UpdateAverages, UpdateRunningStatistics,
 };
 pub use blur::GaussianBlur;
 pub use cast::Cast;

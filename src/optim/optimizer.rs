@@ -4,8 +4,9 @@ use super::Schedule;
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
 use crate::nn::{Parameter, check_distinct};
+use crate::ops::conv2d::{prepare_copies, share_copies};
 use crate::ops::optimizer::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Flat, Tensor};
 
 /// Stochastic gradient descent with momentum, plain or Nesterov's, as `torch.optim.SGD`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,19 +160,63 @@ impl Optimization {
     }
 }
 
-/// An optimiser over a fixed list of parameters, with its state on their device. An update is one
-/// kernel per parameter, or three with LARS.
+/// An optimiser over a fixed list of parameters, with its state on their device.
+///
+/// On a GPU, the parameters are moved next to each other, and so are their gradients and their
+/// state. SGD and Adam update all of them in one kernel. LARS takes three kernels per weight and one
+/// per other parameter, and so do gradients that are elsewhere in memory.
 pub struct Optimizer {
     options: OptimizerOptions,
     parameters: Vec<Parameter>,
     /// For each of [`OptimizerOptions::state_names`], one tensor per parameter, named
     /// `STATE.PARAMETER`.
     state: Vec<Vec<Parameter>>,
+    flat: Option<FlatParameters>,
     steps: u32,
 }
 
+/// The memory of parameters, of their gradients and of their state.
+struct FlatParameters {
+    parameters: Flat,
+    /// Backward passes store the gradients here, as far as nothing else uses the places.
+    gradients: Flat,
+    state: Vec<Flat>,
+}
+
+impl FlatParameters {
+    /// `None` if the parameters cannot be in one region.
+    fn new(parameters: &[&Tensor], states: usize) -> Result<Option<Self>> {
+        let Some(flat) = Flat::of(parameters)? else {
+            return Ok(None);
+        };
+        let mut others = Vec::with_capacity(1 + states);
+        for _ in 0..=states {
+            match Flat::like(parameters)? {
+                Some(flat) => others.push(flat),
+                None => return Ok(None),
+            }
+        }
+        let gradients = others.remove(0);
+        gradients.set_slots(parameters)?;
+        share_copies(parameters, &flat);
+        Ok(Some(FlatParameters {
+            parameters: flat,
+            gradients,
+            state: others,
+        }))
+    }
+}
+
+/// The tensors of an update.
+struct Updated<'a> {
+    parameter: &'a Tensor,
+    gradient: &'a Tensor,
+    state: Vec<&'a Tensor>,
+}
+
 impl Optimizer {
-    /// An optimiser that has taken no step. The parameters are shared, not copied.
+    /// An optimiser that has taken no step. The parameters are shared, not copied. On a GPU, they
+    /// change their place in memory.
     ///
     /// # Errors
     /// `Error::Usage` if two parameters share a name or their elements, or if one is not f32;
@@ -185,24 +230,26 @@ impl Optimizer {
                 other.value.dtype()
             )));
         }
-        let zeros_like = |prefix: &&str| {
-            let zeros = parameters.iter().map(|parameter| {
-                let value = &parameter.value;
-                Ok(Parameter {
-                    name: format!("{prefix}.{}", parameter.name),
-                    value: Tensor::zeros(value.shape(), DType::F32, &value.device())?,
-                })
-            });
-            zeros.collect::<Result<Vec<_>>>()
+        let names = options.state_names();
+        let values: Vec<&Tensor> = parameters.iter().map(|p| &p.value).collect();
+        let flat = FlatParameters::new(&values, names.len())?;
+        let zeros = |number: usize, index: usize| {
+            let value = values[index];
+            Ok(Parameter {
+                name: format!("{}.{}", names[number], parameters[index].name),
+                value: match &flat {
+                    Some(flat) => flat.state[number].part(index, value.shape()),
+                    None => Tensor::zeros(value.shape(), DType::F32, &value.device())?,
+                },
+            })
         };
+        let zeros = |number| (0..values.len()).map(|i| zeros(number, i)).collect();
+        let state = (0..names.len()).map(zeros).collect::<Result<_>>()?;
         Ok(Optimizer {
             options,
             parameters: parameters.iter().map(|&p| p.clone()).collect(),
-            state: options
-                .state_names()
-                .iter()
-                .map(zeros_like)
-                .collect::<Result<_>>()?,
+            state,
+            flat,
             steps: 0,
         })
     }
@@ -218,71 +265,123 @@ impl Optimizer {
         gradients: &Gradients,
         gate: Option<&Tensor>,
     ) -> Result<()> {
-        let gradient_scale = gradients.scale();
         let found = self.gradients(gradients)?;
-        for (i, gradient) in found.into_iter().enumerate() {
-            let parameter = &self.parameters[i].value;
-            let device = parameter.device();
-            let state = |number: usize| &self.state[number][i].value;
-            let sgd = |options: SgdOptions| {
-                device.run(SgdUpdate {
-                    step: SgdStep {
-                        learning_rate,
-                        momentum: options.momentum,
-                        nesterov: options.nesterov,
-                        weight_decay: options.weight_decay,
-                        gradient_scale,
-                        first: self.steps == 0,
-                    },
-                    parameter,
-                    gradient,
-                    momentum: state(0),
-                    gate,
-                })
-            };
-            match self.options {
-                OptimizerOptions::Adam(options) => device.run(AdamUpdate {
-                    step: AdamStep {
-                        learning_rate,
-                        beta1: options.beta1,
-                        beta2: options.beta2,
-                        eps: options.eps,
-                        weight_decay: options.weight_decay,
-                        gradient_scale,
-                        step: self.steps.saturating_add(1),
-                    },
-                    parameter,
-                    gradient,
-                    first_moment: state(0),
-                    second_moment: state(1),
-                    gate,
-                })?,
-                OptimizerOptions::Sgd(options) => sgd(options)?,
-                OptimizerOptions::Lars(options) if parameter.shape().len() < 2 => {
-                    sgd(SgdOptions {
-                        momentum: options.momentum,
-                        nesterov: false,
-                        weight_decay: 0.0,
-                    })?
+        let settings = (learning_rate, gradients.scale(), gate);
+        match self.flat_of(&found) {
+            Some(flat) if !matches!(self.options, OptimizerOptions::Lars(_)) => {
+                let updated = Updated {
+                    parameter: flat.parameters.whole(),
+                    gradient: flat.gradients.whole(),
+                    state: flat.state.iter().map(Flat::whole).collect(),
+                };
+                self.update(settings, &updated)?;
+            }
+            _ => {
+                for (i, gradient) in found.into_iter().enumerate() {
+                    let updated = Updated {
+                        parameter: &self.parameters[i].value,
+                        gradient,
+                        state: self.state.iter().map(|state| &state[i].value).collect(),
+                    };
+                    self.update(settings, &updated)?;
                 }
-                OptimizerOptions::Lars(options) => device.run(LarsUpdate {
-                    step: LarsStep {
-                        learning_rate,
-                        momentum: options.momentum,
-                        weight_decay: options.weight_decay,
-                        trust_coefficient: options.trust_coefficient,
-                        eps: options.eps,
-                        gradient_scale,
-                    },
-                    parameter,
-                    gradient,
-                    momentum: state(0),
-                    gate,
-                })?,
             }
         }
         self.steps = self.steps.saturating_add(1);
         Ok(())
+    }
+
+    fn update(
+        &self,
+        (learning_rate, gradient_scale, gate): (f32, f32, Option<&Tensor>),
+        updated: &Updated<'_>,
+    ) -> Result<()> {
+        let &Updated {
+            parameter,
+            gradient,
+            ref state,
+        } = updated;
+        let device = parameter.device();
+        let sgd = |options: SgdOptions| {
+            device.run(SgdUpdate {
+                step: SgdStep {
+                    learning_rate,
+                    momentum: options.momentum,
+                    nesterov: options.nesterov,
+                    weight_decay: options.weight_decay,
+                    gradient_scale,
+                    first: self.steps == 0,
+                },
+                parameter,
+                gradient,
+                momentum: state[0],
+                gate,
+            })
+        };
+        match self.options {
+            OptimizerOptions::Adam(options) => device.run(AdamUpdate {
+                step: AdamStep {
+                    learning_rate,
+                    beta1: options.beta1,
+                    beta2: options.beta2,
+                    eps: options.eps,
+                    weight_decay: options.weight_decay,
+                    gradient_scale,
+                    step: self.steps.saturating_add(1),
+                },
+                parameter,
+                gradient,
+                first_moment: state[0],
+                second_moment: state[1],
+                gate,
+            }),
+            OptimizerOptions::Sgd(options) => sgd(options),
+            OptimizerOptions::Lars(options) if parameter.shape().len() < 2 => sgd(SgdOptions {
+                momentum: options.momentum,
+                nesterov: false,
+                weight_decay: 0.0,
+            }),
+            OptimizerOptions::Lars(options) => device.run(LarsUpdate {
+                step: LarsStep {
+                    learning_rate,
+                    momentum: options.momentum,
+                    weight_decay: options.weight_decay,
+                    trust_coefficient: options.trust_coefficient,
+                    eps: options.eps,
+                    gradient_scale,
+                },
+                parameter,
+                gradient,
+                momentum: state[0],
+                gate,
+            }),
+        }
+    }
+
+    /// Allocates what passes with activations of this type keep from step to step.
+    ///
+    /// # Errors
+    /// `Error::Device` if memory is short.
+    pub(crate) fn prepare(&self, activations: DType) -> Result<()> {
+        let first = self.parameters.first();
+        first.map_or(Ok(()), |p| prepare_copies(&p.value, activations))
+    }
+
+    /// The memory of the parameters, if `gradients` and parameters are in it.
+    fn flat_of(&self, gradients: &[&Tensor]) -> Option<&FlatParameters> {
+        self.flat.as_ref().filter(|flat| {
+            let values = self.parameters.iter().map(|p| &p.value);
+            flat.parameters.holds(values) && flat.gradients.holds(gradients.iter().copied())
+        })
+    }
+
+    /// All of `gradients` as one tensor, if they are those of the parameters and next to each other
+    /// in memory.
+    pub(crate) fn whole_gradient(&self, gradients: &Gradients) -> Option<&Tensor> {
+        let found = self.gradients(gradients).ok()?;
+        let are_all = found.len() == gradients.iter().count();
+        let flat = self.flat_of(&found).filter(|_| are_all)?;
+        Some(flat.gradients.whole())
     }
 
     /// The gradient of each parameter.

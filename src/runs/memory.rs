@@ -40,6 +40,8 @@ pub struct StepMemory {
 
 /// Views of the two steps that are taken to measure; enough that activations outweigh gradients.
 const PROBED: [usize; 2] = [8, 16];
+/// Tensors of the size of the weights that a GPU holds during a whole step: the gradients, and copies of the weights.
+const ON_A_GPU: f64 = 2.0;
 /// Bytes of a view whose embedding is kept while the batch passes in chunks: 128 numbers, and as many in each of the
 /// tensors that the loss makes of them. Where nothing is kept, as in RotNet, it is little beside the rest.
 const CACHED: f64 = 8.0 * 4.0 * 128.0;
@@ -117,15 +119,17 @@ impl StepSize {
     /// # Errors
     /// As the steps.
     pub fn measure(&self, open: &dyn Fn() -> Result<Device>) -> Result<StepMemory> {
-        let peak = |views: usize| -> Result<f64> {
+        let peak = |views: usize| -> Result<(f64, f64)> {
             let probe = Probe::new(open()?, &self.encoder, self.side, views)?;
             probe.train(self.recompute, self.activations)?;
-            Ok(probe.device().memory().peak as f64)
+            let device = probe.device();
+            let flat = device.as_gpu().map_or(0.0, |_| ON_A_GPU);
+            Ok((device.memory().peak as f64, flat))
         };
-        let [small, large] = [peak(PROBED[0])?, peak(PROBED[1])?];
+        let [(small, flat), (large, _)] = [peak(PROBED[0])?, peak(PROBED[1])?];
         let per_view = (large - small).max(0.0) / (PROBED[1] - PROBED[0]) as f64;
         Ok(StepMemory {
-            base: small - PROBED[0] as f64 * per_view + self.moments() * self.weights()?,
+            base: small - PROBED[0] as f64 * per_view + (self.moments() + flat) * self.weights()?,
             per_view,
         })
     }

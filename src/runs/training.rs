@@ -178,6 +178,7 @@ pub fn train<M: Module, O: Objective<M>>(
         progress: Progress::new(plan.steps, plan.images_per_step, plan.chance_loss),
         last_checkpoint: Instant::now(),
         next: first_step,
+        first: first_step,
         is_flat: false,
         online: None,
         measured: None,
@@ -229,6 +230,8 @@ struct Run<'a, 'f, M, O, S> {
     last_checkpoint: Instant,
     /// The step that comes next.
     next: u64,
+    /// The first step of this process.
+    first: u64,
     /// Whether the training has ended because its loss no longer falls.
     is_flat: bool,
     /// The last accuracy of nearest neighbours.
@@ -393,6 +396,15 @@ where
             true => self.evaluate(step)?,
             false => None,
         };
+        if let Some(gpu) = self.device.as_gpu().filter(|_| step == self.first + 1) {
+            let compiled = gpu.compiled();
+            self.progress.say(&format!(
+                "start   the first step ended after {:.1} s; {} kernels were compiled, in {:.1} s added up over threads",
+                seconds - self.seconds_before,
+                compiled.kernels,
+                compiled.seconds
+            ));
+        }
         let metrics = StepMetrics {
             step,
             loss,
@@ -450,6 +462,7 @@ where
             plain_seconds,
             recorded_seconds,
             counts,
+            blocks: self.device.as_gpu().map_or(Vec::new(), Gpu::blocks),
         };
         let trace = profile::trace(&profile.device, &recording).to_string();
         self.folder.write(profile::TRACE, trace.as_bytes())?;

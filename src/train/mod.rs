@@ -6,6 +6,7 @@ pub mod data_parallel;
 mod loss_scale;
 pub mod micro_batch;
 mod objective;
+mod running_statistics;
 mod trainer;
 
 pub use loss_scale::LossScale;

@@ -1,5 +1,6 @@
 //! Training: records steps without waiting for them, and replays a step that failed.
 
+use super::running_statistics::FlatStatistics;
 use super::{
     LossScale, Objective, PartialObjective, StepGradients, data_parallel, micro_batch, whole_batch,
 };
@@ -25,6 +26,8 @@ pub struct Trainer<M, O> {
     device: Device,
     optimization: Optimization,
     optimizer: Optimizer,
+    /// On a GPU, the running statistics of batch norms.
+    statistics: Option<FlatStatistics>,
     /// u32 `[1]`, set by the first loss or gradient that is not finite. It disables all later
     /// updates of parameters and buffers, so the state remains that of the step before.
     flag: Tensor,
@@ -92,7 +95,9 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         let device = first.value.device();
         check_distinct(&module.state())?;
         let optimizer = Optimizer::new(&parameters, optimization.optimizer)?;
+        let statistics = FlatStatistics::new(&module.buffers())?;
         Ok(Trainer {
+            statistics,
             flag: Tensor::zeros(&[1], DType::U32, &device)?,
             module,
             objective,
@@ -201,19 +206,30 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     fn record(&mut self, step: u64, number: u64) -> Result<PendingStep> {
         let loss_scale = self.loss_scale;
         let optimizer_steps = self.optimizer.steps();
+        self.optimizer.prepare(self.options.activations)?;
         let StepGradients {
             loss,
             gradients,
             updates,
         } = self.gradients(step, loss_scale, false)?;
-        let flag = &self.flag;
-        for x in std::iter::once(&loss).chain(gradients.iter()) {
-            self.device.run(CheckFinite { x, flag })?;
+        let (device, flag) = (&self.device, &self.flag);
+        device.run(CheckFinite { x: &loss, flag })?;
+        match self.optimizer.whole_gradient(&gradients) {
+            Some(x) => device.run(CheckFinite { x, flag })?,
+            None => {
+                for x in gradients.iter() {
+                    device.run(CheckFinite { x, flag })?;
+                }
+            }
         }
         let learning_rate = self.optimization.rate(step);
         self.optimizer.step(learning_rate, &gradients, Some(flag))?;
-        for update in updates {
-            update.apply(&self.device, Some(flag))?;
+        let applied = match &mut self.statistics {
+            Some(statistics) => statistics.apply(device, &updates, flag)?,
+            None => 0,
+        };
+        for update in &updates[applied..] {
+            update.apply(device, Some(flag))?;
         }
         let pending = PendingStep {
             step,

@@ -1,13 +1,13 @@
 //! The open adapter: its limits, pipelines and errors.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
-use super::kernels::{self, Kernel, shader};
+use super::compile::Compiler;
+use super::kernels;
 use super::matrices;
 use super::stream::Stream;
 use super::variants::{TableKey, Variant, VariantTable};
@@ -58,12 +58,6 @@ impl Default for GpuOptions {
     }
 }
 
-/// A compiled kernel.
-pub(crate) struct Pipeline {
-    pub(crate) raw: wgpu::ComputePipeline,
-    pub(crate) layout: wgpu::BindGroupLayout,
-}
-
 /// An open adapter with its stream, pipelines and memory.
 pub(crate) struct Context {
     pub(crate) device: wgpu::Device,
@@ -87,9 +81,8 @@ pub(crate) struct Context {
     /// Identifies the adapter and driver of pipeline data; `None` if the adapter has no such data.
     pub(crate) pipeline_key: Option<String>,
     pub(crate) pipeline_cache: OnceLock<wgpu::PipelineCache>,
-    runtime_checks: bool,
-    modules: Mutex<HashMap<usize, wgpu::ShaderModule>>,
-    pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
+    pub(crate) runtime_checks: bool,
+    pub(crate) compiler: Compiler,
     pub(crate) stream: Mutex<Stream>,
     pub(crate) pool: Pool,
     pub(crate) profiler: Profiler,
@@ -193,8 +186,7 @@ impl Context {
             is_software: adapters::is_software(&info),
             name: info.name,
             runtime_checks: options.runtime_checks,
-            modules: Mutex::default(),
-            pipelines: Mutex::default(),
+            compiler: Compiler::default(),
             stream: Mutex::new(stream),
             pool: Pool::default(),
             profiler: Profiler::default(),
@@ -317,110 +309,6 @@ impl Context {
                     self.pool.memory.read().current
                 ),
             )),
-        }
-    }
-
-    /// The pipeline of `kernel`, compiled at its first use.
-    pub(crate) fn pipeline(&self, kernel: &'static Kernel) -> Result<Arc<Pipeline>> {
-        let key = (kernel.shader, kernel.name);
-        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = lock(&self.modules)
-            .entry(kernel.shader)
-            .or_insert_with(|| self.module(kernel.shader))
-            .clone();
-        let uniform = (kernel.params > 0).then_some(wgpu::BindGroupLayoutEntry {
-            binding: 0,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Uniform,
-                has_dynamic_offset: true,
-                min_binding_size: None,
-            },
-            count: None,
-        });
-        let storage = kernel
-            .storage
-            .iter()
-            .map(|binding| wgpu::BindGroupLayoutEntry {
-                binding: binding.number,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    // Also for bindings that are only read: see `buffers.rs`.
-                    ty: wgpu::BufferBindingType::Storage { read_only: false },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            });
-        let entries: Vec<_> = uniform.into_iter().chain(storage).collect();
-        let layout = self
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(kernel.name),
-                entries: &entries,
-            });
-        let pipeline_layout = self
-            .device
-            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(kernel.name),
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-        let raw = self
-            .device
-            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.name),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some(kernel.name),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
-                cache: self.pipeline_cache.get(),
-            });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::device(
-                &self.name,
-                format!(
-                    "kernel {} of shader {} could not be compiled: {error}",
-                    kernel.name,
-                    shader(kernel.shader).0.name
-                ),
-            ));
-        }
-        let pipeline = Arc::new(Pipeline { raw, layout });
-        lock(&self.pipelines).insert(key, pipeline.clone());
-        Ok(pipeline)
-    }
-
-    /// The shader and entry point of each compiled kernel.
-    pub(crate) fn compiled(&self) -> BTreeSet<(&'static str, &'static str)> {
-        let pipelines = lock(&self.pipelines);
-        let names = pipelines.keys();
-        names
-            .map(|&(index, name)| (shader(index).0.name, name))
-            .collect()
-    }
-
-    fn module(&self, index: usize) -> wgpu::ShaderModule {
-        let (shader, is_own) = shader(index);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(shader.source.into()),
-        };
-        if self.runtime_checks || !is_own {
-            return self.device.create_shader_module(descriptor);
-        }
-        // SAFETY: a shader without run-time checks must not index outside its buffers, and its
-        // loops must end. These shaders are part of this crate, their sizes come from checked
-        // shapes, and the tests compare each of them with its checked form.
-        unsafe {
-            self.device
-                .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         }
     }
 }

@@ -371,7 +371,11 @@ impl<'a> Launch<'a> {
             return Err(Error::shape(kernel.name, message));
         }
         let skipped = elements.start % (ALIGNMENT / size);
-        let whole = self.gpu.storage(b.tensor)?.whole();
+        let storage = self.gpu.storage(b.tensor)?;
+        if b.writes {
+            storage.written();
+        }
+        let whole = storage.whole();
         let part = Part {
             offset: whole.offset + ((elements.start - skipped) * size) as u64,
             // A whole number of vec4s.

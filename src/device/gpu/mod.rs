@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::memory::MemoryUse;
+use super::memory::{MemoryBlock, MemoryUse};
 use super::op::check_elements;
 use super::profiler::Profiler;
 use crate::error::{Error, Result};
@@ -12,11 +12,13 @@ use crate::tensor::{DType, Storage, Tensor};
 
 mod adapters;
 mod buffers;
+mod compile;
 mod context;
 mod copy;
 pub mod kernels;
 mod launch;
 mod matrices;
+mod packed;
 mod pipeline_cache;
 mod readback;
 mod stream;
@@ -25,10 +27,12 @@ pub mod variants;
 
 pub use adapters::{AdapterChoice, AdapterDescription, adapters};
 pub(crate) use buffers::GpuStorage;
+pub use compile::Compiled;
 pub use context::GpuOptions;
 use context::{Context, lock};
 pub use kernels::Kernel;
 pub use launch::{Extent, Grid, Launch, Rows, Slice};
+pub(crate) use packed::{PackedCopies, PackedForm, WeightPlace};
 pub(crate) use readback::GpuReadback;
 pub use stream::StreamCounts;
 pub use timestamps::TimedKernel;
@@ -38,6 +42,8 @@ use variants::{ShapeClass, Variant, VariantTable};
 #[derive(Clone)]
 pub struct Gpu {
     context: Arc<Context>,
+    /// See [`Gpu::with_results`].
+    results: Vec<Option<Tensor>>,
 }
 
 impl Gpu {
@@ -57,6 +63,7 @@ impl Gpu {
     pub async fn open_async(options: GpuOptions) -> Result<Self> {
         Ok(Gpu {
             context: Arc::new(Context::open(&options).await?),
+            results: Vec::new(),
         })
     }
 
@@ -140,9 +147,24 @@ impl Gpu {
         self.context.allocatable(wanted)
     }
 
-    /// The shader and entry point of each kernel that was launched, or compiled for a launch.
-    pub(crate) fn compiled(&self) -> BTreeSet<(&'static str, &'static str)> {
-        self.context.compiled()
+    /// The shader and entry point of each kernel that was launched.
+    pub(crate) fn kernels_used(&self) -> BTreeSet<(&'static str, &'static str)> {
+        self.context.compiler.names()
+    }
+
+    /// The kernels compiled since the device was opened.
+    pub fn compiled(&self) -> Compiled {
+        self.context.compiler.compiled()
+    }
+
+    /// Maximum bytes per binding.
+    pub(crate) fn binding_limit(&self) -> usize {
+        self.context.binding_limit() as usize
+    }
+
+    /// Whether the adapter allows a tensor of `bytes` bytes.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.context.limits.max_buffer_size
     }
 
     /// Whether the adapter has the workgroup memory, the invocations and the matrices of `kernel`.
@@ -190,6 +212,33 @@ impl Gpu {
         Ok(Tensor::new(shape, dtype, Storage::Gpu(Arc::new(storage))))
     }
 
+    /// A handle for an operation whose results are stored in these tensors, as far as it supports
+    /// it ([`Gpu::result`]).
+    pub(crate) fn with_results(&self, results: Vec<Option<Tensor>>) -> Gpu {
+        Gpu {
+            context: self.context.clone(),
+            results,
+        }
+    }
+
+    /// The f32 tensor for a result of an operation, with undefined content: that of
+    /// [`Gpu::with_results`] with this index, or a new one.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub(crate) fn result(&self, index: usize, shape: &[usize]) -> Result<Tensor> {
+        let given = self.results.get(index).and_then(Option::as_ref);
+        match given.filter(|x| x.shape() == shape && x.dtype() == DType::F32) {
+            Some(given) => Ok(given.clone()),
+            None => self.floats(shape),
+        }
+    }
+
+    /// The blocks of memory, in the order in which they were allocated.
+    pub fn blocks(&self) -> Vec<MemoryBlock> {
+        self.context.pool.blocks()
+    }
+
     /// As [`Gpu::allocate`], for f32.
     ///
     /// # Errors
@@ -227,7 +276,7 @@ impl Gpu {
         Ok(x)
     }
 
-    fn storage<'a>(&self, x: &'a Tensor) -> Result<&'a GpuStorage> {
+    pub(crate) fn storage<'a>(&self, x: &'a Tensor) -> Result<&'a GpuStorage> {
         match x.storage() {
             Storage::Gpu(storage) if storage.is_on(&self.context) => Ok(storage),
             _ => {

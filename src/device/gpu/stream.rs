@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::buffers::Buffer;
-use super::context::{Context, Pipeline, lock};
+use super::compile::Pipeline;
+use super::context::{Context, lock};
 use super::kernels::{Kernel, shader};
 use super::timestamps::Timing;
 use crate::error::{Error, Result};
@@ -64,9 +65,34 @@ impl StreamCounts {
     }
 }
 
+/// A recorded command, which is encoded when it is submitted: until then, threads compile its kernel.
+struct Command {
+    work: Work,
+    /// The timestamps of its start and end.
+    timed: Option<Timestamps>,
+}
+
+type Timestamps = (wgpu::QuerySet, [u32; 2]);
+
+enum Work {
+    Dispatch {
+        pipeline: Arc<Pipeline>,
+        group: wgpu::BindGroup,
+        /// The offset of the uniform, if the kernel has one.
+        offset: Option<u32>,
+        workgroups: [u32; 2],
+    },
+    /// Copies the first bytes of a part to a buffer.
+    Copy(Part, wgpu::Buffer, u64),
+    /// Fills a part with zeros.
+    Clear(Part),
+    /// Stores the first timestamps of a set in a buffer, from an offset on.
+    Resolve(wgpu::QuerySet, u32, wgpu::Buffer, u64),
+}
+
 pub(crate) struct Stream {
-    encoder: Option<wgpu::CommandEncoder>,
-    pass: Option<wgpu::ComputePass<'static>>,
+    /// What was recorded since the last submission.
+    commands: Vec<Command>,
     /// The uniforms of the dispatches since the last submission, one per slot. They are written
     /// once per submission. The queue runs writes and submissions in order.
     uniforms: Vec<u8>,
@@ -84,8 +110,7 @@ pub(crate) struct Stream {
 impl Stream {
     pub(crate) fn new(device: &wgpu::Device, limits: &wgpu::Limits) -> Self {
         Stream {
-            encoder: None,
-            pass: None,
+            commands: Vec::new(),
             uniforms: Vec::with_capacity(UNIFORM_BYTES as usize),
             uniform_buffer: device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("uniforms"),
@@ -102,17 +127,8 @@ impl Stream {
         }
     }
 
-    fn encoder(&mut self, context: &Context) -> &mut wgpu::CommandEncoder {
-        self.encoder.get_or_insert_with(|| {
-            context
-                .device
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
-        })
-    }
-
     /// Replaces the timing of kernels. Returns the previous timing.
     pub(crate) fn set_timing(&mut self, timing: Option<Timing>) -> Option<Timing> {
-        self.pass = None;
         std::mem::replace(&mut self.timing, timing)
     }
 
@@ -120,70 +136,85 @@ impl Stream {
         self.timing.as_mut()
     }
 
-    /// Records a copy between passes. `name` is its name in timings.
-    fn copy(
-        &mut self,
-        context: &Context,
-        name: &'static str,
-        record: impl FnOnce(&mut wgpu::CommandEncoder),
-    ) {
-        self.pass = None;
-        let timed = self
-            .timing
-            .as_mut()
-            .and_then(|timing| timing.next_copy(&context.device, name));
-        let encoder = self.encoder(context);
-        if let Some((set, [start, _])) = &timed {
-            encoder.write_timestamp(set, *start);
-        }
-        record(encoder);
-        if let Some((set, [_, end])) = &timed {
-            encoder.write_timestamp(set, *end);
-        }
+    /// Records a command between passes. `name` is its name in timings.
+    fn record(&mut self, context: &Context, name: &'static str, work: Work) {
+        let timing = self.timing.as_mut();
+        let timed = timing.and_then(|timing| timing.next_copy(&context.device, name));
+        self.commands.push(Command { work, timed });
     }
 
-    /// Opens a pass for a kernel, unless an open pass can be used.
-    fn open_pass(&mut self, context: &Context, kernel: &'static Kernel) {
-        if self.pass.is_some() && self.timing.is_none() {
-            return;
-        }
-        self.pass = None;
+    /// Records a dispatch.
+    fn record_dispatch(&mut self, context: &Context, kernel: &'static Kernel, work: Work) {
         let name = [shader(kernel.shader).0.name, kernel.name];
-        let timed = self
-            .timing
-            .as_mut()
-            .map(|timing| timing.next(&context.device, name));
-        let timestamp_writes =
-            timed.as_ref().map(
-                |(query_set, [start, end])| wgpu::ComputePassTimestampWrites {
-                    query_set,
-                    beginning_of_pass_write_index: Some(*start),
-                    end_of_pass_write_index: Some(*end),
-                },
-            );
-        let pass = self
-            .encoder(context)
-            .begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: None,
-                timestamp_writes,
-            })
-            .forget_lifetime();
-        self.pass = Some(pass);
+        let timing = self.timing.as_mut();
+        let timed = timing.map(|timing| timing.next(&context.device, name));
+        self.commands.push(Command { work, timed });
+        self.counts.dispatches += 1;
     }
 
-    fn submit(&mut self, context: &Context) {
-        self.pass = None;
-        let Some(encoder) = self.encoder.take() else {
-            return;
-        };
+    /// Encodes the recorded commands. Dispatches without timestamps share passes.
+    fn encode(&mut self, context: &Context) -> Result<wgpu::CommandBuffer> {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: None };
+        let mut encoder = context.device.create_command_encoder(&descriptor);
+        let mut open: Option<wgpu::ComputePass<'static>> = None;
+        for Command { work, timed } in self.commands.drain(..) {
+            if timed.is_some() || !matches!(work, Work::Dispatch { .. }) {
+                open = None;
+            }
+            let copy_timed = timed
+                .as_ref()
+                .filter(|_| !matches!(work, Work::Dispatch { .. }));
+            if let Some((set, [start, _])) = copy_timed {
+                encoder.write_timestamp(set, *start);
+            }
+            match &work {
+                Work::Dispatch {
+                    pipeline,
+                    group,
+                    offset,
+                    workgroups: [x, y],
+                } => {
+                    let mut pass = match open.take() {
+                        Some(pass) => pass,
+                        None => open_pass(&mut encoder, timed.as_ref()),
+                    };
+                    pass.set_pipeline(pipeline.get(context)?);
+                    pass.set_bind_group(0, group, offset.as_slice());
+                    pass.dispatch_workgroups(*x, *y, 1);
+                    open = Some(pass).filter(|_| timed.is_none());
+                }
+                Work::Copy(from, to, bytes) => {
+                    encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, to, 0, *bytes);
+                }
+                Work::Clear(part) => {
+                    encoder.clear_buffer(&part.buffer.raw, part.offset, Some(part.size));
+                }
+                Work::Resolve(set, count, to, offset) => {
+                    encoder.resolve_query_set(set, 0..*count, to, *offset);
+                }
+            }
+            if let Some((set, [_, end])) = copy_timed {
+                encoder.write_timestamp(set, *end);
+            }
+        }
+        drop(open);
+        Ok(encoder.finish())
+    }
+
+    fn submit(&mut self, context: &Context) -> Result<()> {
+        if self.commands.is_empty() {
+            return Ok(());
+        }
+        let commands = self.encode(context);
         if !self.uniforms.is_empty() {
             context
                 .queue
                 .write_buffer(&self.uniform_buffer, 0, &self.uniforms);
             self.uniforms.clear();
         }
-        context.queue_submit(Some(encoder.finish()));
+        context.queue_submit(Some(commands?));
         self.counts.submissions += 1;
+        Ok(())
     }
 
     fn bind_group(
@@ -239,6 +270,27 @@ impl Stream {
     }
 }
 
+/// Opens a pass, with these timestamps of its start and end.
+fn open_pass(
+    encoder: &mut wgpu::CommandEncoder,
+    timed: Option<&Timestamps>,
+) -> wgpu::ComputePass<'static> {
+    let timestamp_writes =
+        timed.map(
+            |(query_set, [start, end])| wgpu::ComputePassTimestampWrites {
+                query_set,
+                beginning_of_pass_write_index: Some(*start),
+                end_of_pass_write_index: Some(*end),
+            },
+        );
+    encoder
+        .begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes,
+        })
+        .forget_lifetime()
+}
+
 impl Context {
     /// Records a dispatch of `workgroups` workgroups along one dimension. `parts` are in the order
     /// of the kernel's storage bindings.
@@ -288,54 +340,47 @@ impl Context {
                     ),
                 )
             })?;
-        let pipeline = self.pipeline(kernel)?;
+        let pipeline = self.pipeline(kernel);
         let mut stream = lock(&self.stream);
         if stream.uniforms.len() + stream.uniform_slot > UNIFORM_BYTES as usize {
-            stream.submit(self);
+            stream.submit(self)?;
         }
-        let offset = stream.uniforms.len() as u32;
-        let offsets: &[u32] = if kernel.params > 0 {
+        let start = stream.uniforms.len();
+        if kernel.params > 0 {
             let slot = stream.uniform_slot;
             stream.uniforms.extend_from_slice(params);
-            stream.uniforms.resize(offset as usize + slot, 0);
-            &[offset]
-        } else {
-            &[]
+            stream.uniforms.resize(start + slot, 0);
+        }
+        let work = Work::Dispatch {
+            group: stream.bind_group(self, kernel, &pipeline, parts),
+            pipeline,
+            offset: (kernel.params > 0).then_some(start as u32),
+            workgroups: [x, y],
         };
-        let group = stream.bind_group(self, kernel, &pipeline, parts);
-        stream.open_pass(self, kernel);
-        let pass = stream.pass.as_mut().expect("open_pass opened it");
-        pass.set_pipeline(&pipeline.raw);
-        pass.set_bind_group(0, &group, offsets);
-        pass.dispatch_workgroups(x, y, 1);
-        stream.counts.dispatches += 1;
+        stream.record_dispatch(self, kernel, work);
         Ok(())
     }
 
     /// Records a copy of the first `bytes` bytes of a part, a multiple of 4, to a mappable buffer.
     pub(crate) fn copy_to_staging(&self, from: &Part, to: &wgpu::Buffer, bytes: u64) {
-        lock(&self.stream).copy(self, "copy", |encoder| {
-            encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, to, 0, bytes);
-        });
+        let work = Work::Copy(from.clone(), to.clone(), bytes);
+        lock(&self.stream).record(self, "copy", work);
     }
 
     /// Records a command that fills a part with zeros.
     pub(crate) fn clear(&self, part: &Part) {
-        lock(&self.stream).copy(self, "clear", |encoder| {
-            encoder.clear_buffer(&part.buffer.raw, part.offset, Some(part.size));
-        });
+        lock(&self.stream).record(self, "clear", Work::Clear(part.clone()));
     }
 
     /// Records the transfer of the first `count` timestamps of `set` to a buffer.
     pub(crate) fn resolve(&self, set: &wgpu::QuerySet, count: u32, to: &wgpu::Buffer, offset: u64) {
-        lock(&self.stream).copy(self, "timestamps", |encoder| {
-            encoder.resolve_query_set(set, 0..count, to, offset);
-        });
+        let work = Work::Resolve(set.clone(), count, to.clone(), offset);
+        lock(&self.stream).record(self, "timestamps", work);
     }
 
     /// Submits everything recorded so far.
     pub(crate) fn submit(&self) -> Result<()> {
-        lock(&self.stream).submit(self);
+        lock(&self.stream).submit(self)?;
         self.check()
     }
 

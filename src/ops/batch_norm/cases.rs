@@ -5,7 +5,8 @@ use super::reference::{
 };
 use super::{
     Activation, Affine, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics,
-    BatchStatistics, ChannelNorm, Statistics, UpdateRunningStatistics,
+    BatchNormTraining, BatchStatistics, ChannelNorm, Statistics, UpdateAverages,
+    UpdateRunningStatistics,
 };
 use crate::autograd::Var;
 use crate::autograd::gradcheck::Leaf;
@@ -23,10 +24,12 @@ use crate::testing::{
 pub fn run(tester: &Tester) -> Result<()> {
     statistics_of_a_batch(tester)?;
     normalization_and_activation(tester)?;
+    normalization_by_the_statistics_of_x(tester)?;
     a_rectified_result_keeps_nan(tester)?;
     gradients_in_training_and_evaluation(tester)?;
     x_may_be_its_own_gradient(tester)?;
     running_statistics_move_unless_the_gate_is_set(tester)?;
+    averages_move_unless_the_gate_is_set(tester)?;
     gradients_in_training(tester)?;
     gradients_in_evaluation(tester)?;
     gradients_of_a_convolution_of_recomputed_activations(tester)
@@ -196,6 +199,49 @@ fn normalization_and_activation(tester: &Tester) -> Result<()> {
     })
 }
 
+/// The expected result is that of the statistics that the device found, which are compared too.
+fn normalization_by_the_statistics_of_x(tester: &Tester) -> Result<()> {
+    for_each_input(tester, 46, |rng, kind, shape, x| {
+        let shortcut = kind.normal(rng, x.len());
+        let numbers = Numbers::new(rng, shape, &x);
+        let (mean, variance) = statistics(shape, &wide(&x));
+        for on in kind.devices(tester) {
+            let (device_x, norm) = (&kind.put(&on, &x, shape)?, &numbers.put(&on)?);
+            let device_shortcut = kind.put(&on, &shortcut, shape)?;
+            for (what, activation) in activations(&device_shortcut) {
+                let found = on.run(BatchNormTraining {
+                    x: device_x,
+                    gamma: &norm.gamma,
+                    beta: &norm.beta,
+                    eps: EPS,
+                    activation,
+                })?;
+                let case = format!("{what} of {kind:?} {shape:?}");
+                let BatchStatistics {
+                    mean: found_mean,
+                    variance: found_variance,
+                } = &found.statistics;
+                let c = &[shape[1]];
+                on.agree(&format!("mean, {case}"), found_mean, c, &mean)?;
+                on.agree(&format!("variance, {case}"), found_variance, c, &variance)?;
+                let norm = Norm64 {
+                    mean: wide(&found_mean.to_vec()?),
+                    variance: wide(&found_variance.to_vec()?),
+                    ..numbers.wide()
+                };
+                let identity = batch_norm(shape, &wide(&x), &norm);
+                let expected = match activation {
+                    Activation::Identity => identity,
+                    Activation::Relu => activated(&identity, None),
+                    Activation::AddRelu(_) => activated(&identity, Some(&wide(&shortcut))),
+                };
+                kind.agree(&on, &case, &found.y, shape, &expected)?;
+            }
+        }
+        Ok(())
+    })
+}
+
 fn a_rectified_result_keeps_nan(tester: &Tester) -> Result<()> {
     let norm = Numbers {
         mean: vec![0.0],
@@ -220,8 +266,8 @@ fn a_rectified_result_keeps_nan(tester: &Tester) -> Result<()> {
     Ok(())
 }
 
-/// Also checks that the gradient takes the memory of x if nothing else shares it, with the same
-/// bits, and that a shared x is unchanged.
+/// Also checks that the gradients take the memory of x and dy if nothing else shares it, with the
+/// same bits, and that a shared x or dy is unchanged.
 fn gradients_in_training_and_evaluation(tester: &Tester) -> Result<()> {
     for_each_input(tester, 42, |rng, kind, shape, x| {
         let numbers = Numbers::new(rng, shape, &x);
@@ -233,74 +279,101 @@ fn gradients_in_training_and_evaluation(tester: &Tester) -> Result<()> {
                 *dy = 0.0;
             }
         }
-        for (statistics, is_rectified) in [
-            (Statistics::OfTheBatch, false),
-            (Statistics::OfTheBatch, true),
-            (Statistics::Constant, false),
-            (Statistics::Constant, true),
-        ] {
-            let mut passed = wide(&dy);
-            for (dy, &y) in passed.iter_mut().zip(&y.value) {
-                if is_rectified && y <= 0.0 {
-                    *dy = 0.0;
-                }
-            }
-            let expected = backward(shape, &passed, &wide(&x), &numbers.wide(), statistics);
-            for on in kind.devices(tester) {
-                let case =
-                    format!("of {kind:?} {shape:?}, {statistics:?}, rectified: {is_rectified}");
-                let (dy, x) = (kind.put(&on, &dy, shape)?, kind.put(&on, &x, shape)?);
-                let norm = &numbers.put(&on)?;
-                let gradients = |x| {
-                    let backward = BatchNormBackward {
-                        dy: &dy,
-                        x,
-                        norm,
-                        is_rectified,
-                        statistics,
+        // The result after a shortcut, which may be any numbers here.
+        let result = kind.normal(rng, x.len());
+        for statistics in [Statistics::OfTheBatch, Statistics::Constant] {
+            for (what, activation) in activations(()) {
+                let mut passed = wide(&dy);
+                for (i, dy) in passed.iter_mut().enumerate() {
+                    let passes = match activation {
+                        Activation::Identity => true,
+                        Activation::Relu => y.value[i] > 0.0,
+                        Activation::AddRelu(()) => result[i] > 0.0,
                     };
-                    on.run(backward)
-                };
-                let before = bytes(&x)?;
-                let found = gradients(x.clone())?;
-                let c = &[shape[1]];
-                on.agree(&format!("dbeta {case}"), &found.dbeta, c, &expected.dbeta)?;
-                on.agree(
-                    &format!("dgamma {case}"),
-                    &found.dgamma,
-                    c,
-                    &expected.dgamma,
-                )?;
-                kind.agree(&on, &format!("dx {case}"), &found.dx, shape, &expected.dx)?;
-                let is_kept = found.dx.id() != x.id() && bytes(&x)? == before;
-                on.check(&case, is_kept, || "x changed".to_string());
-
-                let unshared = on.run(Copy { x: &x })?;
-                let id = unshared.id();
-                let in_place = gradients(unshared)?;
-                on.check(&case, in_place.dx.id() == id, || {
-                    "the memory of an unshared x is not reused".to_string()
-                });
-                for (what, in_place, found) in [
-                    ("dx", &in_place.dx, &found.dx),
-                    ("dgamma", &in_place.dgamma, &found.dgamma),
-                    ("dbeta", &in_place.dbeta, &found.dbeta),
-                ] {
-                    on.check(&case, bytes(in_place)? == bytes(found)?, || {
-                        format!("the bits of {what} differ in place")
+                    if !passes {
+                        *dy = 0.0;
+                    }
+                }
+                let expected = backward(shape, &passed, &wide(&x), &numbers.wide(), statistics);
+                let case = format!("of {kind:?} {shape:?}, {statistics:?}, {what}");
+                for on in kind.devices(tester) {
+                    let [dy, x, result] = [&dy, &x, &result].map(|x| kind.put(&on, x, shape));
+                    let (dy, x, result) = (dy?, x?, result?);
+                    let norm = &numbers.put(&on)?;
+                    let gradients = |dy, x| {
+                        on.run(BatchNormBackward {
+                            dy,
+                            x,
+                            norm,
+                            activation: activation.map(|()| &result),
+                            statistics,
+                        })
+                    };
+                    let before = [bytes(&x)?, bytes(&dy)?];
+                    let found = gradients(dy.clone(), x.clone())?;
+                    let c = &[shape[1]];
+                    on.agree(&format!("dbeta {case}"), &found.dbeta, c, &expected.dbeta)?;
+                    on.agree(
+                        &format!("dgamma {case}"),
+                        &found.dgamma,
+                        c,
+                        &expected.dgamma,
+                    )?;
+                    kind.agree(&on, &format!("dx {case}"), &found.dx, shape, &expected.dx)?;
+                    let is_kept = found.dx.id() != x.id() && [bytes(&x)?, bytes(&dy)?] == before;
+                    on.check(&case, is_kept, || "x or dy changed".to_string());
+                    let has_shortcut = activation.shortcut().is_some();
+                    on.check(&case, found.dshortcut.is_some() == has_shortcut, || {
+                        format!("the gradient of the shortcut is {:?}", found.dshortcut)
                     });
-                }
+                    if let Some(dshortcut) = &found.dshortcut {
+                        let expected = Expected::exact(passed.clone());
+                        kind.agree(
+                            &on,
+                            &format!("dshortcut {case}"),
+                            dshortcut,
+                            shape,
+                            &expected,
+                        )?;
+                    }
 
-                if statistics == Statistics::Constant {
-                    let forward = BatchNorm {
-                        x: &x,
-                        norm,
-                        activation: Activation::Relu,
-                    };
-                    let y = is_rectified.then(|| on.run(forward)).transpose()?;
-                    let (dy, y) = (&dy, y.as_ref());
-                    let dx = on.run(BatchNormDx { dy, norm, y })?;
-                    kind.agree(&on, &format!("dx alone {case}"), &dx, shape, &expected.dx)?;
+                    let (own_dy, own_x) = (on.run(Copy { x: &dy })?, on.run(Copy { x: &x })?);
+                    let ids = [own_x.id(), own_dy.id()];
+                    let in_place = gradients(own_dy, own_x)?;
+                    let is_reused = in_place.dx.id() == ids[0]
+                        && in_place.dshortcut.as_ref().is_none_or(|d| d.id() == ids[1]);
+                    on.check(&case, is_reused, || {
+                        "the memory of an unshared x or dy is not reused".to_string()
+                    });
+                    for (what, in_place, found) in [
+                        ("dx", Some(&in_place.dx), Some(&found.dx)),
+                        ("dgamma", Some(&in_place.dgamma), Some(&found.dgamma)),
+                        ("dbeta", Some(&in_place.dbeta), Some(&found.dbeta)),
+                        (
+                            "dshortcut",
+                            in_place.dshortcut.as_ref(),
+                            found.dshortcut.as_ref(),
+                        ),
+                    ] {
+                        let [in_place, found] = [in_place, found].map(|x| x.map(bytes));
+                        let is_equal = in_place.transpose()? == found.transpose()?;
+                        on.check(&case, is_equal, || {
+                            format!("the bits of {what} differ in place")
+                        });
+                    }
+
+                    if statistics == Statistics::Constant && !has_shortcut {
+                        let forward = BatchNorm {
+                            x: &x,
+                            norm,
+                            activation: Activation::Relu,
+                        };
+                        let is_rectified = matches!(activation, Activation::Relu);
+                        let y = is_rectified.then(|| on.run(forward)).transpose()?;
+                        let (dy, y) = (&dy, y.as_ref());
+                        let dx = on.run(BatchNormDx { dy, norm, y })?;
+                        kind.agree(&on, &format!("dx alone {case}"), &dx, shape, &expected.dx)?;
+                    }
                 }
             }
         }
@@ -325,10 +398,10 @@ fn x_may_be_its_own_gradient(tester: &Tester) -> Result<()> {
     for on in tester.all() {
         let x = on.put(&data, &shape)?;
         let found = on.run(BatchNormBackward {
-            dy: &x,
+            dy: x.clone(),
             x: x.clone(),
             norm: &numbers.put(&on)?,
-            is_rectified: false,
+            activation: Activation::Identity,
             statistics,
         });
         on.agree("of x for x", &found?.dx, &shape, &expected.dx)?;
@@ -373,6 +446,40 @@ fn running_statistics_move_unless_the_gate_is_set(tester: &Tester) -> Result<()>
                     let c = &[channels];
                     on.agree(&case, &running.mean, c, &mean_expected)?;
                     on.agree(&case, &running.variance, c, &variance_expected)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn averages_move_unless_the_gate_is_set(tester: &Tester) -> Result<()> {
+    let mut rng = tester.random(47);
+    for count in [1, 3, 64, 257, 20_001] {
+        let [averages, values] = std::array::from_fn(|_| normal(&mut rng, count));
+        // The factor of a variance is rounded to f32, which the bound includes.
+        let factors: Vec<f32> = (0..count).map(|i| [1.0, 1.25][i % 2]).collect();
+        for momentum in [0.1, 1.0, 0.0] {
+            let product = |(&value, &factor): (&f32, &f32)| f64::from(value) * f64::from(factor);
+            let products: Vec<f64> = values.iter().zip(&factors).map(product).collect();
+            let expected = running(&wide(&averages), &products, f64::from(momentum), 1.0);
+            for on in tester.all() {
+                for gate in [None, Some(0), Some(1)] {
+                    let case = format!("{count}, {momentum}, gate {gate:?}");
+                    let changed = on.put(&averages, &[count])?;
+                    let flag = gate.map(|gate: u32| on.put(&[gate], &[1])).transpose()?;
+                    on.run(UpdateAverages {
+                        averages: &changed,
+                        values: &on.put(&values, &[count])?,
+                        factors: &on.put(&factors, &[count])?,
+                        momentum,
+                        gate: flag.as_ref(),
+                    })?;
+                    if gate == Some(1) {
+                        on.equal(&case, &bits(&changed.to_vec()?), &bits(&averages));
+                        continue;
+                    }
+                    on.agree(&case, &changed, &[count], &expected)?;
                 }
             }
         }

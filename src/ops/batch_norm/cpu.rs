@@ -4,13 +4,15 @@
 
 use super::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormGradients, BatchNormStatistics,
-    BatchStatistics, ChannelNorm, Statistics, UpdateRunningStatistics,
+    BatchNormTraining, BatchStatistics, ChannelNorm, Normalized, Statistics, UpdateAverages,
+    UpdateRunningStatistics,
 };
 use crate::device::cpu::activations::{Activations, ReadActivations, with_both};
 use crate::device::cpu::parallel;
 use crate::device::cpu::simd::simd;
 use crate::device::{Cpu, RunOn};
 use crate::error::Result;
+use crate::ops::elementwise::relu_backward;
 use crate::ops::optimizer::gate_is_set;
 use crate::ops::reduce::sum_f64;
 use crate::tensor::Tensor;
@@ -365,6 +367,25 @@ impl RunOn<Cpu> for BatchNorm<'_> {
     }
 }
 
+impl RunOn<Cpu> for BatchNormTraining<'_> {
+    fn run(&self, cpu: &Cpu, _: [usize; 4]) -> Result<Normalized> {
+        let x = self.x;
+        let statistics = cpu.run(BatchNormStatistics { x })?;
+        let norm = ChannelNorm {
+            statistics: statistics.clone(),
+            gamma: self.gamma.clone(),
+            beta: self.beta.clone(),
+            eps: self.eps,
+        };
+        let y = cpu.run(BatchNorm {
+            x,
+            norm: &norm,
+            activation: self.activation,
+        })?;
+        Ok(Normalized { y, statistics })
+    }
+}
+
 /// The backward pass: the sums of each channel, from which dx is computed.
 struct Backward {
     batch: Batch,
@@ -376,11 +397,12 @@ struct Backward {
 }
 
 impl Backward {
-    fn new(cpu: &Cpu, op: &BatchNormBackward<'_>, sizes: [usize; 4]) -> Result<Self> {
+    /// `dy` is the gradient before the activation, unless that is a ReLU without a shortcut.
+    fn new(cpu: &Cpu, op: &BatchNormBackward<'_>, dy: &Tensor, sizes: [usize; 4]) -> Result<Self> {
         let batch = Batch::new(sizes);
         let channels = channels(cpu, op.norm)?;
-        let is_rectified = op.is_rectified;
-        let stored_dy = cpu.read_activations(op.dy)?;
+        let is_rectified = matches!(op.activation, Activation::Relu);
+        let stored_dy = cpu.read_activations(dy)?;
         let stored_x = cpu.read_activations(&op.x)?;
         let sums = batch.sums(
             [stored_dy.values(), stored_x.values()],
@@ -447,7 +469,7 @@ impl Backward {
         );
     }
 
-    fn gradients(self, cpu: &Cpu, dx: Tensor) -> BatchNormGradients {
+    fn gradients(self, cpu: &Cpu, dx: Tensor, dshortcut: Option<Tensor>) -> BatchNormGradients {
         let c = self.batch.c;
         let (mut dgamma, mut dbeta) = (cpu.allocate(c), cpu.allocate(c));
         for (channel, [sum_dy, sum_dy_xhat]) in self.sums.into_iter().enumerate() {
@@ -457,14 +479,19 @@ impl Backward {
             dx,
             dgamma: cpu.floats(&[c], dgamma),
             dbeta: cpu.floats(&[c], dbeta),
+            dshortcut,
         }
     }
 }
 
 impl RunOn<Cpu> for BatchNormBackward<'_> {
     fn run(&self, cpu: &Cpu, sizes: [usize; 4]) -> Result<BatchNormGradients> {
-        let (dy, x) = (self.dy, &self.x);
-        let backward = Backward::new(cpu, self, sizes)?;
+        let x = &self.x;
+        let y = self.activation.shortcut();
+        let dshortcut = y.map(|y| relu_backward(cpu, &self.dy, y));
+        let dshortcut = dshortcut.transpose()?;
+        let dy = dshortcut.as_ref().unwrap_or(&self.dy);
+        let backward = Backward::new(cpu, self, dy, sizes)?;
         let stored_dy = cpu.read_activations(dy)?;
         if x.is_unshared() {
             cpu.change_activations(x, backward.image(), |image, part| {
@@ -473,7 +500,8 @@ impl RunOn<Cpu> for BatchNormBackward<'_> {
                     backward.image_dx(dy, None, part);
                 });
             })?;
-            return Ok(backward.gradients(cpu, x.clone()));
+            drop(stored_dy);
+            return Ok(backward.gradients(cpu, x.clone(), dshortcut));
         }
         let stored_x = cpu.read_activations(x)?;
         let inputs = [stored_dy.values(), stored_x.values()];
@@ -484,7 +512,8 @@ impl RunOn<Cpu> for BatchNormBackward<'_> {
                 backward.image_dx(dy, Some(x), part);
             });
         });
-        Ok(backward.gradients(cpu, cpu.activations(x.shape(), dx)))
+        drop(stored_dy);
+        Ok(backward.gradients(cpu, cpu.activations(x.shape(), dx), dshortcut))
     }
 }
 
@@ -546,6 +575,20 @@ impl RunOn<Cpu> for UpdateRunningStatistics<'_> {
             for (running, &batch) in running.iter_mut().zip(batch.iter()) {
                 *running = (1.0 - momentum) * *running + momentum * (factor * batch);
             }
+        }
+        Ok(())
+    }
+}
+
+impl RunOn<Cpu> for UpdateAverages<'_> {
+    fn run(&self, cpu: &Cpu, (): ()) -> Result<()> {
+        if gate_is_set(cpu, self.gate)? {
+            return Ok(());
+        }
+        let (values, factors) = (cpu.read(self.values)?, cpu.read(self.factors)?);
+        let mut averages = cpu.write(self.averages)?;
+        for ((average, value), factor) in averages.iter_mut().zip(&values[..]).zip(&factors[..]) {
+            *average = (1.0 - self.momentum) * *average + self.momentum * (factor * value);
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormGradients, BatchNormStatistics,
-    BatchStatistics, Statistics, UpdateRunningStatistics,
+    BatchNormTraining, BatchStatistics, Normalized, Statistics, UpdateAverages,
+    UpdateRunningStatistics,
 };
 use crate::device::gpu::kernels::batch_norm_elements::{self as elements, Params};
 use crate::device::gpu::kernels::batch_norm_vectors as vectors;
@@ -132,39 +133,64 @@ impl<'a> Batch<'a> {
         (params, Grid::Workgroups(splits * channels))
     }
 
-    /// Records `kernel` with one workgroup per channel.
-    fn run_channels<'b>(
-        &self,
-        kernel: &'static Kernel,
-        bind: impl FnOnce(Launch<'b>) -> Launch<'b>,
-    ) -> Result<()>
-    where
-        'a: 'b,
-    {
-        let grid = Grid::Workgroups(self.sizes[1]);
-        bind(self.gpu.launch(kernel)).run(|_| (self.params, grid))
+    /// Computes the partial sums of mean and variance.
+    fn partial_statistics(&self, x: &Tensor) -> Result<Tensor> {
+        let partials = self.partials()?;
+        let kernels = [
+            &elements::STATISTICS_OF_SPLIT,
+            &vectors::STATISTICS_OF_SPLIT,
+        ];
+        self.run(kernels, ("x", x), |launch| {
+            launch.write("partials", &partials, ..)
+        })?;
+        Ok(partials)
     }
 }
 
 impl RunOn<Gpu> for BatchNormStatistics<'_> {
     fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<BatchStatistics> {
         let batch = Batch::new(gpu, sizes, 0.0);
-        let partials = batch.partials()?;
-        let kernels = [
-            &elements::STATISTICS_OF_SPLIT,
-            &vectors::STATISTICS_OF_SPLIT,
-        ];
-        batch.run(kernels, ("x", self.x), |launch| {
-            launch.write("partials", &partials, ..)
-        })?;
-        let (mean, variance) = (gpu.floats(&[sizes[1]])?, gpu.floats(&[sizes[1]])?);
-        batch.run_channels(&elements::MERGE_STATISTICS, |launch| {
+        let partials = batch.partial_statistics(self.x)?;
+        let c = sizes[1];
+        let (mean, variance) = (gpu.floats(&[c])?, gpu.floats(&[c])?);
+        gpu.launch(&elements::MERGE_STATISTICS)
+            .read("partials", &partials, ..)
+            .write("new_mean", &mean, ..)
+            .write("new_variance", &variance, ..)
+            .run(|_| (batch.params, Grid::Workgroups(c)))?;
+        Ok(BatchStatistics { mean, variance })
+    }
+}
+
+impl RunOn<Gpu> for BatchNormTraining<'_> {
+    fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<Normalized> {
+        let y = gpu.allocate(self.x.shape(), self.x.dtype())?;
+        let mut batch = Batch::new(gpu, sizes, self.eps);
+        batch.params.rectified = usize::from(matches!(self.activation, Activation::Relu));
+        let partials = batch.partial_statistics(self.x)?;
+        let c = &sizes[1..2];
+        let (mean, variance) = (gpu.result(1, c)?, gpu.result(2, c)?);
+        let kernels = match self.activation {
+            Activation::AddRelu(_) => [
+                &elements::NORMALIZE_BATCH_ADD_RELU,
+                &vectors::NORMALIZE_BATCH_ADD_RELU,
+            ],
+            _ => [&elements::NORMALIZE_BATCH, &vectors::NORMALIZE_BATCH],
+        };
+        batch.run(kernels, ("x", self.x), |mut launch| {
+            if let Some(shortcut) = self.activation.shortcut() {
+                launch = launch.read("shortcut", shortcut, batch.row());
+            }
             launch
                 .read("partials", &partials, ..)
+                .read("gamma", self.gamma, ..)
+                .read("beta", self.beta, ..)
                 .write("new_mean", &mean, ..)
                 .write("new_variance", &variance, ..)
+                .write("y", &y, batch.row())
         })?;
-        Ok(BatchStatistics { mean, variance })
+        let statistics = BatchStatistics { mean, variance };
+        Ok(Normalized { y, statistics })
     }
 }
 
@@ -193,64 +219,98 @@ impl RunOn<Gpu> for BatchNorm<'_> {
     }
 }
 
+impl BatchNormBackward<'_> {
+    /// Computes the partial sums of `dgamma` and `dbeta`. Returns them and the gradient of the
+    /// shortcut.
+    fn partial_sums(&self, batch: &Batch<'_>) -> Result<(Tensor, Option<Tensor>)> {
+        let (gpu, row) = (batch.gpu, batch.row());
+        let partials = batch.partials()?;
+        let BatchStatistics { mean, variance } = &self.norm.statistics;
+        let (gamma, beta) = (&self.norm.gamma, &self.norm.beta);
+        let Activation::AddRelu(result) = self.activation else {
+            let kernels = [
+                &elements::GRADIENT_SUMS_OF_SPLIT,
+                &vectors::GRADIENT_SUMS_OF_SPLIT,
+            ];
+            batch.run(kernels, ("x", &self.x), |launch| {
+                launch
+                    .read("dy", &self.dy, row)
+                    .read("mean", mean, ..)
+                    .read("variance", variance, ..)
+                    .read("gamma", gamma, ..)
+                    .read("beta", beta, ..)
+                    .write("partials", &partials, ..)
+            })?;
+            return Ok((partials, None));
+        };
+        let in_place = self.dy.is_unshared();
+        let (kernels, passed) = if in_place {
+            let kernels = [
+                &elements::GRADIENT_SUMS_ADD_RELU_IN_PLACE,
+                &vectors::GRADIENT_SUMS_ADD_RELU_IN_PLACE,
+            ];
+            (kernels, self.dy.clone())
+        } else {
+            let kernels = [
+                &elements::GRADIENT_SUMS_ADD_RELU,
+                &vectors::GRADIENT_SUMS_ADD_RELU,
+            ];
+            (kernels, gpu.allocate(self.dy.shape(), self.dy.dtype())?)
+        };
+        batch.run(kernels, ("x", &self.x), |mut launch| {
+            if !in_place {
+                launch = launch.read("dy", &self.dy, row);
+            }
+            launch
+                .read("result", result, row)
+                .read("mean", mean, ..)
+                .read("variance", variance, ..)
+                .read("gamma", gamma, ..)
+                .write("y", &passed, row)
+                .write("partials", &partials, ..)
+        })?;
+        Ok((partials, Some(passed)))
+    }
+}
+
 impl RunOn<Gpu> for BatchNormBackward<'_> {
     fn run(&self, gpu: &Gpu, sizes: [usize; 4]) -> Result<BatchNormGradients> {
         let mut batch = Batch::new(gpu, sizes, self.norm.eps);
-        batch.params.rectified = usize::from(self.is_rectified);
+        batch.params.rectified = usize::from(matches!(self.activation, Activation::Relu));
         batch.params.training = usize::from(self.statistics == Statistics::OfTheBatch);
-        let (row, c) = (batch.row(), sizes[1]);
-        let partials = batch.partials()?;
-        let BatchStatistics { mean, variance } = &self.norm.statistics;
-        let kernels = [
-            &elements::GRADIENT_SUMS_OF_SPLIT,
-            &vectors::GRADIENT_SUMS_OF_SPLIT,
-        ];
-        batch.run(kernels, ("x", &self.x), |launch| {
-            launch
-                .read("dy", self.dy, row)
-                .read("mean", mean, ..)
-                .read("variance", variance, ..)
-                .read("gamma", &self.norm.gamma, ..)
-                .read("beta", &self.norm.beta, ..)
-                .write("partials", &partials, ..)
-        })?;
-        let coefficients = gpu.floats(&[c, 4])?;
-        let (dgamma, dbeta) = (gpu.floats(&[c])?, gpu.floats(&[c])?);
-        batch.run_channels(&elements::MERGE_GRADIENT_SUMS, |launch| {
-            launch
-                .read("mean", mean, ..)
-                .read("variance", variance, ..)
-                .read("gamma", &self.norm.gamma, ..)
-                .read("partials", &partials, ..)
-                .write("coefficients", &coefficients, ..)
-                .write("dbeta", &dbeta, ..)
-                .write("dgamma", &dgamma, ..)
-        })?;
-        let dx = if self.x.is_unshared() {
+        let row = batch.row();
+        let (partials, dshortcut) = self.partial_sums(&batch)?;
+        let dy = dshortcut.as_ref().unwrap_or(&self.dy);
+        let (dgamma, dbeta) = (gpu.result(1, &sizes[1..2])?, gpu.result(2, &sizes[1..2])?);
+        let in_place = self.x.is_unshared();
+        let (kernels, dx) = if in_place {
             let kernels = [
                 &elements::INPUT_GRADIENT_IN_PLACE,
                 &vectors::INPUT_GRADIENT_IN_PLACE,
             ];
-            batch.run(kernels, ("dy", self.dy), |launch| {
-                launch
-                    .read("beta", &self.norm.beta, ..)
-                    .read("coefficients", &coefficients, ..)
-                    .write("y", &self.x, row)
-            })?;
-            self.x.clone()
+            (kernels, self.x.clone())
         } else {
-            let dx = gpu.allocate(self.x.shape(), self.x.dtype())?;
             let kernels = [&elements::INPUT_GRADIENT, &vectors::INPUT_GRADIENT];
-            batch.run(kernels, ("x", &self.x), |launch| {
-                launch
-                    .read("dy", self.dy, row)
-                    .read("beta", &self.norm.beta, ..)
-                    .read("coefficients", &coefficients, ..)
-                    .write("y", &dx, row)
-            })?;
-            dx
+            (kernels, gpu.allocate(self.x.shape(), self.x.dtype())?)
         };
-        Ok(BatchNormGradients { dx, dgamma, dbeta })
+        batch.run(kernels, ("dy", dy), |mut launch| {
+            if !in_place {
+                launch = launch.read("x", &self.x, row);
+            }
+            launch
+                .read("variance", &self.norm.statistics.variance, ..)
+                .read("beta", &self.norm.beta, ..)
+                .read("partials", &partials, ..)
+                .write("dgamma", &dgamma, ..)
+                .write("dbeta", &dbeta, ..)
+                .write("y", &dx, row)
+        })?;
+        Ok(BatchNormGradients {
+            dx,
+            dgamma,
+            dbeta,
+            dshortcut,
+        })
     }
 }
 
@@ -289,5 +349,25 @@ impl RunOn<Gpu> for UpdateRunningStatistics<'_> {
             .write("running_mean", &running.mean, ..)
             .write("running_variance", &running.variance, ..)
             .run(|_| (params, Grid::Invocations(channels)))
+    }
+}
+
+impl RunOn<Gpu> for UpdateAverages<'_> {
+    fn run(&self, gpu: &Gpu, (): ()) -> Result<()> {
+        let gate = gate_or_open(gpu, self.gate)?;
+        gpu.launch(&elements::UPDATE_AVERAGES)
+            .elements(self.averages.len())
+            .read("values", self.values, 1)
+            .read("factors", self.factors, 1)
+            .read("gate", &gate, ..)
+            .write("averages", self.averages, 1)
+            .run(|slice| {
+                let params = Params {
+                    all_channels: slice.rows,
+                    momentum: self.momentum,
+                    ..Params::default()
+                };
+                (params, Grid::Invocations(slice.rows))
+            })
     }
 }

@@ -31,7 +31,6 @@ use crate::autograd::{Recompute, Saved, Var};
 use crate::device::{Check, Device, Op, Output, product};
 use crate::distributed::Group;
 use crate::error::Result;
-use crate::ops::elementwise::ReluBackward;
 use crate::tensor::{DType, Tensor};
 
 /// Mean and biased variance of each channel of a batch, both `[C]`.
@@ -177,6 +176,52 @@ impl Op for BatchNorm<'_> {
     }
 }
 
+/// The forward pass with the statistics of `x` itself: [`BatchNormStatistics`], then [`BatchNorm`].
+/// On a GPU, each workgroup of the second pass adds the partial sums of the first one itself.
+pub struct BatchNormTraining<'a> {
+    pub x: &'a Tensor,
+    /// `[C]`
+    pub gamma: &'a Tensor,
+    /// `[C]`
+    pub beta: &'a Tensor,
+    pub eps: f32,
+    pub activation: Activation<&'a Tensor>,
+}
+
+/// The result of a forward pass, and the statistics of its input.
+#[derive(Clone, Debug)]
+pub struct Normalized {
+    /// `[N, C, H, W]`
+    pub y: Tensor,
+    pub statistics: BatchStatistics,
+}
+
+impl Output for Normalized {
+    fn tensors(&self) -> Vec<&Tensor> {
+        vec![&self.y, &self.statistics.mean, &self.statistics.variance]
+    }
+}
+
+impl Op for BatchNormTraining<'_> {
+    const NAME: &'static str = "batch_norm_training";
+    type Sizes = [usize; 4];
+    type Output = Normalized;
+
+    fn check(&self, check: &mut Check<'_>) -> Result<[usize; 4]> {
+        let sizes = check_input(check, "x", self.x)?;
+        check.tensor("gamma", self.gamma, &[sizes[1]], DType::F32)?;
+        check.tensor("beta", self.beta, &[sizes[1]], DType::F32)?;
+        if let Some(shortcut) = self.activation.shortcut() {
+            check.same(("x", self.x), ("shortcut", shortcut))?;
+        }
+        Ok(sizes)
+    }
+
+    fn flops(&self, sizes: [usize; 4]) -> u64 {
+        (4 + self.activation.flops()) * product(&sizes)
+    }
+}
+
 /// The gradients of a batch norm.
 #[derive(Clone, Debug)]
 pub struct BatchNormGradients {
@@ -186,22 +231,26 @@ pub struct BatchNormGradients {
     pub dgamma: Tensor,
     /// `[C]`
     pub dbeta: Tensor,
+    /// `[N, C, H, W]`, if there is a shortcut.
+    pub dshortcut: Option<Tensor>,
 }
 
 impl Output for BatchNormGradients {
     fn tensors(&self) -> Vec<&Tensor> {
-        vec![&self.dx, &self.dgamma, &self.dbeta]
+        let all = [&self.dx, &self.dgamma, &self.dbeta].into_iter();
+        all.chain(&self.dshortcut).collect()
     }
 }
 
-/// The backward pass. `dx` overwrites `x` if no other tensor shares its memory.
+/// The backward pass. `dx` overwrites `x`, and the gradient of the shortcut overwrites `dy`, if no
+/// other tensor shares their memory.
 pub struct BatchNormBackward<'a> {
-    pub dy: &'a Tensor,
+    pub dy: Tensor,
     pub x: Tensor,
     pub norm: &'a ChannelNorm,
-    /// Whether the activation is [`Activation::Relu`]. If so, `dy` is set to 0 unless
-    /// `xhat gamma + beta > 0`, which is recomputed from `x`.
-    pub is_rectified: bool,
+    /// The activation of the forward pass, with its result `y` instead of the shortcut, since `x`
+    /// alone does not determine where `y > 0`. For [`Activation::Relu`], `y` is recomputed from `x`.
+    pub activation: Activation<&'a Tensor>,
     pub statistics: Statistics,
 }
 
@@ -213,7 +262,10 @@ impl Op for BatchNormBackward<'_> {
     fn check(&self, check: &mut Check<'_>) -> Result<[usize; 4]> {
         let sizes = check_input(check, "x", &self.x)?;
         check_channels(check, sizes[1], self.norm)?;
-        check.same(("x", &self.x), ("dy", self.dy))?;
+        check.same(("x", &self.x), ("dy", &self.dy))?;
+        if let Some(y) = self.activation.shortcut() {
+            check.same(("x", &self.x), ("y", y))?;
+        }
         Ok(sizes)
     }
 
@@ -307,6 +359,41 @@ impl Op for UpdateRunningStatistics<'_> {
     }
 }
 
+/// `average = (1 - momentum) average + momentum factor value` of each element, in place, unless the
+/// gate (u32 `[1]`) is set: [`UpdateRunningStatistics`] of several batch norms whose tensors are next
+/// to each other. The factor is 1 for a mean, and `count / (count - 1)` for a variance.
+pub struct UpdateAverages<'a> {
+    pub averages: &'a Tensor,
+    pub values: &'a Tensor,
+    pub factors: &'a Tensor,
+    pub momentum: f32,
+    pub gate: Option<&'a Tensor>,
+}
+
+impl Op for UpdateAverages<'_> {
+    const NAME: &'static str = "update_averages";
+    type Sizes = ();
+    type Output = ();
+
+    fn check(&self, check: &mut Check<'_>) -> Result<()> {
+        let averages = ("averages", self.averages);
+        check.f32(averages.0, averages.1)?;
+        for read in [("values", self.values), ("factors", self.factors)] {
+            check.same(averages, read)?;
+            check.distinct(averages, read)?;
+        }
+        if let Some(gate) = self.gate {
+            check.tensor("gate", gate, &[1], DType::U32)?;
+        }
+        check.changes(self.averages);
+        Ok(())
+    }
+
+    fn flops(&self, (): ()) -> u64 {
+        4 * self.averages.len() as u64
+    }
+}
+
 /// Scale `gamma [C]`, shift `beta [C]`, and `eps`, which is added to the variance before the square
 /// root.
 #[derive(Clone, Copy)]
@@ -314,6 +401,17 @@ pub struct Affine<'a> {
     pub gamma: &'a Var,
     pub beta: &'a Var,
     pub eps: f32,
+}
+
+impl Affine<'_> {
+    fn norm(&self, statistics: &BatchStatistics) -> ChannelNorm {
+        ChannelNorm {
+            statistics: statistics.clone(),
+            gamma: self.gamma.tensor().clone(),
+            beta: self.beta.tensor().clone(),
+            eps: self.eps,
+        }
+    }
 }
 
 impl Var {
@@ -329,14 +427,46 @@ impl Var {
         affine: Affine<'_>,
         activation: Activation<&Var>,
     ) -> Result<(Var, BatchStatistics)> {
-        let x = self.tensor();
-        let mut statistics = self.device().run(BatchNormStatistics { x })?;
+        self.batch_norm_of(affine, activation, None)
+    }
+
+    /// As [`Var::batch_norm`]. The statistics are stored in the slots of `running`, if they have
+    /// some.
+    pub(crate) fn batch_norm_of(
+        &self,
+        affine: Affine<'_>,
+        activation: Activation<&Var>,
+        running: Option<&BatchStatistics>,
+    ) -> Result<(Var, BatchStatistics)> {
+        let (device, x) = (self.device(), self.tensor());
         let group = self.tape().and_then(|tape| tape.options().synchronized);
-        if let Some(group) = group {
-            statistics = synchronized::statistics(group, &statistics)?;
-        }
+        let Normalized { y, statistics } = match group {
+            Some(group) => {
+                let own = device.run(BatchNormStatistics { x })?;
+                let statistics = synchronized::statistics(group, &own)?;
+                let y = device.run(BatchNorm {
+                    x,
+                    norm: &affine.norm(&statistics),
+                    activation: activation.map(Var::tensor),
+                })?;
+                Normalized { y, statistics }
+            }
+            None => {
+                let slot =
+                    |of: fn(&BatchStatistics) -> &Tensor| running.and_then(|r| of(r).in_slot());
+                let forward = BatchNormTraining {
+                    x,
+                    gamma: affine.gamma.tensor(),
+                    beta: affine.beta.tensor(),
+                    eps: affine.eps,
+                    activation: activation.map(Var::tensor),
+                };
+                let slots = vec![None, slot(|r| &r.mean), slot(|r| &r.variance)];
+                device.run_into(forward, slots)?
+            }
+        };
         let of_batch = (&statistics, Statistics::OfTheBatch, group);
-        let y = self.normalize_channels(affine, of_batch, activation)?;
+        let y = self.record_batch_norm(y, affine, of_batch, activation)?;
         Ok((y, statistics))
     }
 
@@ -350,27 +480,25 @@ impl Var {
         affine: Affine<'_>,
         activation: Activation<&Var>,
     ) -> Result<Var> {
+        let y = self.device().run(BatchNorm {
+            x: self.tensor(),
+            norm: &affine.norm(statistics),
+            activation: activation.map(Var::tensor),
+        })?;
         let constant = (statistics, Statistics::Constant, None);
-        self.normalize_channels(affine, constant, activation)
+        self.record_batch_norm(y, affine, constant, activation)
     }
 
-    fn normalize_channels(
+    /// Records the result `y` of a batch norm with these statistics.
+    fn record_batch_norm(
         &self,
-        Affine { gamma, beta, eps }: Affine<'_>,
+        y: Tensor,
+        affine: Affine<'_>,
         (batch, statistics, group): (&BatchStatistics, Statistics, Option<Group>),
         activation: Activation<&Var>,
     ) -> Result<Var> {
-        let norm = ChannelNorm {
-            statistics: batch.clone(),
-            gamma: gamma.tensor().clone(),
-            beta: beta.tensor().clone(),
-            eps,
-        };
-        let y = self.device().run(BatchNorm {
-            x: self.tensor(),
-            norm: &norm,
-            activation: activation.map(Var::tensor),
-        })?;
+        let norm = affine.norm(batch);
+        let Affine { gamma, beta, .. } = affine;
         let mut inputs = vec![("x", self), ("gamma", gamma), ("beta", beta)];
         inputs.extend(activation.shortcut().map(|shortcut| ("shortcut", shortcut)));
         let needed: Vec<bool> = inputs.iter().map(|(_, input)| input.is_tracked()).collect();
@@ -383,37 +511,41 @@ impl Var {
         let y_of_sum = activation
             .shortcut()
             .map(|_| Saved::Recompute(recompute.clone()));
-        let is_rectified = matches!(activation, Activation::Relu);
+        let activation = activation.map(|_| ());
+        let slots = [gamma, beta].map(Var::gradient_slot);
         let y = Var::record_some(BatchNorm::NAME, y, &inputs, move |device, dy| {
-            let is_sum = y_of_sum.is_some();
-            // Frees y, one of the largest tensors of a step, before dx is allocated.
-            let dy = match y_of_sum {
-                Some(y) => {
-                    let y = &y.into_tensor(device)?;
-                    device.run(ReluBackward { dy, y })?
-                }
-                None => dy,
-            };
+            let y = y_of_sum.map(|y| y.into_tensor(device)).transpose()?;
             // This is the last use of x unless the caller holds it, because the recomputation of y,
             // which also holds x, has been freed.
             let x = saved_x.into_tensor(device)?;
+            let activation = match (&activation, &y) {
+                (Activation::Relu, _) => Activation::Relu,
+                (_, Some(y)) => Activation::AddRelu(y),
+                (_, None) => Activation::Identity,
+            };
+            let [dgamma, dbeta] = slots;
+            let slots = vec![None, dgamma, dbeta];
             let backward = |x, statistics| {
-                device.run(BatchNormBackward {
-                    dy: &dy,
+                let backward = BatchNormBackward {
+                    dy,
                     x,
                     norm: &norm,
-                    is_rectified,
+                    activation,
                     statistics,
-                })
+                };
+                device.run_into(backward, slots)
             };
-            let BatchNormGradients { dx, dgamma, dbeta } = match group {
+            let gradients = match group {
                 None => backward(x, statistics)?,
                 Some(group) => {
                     let constant = backward(x.clone(), Statistics::Constant)?;
                     synchronized::gradients(group, constant, &x, &norm)?
                 }
             };
-            let gradients = [dx, dgamma, dbeta].into_iter().chain(is_sum.then_some(dy));
+            let BatchNormGradients {
+                dx, dgamma, dbeta, ..
+            } = gradients;
+            let gradients = [dx, dgamma, dbeta].into_iter().chain(gradients.dshortcut);
             Ok(gradients
                 .zip(needed)
                 .map(|(gradient, needed)| needed.then_some(gradient))

@@ -48,7 +48,12 @@ pub(super) fn gradients(
     x: &Tensor,
     norm: &ChannelNorm,
 ) -> Result<BatchNormGradients> {
-    let BatchNormGradients { dx, dgamma, dbeta } = constant;
+    let BatchNormGradients {
+        dx,
+        dgamma,
+        dbeta,
+        dshortcut,
+    } = constant;
     let device = &x.device();
     let channels = dgamma.len();
     let scale = [&norm.gamma, &norm.statistics.variance];
@@ -80,5 +85,10 @@ pub(super) fn gradients(
         activation: Activation::Identity,
     })?;
     let dx = device.run(Accumulate { sum: dx, x: &terms })?;
-    Ok(BatchNormGradients { dx, dgamma, dbeta })
+    Ok(BatchNormGradients {
+        dx,
+        dgamma,
+        dbeta,
+        dshortcut,
+    })
 }

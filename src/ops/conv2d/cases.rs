@@ -1,10 +1,12 @@
 //! Convolutions against float64.
 
+use super::weights::{PackWeights, parts, share_copies};
 use super::{Conv2d, Conv2dDw, Conv2dDx, Conv2dOptions, ConvGeometry};
+use crate::device::gpu::WeightPlace;
 use crate::device::{Cpu, Device};
 use crate::error::Result;
 use crate::ops::batch_norm::{Activation, BatchStatistics, ChannelNorm};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Flat, Tensor};
 use crate::testing::tester::{On, SMALL_BINDING};
 use crate::testing::{
     Expected, Sum, Tester, normal, normal_leaf, normal16, rounded16, signed, wide,
@@ -74,6 +76,8 @@ pub fn run(tester: &Tester) -> Result<()> {
     convolutions(tester, 30, &CASES)?;
     convolutions_of_f16(tester, 83, &CASES_OF_F16)?;
     repeats_on_matrices(tester)?;
+    copies_of_weights(tester)?;
+    copies_follow_their_weight(tester)?;
     gradients(tester)?;
     gradients_with_a_batch_norm(tester)
 }
@@ -121,6 +125,112 @@ fn repeats_on_matrices(tester: &Tester) -> Result<()> {
                 options,
             })
         })?;
+    }
+    Ok(())
+}
+
+/// Weights of several parts, and gaps between them, in f32 and in f16.
+fn copies_of_weights(tester: &Tester) -> Result<()> {
+    let mut rng = tester.random(31);
+    let place = |from, to, pairs, taps| WeightPlace {
+        from,
+        to,
+        pairs,
+        taps,
+    };
+    let places = [
+        place(64, 128, 8, 9),
+        place(192, 0, 68, 1),
+        place(320, 256, 1028, 9),
+        place(9600, 9600, 2048, 1),
+    ];
+    let source = normal(&mut rng, 11_700);
+    let mut expected = vec![0.0; 11_700];
+    for place in places {
+        for pair in 0..place.pairs {
+            for tap in 0..place.taps {
+                let value = source[place.from + pair * place.taps + tap];
+                expected[place.to + tap * place.pairs + pair] = value;
+            }
+        }
+    }
+    let len = &[source.len()];
+    for on in tester.all() {
+        let (device_source, parts) = (&on.put(&source, len)?, parts(&places));
+        let parts = &on.put(&parts, &[parts.len()])?;
+        let copy = |packed: &Tensor| {
+            on.run(PackWeights {
+                source: device_source,
+                packed,
+                places: &places,
+                parts,
+            })
+        };
+        let packed = Tensor::zeros(len, DType::F32, &on)?;
+        copy(&packed)?;
+        on.agree("f32", &packed, len, &Expected::exact(wide(&expected)))?;
+        if on.has_f16() {
+            let packed = Tensor::zeros(len, DType::F16, &on)?;
+            copy(&packed)?;
+            let rounded = Expected::exact(wide(&rounded16(&expected)));
+            on.agree16("f16", &packed, len, &rounded)?;
+        }
+    }
+    Ok(())
+}
+
+/// On a GPU, the tiled variants read copies of weights that are next to each other.
+fn copies_follow_their_weight(tester: &Tester) -> Result<()> {
+    let mut rng = tester.random(32);
+    for (x_shape, w_shape, stride, padding) in [
+        ([5, 20, 4, 4], [12, 20, 3, 3], 1, 1),
+        ([2, 20, 6, 6], [12, 20, 1, 1], 2, 0),
+    ] {
+        let options = options(stride, padding);
+        let g = geometry(x_shape, w_shape, options);
+        let y_shape = g.y_shape();
+        let of = |rng: &mut _, shape: [usize; 4]| normal16(rng, shape.iter().product());
+        let (x, dy) = (of(&mut rng, x_shape), of(&mut rng, y_shape));
+        let weights = [(); 2].map(|()| of(&mut rng, w_shape));
+        for on in tester.all_variants().filter(|on| runs(on, &g)) {
+            let other = on.put(&[1.0f32; 70], &[70])?;
+            let w = on.put(&weights[0], &w_shape)?;
+            let parameters = [&other, &w];
+            if let Some(flat) = Flat::of(&parameters)? {
+                share_copies(&parameters, &flat);
+            }
+            for (number, values) in weights.iter().enumerate() {
+                w.overwrite(values)?;
+                let y_expected = conv2d_in_float64(&g, &wide(&x), &wide(values));
+                let dx_expected = dx_in_float64(&g, &wide(&dy), &wide(values));
+                for is_half in [false, true] {
+                    let case =
+                        format!("{x_shape:?} * {w_shape:?}, weight {number}, f16: {is_half}");
+                    if is_half && !on.has_f16() {
+                        continue;
+                    }
+                    let put = |x: &[f32], shape: &[usize]| match is_half {
+                        true => on.put16(x, shape),
+                        false => on.put(x, shape),
+                    };
+                    let (x, dy, w) = (&put(&x, &x_shape)?, &put(&dy, &y_shape)?, &w);
+                    let y = on.run(Conv2d { x, w, options })?;
+                    let forward = (&y, &y_shape, &y_expected);
+                    let dx = on.run(Conv2dDx {
+                        dy,
+                        w,
+                        x_shape,
+                        options,
+                    })?;
+                    for (found, shape, expected) in [forward, (&dx, &x_shape, &dx_expected)] {
+                        match is_half {
+                            true => on.agree16(&case, found, shape, expected)?,
+                            false => on.agree(&case, found, shape, expected)?,
+                        }
+                    }
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -22,8 +22,10 @@ mod cpu;
 mod gpu;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 pub(crate) use gpu::{dw_tiles, tiles};
+pub(crate) use weights::{prepare_copies, share_copies};
 
 use crate::autograd::Var;
 use crate::device::gpu::variants::{Operation, ShapeClass};
@@ -287,6 +289,7 @@ impl Var {
     pub fn conv2d(&self, w: &Var, options: Conv2dOptions) -> Result<Var> {
         let inputs = [("x", self), ("w", w)];
         let needs_dw = w.is_tracked();
+        let slot = w.gradient_slot();
         let (x, w) = (self.tensor(), w.tensor());
         let y = self.device().run(Conv2d { x, w, options })?;
         let x_shape = x.nchw(Conv2d::NAME, "x")?;
@@ -297,12 +300,14 @@ impl Var {
             let dy = &dy;
             // dw comes first, so that a recomputed x is freed before dx is allocated.
             let dw = saved_x.map(|x| {
-                device.run(Conv2dDw {
+                let x = &x.into_tensor(device)?;
+                let dw = Conv2dDw {
                     dy,
-                    x: &x.into_tensor(device)?,
+                    x,
                     w_shape,
                     options,
-                })
+                };
+                device.run_into(dw, vec![slot])
             });
             let dw = dw.transpose()?;
             let dx = saved_w.map(|w| input_gradient(device, dy, &w, x_shape, options));

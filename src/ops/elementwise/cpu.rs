@@ -77,14 +77,19 @@ impl RunOn<Cpu> for Relu<'_> {
     }
 }
 
+/// See [`ReluBackward`].
+pub(crate) fn relu_backward(cpu: &Cpu, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let gate = |dy, y| if y > 0.0 { dy } else { 0.0 };
+    if dy.is_unshared() {
+        change(cpu, dy, y, gate)?;
+        return Ok(dy.clone());
+    }
+    zip(cpu, dy, y, gate)
+}
+
 impl RunOn<Cpu> for ReluBackward<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<Tensor> {
-        let gate = |dy, y| if y > 0.0 { dy } else { 0.0 };
-        if self.dy.is_unshared() {
-            change(cpu, &self.dy, self.y, gate)?;
-            return Ok(self.dy.clone());
-        }
-        zip(cpu, &self.dy, self.y, gate)
+        relu_backward(cpu, &self.dy, self.y)
     }
 }
 

@@ -7,10 +7,14 @@ use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The uniform and the grid of a slice, in units of one vec4.
+/// The uniform and the grid of a slice.
 fn vectors(slice: &Slice<'_>, factor: f32) -> (Params, Grid) {
-    let count = slice.rows.div_ceil(4);
-    (Params { count, factor }, Grid::Invocations(count))
+    let params = Params {
+        count: slice.rows.div_ceil(4),
+        elements: slice.rows,
+        factor,
+    };
+    (params, Grid::Invocations(params.count))
 }
 
 /// `y = f(inputs)`

@@ -17,6 +17,8 @@ mod gpu;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::relu_backward;
+
 use crate::autograd::Var;
 use crate::device::{Check, Op};
 use crate::error::Result;

@@ -225,7 +225,7 @@ fn product(
         tile: if is_plain { VECTOR } else { 1 },
     };
 
-    let c = gpu.floats(&[m, n])?;
+    let c = gpu.result(0, &[m, n])?;
     let rows = gpu.cut_rows(m, &[a.per_row(), n], usize::MAX)?;
     let columns = gpu.cut_rows(n, &[b.per_row(), 1], usize::MAX)?;
     let largest = |ranges: &[Range<usize>]| ranges.first().map_or(0, |range| range.len());

@@ -237,11 +237,13 @@ impl Var {
         let saved_w = self.is_tracked().then(|| w.tensor().clone());
         let saved_x = w.is_tracked().then(|| self.tensor().clone());
         let needs_dbias = bias.is_tracked();
+        let slots = [w, bias].map(Var::gradient_slot);
         let inputs = [("x", self), ("w", w), ("bias", bias)];
         Var::record_some(Linear::NAME, y, &inputs, move |device, dy| {
             let dx = saved_w.map(|w| device.run(Gemm::new(&dy, &w)));
-            let dw = saved_x.map(|x| device.run(Gemm::new(transposed(&dy), &x)));
-            let dbias = needs_dbias.then(|| device.run(SumRows { x: &dy }));
+            let [of_w, of_bias] = slots.map(|slot| vec![slot]);
+            let dw = saved_x.map(|x| device.run_into(Gemm::new(transposed(&dy), &x), of_w));
+            let dbias = needs_dbias.then(|| device.run_into(SumRows { x: &dy }, of_bias));
             Ok(vec![dx.transpose()?, dw.transpose()?, dbias.transpose()?])
         })
     }

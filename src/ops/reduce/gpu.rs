@@ -52,7 +52,10 @@ impl RunOn<Gpu> for SumRows<'_> {
         let per_group = ROWS.min(gpu.rows_at_once(columns)).max(1);
         loop {
             let groups = rows.div_ceil(per_group);
-            let y = gpu.floats(&[groups, columns])?;
+            let y = match groups {
+                1 => gpu.result(0, &[columns])?,
+                _ => gpu.floats(&[groups, columns])?,
+            };
             gpu.launch(&kernels::SUM_ROWS)
                 .rows(groups)
                 .read("x", &x, per_group * columns)
@@ -67,7 +70,7 @@ impl RunOn<Gpu> for SumRows<'_> {
                     (params, Grid::Invocations(slice.rows * columns))
                 })?;
             if groups == 1 {
-                return y.reshape(&[columns]);
+                return Ok(y);
             }
             (x, rows) = (y, groups);
         }
@@ -80,6 +83,7 @@ impl RunOn<Gpu> for CheckFinite<'_> {
             DType::F16 => &kernels::CHECK_FINITE_F16,
             _ => &kernels::CHECK_FINITE,
         };
+        // A group is a multiple of 256 bytes, so every slice starts at its binding.
         gpu.launch(kernel)
             .rows(self.x.len().div_ceil(GROUP))
             .read("bits", self.x, GROUP)
@@ -87,7 +91,6 @@ impl RunOn<Gpu> for CheckFinite<'_> {
             .run(|slice| {
                 let params = Params {
                     count: slice.elements(self.x, GROUP),
-                    x_offset: slice.offset("bits"),
                     ..Params::default()
                 };
                 (params, Grid::Workgroups(slice.rows))

@@ -6,6 +6,7 @@ mod trace;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::device::MemoryBlock;
 use crate::device::gpu::StreamCounts;
 use crate::device::profiler::{Clock, Recording};
 use crate::error::{Error, Result};
@@ -83,6 +84,8 @@ pub struct Profile {
     pub recorded_seconds: f64,
     /// On a GPU: what each step from the first on counted until it was recorded.
     pub counts: Vec<StreamCounts>,
+    /// On a GPU: the memory after the recorded steps.
+    pub blocks: Vec<MemoryBlock>,
 }
 
 impl Profile {

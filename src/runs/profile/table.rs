@@ -116,7 +116,26 @@ impl Profile {
         row("submissions", |c| c.submissions)?;
         row("new bind groups", |c| c.bind_groups)?;
         row("new buffers", |c| c.allocations)?;
-        row("waits of the host inside the step", |c| c.waits)
+        row("waits of the host inside the step", |c| c.waits)?;
+        self.memory(f)
+    }
+
+    fn memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes >> 20;
+        writeln!(
+            f,
+            "{:<40} {:>10} {:>10} {:>14}",
+            "memory, MiB", "block", "free", "largest region"
+        )?;
+        for (number, block) in self.blocks.iter().enumerate() {
+            let name = format!("block {}", number + 1);
+            let [bytes, free, largest] = [block.bytes, block.free, block.largest_free].map(mib);
+            writeln!(f, "{name:<40} {bytes:>10} {free:>10} {largest:>14}")?;
+        }
+        Ok(())
     }
 }
 

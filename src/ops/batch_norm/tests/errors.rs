@@ -3,7 +3,7 @@
 use super::*;
 use crate::Tensor;
 use crate::error::Result;
-use crate::ops::batch_norm::{BatchNormDx, UpdateRunningStatistics};
+use crate::ops::batch_norm::{BatchNormDx, UpdateAverages, UpdateRunningStatistics};
 use crate::testing::{refused, refused_argument, zeros, zeros_u32, zeros16};
 
 const SHAPE: [usize; 4] = [2, 3, 4, 5];
@@ -42,10 +42,10 @@ fn backward_of(
 ) -> Result<Tensor> {
     let device = x.device();
     let gradients = device.run(BatchNormBackward {
-        dy,
+        dy: dy.clone(),
         x,
         norm,
-        is_rectified: true,
+        activation: Activation::Relu,
         statistics,
     })?;
     Ok(gradients.dx)
@@ -98,6 +98,19 @@ fn a_norm_needs_one_number_per_channel() {
             }
             refused(name, what, dx_alone(x, norm, None));
         }
+        let training = |gamma, beta| {
+            device.run(BatchNormTraining {
+                x,
+                gamma,
+                beta,
+                eps: EPS,
+                activation: Activation::Relu,
+            })
+        };
+        let [three, two] = &[3, 2].map(|c| zeros(&device, &[c]));
+        refused(name, "gamma", training(two, three));
+        refused(name, "beta", training(three, two));
+        training(three, three).expect("arguments that fit");
     }
 }
 
@@ -146,6 +159,29 @@ fn running_statistics_need_those_of_a_batch() {
         refused(name, "type of the gate", float);
         run(running, good, 40, Some(gate)).expect("arguments that fit");
         refused(name, "count", run(running, good, 1, None));
+    }
+}
+
+#[test]
+fn averages_need_as_many_values_and_factors() {
+    for (name, device) in devices::all() {
+        let [averages, values, factors] = &[(); 3].map(|()| zeros(&device, &[3]));
+        let long = &zeros(&device, &[4]);
+        let run = |averages, values, factors, gate| {
+            device.run(UpdateAverages {
+                averages,
+                values,
+                factors,
+                momentum: 0.1,
+                gate,
+            })
+        };
+        refused(name, "values", run(averages, long, factors, None));
+        refused(name, "factors", run(averages, values, long, None));
+        refused(name, "one tensor", run(averages, averages, factors, None));
+        let gate = &zeros_u32(&device, &[2]);
+        refused(name, "gate", run(averages, values, factors, Some(gate)));
+        run(averages, values, factors, None).expect("arguments that fit");
     }
 }
 

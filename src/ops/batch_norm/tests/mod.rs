@@ -5,8 +5,8 @@ mod errors;
 use super::cases;
 use super::reference::{EPS, Norm64, backward, batch_norm, statistics};
 use super::{
-    Activation, BatchNorm, BatchNormBackward, BatchNormStatistics, BatchStatistics, ChannelNorm,
-    Statistics,
+    Activation, BatchNorm, BatchNormBackward, BatchNormStatistics, BatchNormTraining,
+    BatchStatistics, ChannelNorm, Normalized, Statistics,
 };
 use crate::Device;
 use crate::ops::Copy;
@@ -89,17 +89,32 @@ fn results_are_deterministic() {
         let y = device.run(forward).expect("the result");
         let backward = |x| {
             let backward = BatchNormBackward {
-                dy: &y,
+                dy: y.clone(),
                 x,
                 norm,
-                is_rectified: true,
+                activation: Activation::AddRelu(&y),
                 statistics: Statistics::OfTheBatch,
             };
             device.run(backward).expect("the gradients")
         };
         let gradients = backward(x.clone());
         let in_place = backward(device.run(Copy { x: &x }).expect("a copy"));
+        let training = BatchNormTraining {
+            x: &x,
+            gamma: &norm.gamma,
+            beta: &norm.beta,
+            eps: EPS,
+            activation: Activation::Relu,
+        };
+        let training: Normalized = device.run(training).expect("the result");
         [
+            ("y in training", training.y),
+            ("mean in training", training.statistics.mean),
+            ("variance in training", training.statistics.variance),
+            (
+                "dshortcut",
+                gradients.dshortcut.expect("there is a shortcut"),
+            ),
             ("dx in place", in_place.dx),
             ("dx", gradients.dx),
             ("dgamma", gradients.dgamma),

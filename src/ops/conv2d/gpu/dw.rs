@@ -105,7 +105,7 @@ impl RunOn<Gpu> for Conv2dDw<'_> {
 
 impl Conv2dDw<'_> {
     fn run_tiled(&self, gpu: &Gpu, g: &ConvGeometry, tile: &Tile) -> Result<Tensor> {
-        let dw = gpu.floats(&g.w_shape())?;
+        let dw = gpu.result(0, &g.w_shape())?;
         let (pixels, taps) = (g.oh * g.ow, g.kh * g.kw);
         let (x_row, dy_row) = (g.c * g.h * g.w, g.o * pixels);
         let result = g.o * g.c;
@@ -196,7 +196,7 @@ impl Conv2dDw<'_> {
     }
 
     fn run_plain(&self, gpu: &Gpu, g: &ConvGeometry, tile: &Tile) -> Result<Tensor> {
-        let dw = gpu.floats(&g.w_shape())?;
+        let dw = gpu.result(0, &g.w_shape())?;
         let (pixels, input) = (g.oh * g.ow, g.h * g.w);
         let (x_row, dy_row) = (g.c * input, g.o * pixels);
         // Elements of the packed copy of one image, and the maximum number of images per launch.

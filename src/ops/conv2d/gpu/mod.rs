@@ -5,6 +5,7 @@ mod dw;
 
 pub(crate) use dw::dw_tiles;
 
+use super::weights::packed_copy;
 use super::{Conv2d, Conv2dBatchNorm, Conv2dDx, Conv2dOptions, ConvGeometry};
 use crate::device::gpu::kernels::{
     conv2d_narrow as narrow, conv2d_plain as plain, conv2d_tiled_64x64 as tiled_64x64,
@@ -118,6 +119,30 @@ impl<'a> Call<'a> {
             tile.padded([rows, g.n * pixels])
         });
         let is_plain = tile.variant == Variant::Plain;
+        let packed = match is_plain {
+            true => None,
+            false => packed_copy(gpu, w, dtype)?,
+        };
+        if let Some(packed) = packed {
+            let [input, x] = match dtype {
+                DType::F16 => [input.clone(), packed],
+                _ => tile.factors(gpu, [input, &packed])?,
+            };
+            let w = Weight {
+                x,
+                tap: if g.kh * g.kw == 1 { 0 } else { g.o * g.c },
+                line: g.c,
+                by_terms: is_dx,
+            };
+            return Ok(Call {
+                gpu,
+                g,
+                tile,
+                input,
+                output,
+                w,
+            });
+        }
         // The weight is rounded to f16 by a store, since a driver may leave out a conversion to f16
         // and back.
         let [input, w] = match dtype {
