@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use super::context::{Context, lock};
 use super::stream::Part;
 use super::{Gpu, GpuReadback};
+use crate::device::IN_BROWSER;
 use crate::device::allocator::{ALIGNMENT_BYTES, Allocation, Allocator};
 use crate::device::memory::{MemoryCounter, next_storage_id};
 use crate::error::{Error, Result};
@@ -92,7 +93,8 @@ impl Drop for GpuStorage {
 /// waste little memory in the last block.
 const BLOCK_BYTES: u64 = 128 << 20;
 /// Bytes per block on a software adapter, which provides a page only when it is touched. In a
-/// larger block, more large regions find room. No known adapter allows a larger buffer.
+/// larger block, more large regions find room. No known adapter allows a larger buffer. A browser
+/// touches every page, because it fills buffers with zeros.
 const SOFTWARE_BLOCK_BYTES: u64 = 2 << 30;
 /// Number of small staging buffers that are created together: several readbacks are in flight at
 /// once, and no step after the first one should create a buffer.
@@ -175,7 +177,7 @@ fn create_block(context: &Context, bytes: usize, len: u64) -> Result<(wgpu::Buff
             ),
         ));
     }
-    let preferred = if context.is_software {
+    let preferred = if context.is_software && !IN_BROWSER {
         SOFTWARE_BLOCK_BYTES
     } else {
         BLOCK_BYTES

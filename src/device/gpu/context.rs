@@ -3,13 +3,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
 use super::kernels::{self, Kernel, shader};
 use super::stream::Stream;
 use super::variants::{TableKey, Variant, VariantTable};
+use crate::device::IN_BROWSER;
 use crate::device::profiler::Profiler;
 use crate::error::{Error, Result};
 
@@ -102,7 +105,11 @@ const NEEDED_STORAGE_BUFFERS: u32 = 8;
 impl Context {
     pub(crate) async fn open(options: &GpuOptions) -> Result<Context> {
         let adapter = adapters::choose(&options.adapter).await?;
-        let info = adapter.get_info();
+        let mut info = adapter.get_info();
+        if info.name.is_empty() {
+            // A browser need not tell which adapter it uses.
+            info.name = "WebGPU".to_string();
+        }
         let limits = adapter.limits();
         check_limits(&info.name, &limits)?;
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY
@@ -213,7 +220,7 @@ impl Context {
     }
 
     /// Waits until the GPU has finished a submission, by default the last one. `what` names the
-    /// reason in errors.
+    /// reason in errors. Returns at once in a browser.
     ///
     /// # Errors
     /// `Error::Device` if the device was lost, or if the GPU finishes no submission for too long.
@@ -278,15 +285,14 @@ impl Context {
         size: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer> {
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let scope = self.error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
             usage,
             mapped_at_creation: false,
         });
-        // On native backends, the future is ready at once.
-        match pollster::block_on(scope.pop()) {
+        match caught(scope) {
             None => {
                 lock(&self.stream).counts.allocations += 1;
                 Ok(buffer)
@@ -301,13 +307,19 @@ impl Context {
         }
     }
 
+    /// Opens a scope that catches the errors of the next calls, for [`caught`]. A browser reports
+    /// errors later. There they are not caught, and [`Context::check`] fails.
+    fn error_scope(&self, errors: wgpu::ErrorFilter) -> Option<wgpu::ErrorScopeGuard> {
+        (!IN_BROWSER).then(|| self.device.push_error_scope(errors))
+    }
+
     /// The pipeline of `kernel`, compiled at its first use.
     pub(crate) fn pipeline(&self, kernel: &'static Kernel) -> Result<Arc<Pipeline>> {
         let key = (kernel.shader, kernel.name);
         if let Some(pipeline) = lock(&self.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let scope = self.error_scope(wgpu::ErrorFilter::Validation);
         let module = lock(&self.modules)
             .entry(kernel.shader)
             .or_insert_with(|| self.module(kernel.shader))
@@ -363,7 +375,7 @@ impl Context {
                 },
                 cache: self.pipeline_cache.get(),
             });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        if let Some(error) = caught(scope) {
             return Err(Error::device(
                 &self.name,
                 format!(
@@ -404,6 +416,11 @@ impl Context {
                 .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         }
     }
+}
+
+/// The error that a scope caught. On native backends, the future is ready at once.
+fn caught(scope: Option<wgpu::ErrorScopeGuard>) -> Option<wgpu::Error> {
+    scope.and_then(|scope| pollster::block_on(scope.pop()))
 }
 
 /// Fails if the limits of an adapter are too small for the kernels.
