@@ -6,4 +6,5 @@ pub mod knn;
 pub mod linear;
 pub mod metrics;
 pub mod partial;
+pub mod pca;
 pub mod rotation;
