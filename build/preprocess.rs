@@ -9,6 +9,10 @@
 //!
 //! `${EXPRESSION}` is replaced by its value. Expressions consist of integers, constants, loop
 //! variables, `+ - * / %`, comparisons `== != < >`, and parentheses.
+//!
+//! A parameter `at: Invocation` becomes two, the workgroup and the lane, and `(at)` passes both. In
+//! one struct, the rules of WGSL take the workgroup too as different for each invocation, so browsers
+//! would refuse barriers in loops whose bounds depend on it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -47,9 +51,19 @@ pub fn expand(text: &str, shared: &Path) -> Result<Vec<(String, String)>, String
         .map(|(name, mut constants)| {
             let mut out = String::new();
             block(&lines, &mut constants, &mut out)?;
-            Ok((name, out))
+            Ok((name, separate_lane(&out)))
         })
         .collect()
+}
+
+/// Expands the parameters of type `Invocation`. Entry points return nothing.
+fn separate_lane(text: &str) -> String {
+    const ENTRY: &str = "at: Workgroup, @builtin(local_invocation_index) at_lane: u32";
+    text.replace("(at: Invocation) {", &format!("({ENTRY}) {{"))
+        .replace("at: Invocation,", &format!("{ENTRY},"))
+        .replace("(at: Invocation)", "(at: Workgroup, at_lane: u32)")
+        .replace("(at)", "(at, at_lane)")
+        .replace("at.lane", "at_lane")
 }
 
 fn import(text: &str, shared: &Path, done: &mut HashSet<String>) -> Result<String, String> {

@@ -173,6 +173,14 @@ impl Tensor {
         self.read()?.wait_as()
     }
 
+    /// As [`Tensor::to_vec`]. Outside of a browser, it blocks the thread.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub async fn to_vec_async<T: Element>(&self) -> Result<Vec<T>> {
+        self.read()?.wait_as_async().await
+    }
+
     /// Copies the elements of several tensors to the host, one after another, and waits for them once.
     /// A training step on one rank must not call this.
     ///

@@ -1,10 +1,10 @@
 // The index of an invocation in a one-dimensional grid of workgroups. The grid is folded into two
 // dimensions if it is longer than a device allows, and may then have a few surplus workgroups.
-
-struct Invocation {
+//
+// A parameter `at: Invocation` is expanded to two, `at: Workgroup` and the lane (build/preprocess.rs).
+struct Workgroup {
     @builtin(workgroup_id) group: vec3u,
     @builtin(num_workgroups) groups: vec3u,
-    @builtin(local_invocation_index) lane: u32,
 }
 
 fn workgroup_index(at: Invocation) -> u32 {

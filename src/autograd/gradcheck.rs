@@ -6,7 +6,7 @@
 //! the tape for `dy = c`. No coefficient is 1, so a backward pass that ignores `dy` is detected.
 
 use super::{PassOptions, Tape, Var};
-use crate::device::Device;
+use crate::device::{Device, Readback, block_on};
 use crate::error::Result;
 use crate::philox::Philox;
 use crate::tensor::Tensor;
@@ -29,8 +29,7 @@ impl Leaf {
 }
 
 /// Compares the gradients of `function` at `leaves` with central differences. Returns the relative
-/// error of each leaf, `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm,
-/// or 0 if both are zero.
+/// error of each leaf: see [`LeafGradient::relative_error`].
 ///
 /// The step `h` is `step` times the root mean square of the leaf; 1e-2 suits f32. The function must
 /// have no kink within `h` of a leaf. It runs twice per element of each leaf.
@@ -43,61 +42,143 @@ pub fn relative_errors(
     step: f64,
     function: impl Fn(&[Var]) -> Result<Var>,
 ) -> Result<Vec<f64>> {
-    let tensors = leaves
-        .iter()
-        .map(|leaf| Tensor::from_slice(&leaf.values, &leaf.shape, device))
-        .collect::<Result<Vec<_>>>()?;
-    let tape = Tape::new(device);
-    let vars: Vec<Var> = tensors.iter().map(|tensor| tape.leaf(tensor)).collect();
-    let y = function(&vars)?;
-    drop(vars);
-    let coefficients = coefficients(y.tensor().len());
-    let dy = Tensor::from_slice(&coefficients, y.shape(), device)?;
-    let gradients = y.backward_from(dy)?;
+    let check = GradientCheck::start(device, leaves, step, function)?;
+    let gradients = block_on(check.finish())?;
+    Ok(gradients.iter().map(LeafGradient::relative_error).collect())
+}
 
-    let loss = |moved: usize, values: &[f32]| -> Result<f64> {
-        let tape = Tape::forward_only(device, PassOptions::default());
-        let mut vars: Vec<Var> = tensors.iter().map(|tensor| tape.constant(tensor)).collect();
-        vars[moved] = tape.constant(&Tensor::from_slice(values, &leaves[moved].shape, device)?);
-        let y = function(&vars)?.tensor().to_vec::<f32>()?;
-        Ok(y.iter()
-            .zip(&coefficients)
-            .map(|(&y, &c)| f64::from(y) * f64::from(c))
-            .sum())
-    };
+/// The gradient of one leaf, computed in two ways.
+#[derive(Clone, Debug)]
+pub struct LeafGradient {
+    /// By the backward passes of the tape.
+    pub tape: Vec<f64>,
+    /// By central differences.
+    pub differences: Vec<f64>,
+}
 
-    let mut errors = Vec::with_capacity(leaves.len());
-    for (index, leaf) in leaves.iter().enumerate() {
-        let analytic = match gradients.of(&tensors[index]) {
-            Some(gradient) => gradient.to_vec::<f32>()?,
-            None => vec![0.0; leaf.values.len()],
-        };
-        let h = step * root_mean_square(&leaf.values);
-        let mut values = leaf.values.clone();
-        let (mut error, mut tape_norm, mut difference_norm) = (0.0, 0.0, 0.0);
-        for i in 0..values.len() {
-            let x = leaf.values[i];
-            let (above, below) = ((f64::from(x) + h) as f32, (f64::from(x) - h) as f32);
-            values[i] = above;
-            let loss_above = loss(index, &values)?;
-            values[i] = below;
-            let loss_below = loss(index, &values)?;
-            values[i] = x;
-            let difference = (loss_above - loss_below) / (f64::from(above) - f64::from(below));
-            let gradient = f64::from(analytic[i]);
-            error += (gradient - difference).powi(2);
-            tape_norm += gradient.powi(2);
-            difference_norm += difference.powi(2);
-        }
-        let norm = f64::max(tape_norm, difference_norm).sqrt();
-        // 0 if both norms are 0, and NaN if a gradient is NaN.
-        errors.push(if error == 0.0 {
+impl LeafGradient {
+    /// `|tape - differences| / max(|tape|, |differences|)` in the Euclidean norm, 0 if both are
+    /// zero, and NaN if a gradient is NaN.
+    pub fn relative_error(&self) -> f64 {
+        let squared =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|x| x.powi(2)).sum::<f64>();
+        let pairs = self.tape.iter().zip(&self.differences);
+        let error = squared(&mut pairs.map(|(tape, difference)| tape - difference));
+        let norm = f64::max(
+            squared(&mut self.tape.iter().copied()),
+            squared(&mut self.differences.iter().copied()),
+        );
+        if error == 0.0 {
             0.0
         } else {
-            error.sqrt() / norm
-        });
+            error.sqrt() / norm.sqrt()
+        }
     }
-    Ok(errors)
+}
+
+/// A gradient check that is recorded, and may not have been computed yet.
+pub struct GradientCheck {
+    coefficients: Vec<f32>,
+    leaves: Vec<PendingLeaf>,
+}
+
+struct PendingLeaf {
+    len: usize,
+    /// The gradient of the tape, unless it is zero.
+    tape: Option<Readback>,
+    /// For each element: the results for the moved element, above and below, and their distance.
+    moved: Vec<([Readback; 2], f64)>,
+}
+
+impl GradientCheck {
+    /// Records the passes of a check without waiting for them. The arguments are those of
+    /// [`relative_errors`].
+    ///
+    /// # Errors
+    /// As [`relative_errors`].
+    pub fn start(
+        device: &Device,
+        leaves: &[Leaf],
+        step: f64,
+        function: impl Fn(&[Var]) -> Result<Var>,
+    ) -> Result<Self> {
+        let tensors = leaves
+            .iter()
+            .map(|leaf| Tensor::from_slice(&leaf.values, &leaf.shape, device))
+            .collect::<Result<Vec<_>>>()?;
+        let tape = Tape::new(device);
+        let vars: Vec<Var> = tensors.iter().map(|tensor| tape.leaf(tensor)).collect();
+        let y = function(&vars)?;
+        drop(vars);
+        let coefficients = coefficients(y.tensor().len());
+        let dy = Tensor::from_slice(&coefficients, y.shape(), device)?;
+        let gradients = y.backward_from(dy)?;
+
+        let result = |moved: usize, values: &[f32]| -> Result<Readback> {
+            let tape = Tape::forward_only(device, PassOptions::default());
+            let mut vars: Vec<Var> = tensors.iter().map(|tensor| tape.constant(tensor)).collect();
+            vars[moved] = tape.constant(&Tensor::from_slice(values, &leaves[moved].shape, device)?);
+            function(&vars)?.tensor().read()
+        };
+        let mut pending = Vec::with_capacity(leaves.len());
+        for (index, leaf) in leaves.iter().enumerate() {
+            let h = step * root_mean_square(&leaf.values);
+            let mut values = leaf.values.clone();
+            let mut moved = Vec::with_capacity(values.len());
+            for i in 0..values.len() {
+                let x = leaf.values[i];
+                let (above, below) = ((f64::from(x) + h) as f32, (f64::from(x) - h) as f32);
+                values[i] = above;
+                let result_above = result(index, &values)?;
+                values[i] = below;
+                let result_below = result(index, &values)?;
+                values[i] = x;
+                let distance = f64::from(above) - f64::from(below);
+                moved.push(([result_above, result_below], distance));
+            }
+            pending.push(PendingLeaf {
+                len: leaf.values.len(),
+                tape: gradients
+                    .of(&tensors[index])
+                    .map(Tensor::read)
+                    .transpose()?,
+                moved,
+            });
+        }
+        Ok(GradientCheck {
+            coefficients,
+            leaves: pending,
+        })
+    }
+
+    /// Waits for the gradient of each leaf. Outside of a browser, it blocks the thread.
+    ///
+    /// # Errors
+    /// `Error::Device` if the device was lost.
+    pub async fn finish(self) -> Result<Vec<LeafGradient>> {
+        let mut gradients = Vec::with_capacity(self.leaves.len());
+        for leaf in self.leaves {
+            let tape = match leaf.tape {
+                Some(tape) => tape.wait_as_async::<f32>().await?,
+                None => vec![0.0; leaf.len],
+            };
+            let mut differences = Vec::with_capacity(leaf.len);
+            for ([above, below], distance) in leaf.moved {
+                let mut losses = [0.0; 2];
+                for (loss, result) in losses.iter_mut().zip([above, below]) {
+                    let y = result.wait_as_async::<f32>().await?;
+                    let products = y.iter().zip(&self.coefficients);
+                    *loss = products.map(|(&y, &c)| f64::from(y) * f64::from(c)).sum();
+                }
+                differences.push((losses[0] - losses[1]) / distance);
+            }
+            gradients.push(LeafGradient {
+                tape: tape.into_iter().map(f64::from).collect(),
+                differences,
+            });
+        }
+        Ok(gradients)
+    }
 }
 
 /// Random numbers of both signs with a magnitude in [0.5, 1.5), none of which is 1.

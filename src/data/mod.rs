@@ -15,7 +15,7 @@ mod parallel;
 mod pickle;
 mod resize;
 mod sampling;
-mod shapes;
+pub mod shapes;
 mod split;
 mod stl10;
 

@@ -19,11 +19,33 @@ pub(crate) use op::check_elements;
 pub use op::{Check, Op, Output, RunOn, product};
 pub use readback::Readback;
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use gpu::variants::VariantTable;
 use gpu::{AdapterChoice, GpuOptions};
 
 use crate::error::{Error, Result};
 use crate::tensor::{Storage, Tensor};
+
+/// Whether the host is a browser. Its threads must not block, so only asynchronous calls wait.
+pub(crate) const IN_BROWSER: bool = cfg!(target_arch = "wasm32");
+
+/// Runs a future of this crate to its end.
+///
+/// # Errors
+/// Those of the future. `Error::Usage` in a browser, if the future has to wait.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    if !IN_BROWSER {
+        return pollster::block_on(future);
+    }
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(Error::usage(
+            "a browser's thread must not wait for the GPU; use the asynchronous form of the call",
+        )),
+    }
+}
 
 /// A CPU or GPU with its memory. Clones are handles to the same device.
 #[derive(Clone)]
@@ -52,23 +74,33 @@ impl Device {
     /// `Error::Usage` if `name` is empty; `Error::Device` if there is no such adapter or it cannot be
     /// opened.
     pub fn open(name: &str) -> Result<Device> {
-        let gpu = |adapter| {
-            Device::open_gpu(GpuOptions {
+        block_on(Device::open_async(name))
+    }
+
+    /// As [`Device::open`], for a browser. Its only adapter is `"gpu"` unless it is software, which
+    /// [`AdapterChoice::Numbered`] opens.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_async(name: &str) -> Result<Device> {
+        let gpu = async |adapter| {
+            let options = GpuOptions {
                 adapter,
                 ..GpuOptions::default()
-            })
+            };
+            Gpu::open_async(options).await.map(Device::Gpu)
         };
         match name {
             "cpu" => Ok(Device::cpu()),
-            "gpu" => gpu(AdapterChoice::Hardware),
-            "auto" => match gpu(AdapterChoice::Hardware) {
+            "gpu" => gpu(AdapterChoice::Hardware).await,
+            "auto" => match gpu(AdapterChoice::Hardware).await {
                 Err(Error::Device { .. }) => Ok(Device::cpu()),
                 opened => opened,
             },
             "" => Err(Error::usage(
                 "the device has no name; expected cpu, gpu, auto, or a part of an adapter's name",
             )),
-            name => gpu(AdapterChoice::Named(name.to_string())),
+            name => gpu(AdapterChoice::Named(name.to_string())).await,
         }
     }
 
@@ -147,10 +179,15 @@ impl Device {
         }
     }
 
+    /// Whether calls may wait for the device. If not, only asynchronous ones do.
+    pub(crate) fn can_block(&self) -> bool {
+        !IN_BROWSER || self.as_gpu().is_none()
+    }
+
     /// Submits everything recorded so far, and waits until it has run.
     ///
     /// # Errors
-    /// `Error::Device` if the adapter was lost or hangs.
+    /// `Error::Device` if the adapter was lost or hangs; `Error::Usage` for a GPU in a browser.
     pub fn wait(&self) -> Result<()> {
         match self {
             Device::Cpu(_) => Ok(()),

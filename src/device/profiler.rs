@@ -5,7 +5,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::Device;
 use super::op::bytes;
@@ -67,6 +68,29 @@ pub struct Span {
     pub end: f64,
 }
 
+/// A kernel launch of a traced call.
+#[derive(Clone, Debug)]
+pub struct KernelLaunch {
+    /// The index of the call in [`Trace::calls`].
+    pub call: usize,
+    pub shader: &'static str,
+    pub entry_point: &'static str,
+    pub workgroup_size: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    pub workgroups: [u32; 2],
+    /// The name of each tensor, whether the kernel writes it, and the bound bytes.
+    pub bindings: Vec<(&'static str, bool, u64)>,
+}
+
+/// The calls between [`Device::start_trace`] and [`Device::stop_trace`], and their kernel launches on
+/// a GPU.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    pub calls: Vec<Call>,
+    pub launches: Vec<KernelLaunch>,
+}
+
 /// The clock of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -91,6 +115,7 @@ struct State {
     calls: Vec<Call>,
     /// The interval of each call on the host.
     spans: Vec<Span>,
+    launches: Vec<KernelLaunch>,
     step: u64,
 }
 
@@ -123,6 +148,14 @@ impl Profiler {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a kernel launch of the call that was begun last.
+    pub(super) fn add_launch(&self, launch: KernelLaunch) {
+        let mut state = self.state();
+        if let Some(call) = state.calls.len().checked_sub(1) {
+            state.launches.push(KernelLaunch { call, ..launch });
+        }
     }
 
     fn seconds(&self) -> f64 {
@@ -173,6 +206,22 @@ impl Device {
             gpu.start_timing();
         }
         self.profiler().is_recording.store(true, Ordering::Relaxed);
+    }
+
+    /// Records every call and kernel launch from now on, without times.
+    pub fn start_trace(&self) {
+        *self.profiler().state() = State::default();
+        self.profiler().is_recording.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the trace. Does not wait for the device.
+    pub fn stop_trace(&self) -> Trace {
+        let profiler = self.profiler();
+        profiler.is_recording.store(false, Ordering::Relaxed);
+        let State {
+            calls, launches, ..
+        } = std::mem::take(&mut *profiler.state());
+        Trace { calls, launches }
     }
 
     /// Ends the recording. Waits for the kernels of a GPU.

@@ -1,5 +1,6 @@
 //! A transfer from a device to the host.
 
+use crate::device::block_on;
 use crate::device::gpu::GpuReadback;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Element};
@@ -36,9 +37,14 @@ impl Readback {
 
     /// Waits for the bytes.
     pub fn wait(self) -> Result<Vec<u8>> {
+        block_on(self.wait_async())
+    }
+
+    /// As [`Readback::wait`]. Outside of a browser, it blocks the thread.
+    pub async fn wait_async(self) -> Result<Vec<u8>> {
         match self.state {
             State::Ready(bytes) => Ok(bytes),
-            State::Gpu(transfer) => transfer.wait(),
+            State::Gpu(transfer) => transfer.wait().await,
         }
     }
 
@@ -47,6 +53,14 @@ impl Readback {
     /// # Errors
     /// `Error::Shape` if the elements are not of type `T`; `Error::Device` if the adapter was lost.
     pub fn wait_as<T: Element>(self) -> Result<Vec<T>> {
+        block_on(self.wait_as_async())
+    }
+
+    /// As [`Readback::wait_as`]. Outside of a browser, it blocks the thread.
+    ///
+    /// # Errors
+    /// As [`Readback::wait_as`].
+    pub async fn wait_as_async<T: Element>(self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {
             let message = format!(
                 "the elements are {:?}; expected {:?}; read them with their own type, and cast F16 to F32 first",
@@ -55,6 +69,6 @@ impl Readback {
             );
             return Err(Error::shape("read", message));
         }
-        Ok(bytemuck::pod_collect_to_vec(&self.wait()?))
+        Ok(bytemuck::pod_collect_to_vec(&self.wait_async().await?))
     }
 }

@@ -6,6 +6,7 @@ mod init;
 mod linear;
 mod module;
 mod normalization;
+pub(crate) mod origin;
 mod projector;
 mod resnet;
 pub mod weights;
@@ -20,6 +21,7 @@ pub use module::{Module, Parameter, buffers, parameters};
 pub use normalization::{
     CIFAR10_STATISTICS, ChannelStatistics, IMAGENET_STATISTICS, Normalization,
 };
+pub use origin::Origin;
 pub use projector::Projector;
 #[cfg(feature = "cli")]
 pub(crate) use resnet::STEM_POOL;

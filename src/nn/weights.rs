@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
 use super::Parameter;
+use crate::device::block_on;
 use crate::error::{Error, Result, list_of};
 use crate::file_kind::FileKind;
 use crate::sha256::hex;
@@ -35,6 +36,17 @@ const EXAMPLES: usize = 3;
 /// # Errors
 /// `Error::Usage` if two parameters have the same name; `Error::Device` if a readback fails.
 pub fn save(parameters: &[&Parameter], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    block_on(save_async(parameters, metadata))
+}
+
+/// As [`save`]. Outside of a browser, it blocks the thread.
+///
+/// # Errors
+/// As [`save`].
+pub async fn save_async(
+    parameters: &[&Parameter],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut seen = BTreeSet::new();
     let mut values = Vec::with_capacity(parameters.len());
     for parameter in parameters {
@@ -44,7 +56,7 @@ pub fn save(parameters: &[&Parameter], metadata: &BTreeMap<String, String>) -> R
                 parameter.name
             )));
         }
-        values.push(parameter.value.to_vec::<f32>()?);
+        values.push(parameter.value.to_vec_async::<f32>().await?);
     }
     let views = parameters
         .iter()

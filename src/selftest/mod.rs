@@ -6,10 +6,12 @@
 //! the same input, which must give the same bits, and with other input, as long as there is time.
 
 mod network;
+mod step_through;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
+use web_time::Instant;
 
 use crate::device::gpu::kernels::SHADERS;
 use crate::device::gpu::variants::{Operation, Variant, VariantTable};
@@ -22,7 +24,8 @@ use crate::testing::{SEED, Tester};
 #[cfg(feature = "cli")]
 pub(crate) use network::classifier;
 
-pub use crate::testing::tester::SMALL_BINDING;
+pub use crate::testing::tester::{GRADIENT_TOLERANCE, SMALL_BINDING};
+pub use step_through::{StepThrough, differentiable, step_through};
 
 /// Runs of each family: twice with the same input, then with other input.
 const PASSES: [(&str, u64); 4] = [

@@ -7,15 +7,16 @@
 use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
-use std::time::Instant;
 
 use half::f16;
+use web_time::Instant;
 
 use super::accuracy::FLUSH;
-use super::{Expected, bits};
-use crate::autograd::Var;
-use crate::autograd::gradcheck::{Leaf, relative_errors};
+use super::{Expected, SEED, bits};
+use crate::autograd::gradcheck::{GradientCheck, Leaf, relative_errors};
+use crate::autograd::{Tape, Var};
 use crate::device::gpu::variants::{Variant, VariantTable};
+use crate::device::profiler::Trace;
 use crate::device::{Cpu, Device, Gpu, RunOn};
 use crate::error::Result;
 use crate::ops::Cast;
@@ -26,7 +27,7 @@ use crate::tensor::{DType, Element, Tensor};
 pub const SMALL_BINDING: usize = 64 * 1024;
 
 /// The largest relative error of a leaf's gradient, in the Euclidean norm.
-const GRADIENT_TOLERANCE: f64 = 2e-3;
+pub const GRADIENT_TOLERANCE: f64 = 2e-3;
 /// The step of a central difference, relative to the root mean square of the leaf.
 pub(super) const GRADIENT_STEP: f64 = 1e-2;
 
@@ -112,6 +113,25 @@ pub struct Comparison {
     pub digest: u64,
 }
 
+/// The gradient checks of an operation's cases, one of which is started.
+#[derive(Default)]
+pub struct Collected {
+    /// The index of the check that is started.
+    pub wanted: usize,
+    /// The name of each case.
+    pub cases: Vec<String>,
+    pub started: Option<StartedCheck>,
+}
+
+/// A gradient check that is recorded, and may not have been computed yet.
+pub struct StartedCheck {
+    /// The shape of each leaf.
+    pub shapes: Vec<Vec<usize>>,
+    /// The calls of the forward pass, and those of the backward pass.
+    pub passes: [Trace; 2],
+    pub check: GradientCheck,
+}
+
 /// Runs cases on devices, and collects the comparisons.
 pub struct Tester {
     devices: Vec<Candidate>,
@@ -120,6 +140,8 @@ pub struct Tester {
     deadline: Option<Instant>,
     comparisons: RefCell<Vec<Comparison>>,
     skipped: Cell<usize>,
+    /// If set, gradient checks are collected, and no case runs.
+    collected: Option<RefCell<Collected>>,
 }
 
 impl Tester {
@@ -130,7 +152,29 @@ impl Tester {
             deadline,
             comparisons: RefCell::default(),
             skipped: Cell::new(0),
+            collected: None,
         }
+    }
+
+    /// Collects the gradient checks of `run` on `device` without running its cases. Starts the one
+    /// with the index `wanted`.
+    ///
+    /// # Errors
+    /// Those of the check.
+    pub fn collect(device: &Device, run: Run, wanted: usize) -> Result<Collected> {
+        let collected = Collected {
+            wanted,
+            ..Collected::default()
+        };
+        let tester = Tester {
+            collected: Some(RefCell::new(collected)),
+            ..Tester::new(vec![Candidate::new("", device.clone())], SEED, None)
+        };
+        run(&tester)?;
+        Ok(tester
+            .collected
+            .map(RefCell::into_inner)
+            .unwrap_or_default())
     }
 
     /// The generator of the input of some cases.
@@ -149,8 +193,8 @@ impl Tester {
     }
 
     fn devices_for(&self, takes_part: fn(&Candidate) -> bool) -> impl Iterator<Item = On<'_>> {
-        let is_late = self.is_late();
-        let devices = if is_late { &[] } else { &self.devices[..] };
+        let runs_none = self.is_late() || self.collected.is_some();
+        let devices = if runs_none { &[] } else { &self.devices[..] };
         devices
             .iter()
             .filter(move |c| takes_part(c))
@@ -196,12 +240,25 @@ impl Tester {
         leaves: &[Leaf],
         function: impl Fn(&[Var]) -> Result<Var>,
     ) -> Result<()> {
+        let scaled = |leaves: &[Var]| {
+            let inputs = leaves.iter().map(|leaf| leaf.scale(1.7));
+            function(&inputs.collect::<Result<Vec<_>>>()?)?.scale(-0.6)
+        };
+        if let Some(collected) = &self.collected {
+            let mut collected = collected.borrow_mut();
+            if collected.cases.len() == collected.wanted {
+                let device = &self.devices[0].device;
+                collected.started = Some(StartedCheck {
+                    shapes: leaves.iter().map(|leaf| leaf.shape.clone()).collect(),
+                    passes: trace(device, leaves, &function)?,
+                    check: GradientCheck::start(device, leaves, GRADIENT_STEP, scaled)?,
+                });
+            }
+            collected.cases.push(case.to_string());
+        }
         for on in self.all() {
             on.operation.set("gradients of");
-            let errors = relative_errors(&on, leaves, GRADIENT_STEP, |leaves| {
-                let inputs = leaves.iter().map(|leaf| leaf.scale(1.7));
-                function(&inputs.collect::<Result<Vec<_>>>()?)?.scale(-0.6)
-            })?;
+            let errors = relative_errors(&on, leaves, GRADIENT_STEP, scaled)?;
             // A NaN is not below the tolerance.
             let worst = errors.iter().fold(
                 0.0,
@@ -214,6 +271,30 @@ impl Tester {
         }
         Ok(())
     }
+}
+
+/// Records the calls of a forward pass of `function` and of its backward pass.
+fn trace(
+    device: &Device,
+    leaves: &[Leaf],
+    function: impl Fn(&[Var]) -> Result<Var>,
+) -> Result<[Trace; 2]> {
+    let tensors = leaves
+        .iter()
+        .map(|leaf| Tensor::from_slice(&leaf.values, &leaf.shape, device))
+        .collect::<Result<Vec<_>>>()?;
+    let tape = Tape::new(device);
+    let vars: Vec<Var> = tensors.iter().map(|tensor| tape.leaf(tensor)).collect();
+    device.start_trace();
+    let y = function(&vars);
+    let forward = device.stop_trace();
+    let y = y?;
+    drop(vars);
+    let dy = Tensor::from_slice(&vec![1.0f32; y.tensor().len()], y.shape(), device)?;
+    device.start_trace();
+    let gradients = y.backward_from(dy);
+    let backward = device.stop_trace();
+    gradients.map(|_| [forward, backward])
 }
 
 /// A device that runs a case.

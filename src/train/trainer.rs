@@ -5,7 +5,7 @@ use super::{
     LossScale, Objective, PartialObjective, StepGradients, data_parallel, micro_batch, whole_batch,
 };
 use crate::autograd::PassOptions;
-use crate::device::{Device, Readback};
+use crate::device::{Device, Readback, block_on};
 use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::nn::{Module, Parameter, check_distinct};
@@ -22,7 +22,7 @@ type ComputeGradients<M, O> =
 /// A module in training, with its objective and its optimiser.
 pub struct Trainer<M, O> {
     pub module: M,
-    objective: O,
+    pub objective: O,
     device: Device,
     optimization: Optimization,
     optimizer: Optimizer,
@@ -266,7 +266,15 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
     ///
     /// # Errors
     /// As [`Trainer::finish`].
-    pub fn finish_scaled(&mut self, mut pending: PendingStep) -> Result<FinishedStep> {
+    pub fn finish_scaled(&mut self, pending: PendingStep) -> Result<FinishedStep> {
+        block_on(self.finish_async(pending))
+    }
+
+    /// As [`Trainer::finish_scaled`]. Outside of a browser, it blocks the thread.
+    ///
+    /// # Errors
+    /// As [`Trainer::finish`]. In a browser, an error does not name the tensor.
+    pub async fn finish_async(&mut self, mut pending: PendingStep) -> Result<FinishedStep> {
         let before = self.overflows;
         let number = pending.number;
         if pending.trainer != self.flag.id() {
@@ -281,8 +289,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         }
         loop {
             let (step, loss_scale) = (pending.step, pending.loss_scale);
-            let is_finite = pending.flag.wait_as::<u32>()?.first() == Some(&0);
-            let loss = pending.loss.wait_as::<f32>()?.first().copied();
+            let is_finite = pending.flag.wait_as_async::<u32>().await?.first() == Some(&0);
+            let loss = pending.loss.wait_as_async::<f32>().await?.first().copied();
             let loss = loss.unwrap_or(f32::NAN);
             if is_finite {
                 // Nor did a step before this one set the flag.
@@ -349,6 +357,12 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             "the weights are those of the step before; try {precision}a lower learning rate, or for SimCLR \
              a higher temperature"
         );
+        if !self.device.can_block() {
+            return Error::NonFinite(format!(
+                "step {}: the loss or a gradient is not finite; {advice}",
+                step + 1
+            ));
+        }
         match self.gradients(step, loss_scale, true) {
             Err(Error::NonFinite(what)) => {
                 Error::NonFinite(format!("step {}: {what}; {advice}", step + 1))

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::context::{Context, lock};
 use super::stream::Part;
 use super::{Gpu, GpuReadback, PackedCopies};
+use crate::device::IN_BROWSER;
 use crate::device::allocator::{ALIGNMENT_BYTES, Allocation, Allocator};
 use crate::device::memory::{MemoryBlock, MemoryCounter, next_storage_id};
 use crate::error::{Error, Result};
@@ -203,7 +204,8 @@ const BLOCK_BYTES: u64 = 128 << 20;
 /// finds room in a few large blocks more often than in many small ones.
 const LARGEST_BLOCK_BYTES: u64 = 2 << 30;
 /// Bytes per block on a software adapter, which provides a page only when it is touched. In a
-/// larger block, more large regions find room. No known adapter allows a larger buffer.
+/// larger block, more large regions find room. No known adapter allows a larger buffer. A browser
+/// touches every page, because it fills buffers with zeros.
 const SOFTWARE_BLOCK_BYTES: u64 = 2 << 30;
 /// Number of small staging buffers that are created together: several readbacks are in flight at
 /// once, and no step after the first one should create a buffer.
@@ -297,7 +299,10 @@ fn create_block(
     }
     let usage =
         wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let kind = [context.is_software, context.in_host_memory];
+    let kind = [
+        context.is_software && !IN_BROWSER,
+        context.in_host_memory || IN_BROWSER,
+    ];
     let mut size = block_bytes(kind, blocks).clamp(len, limit);
     loop {
         match context.create_buffer(size, usage) {

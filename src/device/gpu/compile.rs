@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
 
-use super::context::{Context, lock};
+use web_time::Instant;
+
+use super::context::{Context, caught, lock};
 use super::kernels::{Kernel, shader};
 use crate::error::{Error, Result};
 
@@ -162,8 +163,8 @@ impl Context {
         kernel: &'static Kernel,
         layout: &wgpu::BindGroupLayout,
     ) -> std::result::Result<wgpu::ComputePipeline, String> {
-        let started = (!cfg!(target_arch = "wasm32")).then(Instant::now);
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let started = Instant::now();
+        let scope = self.error_scope(wgpu::ErrorFilter::Validation);
         let module = lock(&self.compiler.modules)
             .entry(kernel.shader)
             .or_default()
@@ -189,11 +190,10 @@ impl Context {
                 },
                 cache: self.pipeline_cache.get(),
             });
-        // On native backends, the future is ready at once.
-        let error = pollster::block_on(scope.pop());
+        let error = caught(scope);
         let mut compiled = lock(&self.compiler.compiled);
         compiled.kernels += 1;
-        compiled.seconds += started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        compiled.seconds += started.elapsed().as_secs_f64();
         match error {
             None => Ok(pipeline),
             Some(error) => Err(error.to_string()),

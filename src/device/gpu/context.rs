@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::adapters::{self, AdapterChoice};
 use super::buffers::Pool;
@@ -11,6 +13,7 @@ use super::kernels;
 use super::matrices;
 use super::stream::Stream;
 use super::variants::{TableKey, Variant, VariantTable};
+use crate::device::IN_BROWSER;
 use crate::device::profiler::Profiler;
 use crate::error::{Error, Result};
 
@@ -104,7 +107,11 @@ const NEEDED_STORAGE_BUFFERS: u32 = 8;
 impl Context {
     pub(crate) async fn open(options: &GpuOptions) -> Result<Context> {
         let adapter = adapters::choose(&options.adapter).await?;
-        let info = adapter.get_info();
+        let mut info = adapter.get_info();
+        if info.name.is_empty() {
+            // A browser need not tell which adapter it uses.
+            info.name = "WebGPU".to_string();
+        }
         let limits = adapter.limits();
         check_limits(&info.name, &limits)?;
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY
@@ -224,7 +231,7 @@ impl Context {
     }
 
     /// Waits until the GPU has finished a submission, by default the last one. `what` names the
-    /// reason in errors.
+    /// reason in errors. Returns at once in a browser.
     ///
     /// # Errors
     /// `Error::Device` if the device was lost, or if the GPU finishes no submission for too long.
@@ -289,15 +296,14 @@ impl Context {
         size: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer> {
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let scope = self.error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
             usage,
             mapped_at_creation: false,
         });
-        // On native backends, the future is ready at once.
-        match pollster::block_on(scope.pop()) {
+        match caught(scope) {
             None => {
                 lock(&self.stream).counts.allocations += 1;
                 Ok(buffer)
@@ -311,6 +317,17 @@ impl Context {
             )),
         }
     }
+
+    /// Opens a scope that catches the errors of the next calls, for [`caught`]. A browser reports
+    /// errors later. There they are not caught, and [`Context::check`] fails.
+    pub(super) fn error_scope(&self, errors: wgpu::ErrorFilter) -> Option<wgpu::ErrorScopeGuard> {
+        (!IN_BROWSER).then(|| self.device.push_error_scope(errors))
+    }
+}
+
+/// The error that a scope caught. On native backends, the future is ready at once.
+pub(super) fn caught(scope: Option<wgpu::ErrorScopeGuard>) -> Option<wgpu::Error> {
+    scope.and_then(|scope| pollster::block_on(scope.pop()))
 }
 
 /// Fails if the limits of an adapter are too small for the kernels.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::memory::{MemoryBlock, MemoryUse};
 use super::op::check_elements;
 use super::profiler::Profiler;
+use super::{IN_BROWSER, block_on};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Storage, Tensor};
 
@@ -53,7 +54,7 @@ impl Gpu {
     /// `Error::Device` if there is no such adapter, if its limits are too small, or if it cannot be
     /// opened.
     pub fn open(options: GpuOptions) -> Result<Self> {
-        pollster::block_on(Self::open_async(options))
+        block_on(Self::open_async(options))
     }
 
     /// Opens an adapter.
@@ -106,6 +107,10 @@ impl Gpu {
     /// Submits everything recorded so far, and waits until it has run.
     pub(crate) fn wait(&self) -> Result<()> {
         self.context.submit()?;
+        if IN_BROWSER {
+            let message = "a browser's thread must not wait for the GPU; await a readback";
+            return Err(Error::usage(message));
+        }
         self.context.wait(None, "a wait")
     }
 

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::buffers::Buffer;
+use super::buffers::{Buffer, GpuStorage};
 use super::compile::Pipeline;
 use super::context::{Context, lock};
-use super::kernels::{Kernel, shader};
+use super::kernels::{Kernel, copy_words, shader};
 use super::timestamps::Timing;
+use crate::device::IN_BROWSER;
+use crate::device::profiler::KernelLaunch;
 use crate::error::{Error, Result};
 
 /// Size of the uniform buffer: one slot per dispatch of a submission.
@@ -329,6 +331,14 @@ impl Context {
             ));
         }
         check_aliases(kernel, parts)?;
+        let mut copies = Vec::new();
+        let separate;
+        let parts = if IN_BROWSER {
+            separate = self.separate(parts, &mut copies)?;
+            &separate
+        } else {
+            parts
+        };
         let [x, y] = fold(workgroups, self.limits.max_compute_workgroups_per_dimension)
             .ok_or_else(|| {
                 Error::device(
@@ -358,7 +368,48 @@ impl Context {
             workgroups: [x, y],
         };
         stream.record_dispatch(self, kernel, work);
+        if self.profiler.is_recording() {
+            let bindings = kernel.storage.iter().zip(parts);
+            self.profiler.add_launch(KernelLaunch {
+                call: 0,
+                shader: shader(kernel.shader).0.name,
+                entry_point: kernel.name,
+                workgroup_size: kernel.workgroup_size,
+                workgroup_bytes: kernel.workgroup_bytes,
+                workgroups: [x, y],
+                bindings: bindings
+                    .map(|(binding, part)| (binding.name, binding.writes, part.size))
+                    .collect(),
+            });
+        }
         Ok(())
+    }
+
+    /// Replaces parts that overlap an earlier one by copies, whose storage it adds to `copies`. A
+    /// browser refuses bindings that overlap unless all of them are read-only, and storage bindings
+    /// are declared as writable: see `buffers.rs`.
+    fn separate(
+        self: &Arc<Self>,
+        parts: &[Part],
+        copies: &mut Vec<GpuStorage>,
+    ) -> Result<Vec<Part>> {
+        let mut separate = parts.to_vec();
+        for (i, part) in parts.iter().enumerate() {
+            if parts[..i].iter().any(|earlier| earlier.overlaps(part)) {
+                let copy = GpuStorage::allocate(self, part.size as usize)?;
+                let words = part.size as u32 / 4;
+                let params = bytemuck::bytes_of(&[words, 0, 0]).to_vec();
+                let both = [part.clone(), copy.whole()];
+                let workgroups = words.div_ceil(copy_words::COPY.workgroup_size[0]) as usize;
+                self.launch(&copy_words::COPY, &params, &both, workgroups)?;
+                separate[i] = Part {
+                    size: part.size,
+                    ..copy.whole()
+                };
+                copies.push(copy);
+            }
+        }
+        Ok(separate)
     }
 
     /// Records a copy of the first `bytes` bytes of a part, a multiple of 4, to a mappable buffer.

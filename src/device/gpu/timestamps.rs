@@ -5,6 +5,7 @@ use super::context::{Context, lock};
 use super::readback::GpuReadback;
 use super::stream::Part;
 use super::{Gpu, Result};
+use crate::device::block_on;
 use crate::device::memory::next_storage_id;
 use std::sync::Arc;
 
@@ -126,7 +127,7 @@ fn resolve(context: &Arc<Context>, timing: Timing) -> Result<Vec<TimedKernel>> {
         context.resolve(set, count, &resolved.buffer.raw, bytes(first));
     }
     let readback = GpuReadback::start(context, &resolved, bytes(stamps) as usize)?;
-    let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&readback.wait()?);
+    let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&block_on(readback.wait())?);
     let period = f64::from(context.queue.get_timestamp_period()) * 1e-9;
     // Relative to the first timestamp, so that f64 keeps all digits.
     let origin = ticks.iter().copied().min().unwrap_or(0);
