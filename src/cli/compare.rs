@@ -87,7 +87,7 @@ impl Comparison {
             (name.to_string(), records.iter().map(of).collect())
         };
         rows.push(row("steps", &|record| {
-            let taken = record.metrics.last().map_or(0, |metrics| metrics.step);
+            let taken = record.steps();
             let state = if record.summary.is_some() {
                 ""
             } else {
@@ -203,7 +203,7 @@ impl Comparison {
                 "command": record.setting("command"),
                 "data": record.setting("data.name"),
                 "has_ended": record.summary.is_some(),
-                "steps": record.metrics.last().map_or(0, |metrics| metrics.step),
+                "steps": record.steps(),
                 "final_loss": record.final_loss(),
                 "accuracies": accuracies,
             })

@@ -80,7 +80,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         tuning: When::Never,
         extent: Extent::Steps(end),
     };
-    train(&spec, &place)?;
+    let in_the_run = |error: Error| match error {
+        // The advice fits a run that is resumed.
+        Error::Data { path, message } if path.starts_with(folder.path()) => {
+            let name = path.file_name().unwrap_or_default();
+            let own = checkpoint.clone().filter(|_| name == CHECKPOINT);
+            let what = message.split("; ").next().unwrap_or_default();
+            Error::data(own.unwrap_or_else(|| record.path.join(name)), what)
+        }
+        other => other,
+    };
+    train(&spec, &place).map_err(in_the_run)?;
     let again = RunRecord::read(folder.path())?;
     let found = compare(&record, &again, start..end, &reference);
     let difference = found.as_ref().err().map(ToString::to_string);

@@ -100,7 +100,7 @@ pub fn figure(plot: &Plot) -> String {
 }
 
 fn opening(record: &RunRecord) -> String {
-    let taken = record.metrics.last().map_or(0, |m| m.step);
+    let taken = record.steps();
     let state = match (&record.summary, taken) {
         (Some(_), 0) => "It has ended.".to_string(),
         (Some(_), taken) => format!("It has ended after {taken} steps."),

@@ -161,6 +161,14 @@ impl RunRecord {
         self.metrics.iter().filter_map(point).collect()
     }
 
+    /// The number of steps that were taken.
+    pub fn steps(&self) -> u64 {
+        let taken = self.metrics.last().map(|metrics| metrics.step);
+        // The metrics of an old run may be gone.
+        let taken = taken.or_else(|| self.result("steps")?.as_u64());
+        taken.unwrap_or(0)
+    }
+
     /// The mean of the last ten losses.
     pub fn final_loss(&self) -> Option<f64> {
         let losses: Vec<f32> = self.metrics.iter().map(|m| m.loss).collect();

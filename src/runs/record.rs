@@ -398,7 +398,9 @@ pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String
             .or_insert_with(normalization);
         let mut table = flat(&table);
         table.retain(|key, _| {
-            let is_table = ["versions", "variants"].contains(&first_word(key, '.'));
+            // Evaluations follow from the settings and the data.
+            let passed_over = ["versions", "variants", "evaluations"];
+            let is_table = passed_over.contains(&first_word(key, '.'));
             !is_table && !NOT_COMPARED.contains(&key)
         });
         Ok(table)
