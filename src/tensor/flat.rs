@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn moved_tensors_keep_their_elements_and_share_a_region() {
-        let device: Device = devices::gpu(false).into();
+        let device: Device = devices::gpu(false);
         let mut rng = random(90);
         let lengths = [1, 64, 65, 3, 1000];
         let values = lengths.map(|len| normal(&mut rng, len));
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_slot_has_one_tensor_at_a_time() {
-        let device: Device = devices::gpu(false).into();
+        let device: Device = devices::gpu(false);
         let owner = put(&device, &[1.0, 2.0], &[2]);
         assert!(owner.in_slot().is_none());
         let flat = Flat::like(&[&owner]).expect("room").expect("a GPU");
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_cpu_and_mixed_devices_have_none() {
-        let [cpu, gpu]: [Device; 2] = [Device::cpu(), devices::gpu(false).into()];
+        let [cpu, gpu]: [Device; 2] = [Device::cpu(), devices::gpu(false)];
         let [cpu, gpu] = [cpu, gpu].map(|device| put(&device, &[1.0], &[1]));
         let integers = Tensor::zeros(&[1], DType::U32, &gpu.device()).expect("one word");
         for tensors in [&[][..], &[&cpu], &[&gpu, &cpu], &[&gpu, &integers]] {

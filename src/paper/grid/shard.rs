@@ -38,7 +38,7 @@ impl Shard {
     ///
     /// # Errors
     /// As [`Work::flops`](super::Work::flops).
-    pub fn select<'a>(self, jobs: Vec<&'a Job>, width: f64) -> Result<Vec<&'a Job>> {
+    pub fn select(self, jobs: Vec<&Job>, width: f64) -> Result<Vec<&Job>> {
         // The first job of those that each job is connected with.
         let mut first: Vec<usize> = (0..jobs.len()).collect();
         for (place, job) in jobs.iter().enumerate() {
