@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_case_has_its_calls_launches_and_gradients() {
         for (name, device) in devices::all() {
-            let steps = step_through(&device, "l2_normalize", 0).expect(&name);
+            let steps = step_through(&device, "l2_normalize", 0).expect(name);
             let [forward, backward] = &steps.passes;
             assert_eq!(forward.calls[0].name, "l2_normalize", "{name}");
             assert_eq!(forward.calls[0].work.shapes[0], steps.shapes, "{name}");
@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(backward_name, "l2_normalize_backward", "{name}");
             let launches = usize::from(device.as_gpu().is_some());
             assert_eq!(forward.launches.len(), launches, "{name}");
-            let gradients = block_on(steps.gradients()).expect(&name);
+            let gradients = block_on(steps.gradients()).expect(name);
             let errors = gradients.iter().map(LeafGradient::relative_error);
             assert!(errors.clone().all(|error| error < 2e-3), "{name}");
             assert_eq!(errors.count(), 1, "{name}");
