@@ -5,23 +5,25 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const parallax = process.argv[2];
+const here = fileURLToPath(new URL(".", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "parallax-web-"));
-const shots = join(import.meta.dirname, "screenshots");
+const shots = join(here, "screenshots");
 rmSync(shots, { recursive: true, force: true });
 mkdirSync(shots);
 
 /** A small network and batch, since a software adapter is slow, which learn in few steps. */
-const [WIDTH, BATCH, RATE, TEMPERATURE, STEPS] = ["0.125", "16", "0.003", "0.1", 30];
+const [WIDTH, BATCH, RATE, TEMPERATURE, STEPS] = ["0.125", "16", "0.001", "0.1", 30];
 const SHOWN = 300;
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" };
 
 const server = createServer((request, response) => {
   const name = new URL(request.url, "http://localhost").pathname.slice(1) || "index.html";
   try {
-    const bytes = readFileSync(join(import.meta.dirname, "dist", name));
+    const bytes = readFileSync(join(here, "dist", name));
     response.writeHead(200, { "Content-Type": TYPES[extname(name)] }).end(bytes);
   } catch {
     response.writeHead(404).end();

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the page and tests it in headless Chromium, on its software WebGPU
 # (SwiftShader). Screenshots are written to web/screenshots. Installs Debian's
-# Chromium, and the driver of package-lock.json, if they are missing.
+# Chromium and npm, and the driver of package-lock.json, if they are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -10,16 +10,18 @@ die() {
   exit 1
 }
 
-export CHROMIUM="${CHROMIUM:-$(command -v chromium || true)}"
-if [[ -z "$CHROMIUM" ]]; then
-  command -v apt-get >/dev/null || die "there is no Chromium; install one, or set CHROMIUM to its path"
+packages=()
+if [[ -z "${CHROMIUM:-}" ]] && ! command -v chromium >/dev/null; then packages+=(chromium); fi
+if ! command -v npm >/dev/null; then packages+=(nodejs npm); fi
+if ((${#packages[@]} > 0)); then
+  command -v apt-get >/dev/null ||
+    die "install Node.js 18 or later with npm, and Chromium, or set CHROMIUM to its path"
   root=()
   if ((EUID != 0)); then root=(sudo); fi
-  "${root[@]}" apt-get update
-  "${root[@]}" apt-get install --yes --no-install-recommends chromium
-  CHROMIUM="$(command -v chromium)"
+  ${root[@]+"${root[@]}"} apt-get update
+  ${root[@]+"${root[@]}"} apt-get install --yes --no-install-recommends "${packages[@]}"
 fi
-command -v npm >/dev/null || die "npm is missing; install Node.js 20 or later"
+export CHROMIUM="${CHROMIUM:-$(command -v chromium)}"
 if [[ ! -d node_modules/playwright-core ]]; then
   npm ci --no-audit --no-fund
 fi

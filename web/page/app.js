@@ -1,7 +1,7 @@
 // The page: opens the engine, and shows the training or one operation.
 import { call } from "./engine.js";
 import { startTraining, pauseTraining } from "./training.js";
-import { startOperation } from "./operation.js";
+import { showTiles, startOperation } from "./operation.js";
 
 export const element = (id) => document.getElementById(id);
 
@@ -79,7 +79,7 @@ async function open() {
     if (!started) attempt(startOperation);
     started = true;
   });
-  connectTabs(element("stepTabs"));
+  connectTabs(element("stepTabs"), (tab) => tab.id === "tab-tiles" && started && showTiles());
   element("app").hidden = false;
   document.documentElement.dataset.state = "ready";
 }

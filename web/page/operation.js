@@ -35,8 +35,8 @@ function showShapes() {
     return `<h2>${pass ? "Backward pass" : "Forward pass"}</h2>` +
       table(["operation", "reads", "writes", "FLOPs", "bytes", "kernels"], rows);
   });
-  element("shapes-panel").innerHTML = `<p>The arguments with a gradient have the shapes ${leaves}. An operation reads each ` +
-    `tensor once in its bytes; FLOPs are those of the formula.</p>${passes.join("")}`;
+  element("shapes-panel").innerHTML = `<p>The arguments with a gradient have the shapes ${leaves}. Bytes ` +
+    `count each tensor once. FLOPs are those of the formula.</p>${passes.join("")}`;
 }
 
 async function showKernel() {
@@ -97,7 +97,7 @@ function startTiles() {
 /** Terms that a workgroup adds at a time: a tiled kernel loads a block, the plain one loads each. */
 const blockTerms = (launch) => (/_\d+x\d+/.test(launch.shader) ? BLOCK : 1);
 
-function showTiles() {
+export function showTiles() {
   const launch = chosen();
   if (!launch) {
     element("tileText").textContent = "This case launches no kernel.";
@@ -143,14 +143,16 @@ function showProduct(launch, [height, width], workgroup, lanes) {
       (terms > 1
         ? `It loads the terms ${first} to ${last - 1} of A and B into shared memory, and each invocation adds their products for ${(height * width) / lanes} elements.`
         : `It has no shared memory: each invocation loads term ${first} of 8 rows of A and of 8 columns of B into registers, and adds 64 products.`);
-  const scale = 640 / (Math.max(n, 1) + Math.max(k, 1));
   const gap = 28;
+  // The picture has the pixels of its place, so its text has the size of other text.
+  const available = Math.min(element("tiles").clientWidth || 640, 720);
+  const scale = (available - gap - 4) / (n + k);
   const [ax, by] = [0, 20];
   const [cx, cy] = [k * scale + gap, by + k * scale + gap];
   const parts = [
     `<text x="${ax}" y="${cy - 6}">A: ${m} x ${k}</text><rect class="cell" x="${ax}" y="${cy}" width="${k * scale}" height="${m * scale}"/>`,
     `<text x="${cx}" y="14">B: ${k} x ${n}</text><rect class="cell" x="${cx}" y="${by}" width="${n * scale}" height="${k * scale}"/>`,
-    `<text x="${cx}" y="${cy - 6}">C: ${m} x ${n}, ${rowTiles} x ${columnTiles} tiles of ${height} x ${width}</text>`,
+    `<text x="${cx}" y="${cy - 6}">C: ${m} x ${n}, tiles of ${height} x ${width}</text>`,
   ];
   for (let i = 0; i < rowTiles * columnTiles; i++) {
     const [r, c] = [Math.floor(i / columnTiles), i % columnTiles];
@@ -165,7 +167,8 @@ function showProduct(launch, [height, width], workgroup, lanes) {
       `<rect class="strip" x="${ax + first * scale}" y="${cy + top * scale}" width="${Math.max(1, (last - first) * scale)}" height="${rows}"/>`,
       `<rect class="strip" x="${cx + left * scale}" y="${by + first * scale}" width="${columns}" height="${Math.max(1, (last - first) * scale)}"/>`);
   }
-  element("tiles").innerHTML = `<svg viewBox="-2 0 ${cx + n * scale + 4} ${cy + m * scale + 4}" role="img" aria-label="Tiles of a product">${parts.join("")}</svg>`;
+  const [pictureWidth, pictureHeight] = [cx + n * scale + 4, cy + m * scale + 4];
+  element("tiles").innerHTML = `<svg class="own" width="${pictureWidth}" height="${pictureHeight}" viewBox="-2 0 ${pictureWidth} ${pictureHeight}" role="img" aria-label="Tiles of a product">${parts.join("")}</svg>`;
 }
 
 /** The tile of a workgroup: row tiles run fastest, in bands of eight in tiled kernels. */
@@ -229,7 +232,7 @@ async function showOperation() {
   options(element("operationCase"), [""]);
   element("variantField").hidden = !WITH_VARIANTS.includes(element("operationName").selectedOptions[0].text);
   await record();
-  options(element("operationCase"), about.cases);
+  options(element("operationCase"), about.cases.map((name) => name.replace(/[\s,]+$/, "")));
   await showCase();
 }
 
