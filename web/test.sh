@@ -15,12 +15,14 @@ if [[ -z "${CHROMIUM:-}" ]] && ! command -v chromium >/dev/null; then packages+=
 if ! command -v npm >/dev/null; then packages+=(nodejs npm); fi
 if ((${#packages[@]} > 0)); then
   command -v apt-get >/dev/null ||
-    die "install Node.js 18 or later with npm, and Chromium, or set CHROMIUM to its path"
+    die "install Node.js 20 or later with npm, and Chromium, or set CHROMIUM to its path"
   root=()
   if ((EUID != 0)); then root=(sudo); fi
   ${root[@]+"${root[@]}"} apt-get update
   ${root[@]+"${root[@]}"} apt-get install --yes --no-install-recommends "${packages[@]}"
 fi
+node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' ||
+  die "Node.js is $(node --version); the driver needs 20 or later"
 export CHROMIUM="${CHROMIUM:-$(command -v chromium)}"
 if [[ ! -d node_modules/playwright-core ]]; then
   npm ci --no-audit --no-fund

@@ -211,6 +211,8 @@ async function record() {
 }
 
 async function showCase() {
+  element("checkStatus").textContent = "";
+  element("checkResult").innerHTML = "";
   await record();
   launches = about.passes.flat().flatMap((each) => each.launches);
   const seen = new Set();
@@ -224,8 +226,6 @@ async function showCase() {
     options(element("launch"), launches.map(title));
     startTiles();
   }
-  element("checkStatus").textContent = "";
-  element("checkResult").innerHTML = "";
 }
 
 async function showOperation() {
