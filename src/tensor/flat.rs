@@ -125,13 +125,13 @@ fn bytes(elements: usize) -> u64 {
 mod tests {
     use super::Flat;
     use crate::device::Device;
-    use crate::ops::Scale;
+    use crate::ops::{Accumulate, Scale};
     use crate::tensor::{DType, Tensor};
     use crate::testing::{devices, get, normal, put, random};
 
     #[test]
     fn moved_tensors_keep_their_elements_and_share_a_region() {
-        let device: Device = devices::gpu(false).into();
+        let device: Device = devices::gpu(false);
         let mut rng = random(90);
         let lengths = [1, 64, 65, 3, 1000];
         let values = lengths.map(|len| normal(&mut rng, len));
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_slot_has_one_tensor_at_a_time() {
-        let device: Device = devices::gpu(false).into();
+        let device: Device = devices::gpu(false);
         let owner = put(&device, &[1.0, 2.0], &[2]);
         assert!(owner.in_slot().is_none());
         let flat = Flat::like(&[&owner]).expect("room").expect("a GPU");
@@ -175,8 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_leaves_the_zeros_between_tensors() {
+        let device: Device = devices::gpu(false);
+        let owners = [3, 1].map(|len| put(&device, &vec![0.0; len], &[len]));
+        let flat = || {
+            let flat = Flat::like(&owners.each_ref());
+            flat.expect("room").expect("a GPU")
+        };
+        let (gradients, others) = (flat(), flat());
+        gradients.set_slots(&owners.each_ref()).expect("one device");
+        others.whole().overwrite(&[f32::NAN; 128]).expect("128");
+        let x = &others.part(0, &[3]);
+        x.overwrite(&[1.0f32, 2.0, 3.0]).expect("three");
+        let sum = owners[0].in_slot().expect("the slot is free");
+        sum.overwrite(&[10.0f32, 20.0, 30.0]).expect("three");
+        let sum = device.run(Accumulate { sum, x }).expect("one shape");
+        assert!(gradients.has(0, &sum), "in place");
+        let mut expected = vec![0.0; 128];
+        expected[..3].copy_from_slice(&[11.0, 22.0, 33.0]);
+        assert_eq!(get(gradients.whole()), expected);
+    }
+
+    #[test]
     fn the_cpu_and_mixed_devices_have_none() {
-        let [cpu, gpu]: [Device; 2] = [Device::cpu(), devices::gpu(false).into()];
+        let [cpu, gpu]: [Device; 2] = [Device::cpu(), devices::gpu(false)];
         let [cpu, gpu] = [cpu, gpu].map(|device| put(&device, &[1.0], &[1]));
         let integers = Tensor::zeros(&[1], DType::U32, &gpu.device()).expect("one word");
         for tensors in [&[][..], &[&cpu], &[&gpu, &cpu], &[&gpu, &integers]] {
