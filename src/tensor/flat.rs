@@ -125,7 +125,7 @@ fn bytes(elements: usize) -> u64 {
 mod tests {
     use super::Flat;
     use crate::device::Device;
-    use crate::ops::Scale;
+    use crate::ops::{Accumulate, Scale};
     use crate::tensor::{DType, Tensor};
     use crate::testing::{devices, get, normal, put, random};
 
@@ -172,6 +172,28 @@ mod tests {
         assert!(owner.in_slot().is_none(), "a handle remains");
         drop(kept);
         assert!(owner.in_slot().is_some());
+    }
+
+    #[test]
+    fn a_sum_leaves_the_zeros_between_tensors() {
+        let device: Device = devices::gpu(false);
+        let owners = [3, 1].map(|len| put(&device, &vec![0.0; len], &[len]));
+        let flat = || {
+            let flat = Flat::like(&owners.each_ref());
+            flat.expect("room").expect("a GPU")
+        };
+        let (gradients, others) = (flat(), flat());
+        gradients.set_slots(&owners.each_ref()).expect("one device");
+        others.whole().overwrite(&[f32::NAN; 128]).expect("128");
+        let x = &others.part(0, &[3]);
+        x.overwrite(&[1.0f32, 2.0, 3.0]).expect("three");
+        let sum = owners[0].in_slot().expect("the slot is free");
+        sum.overwrite(&[10.0f32, 20.0, 30.0]).expect("three");
+        let sum = device.run(Accumulate { sum, x }).expect("one shape");
+        assert!(gradients.has(0, &sum), "in place");
+        let mut expected = vec![0.0; 128];
+        expected[..3].copy_from_slice(&[11.0, 22.0, 33.0]);
+        assert_eq!(get(gradients.whole()), expected);
     }
 
     #[test]

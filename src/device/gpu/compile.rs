@@ -54,6 +54,8 @@ pub(crate) struct Compiler {
     compiled: Mutex<Compiled>,
 }
 
+/// A browser compiles in the background by itself.
+#[cfg_attr(target_arch = "wasm32", allow(dead_code))]
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Arc<Pipeline>>,
