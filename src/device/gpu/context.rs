@@ -75,6 +75,8 @@ pub(crate) struct Context {
     limit: AtomicU64,
     /// Whether kernels can read and write f16.
     pub(crate) has_f16: bool,
+    /// Locked while a thread polls or submits.
+    polling: Mutex<()>,
     /// Rows of the cooperative matrices that kernels can use.
     pub(crate) matrices: Vec<u32>,
     /// Whether products of f32 round their factors to f16.
@@ -174,6 +176,7 @@ impl Context {
             queue,
             limit: AtomicU64::new(0),
             has_f16: features.contains(wgpu::Features::SHADER_F16),
+            polling: Mutex::default(),
             matrices,
             rounds_factors: AtomicBool::new(false),
             table: Mutex::new(table),
@@ -222,12 +225,24 @@ impl Context {
         &self,
         commands: Option<wgpu::CommandBuffer>,
     ) -> wgpu::SubmissionIndex {
+        let polling = lock(&self.polling);
         let index = self.queue.submit(commands);
+        drop(polling);
         let finished = self.finished.clone();
         self.queue.on_submitted_work_done(move || {
             finished.fetch_add(1, Ordering::Relaxed);
         });
         index
+    }
+
+    /// Polls the device. One thread at a time polls or submits: if another one found the queue empty
+    /// after a wait timed out, wgpu would panic.
+    pub(super) fn poll(
+        &self,
+        how: wgpu::PollType,
+    ) -> std::result::Result<wgpu::PollStatus, wgpu::PollError> {
+        let _polling = lock(&self.polling);
+        self.device.poll(how)
     }
 
     /// Waits until the GPU has finished a submission, by default the last one. `what` names the
@@ -240,7 +255,7 @@ impl Context {
         let finished = || self.finished.load(Ordering::Relaxed);
         let (mut before, mut since) = (finished(), Instant::now());
         loop {
-            let waited = self.device.poll(wgpu::PollType::Wait {
+            let waited = self.poll(wgpu::PollType::Wait {
                 submission_index: submission.clone(),
                 timeout: Some(WAIT.min(self.stall)),
             });
@@ -278,7 +293,7 @@ impl Context {
         }
         held.iter().for_each(wgpu::Buffer::destroy);
         // Frees the memory. An error of the device is reported by the next call.
-        drop(self.device.poll(wgpu::PollType::Poll));
+        drop(self.poll(wgpu::PollType::Poll));
         bytes.min(wanted)
     }
 

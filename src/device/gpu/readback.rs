@@ -47,7 +47,7 @@ impl GpuReadback {
     }
 
     pub(crate) fn is_ready(&self) -> Result<bool> {
-        let polled = self.context.device.poll(wgpu::PollType::Poll);
+        let polled = self.context.poll(wgpu::PollType::Poll);
         polled.map_err(|error| self.failed(error.to_string()))?;
         self.context.check()?;
         // `poll` maps the buffer. `wait` receives the message.
