@@ -2,11 +2,11 @@
 # Unpacks a lavapipe with cooperative matrices beside the system's; see --help.
 set -euo pipefail
 
-# The version of the driver, and the Debian release whose backports have it. They are pinned,
-# because a test of matrices depends on the driver.
-readonly MESA=26.1.6-1~bpo13+1
+# The oldest version of the driver that serves, and the Debian release whose backports have a newer
+# one. Backports keep the newest version only, so none can be pinned.
+readonly MESA=26.1
 readonly RELEASE=trixie
-readonly PACKAGES=("mesa-vulkan-drivers=$MESA" libvulkan1)
+readonly PACKAGES=(mesa-vulkan-drivers libvulkan1)
 readonly SOURCES_DIR=/etc/apt/sources.list.d
 
 export LC_ALL=C
@@ -16,7 +16,7 @@ usage() {
 Usage: scripts/mesa26.sh FOLDER
        FOLDER/run PROGRAM [ARGUMENTS...]
 
-Downloads version $MESA of Mesa's Vulkan drivers from Debian 13's
+Downloads Mesa's Vulkan drivers, version $MESA or newer, from Debian 13's
 backports, the Vulkan loader and every library that they need (about 100 MB),
 and unpacks them below FOLDER (about 310 MB). Does nothing if FOLDER has them.
 The system stays as it is: nothing is installed, apt's own lists do not change,
@@ -162,14 +162,14 @@ LAUNCHER
 }
 
 main() {
-  local folder work source downloaded=no
+  local folder work source version downloaded=no
   folder=$(realpath -m "$1")
-  if [[ -x "$folder/run" && "$(cat "$folder/version" 2>/dev/null)" == "$MESA" ]]; then
-    say "found Mesa $MESA in $folder"
+  if [[ -x "$folder/run" && -s "$folder/version" ]]; then
+    say "found Mesa $(cat "$folder/version") in $folder"
     return 0
   fi
   if [[ -e "$folder" && -n "$(ls -A "$folder")" ]]; then
-    die "$folder is not empty, and has no complete Mesa $MESA; name another folder, or delete it first"
+    die "$folder is not empty, and has no complete Mesa; name another folder, or delete it first"
   fi
   if ! command -v apt-get >/dev/null || [[ "$(os_release ID)" != debian ]]; then
     die "this needs Debian's apt-get and its configured archive, and this system is $(os_release ID)" \
@@ -193,15 +193,19 @@ main() {
   if [[ "$downloaded" != yes ]]; then
     # The next call starts again.
     rm -rf "$folder"
-    die "${PACKAGES[*]} could not be downloaded from $RELEASE-backports; apt's messages are above" \
-      "if the archive has a newer version, set MESA in scripts/mesa26.sh to it"
+    die "${PACKAGES[*]} could not be downloaded from $RELEASE-backports; apt's messages are above"
+  fi
+  version=$(dpkg-deb -f "$work"/packages/mesa-vulkan-drivers_*.deb Version)
+  if ! dpkg --compare-versions "$version" ge "$MESA"; then
+    rm -rf "$folder"
+    die "$RELEASE-backports has Mesa $version; expected $MESA or newer"
   fi
 
   for source in "$work/packages"/*.deb; do dpkg -x "$source" "$folder/root"; done
   write_launcher "$folder"
   rm -rf "$work"
-  printf '%s\n' "$MESA" >"$folder/version"
-  say "ready: $folder/run PROGRAM (Mesa $MESA)"
+  printf '%s\n' "$version" >"$folder/version"
+  say "ready: $folder/run PROGRAM (Mesa $version)"
 }
 
 if (($# != 1)); then die "one folder is expected, got: ${*:-nothing}; see --help"; fi
