@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
+# Usage: web/test.sh [PROGRAM]
+#
 # Builds the page and tests it in headless Chromium, on its software WebGPU
-# (SwiftShader). Screenshots are written to web/screenshots. Installs Debian's
-# Chromium and npm, and the driver of package-lock.json, if they are missing.
+# (SwiftShader), against the command line PROGRAM, which is built if it is not
+# given. Screenshots are written to web/screenshots. Installs Debian's Chromium
+# and npm, and the driver of package-lock.json, if they are missing.
 set -euo pipefail
+program="${1:+$(realpath "$1")}"
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 die() {
@@ -29,7 +33,10 @@ if [[ ! -d node_modules/playwright-core ]]; then
 fi
 
 ./build.sh
-cargo build --locked --bin parallax --manifest-path ../Cargo.toml
-target="$(cargo metadata --no-deps --format-version 1 --manifest-path ../Cargo.toml |
-  sed -E 's/.*"target_directory":"([^"]*)".*/\1/')"
-exec node test.mjs "$target/debug/parallax"
+if [[ -z "$program" ]]; then
+  cargo build --locked --bin parallax --manifest-path ../Cargo.toml
+  target="$(cargo metadata --no-deps --format-version 1 --manifest-path ../Cargo.toml |
+    sed -E 's/.*"target_directory":"([^"]*)".*/\1/')"
+  program="$target/debug/parallax"
+fi
+exec node test.mjs "$program"
