@@ -214,7 +214,7 @@ pub fn run(
         Ok(std::mem::take(scores))
     })?;
     let side = dataset.test.height;
-    let protocol = AccuracyProtocol::offline("classifier", side, settings.normalization)
+    let evaluation = AccuracyProtocol::offline("classifier", side, settings.normalization)
         .on(Some(labelled_images), dataset.test.len());
     let summary = ClassificationSummary {
         command: command.to_string(),
@@ -237,7 +237,7 @@ pub fn run(
         final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
         final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
         metrics: Metrics::from_logits(&scores, test_labels, classes)?.named(&dataset.classes),
-        evaluations: Evaluations::from([("metrics".to_string(), protocol)]),
+        evaluations: Evaluations::from([("metrics".to_string(), evaluation)]),
         seconds: trained.seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         images_per_second: trained.images_per_second(&plan),
