@@ -539,7 +539,7 @@ fn evaluations() {
     for (ranks, name) in [(0, "one"), (2, "two")] {
         let shared = "--data shapes --device cpu";
         let attack =
-            "--init classifier/model.safetensors --eps 0,0.01 --iterations 2 --images 0.3 --save";
+            "--model classifier/model.safetensors --eps 0,0.01 --iterations 2 --images 0.3 --save";
         run(
             ranks,
             &format!("attack {shared} {attack} --out attack-{name}"),
