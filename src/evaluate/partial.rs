@@ -11,13 +11,7 @@ use crate::interrupt;
 /// Computed values by name. Empty when an evaluation starts.
 pub type Partial = BTreeMap<String, Vec<f32>>;
 
-/// Appends the results of `compute` for the batches that `values` lacks. `images` images are
-/// processed in order in batches of `size`, and each has `width` values. `compute` takes the number
-/// of the batch and the indices of its images.
-///
-/// # Errors
-/// Those of `compute`; `Error::Stopped` between two batches if a stop is requested. `values` then
-/// contains all finished batches.
+/// As [`complete_in_group`], on one rank.
 fn complete(
     values: &mut Vec<f32>,
     (images, size): (usize, u32),
@@ -43,11 +37,14 @@ fn complete(
     Ok(())
 }
 
-/// As [`complete`], with the batches divided among the ranks of the run, which exchange the values.
-/// `compute` must depend on nothing but its arguments.
+/// Appends the results of `compute` for the batches that `values` lacks. `images` images are
+/// processed in order in batches of `size`, and each has `width` values. `compute` takes the number
+/// of the batch and the indices of its images, and must depend on nothing else. The batches are
+/// divided among the ranks of the run, which exchange the values.
 ///
 /// # Errors
-/// As [`complete`]; those of the exchange.
+/// Those of `compute` and of the exchange; `Error::Stopped` between two batches if a stop is
+/// requested. `values` then contains all finished batches.
 pub fn complete_in_group(
     values: &mut Vec<f32>,
     (images, size): (usize, u32),

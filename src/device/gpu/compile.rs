@@ -2,7 +2,7 @@
 //! kernels of a step next to each other while the host records it. They are needed when its commands
 //! are encoded.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use web_time::Instant;
@@ -50,15 +50,16 @@ pub struct Compiled {
 pub(crate) struct Compiler {
     modules: Mutex<HashMap<usize, Arc<OnceLock<wgpu::ShaderModule>>>>,
     pipelines: Mutex<HashMap<(usize, &'static str), Arc<Pipeline>>>,
+    #[cfg(not(target_arch = "wasm32"))]
     queue: Mutex<Queue>,
     compiled: Mutex<Compiled>,
 }
 
-/// A browser compiles in the background by itself.
-#[cfg_attr(target_arch = "wasm32", allow(dead_code))]
+/// The pipelines that threads compile next.
+#[cfg(not(target_arch = "wasm32"))]
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Arc<Pipeline>>,
+    waiting: std::collections::VecDeque<Arc<Pipeline>>,
     threads: usize,
 }
 
