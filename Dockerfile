@@ -2,7 +2,7 @@
 #
 #   docker build --tag parallax .
 #   docker run --rm parallax devices
-#   docker run --rm --volume "$PWD:/work" parallax simclr --out runs/a
+#   docker run --rm --volume "$PWD:/data" parallax simclr --out runs/a
 #
 # For a graphics card, mount its driver: `--gpus all` with NVIDIA's container toolkit and
 # NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility, or `--device /dev/dri` with Mesa's drivers,
@@ -20,7 +20,7 @@ RUN apt-get update \
 COPY --from=build /source/target/release/parallax /usr/local/bin/parallax
 COPY --from=build /source/LICENSE-APACHE /source/LICENSE-MIT /usr/share/doc/parallax/
 # Run folders and tables of kernel variants are written here.
-WORKDIR /work
-ENV PARALLAX_CACHE_DIR=/work/.parallax
+WORKDIR /data
+ENV PARALLAX_CACHE_DIR=/data/.parallax
 ENTRYPOINT ["parallax"]
 CMD ["--help"]

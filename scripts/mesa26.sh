@@ -7,9 +7,11 @@ set -euo pipefail
 readonly MESA=26.1
 readonly RELEASE=trixie
 readonly PACKAGES=(mesa-vulkan-drivers libvulkan1)
-readonly SOURCES_DIR=/etc/apt/sources.list.d
 
 export LC_ALL=C
+
+# shellcheck source=scripts/apt_sources.sh
+. "$(dirname "${BASH_SOURCE[0]}")/apt_sources.sh"
 
 usage() {
   cat <<HELP
@@ -35,74 +37,6 @@ say() { printf 'mesa26: %s\n' "$*"; }
 die() {
   printf 'mesa26: %s\n' "$@" >&2
   exit 1
-}
-
-os_release() {
-  (
-    unset "$1"
-    # shellcheck source=/dev/null
-    if [[ -r /etc/os-release ]]; then . /etc/os-release; fi
-    printf '%s' "${!1:-}"
-  )
-}
-
-# Copies each configured source of the machine's own release that has the component main, with
-# RELEASE and its backports as the suites and all options kept, to a numbered file in a folder.
-# A third-party archive may use the release's name as its suite too, so there can be several.
-derive_sources() {
-  local codename="$1" folder="$2" file
-  for file in "$SOURCES_DIR"/*.sources; do
-    [[ -r "$file" ]] || continue
-    awk -v RS='' -v codename="$codename" -v release="$RELEASE" -v stem="$folder/$(basename "$file")" '
-      {
-        delete value
-        copy = ""
-        field = ""
-        lines = split($0, line, "\n")
-        for (i = 1; i <= lines; i++) {
-          if (line[i] ~ /^#/) continue
-          if (line[i] ~ /^[ \t]/) {
-            value[field] = value[field] " " line[i]
-          } else {
-            field = tolower(line[i])
-            sub(/:.*/, "", field)
-            text = line[i]
-            sub(/^[^:]*:/, "", text)
-            value[field] = text
-          }
-          if (field != "suites" && field != "types") copy = copy line[i] "\n"
-        }
-        suites = " " value["suites"] " "
-        gsub(/[ \t]+/, " ", suites)
-        if ((" " value["types"] " ") !~ /[ \t]deb[ \t]/) next
-        if (tolower(value["enabled"]) ~ /no|false|off|0/) next
-        if ((" " value["components"] " ") !~ /[ \t]main[ \t]/) next
-        if (!index(suites, " " codename " ") && !index(suites, " stable ")) next
-        printf "Types: deb\nSuites: %s %s-backports\n%s", release, release, copy > (stem "." NR ".sources")
-      }' "$file"
-  done
-  for file in "$(dirname "$SOURCES_DIR")/sources.list" "$SOURCES_DIR"/*.list; do
-    [[ -r "$file" ]] || continue
-    awk -v codename="$codename" -v release="$RELEASE" -v stem="$folder/$(basename "$file")" '
-      $1 == "deb" {
-        options = ""
-        rest = $0
-        sub(/#.*/, "", rest)
-        sub(/^[ \t]*deb[ \t]+/, "", rest)
-        if (match(rest, /^\[[^]]*\][ \t]*/)) {
-          options = substr(rest, 1, RLENGTH)
-          rest = substr(rest, RLENGTH + 1)
-        }
-        n = split(rest, word, /[ \t]+/)
-        components = ""
-        for (i = 3; i <= n; i++) components = components " " word[i]
-        if ((components " ") !~ / main /) next
-        if (word[2] != codename && word[2] != "stable") next
-        target = stem "." NR ".list"
-        printf "deb %s%s %s%s\n", options, word[1], release, components > target
-        printf "deb %s%s %s-backports%s\n", options, word[1], release, components > target
-      }' "$file"
-  done
 }
 
 # Runs one of apt's programs with lists, a cache and a package database of their own, and with one
@@ -182,7 +116,7 @@ main() {
   mkdir -p "$work/sources" "$work/packages"
   # Run by root, apt downloads as its own user, which has to be able to write there.
   if ((EUID == 0)); then chown _apt "$work/packages" 2>/dev/null || true; fi
-  derive_sources "$(os_release VERSION_CODENAME)" "$work/sources"
+  derive_sources "$(os_release VERSION_CODENAME)" "$work/sources" "$RELEASE $RELEASE-backports"
   for source in "$work/sources"/*; do
     [[ -f "$source" ]] || continue
     if download "$work/state.$(basename "$source")" "$source" "$work/packages"; then

@@ -7,7 +7,8 @@ set -euo pipefail
 readonly GOOD_MESA=25.0
 readonly PACKAGE=mesa-vulkan-drivers
 readonly SWIFTSHADER_ICD=/usr/lib/chromium/vk_swiftshader_icd.json
-readonly SOURCES_DIR=/etc/apt/sources.list.d
+# shellcheck source=scripts/apt_sources.sh
+. "$(dirname "${BASH_SOURCE[0]}")/apt_sources.sh"
 readonly ADDED_SOURCE="$SOURCES_DIR/parallax-backports"
 
 export LC_ALL=C
@@ -105,16 +106,6 @@ working_driver() {
 
 # --- installing --------------------------------------------------------------
 
-# A value of /etc/os-release, or nothing.
-os_release() {
-  (
-    unset "$1"
-    # shellcheck source=/dev/null
-    if [[ -r /etc/os-release ]]; then . /etc/os-release; fi
-    printf '%s' "${!1:-}"
-  )
-}
-
 is_debian_like() {
   command -v apt-get >/dev/null && [[ " $(os_release ID) $(os_release ID_LIKE) " == *' debian '* ]]
 }
@@ -168,69 +159,12 @@ version_in_suite() {
     awk -F ' *[|] *' -v suite="$1/" 'index($3, " " suite) && !version { version = $2 } END { print version }'
 }
 
-# Copies of the configured sources of the distribution's own suite, with
-# backports in the suite's place and every option kept, as numbered files in a
-# folder. Another repository may use the same suite name, so there can be some.
-derive_backports_sources() {
-  local codename="$1" folder="$2" file
-  for file in "$SOURCES_DIR"/*.sources; do
-    [[ -r "$file" ]] || continue
-    awk -v RS='' -v codename="$codename" -v stem="$folder/$(basename "$file")" '
-      {
-        delete value
-        copy = ""
-        field = ""
-        lines = split($0, line, "\n")
-        for (i = 1; i <= lines; i++) {
-          if (line[i] ~ /^#/) continue
-          if (line[i] !~ /^[ \t]/) {
-            field = tolower(line[i])
-            sub(/:.*/, "", field)
-            text = line[i]
-            sub(/^[^:]*:/, "", text)
-            value[field] = text
-          } else {
-            value[field] = value[field] " " line[i]
-          }
-          if (field != "suites" && field != "types") copy = copy line[i] "\n"
-        }
-        suites = " " value["suites"] " "
-        gsub(/[ \t]+/, " ", suites)
-        if ((" " value["types"] " ") !~ /[ \t]deb[ \t]/) next
-        if (tolower(value["enabled"]) ~ /no|false|off|0/) next
-        if ((" " value["components"] " ") !~ /[ \t]main[ \t]/) next
-        if (!index(suites, " " codename " ") && !index(suites, " stable ")) next
-        printf "Types: deb\nSuites: %s-backports\n%s", codename, copy > (stem "." NR ".sources")
-      }' "$file"
-  done
-  for file in "$(dirname "$SOURCES_DIR")/sources.list" "$SOURCES_DIR"/*.list; do
-    [[ -r "$file" ]] || continue
-    awk -v codename="$codename" -v stem="$folder/$(basename "$file")" '
-      $1 == "deb" {
-        options = ""
-        rest = $0
-        sub(/#.*/, "", rest)
-        sub(/^[ \t]*deb[ \t]+/, "", rest)
-        if (match(rest, /^\[[^]]*\][ \t]*/)) {
-          options = substr(rest, 1, RLENGTH)
-          rest = substr(rest, RLENGTH + 1)
-        }
-        n = split(rest, word, /[ \t]+/)
-        components = ""
-        for (i = 3; i <= n; i++) components = components " " word[i]
-        if ((components " ") !~ / main /) next
-        if (word[2] != codename && word[2] != "stable") next
-        printf "deb %s%s %s-backports%s\n", options, word[1], codename, components > (stem "." NR ".list")
-      }' "$file"
-  done
-}
-
 # Adds the backports source, and keeps it only if it can be read and carries
 # the driver.
 add_backports() {
   local codename="$1" folder source target
   folder=$(mktemp -d)
-  derive_backports_sources "$codename" "$folder"
+  derive_sources "$codename" "$folder" "$codename-backports"
   for source in "$folder"/*; do
     [[ -f "$source" ]] || continue
     target="$ADDED_SOURCE.${source##*.}"

@@ -39,8 +39,15 @@ const PASSED_OVER: [&str; 3] = ["versions.", "variants.", "evaluations."];
 /// The mark of accuracies that cannot be compared.
 const MARK: &str = " *";
 
-/// A row of the table: its name, and a value for each run.
-type Row = (String, Vec<String>);
+/// A name, and a value for each run.
+type Values = (String, Vec<String>);
+
+/// A row of the table.
+enum Row {
+    Values(Values),
+    /// How the accuracies of the row above were measured in all runs.
+    Protocol(String),
+}
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(out) = &arguments.out {
@@ -82,9 +89,10 @@ impl Comparison {
             name.unwrap_or_else(|| record.path.display().to_string())
         });
         let names: Vec<String> = names.collect();
-        let mut rows = differing_settings(&records);
+        let settings = differing_settings(&records);
+        let mut rows: Vec<Row> = settings.into_iter().map(Row::Values).collect();
         let row = |name: &str, of: &dyn Fn(&RunRecord) -> String| {
-            (name.to_string(), records.iter().map(of).collect())
+            Row::Values((name.to_string(), records.iter().map(of).collect()))
         };
         rows.push(row("steps", &|record| {
             let taken = record.steps();
@@ -126,7 +134,8 @@ impl Comparison {
                 Some(accuracy) => format!("{:.2} %{mark}", 100.0 * accuracy.value),
                 None => "-".to_string(),
             };
-            rows.push((name.to_string(), found.iter().map(value).collect()));
+            let values = found.iter().map(value).collect();
+            rows.push(Row::Values((name.to_string(), values)));
             if !is_comparable {
                 let words = ways.iter().map(|way| match way {
                     Some(way) => way.words.clone(),
@@ -134,10 +143,7 @@ impl Comparison {
                 });
                 not_comparable.push((name.to_string(), words.collect()));
             } else if let Some(way) = first {
-                rows.push((
-                    format!("  {}", way.words),
-                    vec![String::new(); records.len()],
-                ));
+                rows.push(Row::Protocol(way.words.clone()));
             }
         }
         Comparison {
@@ -149,31 +155,33 @@ impl Comparison {
     }
 
     fn text(&self) -> String {
-        let cells =
-            |row: &Row| -> Vec<String> { std::iter::once(&row.0).chain(&row.1).cloned().collect() };
-        let head: Row = (String::new(), self.names.clone());
-        let table: Vec<Vec<String>> = std::iter::once(&head)
-            .chain(&self.rows)
-            .map(cells)
-            .collect();
-        let width = |column: usize| {
-            // The words of a protocol have no values beside them.
-            let rows = table
-                .iter()
-                .filter(|row| column > 0 || !row[0].starts_with("  "));
-            rows.map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..=self.names.len()).map(width).collect();
-        let mut text = String::new();
-        for row in &table {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let _ = write!(line, "{cell:<width$}  ");
+        let head = (String::new(), self.names.clone());
+        let values = self.rows.iter().filter_map(|row| match row {
+            Row::Values(values) => Some(values),
+            Row::Protocol(_) => None,
+        });
+        let mut widths = vec![0; 1 + self.names.len()];
+        for (name, values) in std::iter::once(&head).chain(values) {
+            let cells = std::iter::once(name).chain(values);
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = (*width).max(cell.chars().count());
             }
-            text += line.trim_end();
-            text.push('\n');
+        }
+        let line = |(name, values): &Values| {
+            let cells = std::iter::once(name).chain(values).zip(&widths);
+            let line: String = cells
+                .map(|(cell, width)| format!("{cell:<width$}  "))
+                .collect();
+            format!("{}\n", line.trim_end())
+        };
+        let mut text = line(&head);
+        for row in &self.rows {
+            match row {
+                Row::Values(values) => text += &line(values),
+                Row::Protocol(words) => {
+                    let _ = writeln!(text, "  {words}");
+                }
+            }
         }
         for (name, ways) in &self.not_comparable {
             let _ = writeln!(text, "* {name} was measured in different ways:");
@@ -225,21 +233,23 @@ impl Comparison {
             body += &format!("<th>{}</th>", escape(name));
         }
         body += "</tr></thead>\n<tbody>\n";
-        for (name, values) in &self.rows {
-            let is_words = name.starts_with("  ");
-            let name = escape(name.trim());
-            if is_words {
-                body += &format!(
-                    "<tr><td class=\"faint\" colspan=\"{}\">{name}</td></tr>\n",
-                    1 + values.len()
-                );
-                continue;
+        for row in &self.rows {
+            match row {
+                Row::Values((name, values)) => {
+                    body += &format!("<tr><th>{}</th>", escape(name));
+                    for value in values {
+                        body += &format!("<td>{}</td>", escape(value));
+                    }
+                    body += "</tr>\n";
+                }
+                Row::Protocol(words) => {
+                    let columns = 1 + self.names.len();
+                    body += &format!(
+                        "<tr><td class=\"faint\" colspan=\"{columns}\">{}</td></tr>\n",
+                        escape(words)
+                    );
+                }
             }
-            body += &format!("<tr><th>{name}</th>");
-            for value in values {
-                body += &format!("<td>{}</td>", escape(value));
-            }
-            body += "</tr>\n";
         }
         body += "</tbody></table></div>\n";
         for (name, ways) in &self.not_comparable {
@@ -285,7 +295,7 @@ impl Comparison {
 }
 
 /// The settings that are not the same in all runs.
-fn differing_settings(records: &[RunRecord]) -> Vec<Row> {
+fn differing_settings(records: &[RunRecord]) -> Vec<Values> {
     let mut keys: Vec<&String> = Vec::new();
     for key in records.iter().flat_map(|record| record.config.keys()) {
         let is_setting = !PASSED_OVER.iter().any(|start| key.starts_with(start));
@@ -293,7 +303,7 @@ fn differing_settings(records: &[RunRecord]) -> Vec<Row> {
             keys.push(key);
         }
     }
-    let row = |key: &String| -> Row {
+    let row = |key: &String| -> Values {
         let shown = |record: &RunRecord| match record.setting(key) {
             value if value.is_empty() => "-".to_string(),
             // The start of a digest tells two of them apart.

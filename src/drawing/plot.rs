@@ -25,7 +25,7 @@ pub struct Plot {
     pub series: Vec<Series>,
     /// Whether points are joined to curves.
     pub is_joined: bool,
-    /// A dotted line across the figure, with what it stands for.
+    /// A dotted horizontal line, with its label.
     pub level: Option<(f64, String)>,
 }
 

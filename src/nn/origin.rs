@@ -25,7 +25,7 @@ pub struct Origin {
     /// Steps that it was trained for.
     pub step: u64,
     pub batch_size: usize,
-    /// Classes of the head, where there is one.
+    /// Number of classes of the head, if there is one.
     pub classes: Option<usize>,
     /// Their names in the order of labels. Earlier versions stored none.
     pub class_names: Vec<String>,

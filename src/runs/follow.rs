@@ -56,7 +56,7 @@ impl<'a, M> Follow<'a, M> {
         })
     }
 
-    /// Evaluates the encoder after each so many steps.
+    /// Evaluates the encoder after every `every` steps, if it is given.
     pub fn evaluating(self, every: Option<u64>) -> Self {
         Follow {
             evaluate_every: every,

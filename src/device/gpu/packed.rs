@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::context::lock;
 use crate::tensor::{DType, Tensor};
 
-/// The places of a weight `[O, C, KH, KW]` in the source and in the copy, where it is
+/// The places of a weight in the source, as `[O, C, KH, KW]`, and in the copy, as
 /// `[KH, KW, O, C]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WeightPlace {
