@@ -21,7 +21,7 @@ use crate::runs::attack::{
     Adversarial, AttackRequest, MatchClasses, PICTURED, run as run_experiment,
 };
 use crate::runs::image_size::check_image_size;
-use crate::runs::result::AttackSummary;
+use crate::runs::result::AttackMetrics;
 use crate::runs::settings::Attack;
 use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
@@ -134,7 +134,12 @@ pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
     let path = folder.path().join("attack.svg");
     let summary = run_experiment(device, &request, &folder, |summary, images| {
         let sheet = picture(device, images, protocol, strongest)?;
-        let svg = with_predictions(&sheet.to_png(&path)?, sheet.size(), summary, strongest);
+        let svg = with_predictions(
+            &sheet.to_png(&path)?,
+            sheet.size(),
+            &summary.metrics,
+            strongest,
+        );
         folder.write("attack.svg", svg.as_bytes())?;
         if run.attack.save {
             folder.write("adversarial.safetensors", &pack(images)?)?;
@@ -144,8 +149,8 @@ pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
     console::json(&summary);
     say!(
         "clean top-1 {:.1} % on {} images of {}, {:.0} s in all; {}",
-        100.0 * summary.clean_top1,
-        summary.images,
+        100.0 * summary.metrics.clean_top1,
+        summary.metrics.images,
         summary.data,
         summary.total_seconds,
         path.display()
@@ -187,7 +192,7 @@ fn picture(device: &Device, images: &Adversarial, protocol: Protocol, eps: f32) 
 fn with_predictions(
     png: &[u8],
     [width, height]: [u32; 2],
-    summary: &AttackSummary,
+    metrics: &AttackMetrics,
     eps: f32,
 ) -> String {
     const HEADER: u32 = 28;
@@ -206,12 +211,12 @@ fn with_predictions(
         svg.push_str(&format!("<text x=\"{x}\" y=\"19\">{title}</text>\n"));
     }
     let x = width + 8;
-    let attack = summary.method.to_uppercase();
+    let attack = metrics.method.to_uppercase();
     svg.push_str(&format!(
         "<text x=\"{x}\" y=\"19\">{attack}, eps {eps}, {}</text>\n",
-        summary.units
+        metrics.units
     ));
-    for (row, image) in (0..).zip(&summary.pictured) {
+    for (row, image) in (0..).zip(&metrics.pictured) {
         let y = HEADER + Sheet::start(row);
         let taken_for = |predicted: &str| match predicted == image.class {
             true => format!("{predicted}, right"),

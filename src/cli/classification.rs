@@ -16,7 +16,7 @@ use crate::runs::classify::{
 };
 use crate::runs::image_size::check_image_size;
 use crate::runs::memory::StepSize;
-use crate::runs::result::ClassificationSummary;
+use crate::runs::result::{ClassificationMetrics, RunResult, TrainingMetrics};
 use crate::runs::settings::{ClassifierTraining, Finetune, Supervised};
 use crate::runs::spec::RunSpec;
 use crate::runs::tuning::TrainedNetwork;
@@ -95,7 +95,6 @@ fn train(
             images: in_parts(step.batch_size, step.micro_batch).unwrap_or(step.batch_size),
         })
     })?;
-    let name = dataset.name.clone();
     let request = ClassificationRequest {
         spec,
         training,
@@ -104,26 +103,36 @@ fn train(
         extent: place.extent,
     };
     if let Some(summary) = run_experiment(&chosen.device, request, folder)? {
-        print(&summary, &name);
+        print(&summary);
     }
     Ok(())
 }
 
-fn print(summary: &ClassificationSummary, dataset: &str) {
+fn print(summary: &RunResult<ClassificationMetrics>) {
     console::json(summary);
+    let metrics = &summary.metrics;
+    print_loss(&metrics.training);
+    print_metrics(&metrics.test, &summary.data);
+    print_speed(&metrics.training, summary.total_seconds);
+}
+
+/// Prints the losses of a training.
+pub fn print_loss(training: &TrainingMetrics) {
     say!(
         "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
-        summary.final_loss,
-        summary.first_loss,
-        summary.chance_loss
+        training.final_loss,
+        training.first_loss,
+        training.chance_loss
     );
-    print_metrics(&summary.metrics, dataset);
+}
+
+/// Prints the speed and the memory of a training, whose run took `total_seconds`.
+pub fn print_speed(training: &TrainingMetrics, total_seconds: f64) {
     say!(
-        "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
-        summary.images_per_second,
-        summary.seconds,
-        summary.total_seconds,
-        summary.peak_bytes >> 20
+        "speed   {:.1} images/s, {:.0} s of training, {total_seconds:.0} s in all, peak {} MiB",
+        training.images_per_second,
+        training.seconds,
+        training.peak_bytes >> 20
     );
 }
 

@@ -46,7 +46,7 @@ pub fn run(spec: &RunSpec, run: &Knn, place: &Place) -> Result<()> {
             };
             let summary = run_experiment(device, &request, &folder)?;
             console::json(&summary);
-            (summary.knn_k, summary.knn_top1)
+            (summary.metrics.knn_k, summary.metrics.knn_top1)
         }
         None => {
             let resolution = run.resolution.unwrap_or(dataset.train.height);

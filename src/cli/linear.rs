@@ -115,7 +115,6 @@ pub fn evaluate(
     if !is_adam {
         settings.optimization.schedule = Schedule::cosine(settings.steps(members.len()));
     }
-    let name = dataset.name.clone();
     let request = LinearRequest {
         spec,
         loaded,
@@ -128,10 +127,10 @@ pub fn evaluate(
     console::json(&summary);
     say!(
         "linear layer trained on {} images, loss {:.4} in the last epoch, {:.0} s in all",
-        summary.labelled_images,
-        summary.final_loss,
+        summary.metrics.labelled_images,
+        summary.metrics.final_loss,
         summary.total_seconds
     );
-    print_metrics(&summary.metrics, &name);
+    print_metrics(&summary.metrics.test, &summary.data);
     Ok(())
 }

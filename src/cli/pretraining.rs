@@ -1,6 +1,7 @@
 //! `parallax simclr` and `parallax rotnet`: the run of a pretraining, and the printed results.
 
 use super::arguments::{Place, notice, notice_absent};
+use super::classification::{print_loss, print_speed};
 use super::device_choice::{DeviceRequest, open_for};
 use crate::console::{self, say};
 use crate::data::Dataset;
@@ -10,7 +11,7 @@ use crate::objectives::Protocol;
 use crate::runs::image_size::check_image_size;
 use crate::runs::pretrain::{Method, Pretext, PretrainingRequest, run as run_experiment};
 use crate::runs::profile::Phases;
-use crate::runs::result::PretrainingSummary;
+use crate::runs::result::{PretrainingMetrics, RunResult};
 use crate::runs::settings::{Pretraining, TrainingSettings};
 use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
@@ -180,22 +181,18 @@ fn nearest_neighbours(
     }
 }
 
-fn print(summary: &PretrainingSummary) {
+fn print(summary: &RunResult<PretrainingMetrics>) {
     console::json(summary);
-    say!(
-        "loss    {:.4} at the end, {:.4} at the start, {:.4} by chance",
-        summary.final_loss,
-        summary.first_loss,
-        summary.chance_loss
-    );
-    if let (Some(accuracy), Some(images)) = (summary.rotation_accuracy, summary.rotation_images) {
+    let metrics = &summary.metrics;
+    print_loss(&metrics.training);
+    if let (Some(accuracy), Some(images)) = (metrics.rotation_accuracy, metrics.rotation_images) {
         say!(
             "rotation accuracy on {images} test images: {:.1} %, 25 % by chance",
             100.0 * accuracy
         );
     }
     if let (Some(k), Some(trained), Some(untrained)) =
-        (summary.knn_k, summary.knn_top1, summary.knn_top1_untrained)
+        (metrics.knn_k, metrics.knn_top1, metrics.knn_top1_untrained)
     {
         say!(
             "k-nearest-neighbour accuracy (k = {k}): {:.1} %, untrained encoder {:.1} %",
@@ -203,11 +200,5 @@ fn print(summary: &PretrainingSummary) {
             100.0 * untrained
         );
     }
-    say!(
-        "speed   {:.1} images/s, {:.0} s of training, {:.0} s in all, peak {} MiB",
-        summary.images_per_second,
-        summary.seconds,
-        summary.total_seconds,
-        summary.peak_bytes >> 20
-    );
+    print_speed(&metrics.training, summary.total_seconds);
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::folder::RunFolder;
 use super::record::{AttackFacts, Facts, shortest};
 use super::result::{
-    AccuracyProtocol, AttackPoint, AttackSummary, Evaluations, PicturedImage, Start,
+    AccuracyProtocol, AttackMetrics, AttackPoint, PicturedImage, RunResult, Start,
 };
 use super::settings::Attack;
 use super::spec::RunSpec;
@@ -114,8 +114,8 @@ pub fn run(
     device: &Device,
     request: &AttackRequest<'_>,
     folder: &RunFolder,
-    leave: impl FnOnce(&AttackSummary, &Adversarial) -> Result<()>,
-) -> Result<AttackSummary> {
+    leave: impl FnOnce(&RunResult<AttackMetrics>, &Adversarial) -> Result<()>,
+) -> Result<RunResult<AttackMetrics>> {
     let started = Instant::now();
     let AttackRequest {
         spec,
@@ -163,14 +163,7 @@ pub fn run(
     let normalization = encoder.normalization();
     let attacked = AccuracyProtocol::offline("classifier", dataset.test.height, normalization)
         .on(None, labels.len());
-    let summary = AttackSummary {
-        command: spec.command().to_string(),
-        protocol: protocol.to_string(),
-        data: dataset.name.clone(),
-        device: device.name(),
-        arch: loaded.origin.encoder.arch.to_string(),
-        width: loaded.origin.encoder.width,
-        seed,
+    let metrics = AttackMetrics {
         start: Start::new(loaded),
         method: settings.attack.method.clone(),
         iterations: match request.method {
@@ -185,12 +178,10 @@ pub fn run(
         classes: dataset.classes.clone(),
         absent_classes: dataset.absent_classes(),
         clean_top1,
-        evaluations: Evaluations::from([("clean_top1".to_string(), attacked)]),
         curve,
         pictured,
-        total_seconds: started.elapsed().as_secs_f64(),
-        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
+    let summary = RunResult::new(spec, facts, started, [("clean_top1", attacked)], metrics);
     leave(&summary, &images)?;
     folder.write_summary(&summary)?;
     Ok(summary)

@@ -6,7 +6,7 @@ use super::folder::RunFolder;
 use super::follow::Follow;
 use super::pictures::Views;
 use super::record::{Facts, TrainingFacts};
-use super::result::{AccuracyProtocol, ClassificationSummary, Evaluations, Start, final_mean};
+use super::result::{AccuracyProtocol, ClassificationMetrics, RunResult, Start, TrainingMetrics};
 use super::settings::ClassifierTraining;
 use super::spec::RunSpec;
 use super::training::{Extent, Plan, divided, pass_options, train};
@@ -81,7 +81,7 @@ pub fn run(
     device: &Device,
     request: ClassificationRequest<'_>,
     mut folder: RunFolder,
-) -> Result<Option<ClassificationSummary>> {
+) -> Result<Option<RunResult<ClassificationMetrics>>> {
     let started = Instant::now();
     let ClassificationRequest {
         spec,
@@ -121,7 +121,6 @@ pub fn run(
             (loaded.encoder, loaded.origin.encoder, facts, start)
         }
     };
-    let kept_random = facts.weights.kept_random.clone();
     // A pretrained encoder is trained on images as it was evaluated on.
     settings.normalization = encoder.normalization();
     let objective = Classifier::new(
@@ -216,37 +215,18 @@ pub fn run(
     let side = dataset.test.height;
     let evaluation = AccuracyProtocol::offline("classifier", side, settings.normalization)
         .on(Some(labelled_images), dataset.test.len());
-    let summary = ClassificationSummary {
-        command: command.to_string(),
-        protocol: protocol.to_string(),
-        data: dataset.name.clone(),
-        device: device.name(),
-        arch: network.arch.to_string(),
-        width: network.width,
-        seed,
-        kept_random,
+    let metrics = ClassificationMetrics {
         start,
         label_fraction: training.labels,
         labelled_images,
-        batch_size: settings.batch_size,
-        precision: training.every.precision_label(),
         epochs: steps as f64 / per_epoch as f64,
-        steps,
-        chance_loss: plan.chance_loss,
-        first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
-        final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
-        final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
-        metrics: Metrics::from_logits(&scores, test_labels, classes)?.named(&dataset.classes),
-        evaluations: Evaluations::from([("metrics".to_string(), evaluation)]),
-        seconds: trained.seconds,
-        total_seconds: started.elapsed().as_secs_f64(),
-        images_per_second: trained.images_per_second(&plan),
-        peak_bytes: trained.peak_bytes,
-        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+        training: TrainingMetrics::new(&plan, &trained, training.every.precision_label()),
+        test: Metrics::from_logits(&scores, test_labels, classes)?.named(&dataset.classes),
     };
+    let summary = RunResult::new(spec, facts, started, [("metrics", evaluation)], metrics);
     folder.write_summary(&summary)?;
     extent.remove_checkpoints(&folder)?;
-    let results = [("top1", Some(summary.metrics.top1))];
+    let results = [("top1", Some(summary.metrics.test.top1))];
     if extent == Extent::Whole {
         follow.finish(&folder, &model, steps, &results);
     }

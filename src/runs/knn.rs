@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::record::{Facts, KnnFacts};
-use super::result::{AccuracyProtocol, Evaluations, KnnSummary};
+use super::result::{AccuracyProtocol, KnnMetrics, RunResult};
 use super::settings::Knn;
 use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
@@ -30,7 +30,11 @@ pub struct KnnRequest<'a> {
 ///
 /// # Errors
 /// `Error::Stopped` if a stop is requested; otherwise those of the evaluation and of the files.
-pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Result<KnnSummary> {
+pub fn run(
+    device: &Device,
+    request: &KnnRequest<'_>,
+    folder: &RunFolder,
+) -> Result<RunResult<KnnMetrics>> {
     let started = Instant::now();
     let KnnRequest {
         spec,
@@ -61,23 +65,16 @@ pub fn run(device: &Device, request: &KnnRequest<'_>, folder: &RunFolder) -> Res
     let votes = (found.k, vote.temperature);
     let normalization = loaded.encoder.normalization();
     let protocol = AccuracyProtocol::neighbours(dataset, votes, side, normalization);
-    let summary = KnnSummary {
-        command: spec.command().to_string(),
-        encoder: facts.init,
-        kept_random: loaded.record.kept_random.clone(),
-        data: dataset.name.clone(),
-        device: facts.device,
-        seed: spec.common.seed,
+    let metrics = KnnMetrics {
+        encoder: facts.init.clone(),
         resolution,
         classes: dataset.classes.clone(),
         absent_classes: dataset.absent_classes(),
         knn_k: found.k,
         knn_temperature: vote.temperature,
         knn_top1: found.top1,
-        evaluations: Evaluations::from([("knn_top1".to_string(), protocol)]),
-        total_seconds: started.elapsed().as_secs_f64(),
-        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
     };
+    let summary = RunResult::new(spec, facts, started, [("knn_top1", protocol)], metrics);
     folder.write_summary(&summary)?;
     Ok(summary)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::folder::RunFolder;
 use super::record::{Facts, TrainingFacts};
-use super::result::{AccuracyProtocol, Evaluations, LinearSummary, Start};
+use super::result::{AccuracyProtocol, LinearMetrics, RunResult, Start};
 use super::spec::RunSpec;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::Loaded;
@@ -42,7 +42,7 @@ pub fn run(
     device: &Device,
     request: &LinearRequest<'_>,
     folder: &RunFolder,
-) -> Result<LinearSummary> {
+) -> Result<RunResult<LinearMetrics>> {
     let started = Instant::now();
     let LinearRequest {
         spec,
@@ -51,7 +51,7 @@ pub fn run(
         dataset,
         ..
     } = request;
-    let (encoder, network) = (&loaded.encoder, loaded.origin.encoder);
+    let encoder = &loaded.encoder;
     let classes = dataset.classes.len();
     let test_labels = dataset.labels_of(&dataset.test, "test")?;
     check_labels(test_labels, classes)?;
@@ -90,27 +90,17 @@ pub fn run(
     let normalization = encoder.normalization();
     let protocol = AccuracyProtocol::offline("linear layer", settings.resolution, normalization)
         .on(Some(members.len()), dataset.test.len());
-    let summary = LinearSummary {
-        command: spec.command().to_string(),
-        protocol: spec.common.protocol.to_string(),
-        data: dataset.name.clone(),
-        device: device.name(),
-        arch: network.arch.to_string(),
-        width: network.width,
-        seed: settings.seed,
+    let metrics = LinearMetrics {
         start: Start::new(loaded),
-        kept_random: loaded.record.kept_random.clone(),
         encoder_digest: digest(&encoder.state())?,
         label_fraction: request.labels,
         labelled_images: members.len(),
         resolution: settings.resolution,
         epochs: settings.epochs,
         final_loss,
-        metrics: Metrics::from_logits(&logits, test_labels, classes)?.named(&dataset.classes),
-        evaluations: Evaluations::from([("metrics".to_string(), protocol)]),
-        total_seconds: started.elapsed().as_secs_f64(),
-        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+        test: Metrics::from_logits(&logits, test_labels, classes)?.named(&dataset.classes),
     };
+    let summary = RunResult::new(spec, facts, started, [("metrics", protocol)], metrics);
     folder.write_summary(&summary)?;
     Ok(summary)
 }

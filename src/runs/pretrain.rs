@@ -9,7 +9,8 @@ use super::memory::StepSize;
 use super::pictures::Views;
 use super::record::{DataFacts, Facts, TrainingFacts};
 use super::result::{
-    AccuracyProtocol, Evaluations, ONLINE_TOP1, PretrainingSummary, chance_loss, final_mean,
+    AccuracyProtocol, Evaluations, ONLINE_TOP1, PretrainingMetrics, RunResult, TrainingMetrics,
+    chance_loss,
 };
 use super::settings::{
     Common, OptimizerSettings, Pretraining, RotNet as RotNetRun, SimClr as SimClrRun,
@@ -400,7 +401,7 @@ pub fn run(
     device: &Device,
     request: &PretrainingRequest<'_>,
     mut folder: RunFolder,
-) -> Result<Option<PretrainingSummary>> {
+) -> Result<Option<RunResult<PretrainingMetrics>>> {
     let started = Instant::now();
     folder.write_config(&request.facts(device)?.to_toml(request.spec)?)?;
     if let Some(summary) = folder.summary()? {
@@ -441,7 +442,7 @@ fn train_and_judge<H: Module, O: PartialObjective<Network<H>>>(
     folder: &mut RunFolder,
     started: Instant,
     rotations: impl FnOnce(&Network<H>, &mut Partial) -> Result<Option<(f64, usize)>>,
-) -> Result<Option<PretrainingSummary>> {
+) -> Result<Option<RunResult<PretrainingMetrics>>> {
     let mut follow = request.follow(device)?;
     let (trained, network) = pretrain(device, request, start, &mut follow, folder)?;
     if let Extent::Steps(_) = request.extent {
@@ -450,12 +451,12 @@ fn train_and_judge<H: Module, O: PartialObjective<Network<H>>>(
     let trained = (trained, &network);
     let summary = judge(device, request, trained, folder, started, rotations)?;
     let results = [
-        ("knn_top1", summary.knn_top1),
-        ("knn_top1_untrained", summary.knn_top1_untrained),
-        ("rotation_accuracy", summary.rotation_accuracy),
+        ("knn_top1", summary.metrics.knn_top1),
+        ("knn_top1_untrained", summary.metrics.knn_top1_untrained),
+        ("rotation_accuracy", summary.metrics.rotation_accuracy),
     ];
     if request.extent == Extent::Whole {
-        follow.finish(folder, &network, summary.steps, &results);
+        follow.finish(folder, &network, request.pretext.steps, &results);
     }
     Ok(Some(summary))
 }
@@ -514,7 +515,7 @@ fn judge<H: Module>(
     folder: &RunFolder,
     started: Instant,
     rotations: impl FnOnce(&Network<H>, &mut Partial) -> Result<Option<(f64, usize)>>,
-) -> Result<PretrainingSummary> {
+) -> Result<RunResult<PretrainingMetrics>> {
     let (pretext, dataset) = (&request.pretext, &request.dataset);
     let key = || digest(&network.state());
     let (rotation, neighbours, before) = resumable((folder.path(), UNFINISHED), &key, |partial| {
@@ -530,55 +531,40 @@ fn judge<H: Module>(
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
-    let mut evaluations = request.online_protocol()?;
     let normalization = pretext.normalization();
+    let mut evaluations = Vec::new();
     if let Some(found) = &neighbours {
         let vote = (found.k, knn::TEMPERATURE);
         let side = dataset.train.height;
         let protocol = AccuracyProtocol::neighbours(dataset, vote, side, normalization);
-        for name in ["knn_top1", "knn_top1_untrained"] {
-            evaluations.insert(name.to_string(), protocol.clone());
-        }
+        evaluations.push(("knn_top1", protocol.clone()));
+        evaluations.push(("knn_top1_untrained", protocol));
     }
     if let Some((_, images)) = rotation {
         let protocol = AccuracyProtocol::offline("rotations", dataset.test.height, normalization);
-        evaluations.insert("rotation_accuracy".to_string(), protocol.on(None, images));
+        evaluations.push(("rotation_accuracy", protocol.on(None, images)));
     }
-    let summary = PretrainingSummary {
-        command: request.spec.command().to_string(),
-        protocol: request.protocol_label(),
-        data: dataset.name.clone(),
-        device: device.name(),
-        arch: pretext.encoder.arch.to_string(),
-        width: pretext.encoder.width,
+    let precision = pretext.training.precision_label();
+    let metrics = PretrainingMetrics {
         stem: pretext.encoder.stem.to_string(),
-        kept_random: request.weights().kept_random,
-        seed: request.spec.common.seed,
-        batch_size: pretext.batch_size,
-        precision: pretext.training.precision_label(),
-        steps: pretext.steps,
         flops_per_step: pretext.flops_per_step(&request.dataset)?,
-        chance_loss: pretext.chance_loss(),
-        first_loss: trained.losses.first().copied().unwrap_or(f32::NAN),
-        final_loss: trained.losses.last().copied().unwrap_or(f32::NAN),
-        final_loss_mean: final_mean(&trained.losses).unwrap_or(f64::NAN),
+        training: TrainingMetrics::new(&plan(request), &trained, precision),
         rotation_accuracy: rotation.map(|(accuracy, _)| accuracy),
         rotation_images: rotation.map(|(_, images)| images),
         knn_k: neighbours.as_ref().map(|n| n.k),
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,
         online_knn_top1: trained.online_top1,
-        evaluations,
         absent_classes: match request.knn {
             true => dataset.absent_classes(),
             false => Vec::new(),
         },
-        seconds: trained.seconds,
-        total_seconds: started.elapsed().as_secs_f64(),
-        images_per_second: trained.images_per_second(&plan(request)),
-        peak_bytes: trained.peak_bytes,
         peak_bytes_total: device.memory().peak,
-        parallax_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    let facts = request.facts(device)?;
+    let summary = RunResult {
+        protocol: request.protocol_label(),
+        ..RunResult::new(request.spec, facts, started, evaluations, metrics)
     };
     folder.write_summary(&summary)?;
     request.extent.remove_checkpoints(folder)?;

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::record::Facts;
+use super::spec::RunSpec;
+use super::training::{Plan, Trained};
 use super::weights_file::Loaded;
 use crate::data::Dataset;
 use crate::evaluate::knn;
@@ -122,47 +126,145 @@ pub type Evaluations = BTreeMap<String, AccuracyProtocol>;
 /// The key of the accuracy of nearest neighbours during a training.
 pub const ONLINE_TOP1: &str = "online_knn_top1";
 
-/// The result of a pretraining run.
+/// The result of a run, as `summary.json` has it: what every run records, and what its command
+/// measures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PretrainingSummary {
+pub struct RunResult<M> {
     pub command: String,
-    /// The protocol, and under `paper` where the encoder started.
+    /// The protocol, and under `paper` where the encoder started. Earlier versions did not record it,
+    /// nor the network, for `knn`.
+    #[serde(default)]
     pub protocol: String,
     /// The data set's own name.
     pub data: String,
     pub device: String,
+    #[serde(default)]
     pub arch: String,
+    #[serde(default)]
     pub width: f64,
-    pub stem: String,
+    pub seed: u64,
     /// Tensors of the network that were not in the file of weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_random: Vec<String>,
-    pub seed: u64,
+    #[serde(flatten)]
+    pub metrics: M,
+    /// How each accuracy was measured, by its key. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: Evaluations,
+    /// Seconds of the whole run: loading, training and evaluations.
+    pub total_seconds: f64,
+    pub parallax_version: String,
+}
+
+impl<M> RunResult<M> {
+    /// The result of the run `spec`, which began at `started`. `evaluations` are protocols beside those
+    /// of `facts`.
+    pub fn new(
+        spec: &RunSpec,
+        facts: Facts,
+        started: Instant,
+        evaluations: impl IntoIterator<Item = (&'static str, AccuracyProtocol)>,
+        metrics: M,
+    ) -> Self {
+        let evaluations = evaluations.into_iter();
+        let evaluations = evaluations.map(|(key, protocol)| (key.to_string(), protocol));
+        RunResult {
+            command: spec.command().to_string(),
+            protocol: spec.common.protocol.to_string(),
+            data: facts.data.name,
+            device: facts.device,
+            arch: facts.encoder.arch,
+            width: facts.encoder.width,
+            seed: spec.common.seed,
+            kept_random: facts.weights.kept_random,
+            metrics,
+            evaluations: facts.evaluations.into_iter().chain(evaluations).collect(),
+            total_seconds: started.elapsed().as_secs_f64(),
+            parallax_version: facts.versions.parallax,
+        }
+    }
+
+    /// The same result with other metrics.
+    pub fn map<N>(self, metrics: impl FnOnce(M) -> N) -> RunResult<N> {
+        RunResult {
+            command: self.command,
+            protocol: self.protocol,
+            data: self.data,
+            device: self.device,
+            arch: self.arch,
+            width: self.width,
+            seed: self.seed,
+            kept_random: self.kept_random,
+            metrics: metrics(self.metrics),
+            evaluations: self.evaluations,
+            total_seconds: self.total_seconds,
+            parallax_version: self.parallax_version,
+        }
+    }
+}
+
+/// How a training went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingMetrics {
     pub batch_size: usize,
     /// How the network's activations were stored: f32, as before there was a choice, or f16.
     #[serde(default = "f32")]
     pub precision: String,
     pub steps: u64,
-    /// Floating-point operations of a step: three times the encoder's forward pass over every view.
-    pub flops_per_step: u64,
-    /// The loss of a network that says nothing: ln(2N - 1) of SimCLR, ln(4) of RotNet.
+    /// The loss of a network that says nothing: ln(2N - 1) of SimCLR, ln(4) of RotNet, the logarithm
+    /// of the number of classes of a training on labels.
     pub chance_loss: f64,
     pub first_loss: f32,
     /// The last step's.
     pub final_loss: f32,
     /// The mean of the last ten steps, or of all where there are fewer.
     pub final_loss_mean: f64,
-    /// RotNet's: the part of the held-out images, under all four rotations, whose rotation is told
-    /// right.
+    /// Seconds of training alone, from the first step to the last loss.
+    pub seconds: f64,
+    /// Training images (not views) per second, over all steps.
+    pub images_per_second: f64,
+    /// Bytes that the device held for tensors, at most, while training.
+    pub peak_bytes: u64,
+}
+
+impl TrainingMetrics {
+    /// The metrics of a training that followed `plan`.
+    pub fn new(plan: &Plan, trained: &Trained, precision: String) -> Self {
+        let losses = &trained.losses;
+        TrainingMetrics {
+            batch_size: plan.images_per_step,
+            precision,
+            steps: losses.len() as u64,
+            chance_loss: plan.chance_loss,
+            first_loss: losses.first().copied().unwrap_or(f32::NAN),
+            final_loss: losses.last().copied().unwrap_or(f32::NAN),
+            final_loss_mean: final_mean(losses).unwrap_or(f64::NAN),
+            seconds: trained.seconds,
+            images_per_second: trained.images_per_second(plan),
+            peak_bytes: trained.peak_bytes,
+        }
+    }
+}
+
+/// What a pretraining measures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainingMetrics {
+    pub stem: String,
+    /// Floating-point operations of a step: three times the encoder's forward pass over every view.
+    pub flops_per_step: u64,
+    #[serde(flatten)]
+    pub training: TrainingMetrics,
+    /// RotNet's: the part of the test images, under all four rotations, whose rotation is predicted
+    /// correctly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_accuracy: Option<f64>,
-    /// How many images that are.
+    /// The number of these images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_images: Option<usize>,
     /// The nearest-neighbour evaluation. These three fields are `None` if it was left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_k: Option<usize>,
-    /// The part of the held-out images that is classified right.
+    /// The part of the test images that is classified correctly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1: Option<f64>,
     /// The same for the encoder before training.
@@ -171,65 +273,28 @@ pub struct PretrainingSummary {
     /// The last accuracy of nearest neighbours during the training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub online_knn_top1: Option<f64>,
-    /// How each accuracy was measured, by its key. Earlier versions did not record it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub evaluations: Evaluations,
-    /// Classes of which the held-out images have none.
+    /// Classes of which the test images have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
-    /// Seconds of training alone, from the first step to the last loss.
-    pub seconds: f64,
-    /// Seconds of the whole run: loading, training and both evaluations.
-    pub total_seconds: f64,
-    /// Training images (not views) a second, over all steps.
-    pub images_per_second: f64,
-    /// Bytes that the device held for tensors, at most, while training.
-    pub peak_bytes: u64,
-    /// The same over the whole run, evaluation included.
+    /// As [`TrainingMetrics::peak_bytes`], over the whole run.
     pub peak_bytes_total: u64,
-    pub parallax_version: String,
 }
 
-/// The result of a supervised training, from scratch or from a pretrained encoder.
+/// What a training on labels measures, from scratch or from a pretrained encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassificationSummary {
-    /// `supervised` or `finetune`.
-    pub command: String,
-    pub protocol: String,
-    pub data: String,
-    pub device: String,
-    pub arch: String,
-    pub width: f64,
-    pub seed: u64,
-    /// Tensors of the network that were not in the file of weights.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept_random: Vec<String>,
+pub struct ClassificationMetrics {
     /// The encoder that was fine-tuned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
     /// The part of the training labels that was used.
     pub label_fraction: f64,
     pub labelled_images: usize,
-    pub batch_size: usize,
-    /// How the network's activations were stored: f32, as before there was a choice, or f16.
-    #[serde(default = "f32")]
-    pub precision: String,
     pub epochs: f64,
-    pub steps: u64,
-    pub chance_loss: f64,
-    pub first_loss: f32,
-    pub final_loss: f32,
-    pub final_loss_mean: f64,
-    /// On all held-out images.
-    pub metrics: Metrics,
-    /// How each accuracy was measured, by its key. Earlier versions did not record it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub evaluations: Evaluations,
-    pub seconds: f64,
-    pub total_seconds: f64,
-    pub images_per_second: f64,
-    pub peak_bytes: u64,
-    pub parallax_version: String,
+    #[serde(flatten)]
+    pub training: TrainingMetrics,
+    /// On all test images.
+    #[serde(rename = "metrics")]
+    pub test: Metrics,
 }
 
 /// Where a pretrained encoder comes from.
@@ -267,21 +332,10 @@ impl Start {
     }
 }
 
-/// The result of a linear evaluation, on the pretraining's data set or another one.
+/// What a linear evaluation measures, on the pretraining's data set or another one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LinearSummary {
-    /// `linear` or `transfer`.
-    pub command: String,
-    pub protocol: String,
-    pub data: String,
-    pub device: String,
-    pub arch: String,
-    pub width: f64,
-    pub seed: u64,
+pub struct LinearMetrics {
     pub start: Start,
-    /// Tensors of the network that were not in the file of weights.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept_random: Vec<String>,
     /// SHA-256 of the encoder's parameters and running statistics, the same before and after.
     pub encoder_digest: String,
     pub label_fraction: f64,
@@ -290,27 +344,16 @@ pub struct LinearSummary {
     pub epochs: u64,
     /// The mean training loss over the last epoch.
     pub final_loss: f64,
-    /// On all held-out images.
-    pub metrics: Metrics,
-    /// How each accuracy was measured, by its key. Earlier versions did not record it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub evaluations: Evaluations,
-    pub total_seconds: f64,
-    pub parallax_version: String,
+    /// On all test images.
+    #[serde(rename = "metrics")]
+    pub test: Metrics,
 }
 
-/// The result of a nearest-neighbour evaluation.
+/// What a nearest-neighbour evaluation measures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KnnSummary {
-    pub command: String,
+pub struct KnnMetrics {
     /// The file of the encoder.
     pub encoder: String,
-    /// Tensors of the network that were not in the file of weights.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept_random: Vec<String>,
-    pub data: String,
-    pub device: String,
-    pub seed: u64,
     /// Side in pixels of the images that the encoder saw, if they were resized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<usize>,
@@ -327,23 +370,11 @@ pub struct KnnSummary {
     pub knn_temperature: f64,
     /// Fraction of the held-out images that are classified correctly.
     pub knn_top1: f64,
-    /// How each accuracy was measured, by its key. Earlier versions did not record it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub evaluations: Evaluations,
-    pub total_seconds: f64,
-    pub parallax_version: String,
 }
 
 /// The accuracy of a classifier under an attack of several strengths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AttackSummary {
-    pub command: String,
-    pub protocol: String,
-    pub data: String,
-    pub device: String,
-    pub arch: String,
-    pub width: f64,
-    pub seed: u64,
+pub struct AttackMetrics {
     /// The classifier.
     pub start: Start,
     /// `fgsm` or `pgd`.
@@ -361,14 +392,9 @@ pub struct AttackSummary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
     pub clean_top1: f64,
-    /// How each accuracy was measured, by its key. Earlier versions did not record it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub evaluations: Evaluations,
     pub curve: Vec<AttackPoint>,
     /// The images of `attack.svg`, a row each, under the last eps.
     pub pictured: Vec<PicturedImage>,
-    pub total_seconds: f64,
-    pub parallax_version: String,
 }
 
 /// One strength of an attack.

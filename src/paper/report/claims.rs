@@ -7,7 +7,7 @@ use super::inference::{
 use super::runs::{Attacked, Evaluation, Metric, Scope};
 use super::statistics::{Measured, Pooling};
 use crate::paper::numbers as paper;
-use crate::runs::result::PretrainingSummary;
+use crate::runs::result::PretrainingMetrics;
 
 /// Answers all claims of a scope.
 pub fn claims(scope: &Scope<'_>) -> Vec<Claim> {
@@ -435,9 +435,11 @@ fn resnet18_is_poorer(scope: &Scope<'_>) -> Question {
 }
 
 fn rotnet_is_cheaper(scope: &Scope<'_>) -> Question {
-    let per_image = |total: f64, s: &PretrainingSummary| (total / s.batch_size as f64).ln();
-    let seconds = |s: &PretrainingSummary| per_image(s.seconds / s.steps as f64, s);
-    let flops = |s: &PretrainingSummary| per_image(s.flops_per_step as f64, s);
+    let per_image =
+        |total: f64, s: &PretrainingMetrics| (total / s.training.batch_size as f64).ln();
+    let seconds =
+        |s: &PretrainingMetrics| per_image(s.training.seconds / s.training.steps as f64, s);
+    let flops = |s: &PretrainingMetrics| per_image(s.flops_per_step as f64, s);
     let part = |authors: bool, measured: bool| {
         let of = |method: &str, authors: bool, batch: usize, place: &str| Cell {
             ours: scope.cost(method, authors, batch, place, |s| match measured {

@@ -9,6 +9,7 @@ use super::inference::{Answer, Claim, Finding, Measure, RULE};
 use super::runs::{Found, Run, Runs};
 use super::tables::{Cell, Table};
 use crate::drawing::{escape, page};
+use crate::runs::result::RunResult;
 
 const NOT_RUN: &str = "<p class=\"faint\">Not run.</p>\n";
 
@@ -68,14 +69,14 @@ fn opening(runs: &Runs) -> String {
             )
         }
     };
-    let data = distinct(runs, |run| escape(&run.data));
-    let devices = distinct(runs, |run| escape(&run.device));
-    let protocols = distinct(runs, |run| escape(&run.protocol));
-    let seeds: Vec<String> = distinct(runs, |run| run.seed)
+    let data = distinct(runs, |run| escape(&run.result.data));
+    let devices = distinct(runs, |run| escape(&run.result.device));
+    let protocols = distinct(runs, |run| escape(&run.result.protocol));
+    let seeds: Vec<String> = distinct(runs, |run| run.result.seed)
         .iter()
         .map(u64::to_string)
         .collect();
-    let total = runs.all.iter().map(|run| run.seconds).sum();
+    let total = runs.all.iter().map(|run| run.result.total_seconds).sum();
     let shrunk = runs.grid.as_ref().is_some_and(|g| !g.shrunk.is_empty());
     let scale = match shrunk {
         true => " The settings <a href=\"#differences\">differ from the paper's</a>.",
@@ -253,7 +254,7 @@ fn appendix(runs: &Runs, sections: &[Section]) -> String {
     }
     text += &format!(
         "<li>Data sets: {}; the paper uses CIFAR-10 and STL-10</li>\n</ul>\n",
-        listed(&distinct(runs, |run| escape(&run.data)))
+        listed(&distinct(runs, |run| escape(&run.result.data)))
     );
     text += "<h3 id=\"rule\">How claims are answered</h3>\n";
     for paragraph in RULE.split("\n\n") {
@@ -263,16 +264,16 @@ fn appendix(runs: &Runs, sections: &[Section]) -> String {
     for section in sections {
         text += &format!("<li>{}</li>\n", escape(&section.title));
     }
-    let devices = listed(&distinct(runs, |run| escape(&run.device)));
+    let devices = listed(&distinct(runs, |run| escape(&run.result.device)));
     text += &format!("<li>Devices: {devices}</li>\n");
-    let seeds: Vec<String> = distinct(runs, |run| run.seed)
+    let seeds: Vec<String> = distinct(runs, |run| run.result.seed)
         .iter()
         .map(u64::to_string)
         .collect();
     text += &format!("<li>Seeds: {}</li>\n", listed(&seeds));
     let starts = listed(&distinct(runs, |run| escape(&run.init)));
     text += &format!("<li>Initial weights: {starts}</li>\n");
-    for (name, digest) in distinct(runs, |run| (run.data.as_str(), run.digest.as_str())) {
+    for (name, digest) in distinct(runs, |run| (run.result.data.as_str(), run.digest.as_str())) {
         text += &format!(
             "<li>{}: SHA-256 of pixels and labels <code>{}</code></li>\n",
             escape(name),
@@ -286,25 +287,31 @@ fn appendix(runs: &Runs, sections: &[Section]) -> String {
 
 /// Describes a run in words.
 fn settings(run: &Run) -> String {
-    let mut words = match &run.found {
-        Found::Pretraining(s) => format!(
-            "{}, {}, width {}, stem {}, batch {}, {} steps, {}",
-            s.command, s.arch, s.width, s.stem, s.batch_size, s.steps, s.precision
-        ),
-        Found::Classification(s) => format!(
-            "{}, {}, width {}, {} of the labels ({} images), batch {}, {} steps, loss {:.3}",
-            s.command,
-            s.arch,
-            s.width,
-            s.label_fraction,
-            s.labelled_images,
-            s.batch_size,
-            s.steps,
-            s.final_loss_mean
-        ),
+    let RunResult {
+        command,
+        arch,
+        width,
+        metrics,
+        ..
+    } = &run.result;
+    let mut words = match metrics {
+        Found::Pretraining(s) => {
+            let (stem, training) = (&s.stem, &s.training);
+            format!(
+                "{command}, {arch}, width {width}, stem {stem}, batch {}, {} steps, {}",
+                training.batch_size, training.steps, training.precision
+            )
+        }
+        Found::Classification(s) => {
+            let (fraction, images, training) = (s.label_fraction, s.labelled_images, &s.training);
+            format!(
+                "{command}, {arch}, width {width}, {fraction} of the labels ({images} images), batch {}, {} steps, loss {:.3}",
+                training.batch_size, training.steps, training.final_loss_mean
+            )
+        }
         Found::Linear(s) => format!(
-            "{} of {}, {}, width {}, {} images at {} pixels, {} epochs",
-            s.command, s.start.command, s.arch, s.width, s.labelled_images, s.resolution, s.epochs
+            "{command} of {}, {arch}, width {width}, {} images at {} pixels, {} epochs",
+            s.start.command, s.labelled_images, s.resolution, s.epochs
         ),
         Found::Attack(s) => format!(
             "attack, {}, {} images, eps in {}{}",
@@ -323,8 +330,8 @@ fn settings(run: &Run) -> String {
 
 fn list_of_runs(runs: &Runs) -> String {
     // A column is left out if all runs have the same value in it.
-    let devices = distinct(runs, |run| run.device.as_str()).len() > 1;
-    let protocols = distinct(runs, |run| run.protocol.as_str()).len() > 1;
+    let devices = distinct(runs, |run| run.result.device.as_str()).len() > 1;
+    let protocols = distinct(runs, |run| run.result.protocol.as_str()).len() > 1;
     let optional = |shown: bool, tag: &str, text: &str| match shown {
         true => format!("<{tag}>{text}</{tag}>"),
         false => String::new(),
@@ -341,11 +348,11 @@ fn list_of_runs(runs: &Runs) -> String {
              <td class=\"number\">{}</td></tr>\n",
             escape(&run.folder),
             escape(&settings(run)),
-            escape(&run.data),
-            optional(protocols, "td", &escape(&run.protocol)),
-            optional(devices, "td", &escape(&run.device)),
-            run.seed,
-            seconds(&format!("{:.1}", run.seconds)),
+            escape(&run.result.data),
+            optional(protocols, "td", &escape(&run.result.protocol)),
+            optional(devices, "td", &escape(&run.result.device)),
+            run.result.seed,
+            seconds(&format!("{:.1}", run.result.total_seconds)),
             n = number + 1,
         );
     }

@@ -66,44 +66,44 @@ fn order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
 }
 
 fn of_run(run: &Run) -> Vec<Value<'_>> {
+    let command = &run.result.command;
     let blank = Value {
         task: "",
         method: "",
-        arch: "",
-        width: run.width,
+        arch: &run.result.arch,
+        width: run.result.width,
         batch_size: None,
         step: 0,
-        data: &run.data,
+        data: &run.result.data,
         pretrained_on: None,
         label_fraction: None,
         metric: String::new(),
         eps: None,
         value: 0.0,
         images: None,
-        seed: run.seed,
-        protocol: &run.protocol,
-        device: &run.device,
+        seed: run.result.seed,
+        protocol: &run.result.protocol,
+        device: &run.result.device,
         run: &run.folder,
     };
-    let other = |data| (data != run.data.as_str()).then_some(data);
-    match &run.found {
+    let other = |data| (data != run.result.data.as_str()).then_some(data);
+    match &run.result.metrics {
         Found::Pretraining(s) => {
             let of = Value {
                 task: "pretraining",
-                method: &s.command,
-                arch: &s.arch,
-                batch_size: Some(s.batch_size),
-                step: s.steps,
+                method: command,
+                batch_size: Some(s.training.batch_size),
+                step: s.training.steps,
                 ..blank
             };
             let metrics = [
                 ("flops_per_step", Some(s.flops_per_step as f64), None),
                 (
                     "seconds_per_step",
-                    Some(s.seconds / s.steps.max(1) as f64),
+                    Some(s.training.seconds / s.training.steps.max(1) as f64),
                     None,
                 ),
-                ("final_loss", Some(s.final_loss_mean), None),
+                ("final_loss", Some(s.training.final_loss_mean), None),
                 ("rotation_accuracy", s.rotation_accuracy, s.rotation_images),
                 ("knn_top1", s.knn_top1, None),
             ];
@@ -120,35 +120,32 @@ fn of_run(run: &Run) -> Vec<Value<'_>> {
         Found::Classification(s) => {
             let start = s.start.as_ref();
             let of = Value {
-                task: &s.command,
+                task: command,
                 method: start.map_or("supervised", |start| &start.command),
-                arch: &s.arch,
-                batch_size: Some(s.batch_size),
-                step: s.steps,
+                batch_size: Some(s.training.batch_size),
+                step: s.training.steps,
                 pretrained_on: start.and_then(|start| other(start.data.as_str())),
                 label_fraction: Some(s.label_fraction),
                 ..blank
             };
-            of_metrics(&of, &s.command, &s.metrics)
+            of_metrics(&of, command, &s.test)
         }
         Found::Linear(s) => {
             let of = Value {
-                task: &s.command,
+                task: command,
                 method: &s.start.command,
-                arch: &s.arch,
                 batch_size: (s.start.batch_size > 0).then_some(s.start.batch_size),
                 step: s.start.steps,
                 pretrained_on: other(s.start.data.as_str()),
                 label_fraction: Some(s.label_fraction),
                 ..blank
             };
-            of_metrics(&of, "linear", &s.metrics)
+            of_metrics(&of, "linear", &s.test)
         }
         Found::Attack(s) => {
             let points = s.curve.iter().map(|point| Value {
                 task: "attack",
                 method: s.start.pretrained_by.as_deref().unwrap_or(&s.start.command),
-                arch: &s.arch,
                 batch_size: Some(s.start.batch_size),
                 step: s.start.steps,
                 label_fraction: s.start.label_fraction,

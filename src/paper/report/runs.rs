@@ -4,36 +4,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::statistics::Measured;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
 use crate::paper::grid::Grid;
 use crate::runs::result::{
-    AttackSummary, ClassificationSummary, LinearSummary, PretrainingSummary,
+    AttackMetrics, ClassificationMetrics, LinearMetrics, PretrainingMetrics, RunResult,
 };
 use crate::runs::weights_file::UNTRAINED;
 
-/// What a run found.
+/// What a run measured.
 pub enum Found {
-    Pretraining(Box<PretrainingSummary>),
-    Classification(Box<ClassificationSummary>),
-    Linear(Box<LinearSummary>),
-    Attack(Box<AttackSummary>),
+    Pretraining(Box<PretrainingMetrics>),
+    Classification(Box<ClassificationMetrics>),
+    Linear(Box<LinearMetrics>),
+    Attack(Box<AttackMetrics>),
 }
 
 /// One run folder.
 pub struct Run {
     /// Relative to the report's folder.
     pub folder: String,
-    pub found: Found,
-    pub protocol: String,
-    pub seed: u64,
-    pub width: f64,
-    pub device: String,
-    /// Seconds of the whole run.
-    pub seconds: f64,
-    pub data: String,
+    pub result: RunResult<Found>,
     /// Of the data set, from config.toml.
     pub digest: String,
     /// Where the weights came from, from config.toml.
@@ -98,10 +92,25 @@ fn collect(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
         .try_for_each(|dir| collect(dir, depth - 1, found))
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, value: serde_json::Value) -> Result<Box<T>> {
-    serde_json::from_value(value)
-        .map(Box::new)
-        .map_err(|e| damaged(path, e))
+/// Returns the result that a `summary.json` has, or `None` if its command has no place in the report.
+///
+/// # Errors
+/// The parser's message about a key that is missing or of another type.
+pub fn result(summary: Value) -> serde_json::Result<Option<RunResult<Found>>> {
+    fn of<M: DeserializeOwned>(
+        summary: Value,
+        found: impl FnOnce(Box<M>) -> Found,
+    ) -> serde_json::Result<Option<RunResult<Found>>> {
+        let result: RunResult<M> = serde_json::from_value(summary)?;
+        Ok(Some(result.map(|metrics| found(Box::new(metrics)))))
+    }
+    match summary["command"].as_str().unwrap_or_default() {
+        "simclr" | "rotnet" => of(summary, Found::Pretraining),
+        "supervised" | "finetune" => of(summary, Found::Classification),
+        "linear" | "transfer" => of(summary, Found::Linear),
+        "attack" => of(summary, Found::Attack),
+        _ => Ok(None),
+    }
 }
 
 fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
@@ -117,7 +126,7 @@ impl Run {
     /// Whether the run is a linear evaluation of an untrained encoder, which is not evidence of a
     /// training.
     fn of_untrained(&self) -> bool {
-        matches!(&self.found, Found::Linear(s) if s.start.command == UNTRAINED)
+        matches!(&self.result.metrics, Found::Linear(s) if s.start.command == UNTRAINED)
     }
 }
 
@@ -125,19 +134,9 @@ impl Run {
 fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
     let path = folder.join("summary.json");
     let bytes = fs::read(&path).map_err(|e| Error::read(&path, e))?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(&path, e))?;
-    let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
-    let (command, protocol) = (text("command"), text("protocol"));
-    let (device, data) = (text("device"), text("data"));
-    let seed = value["seed"].as_u64().unwrap_or_default();
-    let number = |key: &str| value[key].as_f64().unwrap_or_default();
-    let (width, seconds) = (number("width"), number("total_seconds"));
-    let found = match command.as_str() {
-        "simclr" | "rotnet" => Found::Pretraining(parse(&path, value)?),
-        "supervised" | "finetune" => Found::Classification(parse(&path, value)?),
-        "linear" | "transfer" => Found::Linear(parse(&path, value)?),
-        "attack" => Found::Attack(parse(&path, value)?),
-        _ => return Ok(None),
+    let summary = serde_json::from_slice(&bytes).map_err(|e| damaged(&path, e))?;
+    let Some(result) = result(summary).map_err(|e| damaged(&path, e))? else {
+        return Ok(None);
     };
     let path = folder.join("config.toml");
     let config = fs::read_to_string(&path).map_err(|e| Error::read(&path, e))?;
@@ -156,13 +155,7 @@ fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
             .unwrap_or(folder)
             .display()
             .to_string(),
-        found,
-        protocol,
-        seed,
-        width,
-        device,
-        seconds,
-        data,
+        result,
         digest: word(of_data("digest")),
         init: word(config.get("init")),
         pretraining_images: images.map_or(0, |n| n.max(0) as usize),
@@ -191,8 +184,9 @@ impl Runs {
     pub fn scopes(&self) -> Vec<Scope<'_>> {
         let mut keys: Vec<(String, f64)> = Vec::new();
         for run in &self.all {
-            let key = (base(&run.protocol).to_string(), run.width);
-            let evaluated = !matches!(run.found, Found::Pretraining(_)) && !run.of_untrained();
+            let key = (base(&run.result.protocol).to_string(), run.result.width);
+            let evaluated =
+                !matches!(run.result.metrics, Found::Pretraining(_)) && !run.of_untrained();
             if evaluated && !keys.contains(&key) {
                 keys.push(key);
             }
@@ -201,7 +195,7 @@ impl Runs {
             keys.extend(
                 self.all
                     .first()
-                    .map(|run| (base(&run.protocol).to_string(), run.width)),
+                    .map(|run| (base(&run.result.protocol).to_string(), run.result.width)),
             );
         }
         // sound before paper, wide before narrow.
@@ -212,15 +206,15 @@ impl Runs {
     }
 
     fn scope(&self, protocol: String, width: f64) -> Scope<'_> {
-        let here = |run: &&Run| base(&run.protocol) == protocol && run.width == width;
+        let here = |run: &&Run| base(&run.result.protocol) == protocol && run.result.width == width;
         // Without a grid, the first set is one on which encoders are both trained and evaluated.
         let first = self
             .grid
             .as_ref()
             .map(|g| g.data.first.clone())
             .or_else(|| {
-                let own = |run: &&Run| match &run.found {
-                    Found::Linear(s) => s.command == "linear",
+                let own = |run: &&Run| match &run.result.metrics {
+                    Found::Linear(_) => run.result.command == "linear",
                     Found::Classification(_) => true,
                     _ => false,
                 };
@@ -232,7 +226,7 @@ impl Runs {
                 };
                 let run = trained().find(own).or_else(|| trained().next());
                 let run = run.or_else(|| self.all.iter().find(here));
-                run.map(|run| run.data.clone())
+                run.map(|run| run.result.data.clone())
             });
         let first = first.unwrap_or_default();
         let second = self
@@ -240,7 +234,7 @@ impl Runs {
             .as_ref()
             .map(|g| g.data.second.clone())
             .or_else(|| {
-                let other = self.all.iter().filter(here).map(|run| &run.data);
+                let other = self.all.iter().filter(here).map(|run| &run.result.data);
                 other.filter(|data| **data != first).min().cloned()
             });
         Scope {
@@ -284,7 +278,8 @@ impl<'a> Evaluation<'a> {
 impl<'a> Scope<'a> {
     fn runs(&self) -> impl Iterator<Item = (usize, &'a Run)> {
         let (protocol, width) = (self.protocol.clone(), self.width);
-        let here = move |run: &Run| base(&run.protocol) == protocol && run.width == width;
+        let here =
+            move |run: &Run| base(&run.result.protocol) == protocol && run.result.width == width;
         let all = self.runs.all.iter().enumerate();
         all.filter(move |(_, run)| here(run))
     }
@@ -298,8 +293,8 @@ impl<'a> Scope<'a> {
         let mut by_seed: Vec<(u64, usize, f64, usize)> = Vec::new();
         for (number, run) in self.runs() {
             if let Some((value, count)) = ask(run) {
-                by_seed.retain(|(seed, ..)| *seed != run.seed);
-                by_seed.push((run.seed, number, value, count));
+                by_seed.retain(|(seed, ..)| *seed != run.result.seed);
+                by_seed.push((run.result.seed, number, value, count));
             }
         }
         by_seed.sort_by_key(|(seed, ..)| *seed);
@@ -338,7 +333,7 @@ impl<'a> Scope<'a> {
     /// Returns the number of pretraining steps of the encoders that were fine-tuned, or the paper's
     /// fraction (1,000 of 5,000) if none was.
     pub fn finetuned_steps(&self, method: &str) -> u64 {
-        let of = |(_, run): (usize, &Run)| match &run.found {
+        let of = |(_, run): (usize, &Run)| match &run.result.metrics {
             Found::Classification(s) => {
                 let start = s.start.as_ref().filter(|start| start.command == method)?;
                 Some(start.steps)
@@ -351,12 +346,13 @@ impl<'a> Scope<'a> {
 
     /// Returns the number of classes of a data set, from the confusion matrix of any run on it.
     pub fn classes(&self, data: &str) -> Option<usize> {
-        let of = |(_, run): (usize, &Run)| match &run.found {
-            Found::Linear(s) if s.data == data => Some(s.metrics.confusion.len()),
-            Found::Classification(s) if s.data == data => Some(s.metrics.confusion.len()),
+        let of = |(_, run): (usize, &Run)| match &run.result.metrics {
+            Found::Linear(s) => Some(s.test.confusion.len()),
+            Found::Classification(s) => Some(s.test.confusion.len()),
             _ => None,
         };
-        self.runs().find_map(of).filter(|classes| *classes > 0)
+        let mut on_data = self.runs().filter(|(_, run)| run.result.data == data);
+        on_data.find_map(of).filter(|classes| *classes > 0)
     }
 
     /// Returns the steps that correspond to the paper's 5,000: those of the grid, or of the longest
@@ -365,12 +361,14 @@ impl<'a> Scope<'a> {
         if let Some(grid) = &self.runs.grid {
             return grid.full_steps;
         }
-        let steps = self.runs().filter_map(|(_, run)| match &run.found {
-            Found::Pretraining(s) => Some(s.steps),
-            // A supervised encoder is trained for as long as it may be, not for a part of this.
-            Found::Linear(s) => (s.start.command != "supervised").then_some(s.start.steps),
-            _ => None,
-        });
+        let steps = self
+            .runs()
+            .filter_map(|(_, run)| match &run.result.metrics {
+                Found::Pretraining(s) => Some(s.training.steps),
+                // A supervised encoder is trained for as long as it may be, not for a part of this.
+                Found::Linear(s) => (s.start.command != "supervised").then_some(s.start.steps),
+                _ => None,
+            });
         steps.max().unwrap_or_default()
     }
 
@@ -381,18 +379,18 @@ impl<'a> Scope<'a> {
 
     /// A metric of a linear evaluation.
     pub fn linear(&self, asked: Evaluation<'_>, metric: Metric) -> Option<Measured> {
-        self.gather(metric.is_part(), |run| match &run.found {
+        self.gather(metric.is_part(), |run| match &run.result.metrics {
             Found::Linear(s)
                 if s.start.command == asked.method
-                    && s.arch == asked.arch
+                    && run.result.arch == asked.arch
                     && asked
                         .batch_size
                         .is_none_or(|batch| s.start.batch_size == batch)
                     && s.start.data == asked.from
-                    && s.data == asked.on
+                    && run.result.data == asked.on
                     && s.start.steps == asked.steps =>
             {
-                Some(metric.of(&s.metrics))
+                Some(metric.of(&s.test))
             }
             _ => None,
         })
@@ -401,17 +399,17 @@ impl<'a> Scope<'a> {
     /// Returns a metric of a classifier. `method` is `supervised`, or the pretraining method of the
     /// encoder that was fine-tuned.
     pub fn classifier(&self, method: &str, fraction: f64, metric: Metric) -> Option<Measured> {
-        self.gather(metric.is_part(), |run| match &run.found {
+        self.gather(metric.is_part(), |run| match &run.result.metrics {
             Found::Classification(s)
                 if s.label_fraction == fraction
-                    && s.arch == "resnet50"
-                    && s.data == self.first
+                    && run.result.arch == "resnet50"
+                    && run.result.data == self.first
                     && s.start
                         .as_ref()
                         .map_or("supervised", |start| &start.command)
                         == method =>
             {
-                Some(metric.of(&s.metrics))
+                Some(metric.of(&s.test))
             }
             _ => None,
         })
@@ -419,10 +417,10 @@ impl<'a> Scope<'a> {
 
     /// The accuracies of an attacked model over the strengths of a grid that ends at `last`.
     pub fn attack(&self, method: &str, model: Attacked, last: f64) -> Option<Vec<(f64, Measured)>> {
-        let fits = |run: &'a Run| match &run.found {
+        let fits = |run: &'a Run| match &run.result.metrics {
             Found::Attack(s)
                 if s.method == method
-                    && s.data == self.first
+                    && run.result.data == self.first
                     && s.start.label_fraction == Some(model.fraction())
                     && s.start.pretrained_by.as_deref() == model.pretrained_by()
                     && s.curve
@@ -454,10 +452,14 @@ impl<'a> Scope<'a> {
     /// Returns the combinations of device and precision of the pretraining runs, sorted. Costs are
     /// compared within one of them.
     pub fn places(&self) -> Vec<String> {
-        let places = self.runs.all.iter().filter_map(|run| match &run.found {
-            Found::Pretraining(s) => Some(place(s)),
-            _ => None,
-        });
+        let places = self
+            .runs
+            .all
+            .iter()
+            .filter_map(|run| match &run.result.metrics {
+                Found::Pretraining(s) => Some(place(run, s)),
+                _ => None,
+            });
         let mut places: Vec<String> = places.collect();
         places.sort();
         places.dedup();
@@ -476,18 +478,18 @@ impl<'a> Scope<'a> {
         authors_stem: bool,
         batch_size: usize,
         at: &str,
-        of: impl Fn(&PretrainingSummary) -> f64,
+        of: impl Fn(&PretrainingMetrics) -> f64,
     ) -> Option<Measured> {
         let mut measured = Measured::default();
         for (number, run) in self.runs.all.iter().enumerate() {
-            if let Found::Pretraining(s) = &run.found
-                && s.command == method
-                && s.width == self.width
-                && s.arch == "resnet50"
-                && s.data == self.first
-                && s.batch_size == batch_size
+            if let Found::Pretraining(s) = &run.result.metrics
+                && run.result.command == method
+                && run.result.width == self.width
+                && run.result.arch == "resnet50"
+                && run.result.data == self.first
+                && s.training.batch_size == batch_size
                 && s.stem.starts_with("cifar") != authors_stem
-                && place(s) == at
+                && place(run, s) == at
             {
                 measured.values.push(of(s));
                 measured.runs.push(number);
@@ -498,13 +500,13 @@ impl<'a> Scope<'a> {
 
     /// Images that a set has for pretraining.
     pub fn pretraining_images(&self, data: &str) -> Option<usize> {
-        let run = self.runs.all.iter().find(|run| run.data == data);
+        let run = self.runs.all.iter().find(|run| run.result.data == data);
         run.map(|run| run.pretraining_images)
     }
 }
 
-fn place(s: &PretrainingSummary) -> String {
-    format!("{}, {}", s.device, s.precision)
+fn place(run: &Run, metrics: &PretrainingMetrics) -> String {
+    format!("{}, {}", run.result.device, metrics.training.precision)
 }
 
 /// A model of Figure 3.

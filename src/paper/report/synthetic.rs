@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, from_value, json};
+use serde_json::{Value, json};
 
 use super::claims::claims;
 use super::inference::{Answer, Claim};
-use super::runs::{Found, Run, Runs};
+use super::runs::{Found, Run, Runs, result};
 use crate::paper::numbers as paper;
 use crate::philox::Philox;
 use crate::runs::weights_file::UNTRAINED;
@@ -68,20 +68,19 @@ impl Synthetic {
         grid
     }
 
-    fn push(&mut self, key: Option<Key>, data: &str, seed: u64, found: Found) {
+    fn push(&mut self, key: Option<Key>, summary: Value) {
         self.keys.push(key);
+        let result = result(summary).unwrap().unwrap();
         self.runs.all.push(Run {
             folder: format!("run{}", self.keys.len()),
-            found,
-            protocol: "sound".to_string(),
-            seed,
-            width: 1.0,
-            device: "cpu".to_string(),
-            seconds: 1.0,
-            data: data.to_string(),
+            pretraining_images: if result.data == FIRST {
+                50_000
+            } else {
+                100_000
+            },
+            result,
             digest: String::new(),
             init: "random".to_string(),
-            pretraining_images: if data == FIRST { 50_000 } else { 100_000 },
         });
     }
 
@@ -106,8 +105,7 @@ impl Synthetic {
         } else {
             "transfer"
         });
-        let found = Found::Linear(from_value(summary).unwrap());
-        self.push(Some(key), key.on, seed, found);
+        self.push(Some(key), summary);
     }
 
     fn add_seed(&mut self, seed: u64) {
@@ -182,8 +180,7 @@ impl Synthetic {
                     summary["command"] = json!("supervised");
                     summary.as_object_mut().unwrap().remove("start");
                 }
-                let found = Found::Classification(from_value(summary).unwrap());
-                self.push(Some(key), FIRST, seed, found);
+                self.push(Some(key), summary);
             }
         }
         for attack in ["pgd", "fgsm"] {
@@ -215,8 +212,7 @@ impl Synthetic {
                 ] {
                     summary[name] = value;
                 }
-                let found = Found::Attack(from_value(summary).unwrap());
-                self.push(Some(key), FIRST, seed, found);
+                self.push(Some(key), summary);
             }
         }
         for (method, flops) in [("simclr", 2_000_000), ("rotnet", 2_000_000)] {
@@ -232,8 +228,7 @@ impl Synthetic {
                 ] {
                     summary[name] = value;
                 }
-                let found = Found::Pretraining(from_value(summary).unwrap());
-                self.push(None, FIRST, seed, found);
+                self.push(None, summary);
             }
         }
     }
@@ -250,10 +245,10 @@ impl Synthetic {
         let mut normal = Normal(noise);
         let mut trainings: BTreeMap<String, f64> = BTreeMap::new();
         for (run, key) in self.runs.all.iter_mut().zip(&self.keys) {
-            let seed = run.seed;
+            let seed = run.result.seed;
             let Some(key) = key else {
-                if let Found::Pretraining(s) = &mut run.found {
-                    s.seconds = 100.0 * (0.1 * normal.draw()).exp();
+                if let Found::Pretraining(s) = &mut run.result.metrics {
+                    s.training.seconds = 100.0 * (0.1 * normal.draw()).exp();
                 }
                 continue;
             };
@@ -272,12 +267,12 @@ impl Synthetic {
                 let error = (p * (1.0 - p) / images).sqrt() * normal.draw();
                 ((p + error).clamp(0.0, 1.0) * images).round() / images
             };
-            match &mut run.found {
+            match &mut run.result.metrics {
                 Found::Linear(s) => {
                     let images = if key.on == FIRST { 10_000.0 } else { 8_000.0 };
-                    s.metrics.top1 = accuracy(truth(key), images);
+                    s.test.top1 = accuracy(truth(key), images);
                 }
-                Found::Classification(s) => s.metrics.top1 = accuracy(truth(key), 10_000.0),
+                Found::Classification(s) => s.test.top1 = accuracy(truth(key), 10_000.0),
                 Found::Attack(s) => {
                     let points = s.curve.len() - 1;
                     for (i, point) in s.curve.iter_mut().enumerate() {
@@ -373,10 +368,10 @@ fn costs_decide_by_operations_and_seconds_with_equal_stems() {
     grid.fill(&as_claimed, &left, None);
     let mut answer = |flops: u64, seconds: f64| {
         for run in &mut grid.runs.all {
-            if let Found::Pretraining(s) = &mut run.found
-                && s.command == "rotnet"
+            if let Found::Pretraining(s) = &mut run.result.metrics
+                && run.result.command == "rotnet"
             {
-                (s.flops_per_step, s.seconds) = (flops, seconds);
+                (s.flops_per_step, s.training.seconds) = (flops, seconds);
             }
         }
         grid.claims().swap_remove(6)
