@@ -11,7 +11,7 @@ use parallax::nn::Linear;
 use parallax::nn::weights::save;
 use parallax::optim::Optimization;
 use parallax::runs::folder::RunFolder;
-use parallax::runs::training::restore;
+use parallax::runs::checkpoint::restore;
 use parallax::train::Trainer;
 use parallax_fuzz::Folder;
 use sha2::{Digest, Sha256};

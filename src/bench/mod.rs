@@ -169,8 +169,8 @@ pub struct Results {
 }
 
 impl Results {
-    /// An entry for `variants.toml`: the costs of the variants, and the fastest one of each class of
-    /// shapes. `None` if no kernel of a GPU was measured.
+    /// An entry for `device/gpu/variants/shipped.toml`: the costs of the variants, and the fastest one
+    /// of each class of shapes. `None` if no kernel of a GPU was measured.
     pub fn table_entry(&self) -> Option<String> {
         let name = &self.key.as_ref()?.adapter;
         let measured: Vec<(ShapeClass, Variant, f64)> = self

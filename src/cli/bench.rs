@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
 
-    /// Write the fastest variants to this file, as an entry of src/device/gpu/variants.toml
+    /// Write the fastest variants to this file, as an entry of src/device/gpu/variants/shipped.toml
     #[arg(long, value_name = "FILE")]
     write_table: Option<PathBuf>,
 

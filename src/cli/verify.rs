@@ -13,9 +13,10 @@ use super::run::{is_training, run as train};
 use crate::console::{self, note, say};
 use crate::error::{Error, Result, listed};
 use crate::nn::weights::metadata;
+use crate::runs::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use crate::runs::folder::{CONFIG, METRICS, StepMetrics};
 use crate::runs::reading::{RunRecord, WEIGHTS};
-use crate::runs::training::{CHECKPOINT, Extent, PREVIOUS, checkpoint_at};
+use crate::runs::training::Extent;
 use crate::runs::tuning::When;
 use crate::runs::values::count;
 
@@ -140,7 +141,7 @@ fn start(record: &RunRecord, end: u64, steps: Option<u64>) -> Result<State> {
     };
     let mut states: Vec<State> = Vec::new();
     for metrics in &record.metrics {
-        let file = record.path.join(checkpoint_at(metrics.step));
+        let file = record.path.join(checkpoint::kept_after(metrics.step));
         if metrics.step < end && file.is_file() {
             states.push((metrics.step, Some(file)));
         }

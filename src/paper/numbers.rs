@@ -5,11 +5,19 @@
 pub const SIMCLR_BATCHES: [usize; 4] = [32, 64, 128, 256];
 /// Batch sizes of RotNet in Figure 2.
 pub const ROTNET_BATCHES: [usize; 5] = [32, 64, 128, 256, 512];
-/// Parts of the full training at which Figure 2 is drawn here: 500, 1,000, 2,000 and 5,000 of 5,000
-/// steps.
-pub const FIG2_PARTS: [f64; 4] = [0.1, 0.2, 0.4, 1.0];
+/// Batch size of the encoders of Table 1, which are fine-tuned.
+pub const FINETUNED_BATCH: usize = 512;
+/// Batch size of the encoders that are transferred by steps.
+pub const TRANSFERRED_BATCH: usize = 128;
+/// Steps of the longest pretraining. Fewer are given in tenths of it.
+pub const FULL_STEPS: u64 = 5_000;
+pub const TENTHS: u64 = 10;
+/// Tenths of the full training at which Figure 2 is drawn here: 500, 1,000, 2,000 and 5,000 steps.
+pub const FIG2_TENTHS: [u64; 4] = [1, 2, 4, TENTHS];
 /// Of Figure 4: 500, 1,000, 1,500 and 2,000 steps.
-pub const FIG4_PARTS: [f64; 4] = [0.1, 0.2, 0.3, 0.4];
+pub const FIG4_TENTHS: [u64; 4] = [1, 2, 3, TRANSFERRED_TENTHS];
+/// Tenths after which the encoders of Tables 2 and the supervised baseline are transferred.
+pub const TRANSFERRED_TENTHS: u64 = 4;
 /// Label fractions of Table 1 and Figure 3.
 pub const FRACTIONS: [f64; 3] = [0.01, 0.1, 0.5];
 

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod cache;
+pub mod checkpoint;
 pub mod classify;
 pub mod config_file;
 pub mod data_cache;

@@ -1,48 +1,29 @@
 //! The loop of a training run: steps, metrics, checkpoints, and how an interrupted run is resumed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
+use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::folder::{RunFolder, StepMetrics};
 use super::follow::Follow;
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
 use super::settings::TrainingSettings;
-use super::warn;
 use crate::autograd::PassOptions;
 use crate::console::note;
 use crate::device::gpu::StreamCounts;
-use crate::device::gpu::variants::VariantTable;
 use crate::device::{Device, Gpu};
 use crate::distributed;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nn::Module;
-use crate::nn::weights::{load, metadata, save};
 use crate::objectives::Protocol;
-use crate::sha256::hex;
 use crate::train::micro_batch::in_parts;
-use crate::train::{LossScale, Objective, PartialObjective, PendingStep, Trainer};
+use crate::train::{Objective, PartialObjective, PendingStep, Trainer};
 
 /// Maximum number of recorded steps whose losses have not been read.
 const STEPS_AHEAD: usize = 2;
-
-/// The file from which a run is resumed.
-pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// The checkpoint before it, from which a run is resumed if the newest one is damaged.
-pub const PREVIOUS: &str = "checkpoint-previous.safetensors";
-/// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
-/// the value [`NO_DIGEST`].
-const DIGEST: &str = "digest";
-const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// The checkpoint's entry with the table of variants in use.
-const VARIANTS: &str = "variants";
-/// The checkpoint's entry with the peak number of bytes that the device has held.
-const PEAK: &str = "peak_bytes";
 
 /// How long a run is, and what it leaves on its way.
 #[derive(Clone, Debug)]
@@ -103,7 +84,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Images a second over all steps.
+    /// Images per second over all steps.
     pub fn images_per_second(&self, plan: &Plan) -> f64 {
         (self.losses.len() * plan.images_per_step) as f64 / self.seconds
     }
@@ -158,7 +139,7 @@ pub fn train<M: Module, O: Objective<M>>(
     follow: &mut Follow<'_, M>,
     profile: bool,
 ) -> Result<Trained> {
-    let (first_step, peak_before) = restore(device, trainer, folder)?;
+    let (first_step, peak_before) = checkpoint::restore(device, trainer, folder)?;
     if first_step == 0 && folder.is_resumed() {
         note!(
             "no checkpoint in {}, so the run starts at step 1",
@@ -287,7 +268,7 @@ where
     fn checkpoint(&mut self) -> Result<()> {
         if self.folder.writes() {
             self.folder.sync_metrics()?;
-            write_checkpoint(
+            checkpoint::write(
                 self.device,
                 self.trainer,
                 self.next,
@@ -324,8 +305,8 @@ where
             let is_due = done < plan.steps && is_due && self.folder.writes();
             let (stop, checkpoint) = interrupt::agreed(is_due)?;
             // A checkpoint requires that no step is in progress, and the comparison of losses
-            // requires every loss.
-            // So does an evaluation.
+            // requires every loss,
+            // as an evaluation does.
             let evaluates = self.follow.is_due(done);
             let waits = saves || checkpoint || evaluates || judged.is_some() || stop.is_some();
             let ahead = if waits { 0 } else { STEPS_AHEAD };
@@ -339,8 +320,8 @@ where
                 self.folder
                     .write(&format!("encoder-step{done}.safetensors"), &bytes)?;
                 if plan.keep_checkpoints && self.folder.writes() {
-                    let bytes = checkpoint_bytes(self.device, self.trainer, done, self.peak())?;
-                    self.folder.write(&checkpoint_at(done), &bytes)?;
+                    let bytes = checkpoint::bytes(self.device, self.trainer, done, self.peak())?;
+                    self.folder.write(&checkpoint::kept_after(done), &bytes)?;
                 }
             }
             self.judge();
@@ -473,61 +454,6 @@ where
     }
 }
 
-/// The name of the checkpoint that is kept after `step` steps.
-pub fn checkpoint_at(step: u64) -> String {
-    format!("checkpoint-step{step}.safetensors")
-}
-
-fn write_checkpoint<M: Module, O: Objective<M>>(
-    device: &Device,
-    trainer: &Trainer<M, O>,
-    step: u64,
-    peak_bytes: u64,
-    folder: &RunFolder,
-) -> Result<()> {
-    let bytes = checkpoint_bytes(device, trainer, step, peak_bytes)?;
-    folder.link(CHECKPOINT, PREVIOUS)?;
-    folder.write(CHECKPOINT, &bytes)
-}
-
-fn checkpoint_bytes<M: Module, O: Objective<M>>(
-    device: &Device,
-    trainer: &Trainer<M, O>,
-    step: u64,
-    peak_bytes: u64,
-) -> Result<Vec<u8>> {
-    let mut entries = BTreeMap::from([
-        (DIGEST.to_string(), NO_DIGEST.to_string()),
-        ("step".to_string(), step.to_string()),
-        (PEAK.to_string(), peak_bytes.to_string()),
-        (
-            "optimizer_steps".to_string(),
-            trainer.optimizer_steps().to_string(),
-        ),
-    ]);
-    if let Some(LossScale { scale, good_steps }) = trainer.loss_scale() {
-        entries.insert("loss_scale".to_string(), scale.to_string());
-        entries.insert("loss_scale_good_steps".to_string(), good_steps.to_string());
-    }
-    if let Some(table) = device.variants() {
-        let text = table.to_toml().map_err(Error::usage)?;
-        entries.insert(VARIANTS.to_string(), text);
-    }
-    let mut bytes = save(&trainer.state(), &entries)?;
-    let digest = hex(&Sha256::digest(&bytes));
-    replace_digest(&mut bytes, NO_DIGEST, &digest);
-    Ok(bytes)
-}
-
-/// Replaces the first `old` in the bytes of a checkpoint, which is the value of its entry
-/// [`DIGEST`], by `new` of the same length.
-fn replace_digest(bytes: &mut [u8], old: &str, new: &str) {
-    let mut windows = bytes.windows(old.len());
-    if let Some(at) = windows.position(|window| window == old.as_bytes()) {
-        bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
-    }
-}
-
 /// How much of a training run is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
@@ -557,115 +483,6 @@ impl Extent {
             _ => Ok(()),
         }
     }
-}
-
-/// Loads the newest whole checkpoint of the folder, if there is one. Returns the number of steps
-/// that were taken and the peak number of bytes that the device held.
-///
-/// # Errors
-/// `Error::Data` if there are checkpoints and none of them is whole.
-// Public for the fuzz target of checkpoints.
-#[doc(hidden)]
-pub fn restore<M: Module, O: Objective<M>>(
-    device: &Device,
-    trainer: &mut Trainer<M, O>,
-    folder: &RunFolder,
-) -> Result<(u64, u64)> {
-    let damage = match restore_from(CHECKPOINT, device, trainer, folder) {
-        Ok(Some(found)) => return Ok(found),
-        Ok(None) => None,
-        Err(Error::Data { path, message }) => Some((path, message)),
-        Err(error) => return Err(error),
-    };
-    let previous = match restore_from(PREVIOUS, device, trainer, folder) {
-        Err(Error::Data { path, message }) => {
-            let (path, message) = damage.unwrap_or((path, message));
-            let what = format!("{message}; no checkpoint is whole, so remove them to start over");
-            return Err(Error::data(path, what));
-        }
-        previous => previous?,
-    };
-    match (previous, damage) {
-        (Some(found), damage) => {
-            if let Some((path, message)) = damage {
-                let (path, step) = (path.display(), found.0);
-                warn(&format!(
-                    "{path}: {message}; the run resumes from the checkpoint before it, after step {step}"
-                ));
-            }
-            folder.rename(PREVIOUS, CHECKPOINT)?;
-            Ok(found)
-        }
-        (None, Some((path, message))) => {
-            let what = format!("{message}; remove the file to start over");
-            Err(Error::data(path, what))
-        }
-        (None, None) => Ok((0, 0)),
-    }
-}
-
-/// As [`restore`], from one file. Returns `None` if it does not exist. Messages give no advice. If
-/// there is an error, no parameter is changed.
-fn restore_from<M: Module, O: Objective<M>>(
-    name: &str,
-    device: &Device,
-    trainer: &mut Trainer<M, O>,
-    folder: &RunFolder,
-) -> Result<Option<(u64, u64)>> {
-    let path = folder.path().join(name);
-    let Some(mut bytes) = folder.read(name)? else {
-        return Ok(None);
-    };
-    // The advice fits a file of weights.
-    let without_advice = |error| match error {
-        Error::Data { path, message } => {
-            let what = message.split("; ").next().unwrap_or_default();
-            Error::data(path, what)
-        }
-        other => other,
-    };
-    let entries = metadata(&bytes, &path).map_err(without_advice)?;
-    if let Some(digest) = entries.get(DIGEST) {
-        let is_digest = digest.len() == NO_DIGEST.len();
-        if is_digest {
-            replace_digest(&mut bytes, digest, NO_DIGEST);
-        }
-        if !is_digest || hex(&Sha256::digest(&bytes)) != *digest {
-            return Err(Error::data(
-                &path,
-                "its content does not agree with its digest",
-            ));
-        }
-    }
-    let entry = |key: &str| entries.get(key).map(String::as_str).unwrap_or_default();
-    let damaged = |key: &str| {
-        let word = entry(key);
-        Error::data(&path, format!("its metadata gives '{word}' as {key}"))
-    };
-    let number = |key: &str| entry(key).parse::<u64>().map_err(|_| damaged(key));
-    let (step, optimizer_steps) = (number("step")?, number("optimizer_steps")?);
-    let peak_bytes = entry(PEAK).parse().unwrap_or(0);
-    if trainer.loss_scale().is_some() {
-        let scale = entry("loss_scale").parse::<f32>().ok();
-        let scale = scale.filter(|scale| scale.is_normal() && *scale > 0.0);
-        let good_steps = entry("loss_scale_good_steps").parse().ok();
-        trainer.resume_with_loss_scale(LossScale {
-            scale: scale.ok_or_else(|| damaged("loss_scale"))?,
-            good_steps: good_steps.ok_or_else(|| damaged("loss_scale_good_steps"))?,
-        });
-    }
-    if let (Some(text), Some(now)) = (entries.get(VARIANTS), device.variants())
-        && VariantTable::from_toml(text.as_bytes()).as_ref() != Ok(&now)
-    {
-        warn(&format!(
-            "{}: it was written with another table of variants than the run's configuration has, so that bits may differ \
-             from here on",
-            path.display()
-        ));
-    }
-    load(&bytes, Path::new(&path), &trainer.state()).map_err(without_advice)?;
-    trainer.resume_at(u32::try_from(optimizer_steps).unwrap_or(u32::MAX));
-    Ok(Some((step, peak_bytes)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use flate2::write::GzEncoder;
 use tempfile::TempDir;
 
 use super::*;
-use crate::data::files::Expected;
+use crate::data::DataKind;
+use crate::data::files::{Expected, Source};
 use crate::philox::Philox;
 
 const SIZE: usize = 300_000;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::Source;
 use crate::error::{Error, Result};
 use crate::nn::{Arch, ResNetConfig, Stem};
+use crate::paper::numbers::{FULL_STEPS, TENTHS, TRANSFERRED_TENTHS};
 
 /// A size of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +43,6 @@ impl FromStr for Scale {
         }
     }
 }
-
-/// Steps of the paper's longest pretraining.
-const PAPER_STEPS: u64 = 5_000;
-
-/// Tenths after which the supervised baseline is transferred: the paper's 2,000 steps.
-pub(super) const TRANSFERRED_TENTHS: u64 = 4;
-/// Checkpoints, transfer and fine-tuning are placed at tenths of the longest pretraining.
-pub(super) const TENTHS: u64 = 10;
 
 /// The numbers of a scale. Batch sizes, eps and iterations are the paper's at every scale.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +120,7 @@ impl Sizes {
             },
             Scale::Paper => Sizes {
                 width: 1.0,
-                full_steps: PAPER_STEPS,
+                full_steps: FULL_STEPS,
                 finetuned_tenths: 2,
                 supervised: None,
                 linear_images: None,
@@ -185,7 +178,7 @@ impl Sizes {
             ),
         );
         note(
-            self.full_steps != PAPER_STEPS,
+            self.full_steps != FULL_STEPS,
             format!(
                 "pretraining steps: {} for the paper's 5,000, checkpoints at the same fractions",
                 self.full_steps

@@ -6,7 +6,9 @@ use super::inference::{
 };
 use super::runs::{Attacked, Evaluation, Metric, Scope};
 use super::statistics::{Measured, Pooling};
-use crate::paper::numbers as paper;
+use crate::paper::numbers::{
+    self as paper, FINETUNED_BATCH, TENTHS, TRANSFERRED_BATCH, TRANSFERRED_TENTHS,
+};
 use crate::runs::result::PretrainingMetrics;
 
 /// Answers all claims of a scope.
@@ -47,23 +49,16 @@ const METHODS: [Method; 2] = [
         paper: &paper::FIG2_ROTNET,
     },
 ];
-
 const ARCHS: [(&str, &str); 2] = [("resnet50", "ResNet-50"), ("resnet18", "ResNet-18")];
-/// The batch size of the encoders that are fine-tuned.
-const FINETUNED_BATCH: usize = 512;
-/// The batch size of the encoders that are transferred.
-const TRANSFERRED_BATCH: usize = 128;
-/// The fraction of the training after which encoders are transferred.
-const TRANSFERRED_PART: f64 = 0.4;
 
 impl Method {
     /// Returns the linear accuracies on the set that the encoders were trained on: one list per
     /// batch size, over the fractions of the training.
     fn figure2(&self, scope: &Scope<'_>) -> Vec<Vec<Cell>> {
         let of_batch = |(&batch, paper): (&usize, &[f64; 4])| {
-            let parts = paper::FIG2_PARTS.iter().zip(paper);
-            let at = |(&part, &paper): (&f64, &f64)| {
-                let own = scope.own(self.id, "resnet50", batch, part);
+            let parts = paper::FIG2_TENTHS.iter().zip(paper);
+            let at = |(&tenths, &paper): (&u64, &f64)| {
+                let own = scope.own(self.id, "resnet50", batch, tenths);
                 cell(scope, own, Some(paper))
             };
             parts.map(at).collect()
@@ -134,7 +129,7 @@ fn learned(scope: &Scope<'_>, method: &Method, arch: &str, steps: u64) -> Part {
     }
     let asked = batches.iter().map(|&batch| Evaluation {
         steps,
-        ..scope.own(method.id, arch, batch, 1.0)
+        ..scope.own(method.id, arch, batch, TENTHS)
     });
     above_untrained(scope, method.name, arch, asked.collect())
 }
@@ -150,12 +145,15 @@ fn batch_and_steps(scope: &Scope<'_>) -> Question {
     let by_batch = METHODS.iter().map(|method| {
         let x: Vec<f64> = method.batches.iter().map(|&b| (b as f64).log2()).collect();
         let rows = method.figure2(scope);
-        let columns = (0..paper::FIG2_PARTS.len()).map(|i| rows.iter().map(move |r| r[i].clone()));
+        let columns = (0..paper::FIG2_TENTHS.len()).map(|i| rows.iter().map(move |r| r[i].clone()));
         let columns = columns.map(Iterator::collect).collect();
         (method.needs(scope), slopes(x, columns))
     });
     let by_steps = METHODS.iter().map(|method| {
-        let x: Vec<f64> = paper::FIG2_PARTS.iter().map(|part| part.log2()).collect();
+        let x = paper::FIG2_TENTHS
+            .iter()
+            .map(|&tenths| (tenths as f64).log2());
+        let x: Vec<f64> = x.collect();
         (method.needs(scope), slopes(x, method.figure2(scope)))
     });
     let part = |what: &str, groups, pooling| Part {
@@ -321,18 +319,18 @@ fn fine_tuned_are_frailer(scope: &Scope<'_>) -> Question {
 
 fn transfer(scope: &Scope<'_>) -> Question {
     let (first, second) = (scope.first.as_str(), scope.second());
-    let at = |method, from, on, part| Evaluation {
+    let at = |method, from, on, tenths| Evaluation {
         method,
         arch: "resnet50",
         batch_size: (method == "simclr").then_some(TRANSFERRED_BATCH),
         from,
         on,
-        steps: scope.steps(part),
+        steps: scope.steps(tenths),
     };
     let [paper_supervised, paper_simclr, _] = paper::TABLE2A.map(|row| row[0]);
-    let forth = at("simclr", first, second, TRANSFERRED_PART);
-    let supervised = at("supervised", first, second, TRANSFERRED_PART);
-    let back = at("simclr", second, first, TRANSFERRED_PART);
+    let forth = at("simclr", first, second, TRANSFERRED_TENTHS);
+    let supervised = at("supervised", first, second, TRANSFERRED_TENTHS);
+    let back = at("simclr", second, first, TRANSFERRED_TENTHS);
     let beats = Unit::difference(
         cell(scope, forth, Some(paper_simclr)),
         cell(scope, supervised, Some(paper_supervised)),
@@ -353,10 +351,10 @@ fn transfer(scope: &Scope<'_>) -> Question {
     };
     // In the paper, the second set is the larger one.
     let [paper_smaller, paper_larger] = paper::FIG4;
-    let units = (0..paper::FIG4_PARTS.len()).map(|i| {
-        let part = paper::FIG4_PARTS[i];
+    let units = (0..paper::FIG4_TENTHS.len()).map(|i| {
+        let tenths = paper::FIG4_TENTHS[i];
         let ours = |(from, _), (on, _), paper| {
-            let mut cell = cell(scope, at("simclr", from, on, part), Some(paper));
+            let mut cell = cell(scope, at("simclr", from, on, tenths), Some(paper));
             // If both sets have the same size, neither is the larger one.
             cell.ours = cell.ours.filter(|_| sizes.0 != sizes.1);
             cell
@@ -408,7 +406,7 @@ fn transfer(scope: &Scope<'_>) -> Question {
 fn resnet18_is_poorer(scope: &Scope<'_>) -> Question {
     let groups = METHODS.iter().map(|method| {
         let units = method.batches.iter().map(|&batch| {
-            let at = |arch| cell(scope, scope.own(method.id, arch, batch, 1.0), None);
+            let at = |arch| cell(scope, scope.own(method.id, arch, batch, TENTHS), None);
             Unit::difference(at("resnet50"), at("resnet18"))
         });
         let needs = format!(
@@ -511,7 +509,7 @@ fn flattens(scope: &Scope<'_>) -> Question {
         });
         points(what, groups.collect(), Pooling::Terms)
     };
-    let steps = paper::FIG2_PARTS.map(|part| scope.steps(part));
+    let steps = paper::FIG2_TENTHS.map(|tenths| scope.steps(tenths));
     Question {
         number: 8,
         statement: "Accuracy flattens near 2,000 steps",

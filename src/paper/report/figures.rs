@@ -110,16 +110,20 @@ pub fn figures(scope: &Scope<'_>) -> Vec<Figure> {
     ]
 }
 
-/// Steps of the paper's longest pretraining.
-const PAPER_STEPS: f64 = 5000.0;
-
-/// Returns the steps at fractions of the full training, and the paper's steps if they differ.
-fn step_names(scope: &Scope<'_>, parts: &[f64]) -> (Vec<String>, Option<Vec<String>>) {
-    let ours: Vec<String> = parts.iter().map(|&p| scope.steps(p).to_string()).collect();
-    let paper = parts.iter().map(|p| (PAPER_STEPS * p).round().to_string());
+/// Returns the steps at tenths of the full training, and the paper's steps if they differ.
+fn step_names(scope: &Scope<'_>, tenths: &[u64]) -> (Vec<String>, Option<Vec<String>>) {
+    let ours: Vec<String> = tenths.iter().map(|&n| scope.steps(n).to_string()).collect();
+    let paper = tenths
+        .iter()
+        .map(|n| (paper::FULL_STEPS * n / paper::TENTHS).to_string());
     let paper: Vec<String> = paper.collect();
     let differs = ours != paper;
     (ours, differs.then_some(paper))
+}
+
+/// Tenths of the full training as a fraction of it.
+fn part(tenths: u64) -> f64 {
+    tenths as f64 / paper::TENTHS as f64
 }
 
 fn fig2(
@@ -130,26 +134,26 @@ fn fig2(
     paper: &[[f64; 4]],
 ) -> Figure {
     let series = batches.iter().zip(paper).map(|(&batch, paper)| {
-        let at = |&part: &f64| {
-            let asked = scope.own(method, "resnet50", batch, part);
+        let at = |&tenths: &u64| {
+            let asked = scope.own(method, "resnet50", batch, tenths);
             scope.linear(asked, Metric::Top1)
         };
         Series {
             label: format!("batch {batch}"),
-            ours: paper::FIG2_PARTS.iter().map(at).collect(),
+            ours: paper::FIG2_TENTHS.iter().map(at).collect(),
             paper: Some(paper.to_vec()),
             untrained: false,
         }
     });
-    let points = paper::FIG2_PARTS.len();
+    let points = paper::FIG2_TENTHS.len();
     let baseline = untrained(scope, &scope.first, UNTRAINED.to_string(), points);
-    let (x_names, paper_names) = step_names(scope, &paper::FIG2_PARTS);
+    let (x_names, paper_names) = step_names(scope, &paper::FIG2_TENTHS);
     Figure {
         id,
         title: format!("Figure 2: {name} by steps and batch size, {}", scope.first),
         x_label: "pretraining steps".to_string(),
         y_label: "linear top-1, %".to_string(),
-        x: paper::FIG2_PARTS.to_vec(),
+        x: paper::FIG2_TENTHS.map(part).to_vec(),
         logarithmic: true,
         x_names,
         paper_names,
@@ -237,35 +241,35 @@ fn fig4(scope: &Scope<'_>) -> Figure {
         .iter()
         .zip(paper::FIG4)
         .map(|(&(from, on), paper)| {
-            let at = |&part: &f64| {
+            let at = |&tenths: &u64| {
                 let asked = Evaluation {
                     method: "simclr",
                     arch: "resnet50",
                     batch_size: Some(128),
                     from,
                     on,
-                    steps: scope.steps(part),
+                    steps: scope.steps(tenths),
                 };
                 scope.linear(asked, Metric::Top1)
             };
             Series {
                 label: format!("{from} to {on}"),
-                ours: paper::FIG4_PARTS.iter().map(at).collect(),
+                ours: paper::FIG4_TENTHS.iter().map(at).collect(),
                 paper: Some(paper.to_vec()),
                 untrained: false,
             }
         });
-    let points = paper::FIG4_PARTS.len();
+    let points = paper::FIG4_TENTHS.len();
     let baselines = directions
         .iter()
         .map(|(_, on)| untrained(scope, on, format!("{UNTRAINED} on {on}"), points));
-    let (x_names, paper_names) = step_names(scope, &paper::FIG4_PARTS);
+    let (x_names, paper_names) = step_names(scope, &paper::FIG4_TENTHS);
     Figure {
         id: "fig4",
         title: "Figure 4: SimCLR, transfer by steps".to_string(),
         x_label: "pretraining steps".to_string(),
         y_label: "linear top-1, %".to_string(),
-        x: paper::FIG4_PARTS.to_vec(),
+        x: paper::FIG4_TENTHS.map(part).to_vec(),
         logarithmic: true,
         x_names,
         paper_names,

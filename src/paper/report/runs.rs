@@ -10,6 +10,7 @@ use super::statistics::Measured;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::Metrics;
 use crate::paper::grid::Grid;
+use crate::paper::numbers::TENTHS;
 use crate::runs::result::{
     AttackMetrics, ClassificationMetrics, LinearMetrics, PretrainingMetrics, RunResult,
 };
@@ -312,13 +313,13 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the key of a linear evaluation on the first set, of an encoder that was trained on
-    /// this set for the fraction `part` of the full steps.
+    /// this set for so many tenths of the full steps.
     pub fn own<'b>(
         &'b self,
         method: &'b str,
         arch: &'b str,
         batch: usize,
-        part: f64,
+        tenths: u64,
     ) -> Evaluation<'b> {
         Evaluation {
             method,
@@ -326,7 +327,7 @@ impl<'a> Scope<'a> {
             batch_size: Some(batch),
             from: &self.first,
             on: &self.first,
-            steps: self.steps(part),
+            steps: self.steps(tenths),
         }
     }
 
@@ -341,7 +342,7 @@ impl<'a> Scope<'a> {
             _ => None,
         };
         let steps = self.runs().filter_map(of).max();
-        steps.unwrap_or_else(|| self.steps(0.2))
+        steps.unwrap_or_else(|| self.steps(2))
     }
 
     /// Returns the number of classes of a data set, from the confusion matrix of any run on it.
@@ -372,9 +373,9 @@ impl<'a> Scope<'a> {
         steps.max().unwrap_or_default()
     }
 
-    /// The steps at a part of the full training.
-    pub fn steps(&self, part: f64) -> u64 {
-        (self.full_steps() as f64 * part).round() as u64
+    /// Tenths of the full training as steps.
+    pub fn steps(&self, tenths: u64) -> u64 {
+        (self.full_steps() * tenths + TENTHS / 2) / TENTHS
     }
 
     /// A metric of a linear evaluation.

@@ -168,7 +168,7 @@ fn table2a(scope: &Scope<'_>) -> Table {
             batch_size: (method == "simclr").then_some(128),
             from,
             on,
-            steps: scope.steps(0.4),
+            steps: scope.steps(paper::TRANSFERRED_TENTHS),
         };
         row(name, from, on, asked, Some(paper))
     });
@@ -193,7 +193,7 @@ fn table2b(scope: &Scope<'_>) -> Table {
     let rows = batches.map(|(&batch, paper)| {
         let asked = Evaluation {
             on: second,
-            ..scope.own("simclr", "resnet50", batch, 1.0)
+            ..scope.own("simclr", "resnet50", batch, paper::TENTHS)
         };
         (vec![batch.to_string()], at(asked, Some(paper)))
     });
@@ -228,7 +228,7 @@ fn resnet18(scope: &Scope<'_>) -> Table {
     let mut rows = Vec::new();
     for (method, name, batches) in methods {
         for &batch in batches {
-            let asked = ARCHS.map(|arch| scope.own(method, arch, batch, 1.0));
+            let asked = ARCHS.map(|arch| scope.own(method, arch, batch, paper::TENTHS));
             rows.push((vec![name.to_string(), batch.to_string()], cells(asked)));
         }
     }

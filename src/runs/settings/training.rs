@@ -357,7 +357,7 @@ impl Finetune {
     }
 
     /// The paper's epochs for a fraction of the labels.
-    fn paper_epochs(labels: f64) -> u64 {
+    pub(crate) fn paper_epochs(labels: f64) -> u64 {
         if labels <= 0.01 {
             60
         } else if labels <= 0.1 {
