@@ -113,6 +113,16 @@ fn modules_use_their_own_floor_and_lower_floors() {
     assert_eq!(seen, named, "modules of src, and modules of FLOORS");
 }
 
+/// A file that is longer has more than one subject.
+#[test]
+fn no_file_has_more_than_600_lines() {
+    for path in files(&source()) {
+        let text = fs::read_to_string(&path).expect("a source file");
+        let lines = text.lines().count();
+        assert!(lines <= 600, "{} has {lines} lines", path.display());
+    }
+}
+
 /// The tape uses three operations: to add gradients, to check numbers, and to copy. Operations record
 /// themselves on the tape, so every further use makes the cycle larger.
 #[test]

@@ -14,7 +14,7 @@ use crate::augment::CIFAR10_STATISTICS;
 use crate::console::{self, say};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::evaluate::attack::{AttackSettings, Method, Units};
+use crate::evaluate::attack::{AttackSettings, Units};
 use crate::objectives::Protocol;
 use crate::ops::copy::Slice;
 use crate::runs::attack::{
@@ -84,12 +84,7 @@ fn strength(word: &str, protocol: Protocol) -> Result<f32> {
 pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
     let (data, seed) = (&spec.common.data, spec.common.seed);
     let protocol = spec.common.protocol;
-    let method = match run.attack.method.as_str() {
-        "fgsm" => Method::Fgsm,
-        _ => Method::Pgd {
-            iterations: run.attack.iterations,
-        },
-    };
+    let method = run.attack.method();
     let eps = strengths(&run.attack.eps, protocol)?;
     // Checked before anything is computed.
     for &eps in &eps {
@@ -103,10 +98,7 @@ pub fn run(spec: &RunSpec, run: &Attack, place: &Place) -> Result<()> {
     let chosen = open(&place.device)?;
     let device = &chosen.device;
     let loaded = file.load(device)?;
-    let by = match run.attack.match_classes_by.as_str() {
-        "order" => MatchClasses::Order,
-        _ => MatchClasses::Name,
-    };
+    let by = run.attack.match_classes_by;
     let dataset = by.apply(&loaded, dataset)?;
     if by == MatchClasses::Name && loaded.origin.class_names.is_empty() {
         notice(&format!(

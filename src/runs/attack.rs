@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use clap::ValueEnum;
+use serde::Serialize;
+
 use super::folder::RunFolder;
 use super::record::{AttackFacts, Facts, shortest};
 use super::result::{
@@ -57,11 +60,12 @@ pub struct Adversarial {
 }
 
 /// How the classes of a data set are matched with those of a classifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum MatchClasses {
-    /// By their names. The data set may lack classes of the classifier.
+    // By their names. The data set may lack classes of the classifier.
     Name,
-    /// By the order of their names. There must be as many.
+    // By the order of their names. There must be as many.
     Order,
 }
 
@@ -165,7 +169,7 @@ pub fn run(
         .on(None, labels.len());
     let metrics = AttackMetrics {
         start: Start::new(loaded),
-        method: settings.attack.method.clone(),
+        method: settings.attack.method.to_string(),
         iterations: match request.method {
             Method::Fgsm => None,
             Method::Pgd { iterations } => Some(iterations),

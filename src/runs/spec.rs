@@ -3,13 +3,13 @@
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
 use serde::Serialize;
 use toml::{Table, Value};
 
 use super::settings::{
-    Attack, ClassifierTraining, Common, Finetune, Given, Knn, Linear, RotNet, SimClr, Supervised,
-    Transfer,
+    Attack, ClassifierTraining, Common, Finetune, Given, Knn, Linear, RotNet, Rule, SimClr,
+    StemName, Supervised, Transfer,
 };
 use crate::error::{Error, Result};
 use crate::nn::Normalization;
@@ -178,51 +178,33 @@ impl RunSpec {
             return None;
         }
         let (optimization, rule) = match &self.task {
-            Task::Simclr(run) => (Some(&run.training.optimization), "adam"),
-            Task::Rotnet(run) => (Some(&run.training.optimization), "sgd"),
-            Task::Supervised(run) => (Some(&run.training.optimization), "sgd"),
-            Task::Finetune(run) => (Some(&run.training.optimization), "sgd"),
-            _ => (None, ""),
+            Task::Simclr(run) => (Some(&run.training.optimization), Rule::Adam),
+            Task::Rotnet(run) => (Some(&run.training.optimization), Rule::Sgd),
+            Task::Supervised(run) => (Some(&run.training.optimization), Rule::Sgd),
+            Task::Finetune(run) => (Some(&run.training.optimization), Rule::Sgd),
+            _ => (None, Rule::Sgd),
         };
         let (encoder, stem) = match &self.task {
-            Task::Simclr(run) => (Some(&run.pretraining.encoder), "cifar"),
-            Task::Rotnet(run) => (Some(&run.pretraining.encoder), "imagenet"),
-            Task::Supervised(run) => (Some(&run.encoder), "cifar"),
-            _ => (None, ""),
-        };
-        // A configuration has the rule and the stem with more words.
-        let other = |asked: Option<&String>, own: &str| {
-            let asked = asked.filter(|word| !word.starts_with(own));
-            asked.cloned()
+            Task::Simclr(run) => (Some(&run.pretraining.encoder), StemName::Cifar),
+            Task::Rotnet(run) => (Some(&run.pretraining.encoder), StemName::ImageNet),
+            Task::Supervised(run) => (Some(&run.encoder), StemName::Cifar),
+            _ => (None, StemName::Cifar),
         };
         let normalization = self.normalization();
         let normalization = normalization.filter(|&n| n != Normalization::Cifar10);
         let has_blur = matches!(&self.task, Task::Simclr(run) if run.training.blur);
         let asked = optimization.as_ref();
         let warmup = asked.and_then(|o| o.warmup).filter(|&steps| steps > 0);
+        let decay = asked.and_then(|o| o.decay.clone());
         let found = [
-            (
-                "optimizer",
-                other(asked.and_then(|o| o.optimizer.as_ref()), rule),
-                rule,
-            ),
-            (
-                "schedule",
-                asked.and_then(|o| o.decay.clone()),
-                "a tenth every 1000 steps",
-            ),
-            ("warmup", warmup.map(|steps| steps.to_string()), "none"),
-            ("blur", has_blur.then(String::new), "none"),
-            (
-                "stem",
-                other(encoder.and_then(|e| e.stem.as_ref()), stem),
-                stem,
-            ),
-            ("normalize", normalization.map(|n| n.to_string()), "cifar10"),
+            other("optimizer", asked.and_then(|o| o.optimizer), rule),
+            decay.map(|decay| ("schedule", decay, "a tenth every 1000 steps".to_string())),
+            warmup.map(|steps| ("warmup", steps.to_string(), "none".to_string())),
+            has_blur.then(|| ("blur", String::new(), "none".to_string())),
+            other("stem", encoder.and_then(|e| e.stem), stem),
+            normalization.map(|n| ("normalize", n.to_string(), "cifar10".to_string())),
         ];
-        let (option, value, own) = found
-            .into_iter()
-            .find_map(|(option, value, own)| Some((option, value?, own)))?;
+        let (option, value, own) = found.into_iter().flatten().next()?;
         let asked = format!("--{option} {value}");
         Some(format!(
             "{} contradicts --protocol paper, whose code has {own}; leave one of the two out",
@@ -291,6 +273,17 @@ impl RunSpec {
             }
         }
     }
+}
+
+/// The option, its value and `own`, the value of the paper's code, if it was asked for another one.
+fn other<V: ValueEnum + PartialEq>(
+    option: &'static str,
+    asked: Option<V>,
+    own: V,
+) -> Option<(&'static str, String, String)> {
+    let name = |value: V| Some(value.to_possible_value()?.get_name().to_string());
+    let asked = asked.filter(|asked| *asked != own)?;
+    Some((option, name(asked)?, name(own)?))
 }
 
 /// Adds options to a command, which keeps its own description.

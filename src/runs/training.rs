@@ -9,7 +9,7 @@ use super::folder::{RunFolder, StepMetrics};
 use super::follow::Follow;
 use super::profile::{self, Phases, Profile};
 use super::progress::Progress;
-use super::settings::TrainingSettings;
+use super::settings::{Switch, TrainingSettings};
 use crate::autograd::PassOptions;
 use crate::console::note;
 use crate::device::gpu::StreamCounts;
@@ -58,8 +58,8 @@ fn is_flat(losses: &[f32], window: u64) -> bool {
 /// The options of the passes of a training.
 pub(super) fn pass_options(protocol: Protocol, settings: &TrainingSettings) -> PassOptions {
     let group = distributed::current();
-    let is_synchronized = match settings.sync_batch_norm.as_deref() {
-        Some(word) => word == "on",
+    let is_synchronized = match settings.sync_batch_norm {
+        Some(switch) => switch == Switch::On,
         None => protocol == Protocol::Sound,
     };
     PassOptions {

@@ -1,24 +1,21 @@
 //! Batch norm against float64, with f32 and f16 activations.
 
+mod gradients;
+
 use super::reference::{
     EPS, Norm64, activated, backward, batch_norm, channel_of, running, statistics,
 };
 use super::{
-    Activation, Affine, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics,
-    BatchNormTraining, BatchStatistics, ChannelNorm, Statistics, UpdateAverages,
-    UpdateRunningStatistics,
+    Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormStatistics, BatchNormTraining,
+    BatchStatistics, ChannelNorm, Statistics, UpdateAverages, UpdateRunningStatistics,
 };
-use crate::autograd::Var;
-use crate::autograd::gradcheck::Leaf;
 use crate::device::{Device, Readback};
 use crate::error::Result;
-use crate::ops::{Conv2dOptions, Copy};
+use crate::ops::Copy;
 use crate::philox::Philox;
 use crate::tensor::{DType, Tensor};
 use crate::testing::tester::On;
-use crate::testing::{
-    Expected, Tester, bits, narrow, normal, normal_leaf, rounded16, signed, wide,
-};
+use crate::testing::{Expected, Tester, bits, narrow, normal, rounded16, wide};
 
 /// Every case.
 pub fn run(tester: &Tester) -> Result<()> {
@@ -30,9 +27,7 @@ pub fn run(tester: &Tester) -> Result<()> {
     x_may_be_its_own_gradient(tester)?;
     running_statistics_move_unless_the_gate_is_set(tester)?;
     averages_move_unless_the_gate_is_set(tester)?;
-    gradients_in_training(tester)?;
-    gradients_in_evaluation(tester)?;
-    gradients_of_a_convolution_of_recomputed_activations(tester)
+    gradients::run(tester)
 }
 
 const SHAPES: [[usize; 4]; 17] = [
@@ -487,12 +482,6 @@ fn averages_move_unless_the_gate_is_set(tester: &Tester) -> Result<()> {
     Ok(())
 }
 
-/// A convolution of single pixels.
-const POINTWISE: Conv2dOptions = Conv2dOptions {
-    stride: 1,
-    padding: 0,
-};
-
 /// The numbers of a norm on the host, one per channel.
 struct Numbers {
     mean: Vec<f32>,
@@ -541,77 +530,10 @@ fn put_statistics(device: &Device, mean: &[f32], variance: &[f32]) -> Result<Bat
     })
 }
 
-/// Leaves x, gamma, beta and shortcut of a batch norm whose result, with or without the shortcut,
-/// is not near the kink: xhat is near 1 or -1, and shift and shortcut are smaller than the scale.
-fn leaves_away_from_the_kink() -> [Leaf; 4] {
-    let mut x = signed(1, &[4, 3, 3, 2], 0.9, 1.1);
-    // As many positive as negative numbers, so that the mean is near 0.
-    for (i, x) in x.values.iter_mut().enumerate() {
-        *x = if i % 2 == 0 { x.abs() } else { -x.abs() };
-    }
-    [
-        x,
-        signed(2, &[3], 1.0, 1.5),
-        signed(3, &[3], 0.1, 0.3),
-        signed(4, &[4, 3, 3, 2], 0.1, 0.3),
-    ]
-}
-
 fn activations<T>(shortcut: T) -> [(&'static str, Activation<T>); 3] {
     [
         ("identity", Activation::Identity),
         ("relu", Activation::Relu),
         ("add_relu", Activation::AddRelu(shortcut)),
     ]
-}
-
-fn affine(x: &[Var]) -> Affine<'_> {
-    Affine {
-        gamma: &x[1],
-        beta: &x[2],
-        eps: EPS,
-    }
-}
-
-fn gradients_in_training(tester: &Tester) -> Result<()> {
-    for (name, activation) in activations(()) {
-        let leaves = leaves_away_from_the_kink();
-        tester.gradients(&format!("batch_norm, {name}, in training"), &leaves, |x| {
-            let (y, _) = x[0].batch_norm(affine(x), activation.map(|()| &x[3]))?;
-            // The shortcut takes part in the result, whatever the activation is.
-            y.add(&x[3].scale(0.3)?)
-        })?;
-    }
-    Ok(())
-}
-
-fn gradients_in_evaluation(tester: &Tester) -> Result<()> {
-    for (name, activation) in activations(()) {
-        let leaves = leaves_away_from_the_kink();
-        tester.gradients(
-            &format!("batch_norm, {name}, in evaluation"),
-            &leaves,
-            |x| {
-                let device = x[0].device();
-                let statistics = put_statistics(&device, &[0.1, -0.1, 0.05], &[0.9, 1.5, 2.5])?;
-                let activation = activation.map(|()| &x[3]);
-                let y = x[0].batch_norm_evaluation(&statistics, affine(x), activation)?;
-                y.add(&x[3].scale(0.3)?)
-            },
-        )?;
-    }
-    Ok(())
-}
-
-/// The gradient of the weight needs the activation before it, which is recomputed in the backward
-/// pass. That recomputation needs another recomputed activation.
-fn gradients_of_a_convolution_of_recomputed_activations(tester: &Tester) -> Result<()> {
-    let [x, gamma, beta, shortcut] = leaves_away_from_the_kink();
-    let leaves = [x, gamma, beta, shortcut, normal_leaf(5, &[2, 3, 1, 1])];
-    tester.gradients("conv2d of batch_norms", &leaves, |x| {
-        let first = x[3].add(&x[0])?;
-        let (first, _) = first.batch_norm(affine(x), Activation::Relu)?;
-        let (second, _) = x[0].batch_norm(affine(x), Activation::AddRelu(&first))?;
-        second.conv2d(&x[4], POINTWISE)
-    })
 }

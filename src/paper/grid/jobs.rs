@@ -15,9 +15,9 @@ use crate::paper::numbers::{
     TRANSFERRED_BATCH, TRANSFERRED_TENTHS,
 };
 use crate::runs::settings::{
-    Attack, AttackSettings, ClassifierTraining, Common, EncoderSettings, Finetune, Linear,
-    LinearTraining, PretrainedEncoder, Pretraining as PretrainingSettings, RotNet, RotNetTraining,
-    SimClr, SimClrTraining, Supervised, TrainingSettings, Transfer, defaults,
+    Attack, AttackName, AttackSettings, ClassifierTraining, Common, EncoderSettings, Finetune,
+    Linear, LinearTraining, PretrainedEncoder, Pretraining as PretrainingSettings, RotNet,
+    RotNetTraining, SimClr, SimClrTraining, Supervised, TrainingSettings, Transfer, defaults,
 };
 use crate::runs::spec::{RunSpec, Task};
 
@@ -508,14 +508,14 @@ impl<'a> List<'a> {
             models.push(tuned_name("simclr", (fraction * 100.0).round()));
         }
         for model in models {
-            for (method, iterations) in [("pgd", ITERATIONS), ("fgsm", 1)] {
+            for (method, iterations) in [(AttackName::Pgd, ITERATIONS), (AttackName::Fgsm, 1)] {
                 for grid in ["fine", "paper"] {
                     let of = self.id(&model);
                     let task = Task::Attack(Attack {
                         init: self.file(&of, "model.safetensors"),
                         images: defaults(),
                         attack: AttackSettings {
-                            method: method.to_string(),
+                            method,
                             eps: grid.to_string(),
                             fraction: part,
                             ..defaults()

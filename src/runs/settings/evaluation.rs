@@ -1,18 +1,20 @@
 //! Settings of the commands that evaluate a network.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use clap::Args;
-use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{
     ARCHS, Common, EncoderSettings, Given, NormalizationSetting, PretrainedEncoder, replace, shown,
     shown_if_any,
 };
+use crate::evaluate::attack::Method;
 use crate::evaluate::knn::Vote;
 use crate::nn::Arch;
 use crate::objectives::Protocol;
+use crate::runs::attack::MatchClasses;
 use crate::runs::values::{count, fraction, knn_temperature, positive, whole};
 
 /// A linear evaluation on the data set of the pretraining.
@@ -82,6 +84,16 @@ pub struct Transfer {
     pub training: LinearTraining,
 }
 
+/// An update rule of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LinearRule {
+    Adam,
+    // The configuration of a run has the optimiser's name in full.
+    #[value(alias = "sgd-nesterov")]
+    Sgd,
+}
+
 /// How a linear layer is trained.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Training")]
@@ -90,10 +102,9 @@ pub struct LinearTraining {
     #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     pub labels: f64,
 
-    // A run's configuration has the optimiser's name in full.
     /// adam (1e-3), or sgd: Nesterov momentum 0.9, rate 0.1, down along a cosine
-    #[arg(long, value_name = "adam|sgd", default_value = "adam", value_parser = [PossibleValue::new("adam"), PossibleValue::new("sgd").alias("sgd-nesterov")])]
-    pub optimizer: String,
+    #[arg(long, value_name = "adam|sgd", default_value = "adam")]
+    pub optimizer: LinearRule,
 
     /// Passes over the labelled images [default: 10 with adam, 100 with sgd]
     #[arg(long, default_value = "10", value_parser = whole::<u64>(1..=100_000))]
@@ -122,7 +133,7 @@ impl LinearTraining {
     }
 
     pub fn is_adam(&self) -> bool {
-        self.optimizer == "adam"
+        self.optimizer == LinearRule::Adam
     }
 }
 
@@ -143,13 +154,30 @@ pub struct Attack {
     pub attack: AttackSettings,
 }
 
+/// An attack of `--method`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AttackName {
+    Fgsm,
+    Pgd,
+}
+
+impl fmt::Display for AttackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AttackName::Fgsm => "fgsm",
+            AttackName::Pgd => "pgd",
+        })
+    }
+}
+
 /// What an attack does.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Attack")]
 pub struct AttackSettings {
     /// The attack
-    #[arg(long, value_name = "fgsm|pgd", default_value = "pgd", value_parser = ["fgsm", "pgd"])]
-    pub method: String,
+    #[arg(long, value_name = "fgsm|pgd", default_value = "pgd")]
+    pub method: AttackName,
 
     /// PGD's steps
     #[arg(long, default_value = "10", value_parser = whole::<u32>(1..=10_000))]
@@ -172,13 +200,24 @@ pub struct AttackSettings {
 
     /// How the data set's classes are matched with the classifier's: name, or order, which ignores
     /// their names
-    #[arg(long, value_name = "name|order", default_value = "name", value_parser = ["name", "order"])]
-    pub match_classes_by: String,
+    #[arg(long, value_name = "name|order", default_value = "name")]
+    pub match_classes_by: MatchClasses,
 
     /// Write the adversarial images of the last eps, with the labels, to adversarial.safetensors in
     /// the run folder
     #[arg(long)]
     pub save: bool,
+}
+
+impl AttackSettings {
+    pub fn method(&self) -> Method {
+        match self.method {
+            AttackName::Fgsm => Method::Fgsm,
+            AttackName::Pgd => Method::Pgd {
+                iterations: self.iterations,
+            },
+        }
+    }
 }
 
 impl Attack {

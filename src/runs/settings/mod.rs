@@ -10,8 +10,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::PossibleValue;
-use clap::{Args, FromArgMatches};
+use clap::{Args, FromArgMatches, ValueEnum};
 use serde::{Serialize, Serializer};
 
 use super::data_cache;
@@ -21,10 +20,12 @@ use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
 use crate::error::Result;
 use crate::nn::{Arch, Normalization, ResNetConfig, Stem};
 use crate::objectives::Protocol;
-pub use evaluation::{Attack, AttackSettings, Knn, KnnSettings, Linear, LinearTraining, Transfer};
+pub use evaluation::{
+    Attack, AttackName, AttackSettings, Knn, KnnSettings, Linear, LinearTraining, Transfer,
+};
 pub use training::{
-    ClassifierTraining, Finetune, OptimizerSettings, Pretraining, RotNet, RotNetTraining, SimClr,
-    SimClrTraining, Supervised, TrainingSettings,
+    ClassifierTraining, Finetune, OptimizerSettings, Pretraining, RotNet, RotNetTraining, Rule,
+    SimClr, SimClrTraining, Supervised, Switch, TrainingSettings,
 };
 
 /// Whether the option with this name was given, on the command line or in a file.
@@ -173,12 +174,22 @@ pub struct EncoderSettings {
     #[arg(long, default_value = "1", value_parser = positive)]
     pub width: f64,
 
-    // A run's configuration has the stem with its padding.
     /// The first layers: cifar (3 x 3, for small images), or imagenet (7 x 7 with stride 2, then a
     /// max-pool, 1/15 of the work) [default: cifar, for rotnet under the paper's protocol imagenet]
-    #[arg(long, value_name = "cifar|imagenet", value_parser = [PossibleValue::new("cifar").aliases(["cifar, padding 0", "cifar, padding 1"]), PossibleValue::new("imagenet")])]
+    #[arg(long, value_name = "cifar|imagenet")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stem: Option<String>,
+    pub stem: Option<StemName>,
+}
+
+/// A stem of `--stem`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum StemName {
+    // The configuration of a run has the stem with its padding.
+    #[value(aliases = ["cifar, padding 0", "cifar, padding 1"])]
+    Cifar,
+    #[value(name = "imagenet")]
+    ImageNet,
 }
 
 const ARCHS: &str = "resnet18|resnet34|resnet50";
@@ -190,7 +201,7 @@ impl EncoderSettings {
 
     /// Whether the stem was asked for and is that of ImageNet.
     pub(in crate::runs) fn has_imagenet_stem(&self) -> bool {
-        self.stem.as_deref() == Some("imagenet")
+        self.stem == Some(StemName::ImageNet)
     }
 
     /// The network. The padding of the stem for small images is 1.

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use clap::Args;
-use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{Common, EncoderSettings, Given, NormalizationSetting, PretrainedEncoder, replace};
@@ -39,8 +38,8 @@ pub struct TrainingSettings {
     /// Under mpirun, whether batch norm takes its statistics over the images of all ranks (on) or of
     /// each rank (off) [default: on, but off with --protocol paper, whose code was written for one
     /// device]
-    #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
-    pub sync_batch_norm: Option<String>,
+    #[arg(long, value_name = "on|off")]
+    pub sync_batch_norm: Option<Switch>,
 
     /// Keep only the inputs of the network's blocks and recompute the rest in the backward pass:
     /// bitwise the same weights, with less memory and about a third more time
@@ -73,6 +72,14 @@ pub struct TrainingSettings {
     pub tensorboard: bool,
 }
 
+/// A setting that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    On,
+    Off,
+}
+
 impl TrainingSettings {
     /// Whether products of f32 round their factors to f16.
     pub fn rounds_factors(&self) -> bool {
@@ -93,17 +100,27 @@ impl TrainingSettings {
     }
 }
 
+/// An update rule of `--optimizer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    Adam,
+    // The configuration of a run has the optimiser's name in full.
+    #[value(alias = "sgd-nesterov")]
+    Sgd,
+    Lars,
+}
+
 /// The update rule of a training, and how its learning rate changes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]
 #[command(next_help_heading = "Training")]
 pub struct OptimizerSettings {
-    // A run's configuration has the optimiser's name in full.
     /// adam; sgd, with Nesterov momentum 0.9; or lars, with momentum 0.9 and the trust coefficient
     /// 0.001, which neither adapts nor decays biases and batch norms [default: adam with simclr,
     /// otherwise sgd]
-    #[arg(long, value_name = "adam|sgd|lars", value_parser = [PossibleValue::new("adam"), PossibleValue::new("sgd").alias("sgd-nesterov"), PossibleValue::new("lars")])]
+    #[arg(long, value_name = "adam|sgd|lars")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub optimizer: Option<String>,
+    pub optimizer: Option<Rule>,
 
     /// The learning rate over the steps: constant, cosine (down to 0 at the end), or step:A,BxG (times
     /// G at the steps A and B, by default 0.1) [default: constant, under the paper's protocol a tenth
@@ -122,11 +139,11 @@ impl OptimizerSettings {
     /// The update rule, which has the weight decay of `default`, the rule of the command.
     pub fn rule(&self, default: OptimizerOptions) -> OptimizerOptions {
         let weight_decay = default.weight_decay();
-        match self.optimizer.as_deref() {
+        match self.optimizer {
             None => default,
-            Some("adam") => OptimizerOptions::adam(weight_decay),
-            Some("lars") => OptimizerOptions::lars(weight_decay),
-            Some(_) => OptimizerOptions::nesterov(weight_decay),
+            Some(Rule::Adam) => OptimizerOptions::adam(weight_decay),
+            Some(Rule::Lars) => OptimizerOptions::lars(weight_decay),
+            Some(Rule::Sgd) => OptimizerOptions::nesterov(weight_decay),
         }
     }
 
@@ -143,13 +160,13 @@ impl OptimizerSettings {
     }
 
     /// The default of the learning rate: that of the command for its own rule.
-    fn default_rate(&self, own: (&str, f64), sgd: f64, batch_size: usize) -> f64 {
-        match self.optimizer.as_deref() {
+    fn default_rate(&self, own: (Rule, f64), sgd: f64, batch_size: usize) -> f64 {
+        match self.optimizer {
             None => own.1,
-            Some(rule) if rule.starts_with(own.0) => own.1,
-            Some("adam") => 1e-3,
-            Some("lars") => 0.3 * batch_size as f64 / 256.0,
-            Some(_) => sgd,
+            Some(rule) if rule == own.0 => own.1,
+            Some(Rule::Adam) => 1e-3,
+            Some(Rule::Lars) => 0.3 * batch_size as f64 / 256.0,
+            Some(Rule::Sgd) => sgd,
         }
     }
 }
@@ -250,7 +267,7 @@ impl SimClr {
         let sgd = ClassifierTraining::default_rate(batch);
         let rate = training
             .optimization
-            .default_rate(("adam", 1e-3), sgd, batch);
+            .default_rate((Rule::Adam, 1e-3), sgd, batch);
         replace(given("learning_rate"), &mut training.learning_rate, rate);
     }
 }
@@ -311,7 +328,7 @@ impl RotNet {
         let (batch, training) = (self.training.batch_size, &mut self.training);
         let rate = training
             .optimization
-            .default_rate(("sgd", 0.01), 0.01, batch);
+            .default_rate((Rule::Sgd, 0.01), 0.01, batch);
         replace(given("learning_rate"), &mut training.learning_rate, rate);
     }
 }
@@ -416,7 +433,7 @@ impl ClassifierTraining {
             self.epochs.get_or_insert(epochs);
         }
         let (own, batch) = (Self::default_rate(self.batch_size), self.batch_size);
-        let rate = self.optimization.default_rate(("sgd", own), own, batch);
+        let rate = self.optimization.default_rate((Rule::Sgd, own), own, batch);
         replace(given("learning_rate"), &mut self.learning_rate, rate);
     }
 
