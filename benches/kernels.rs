@@ -1,8 +1,8 @@
 //! Kernels at ResNet shapes, with throughput in FLOP/s (a multiply-add is two) or bytes/s.
 //!
-//! `PARALLAX_BENCH_DEVICE` is cpu (the default), cpu-without-winograd, or a part of an adapter's name. On
-//! an adapter, `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain,
-//! tiled64x64, tiled64x128 or tiled128x128).
+//! `PARALLAX_BENCH_DEVICE` is cpu (the default), cpu-without-winograd, or a part of an adapter's
+//! name. On an adapter, `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions
+//! (plain, tiled64x64, tiled64x128 or tiled128x128).
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -76,9 +76,10 @@ fn gemm(c: &mut Criterion) {
     }
 }
 
-/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter. The two take turns,
-/// so that other work of the machine affects both. Prints the medians and their ratio: of single runs,
-/// before which the caches hold the other's code and numbers, and of several runs in a row.
+/// The product of 512 x 512 x 512 beside a textbook's kernel on the same adapter. The two take
+/// turns, so that other work of the machine affects both. Prints the medians and their ratio: of
+/// single runs, before which the caches hold the other's code and numbers, and of several runs in a
+/// row.
 fn gemm_beside_a_textbook(_: &mut Criterion) {
     let Ok(name) = std::env::var("PARALLAX_BENCH_DEVICE") else {
         return;
@@ -229,8 +230,8 @@ fn nt_xent(c: &mut Criterion) {
     });
 }
 
-/// Benches `run` under `name` and returns the median of its seconds, or `None` if a filter leaves it
-/// out.
+/// Benches `run` under `name` and returns the median of its seconds, or `None` if a filter leaves
+/// it out.
 fn median(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -250,10 +251,10 @@ fn median(
     seconds.get(seconds.len() / 2).copied()
 }
 
-/// The largest batch of the literature, 2N = 16,384, beside the three products that the loss contains:
-/// the similarities in the forward pass, the same in the backward pass, and probabilities times
-/// embeddings. The products are computed in slices of rows, so that neither side stores a 2N x 2N
-/// matrix. Prints the ratio of the medians.
+/// The largest batch of the literature, 2N = 16,384, beside the three products that the loss
+/// contains: the similarities in the forward pass, the same in the backward pass, and probabilities
+/// times embeddings. The products are computed in slices of rows, so that neither side stores a 2N
+/// x 2N matrix. Prints the ratio of the medians.
 fn nt_xent_large(c: &mut Criterion) {
     let device = device();
     let (n, d, rows) = (16_384, 128, 2_048);
@@ -283,9 +284,9 @@ fn nt_xent_large(c: &mut Criterion) {
     }
 }
 
-/// Adam over the parameters of a ResNet-50, one call per parameter as in a training step, and over one
-/// tensor of as many elements: the saving of a single dispatch. Prints both times, and the host's
-/// share of the first.
+/// Adam over the parameters of a ResNet-50, one call per parameter as in a training step, and over
+/// one tensor of as many elements: the saving of a single dispatch. Prints both times, and the
+/// host's share of the first.
 fn adam(c: &mut Criterion) {
     let device = device();
     let config = ResNetConfig {

@@ -1,8 +1,8 @@
 //! A SimCLR view and one training step, in images/s. Each image of a step gives two views.
 //!
-//! `PARALLAX_BENCH_DEVICE` is cpu (the default), cpu-without-winograd, or a part of an adapter's name. On
-//! an adapter, `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions (plain,
-//! tiled64x64, tiled64x128 or tiled128x128).
+//! `PARALLAX_BENCH_DEVICE` is cpu (the default), cpu-without-winograd, or a part of an adapter's
+//! name. On an adapter, `PARALLAX_BENCH_VARIANT` forces one variant of products and convolutions
+//! (plain, tiled64x64, tiled64x128 or tiled128x128).
 
 use std::hint::black_box;
 

@@ -11,8 +11,8 @@
 //! variables, `+ - * / %`, comparisons `== != < >`, and parentheses.
 //!
 //! A parameter `at: Invocation` becomes two, the workgroup and the lane, and `(at)` passes both. In
-//! one struct, the rules of WGSL take the workgroup too as different for each invocation, so browsers
-//! would refuse barriers in loops whose bounds depend on it.
+//! one struct, the rules of WGSL take the workgroup too as different for each invocation, so
+//! browsers would refuse barriers in loops whose bounds depend on it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

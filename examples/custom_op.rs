@@ -1,6 +1,6 @@
-//! An operation from outside of the crate, for both kinds of device: softplus, `y = ln(1 + exp(x))`,
-//! with the gradient `dx = dy / (1 + exp(-x))`. Compares the gradient with central differences on the
-//! CPU, and on the named device if that is a GPU.
+//! An operation from outside of the crate, for both kinds of device: softplus,
+//! `y = ln(1 + exp(x))`, with the gradient `dx = dy / (1 + exp(-x))`. Compares the gradient with
+//! central differences on the CPU, and on the named device if that is a GPU.
 //!
 //! `cargo run --example custom_op -- [cpu|gpu|auto|ADAPTER]`
 

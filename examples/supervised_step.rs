@@ -1,6 +1,7 @@
 //! Times supervised training steps on random images, for a comparison with another program: forward
-//! pass, backward pass and Adam. Prints the seconds of each step after the first, one per line. At the
-//! end, prints the peak of the tensors' memory and, on Linux, of the process's resident set to stderr.
+//! pass, backward pass and Adam. Prints the seconds of each step after the first, one per line. At
+//! the end, prints the peak of the tensors' memory and, on Linux, of the process's resident set to
+//! stderr.
 //!
 //! `cargo run --release --example supervised_step -- ARCH BATCH STEPS [DEVICE [OPTION]...]`
 //!

@@ -1,6 +1,6 @@
-//! One SimCLR training step of an encoder at full width, as a program that uses the crate would take
-//! it. Prints the loss, the time and the peak of the device's memory. Images are drawn, so nothing is
-//! downloaded.
+//! One SimCLR training step of an encoder at full width, as a program that uses the crate would
+//! take it. Prints the loss, the time and the peak of the device's memory. Images are drawn, so
+//! nothing is downloaded.
 //!
 //! `cargo run --release --example training_step -- [ARCH] [IMAGES] [cpu|ADAPTER]...`
 //!

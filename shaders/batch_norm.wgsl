@@ -1,12 +1,13 @@
 // Batch norm of images x [N, C, H, W] over N, H, W of each channel c; m = N H W.
 //
-//   statistics         mean_c = sum x / m, variance_c = sum (x - mean_c)^2 / m
+//   statistics_of_split, merge_statistics
+//                      mean_c = sum x / m, variance_c = sum (x - mean_c)^2 / m
 //   normalize          y = xhat gamma_c + beta_c with xhat = (x - mean_c) / sqrt(variance_c + eps);
 //                      if `rectified`, max(y, 0)
 //   normalize_add_relu y = max(xhat gamma_c + beta_c + shortcut, 0)
-//   normalize_batch    the same with the statistics of x
-//   gradient sums      dbeta_c = sum dy, dgamma_c = sum dy xhat; if `rectified`, dy counts as 0
-//                      unless xhat gamma_c + beta_c > 0
+//   normalize_batch, normalize_batch_add_relu  the same with the statistics of x
+//   gradient_sums_of_split  dbeta_c = sum dy, dgamma_c = sum dy xhat; if `rectified`, dy counts as
+//                      0 unless xhat gamma_c + beta_c > 0
 //   gradient_sums_add_relu  the same, where dy counts as 0 unless the result > 0, and y = this dy
 //   input_gradient     gamma_c / sqrt(variance_c + eps) (dy - dbeta_c / m - xhat dgamma_c / m);
 //                      if the statistics are constants, the first term only; `rectified` as above
@@ -16,14 +17,14 @@
 //   update_averages    averages = (1 - momentum) averages + momentum factors values
 //
 // Sums have two steps. A workgroup sums one channel over images_per_split images, a split, into a
-// row of `partials` (statistics_of_split, gradient_sums). Then each workgroup that uses the sums
-// merges the rows of its channel: lane l < 64 takes the rows l, l + 64, .. in order, and a tree of
-// fixed shape merges the lanes. The workgroup of the first split stores the result. This takes less
-// time than one more dispatch, since there are few splits. In the first step, each lane reads a
-// first number.
-// The variance of a split is computed relative to the mean of these numbers, and then corrected to
-// the mean of the split (Chan, Golub and LeVeque 1983). So a split is read once, and a mean far
-// from 0 costs no digits.
+// row of `partials` (statistics_of_split, gradient_sums_of_split). Then each workgroup that uses
+// the sums merges the rows of its channel: lane l < 64 takes the rows l, l + 64, .. in order, and a
+// tree of fixed shape merges the lanes. The workgroup of the first split stores the result. This
+// takes less time than one more dispatch, since there are few splits.
+//
+// In the first step, the variance of a split is computed relative to the mean of the pixels that
+// its lanes load first, and then corrected to the mean of the split (Chan, Golub and LeVeque 1983).
+// So each split is read once, and a mean far from 0 loses no precision.
 //
 // In the kernels over pixels, a workgroup processes one channel of some images: 256 >> lanes_log2
 // planes at a time, with 1 << lanes_log2 lanes each. So small planes occupy all lanes, and no
@@ -222,8 +223,8 @@ fn merged(one: vec4f, other: vec4f) -> vec4f {
     return vec4f(one.x + d * part, one.y + other.y + d * d * one.z * part, count, 0.0);
 }
 
-// Mean and variance of channel c, from the partial sums of its splits. Barriers: the whole workgroup
-// calls it.
+// Mean and variance of channel c, from the partial sums of its splits. Barriers: the whole
+// workgroup calls it.
 fn statistics_of(lane: u32, c: u32) -> vec2f {
     if lane < MERGING {
         var own = vec4f(0.0);

@@ -1,5 +1,6 @@
-// The gradient of the weight of a convolution of 3x3, stride 1 and padding 1, for rows of a multiple
-// of 16 pixels, of 8 or of 4. Formula, tensors and parameters are those of conv2d_dw_tiled.wgsl.
+// The gradient of the weight of a convolution of 3x3, stride 1 and padding 1, for rows of a
+// multiple of 16 pixels, of 8 or of 4. Formula, tensors and parameters are those of
+// conv2d_dw_tiled.wgsl.
 //
 // The three taps of a row of the kernel meet the same row of x, shifted by a pixel. So a workgroup
 // of 128 computes 64 output channels x 32 input channels x 3 taps from one tile of dy and one of x.
@@ -62,8 +63,8 @@ fn partial(at: Invocation) {
     var term = first + own_term;
     var dy_image = term / plane;
     var dy_pixel = term - dy_image * plane;
-    // It loads the pixel `staged` of x, which is `shift` pixels from the start of its row or part of
-    // a row, of the channels in two quads.
+    // It loads the pixel `staged` of x, which is `shift` pixels from the start of its row or part
+    // of a row, of the channels in two quads.
     let x_lane = lane - 32u;
     let staged = x_lane % 24u;
     let x_quad = x_lane / 24u;

@@ -6,8 +6,8 @@
 //
 //   x     [N, C, H, W]
 //   dy    [N, O, OH, OW]
-//   sums  element (split, tap, o, c) at split to_split + tap to_tap + o to_row + c to_column: partial
-//         sums [splits, taps, O, C], or dw [O, C, KH, KW] if there is one split
+//   sums  element (split, tap, o, c) at split to_split + tap to_tap + o to_row + c to_column:
+//         partial sums [splits, taps, O, C], or dw [O, C, KH, KW] if there is one split
 // The f16 variants have f16 x and dy, and f32 sums. The variants matrix8 and matrix16 have f16
 // tiles, which they multiply on matrix units, and round f32 factors to f16.
 //
@@ -21,17 +21,13 @@
 //   vectors  for kernels of 1x1, stride 1, planes of whole vec4s: four neighbouring terms of four
 //            channels, by vec4s, transposed in registers. The launch sets ow = OH OW and oh = 1.
 //   gather   for all convolutions: one term of 16 channels, by elements. 16 lanes load neighbouring
-//            terms. The position of the term in the plane advances without divisions. Channels beyond
-//            the last one read any element of the binding; their sums are not stored.
+//            terms. The position of the term in the plane advances without divisions. Channels
+//            beyond the last one read any element of the binding; their sums are not stored.
 // conv2d_dw_rows.wgsl is for kernels of 3x3, but not on matrix units.
 //
-// Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8
-// holds 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16
-// more. Per block, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32: 16,384), and
-// one of matrix8 32,768 and 2,048 (f32: 4,096). 2 N O OH OW C KH KW FLOPs in all. Bytes read by
-// workgroups: 4 (f16: 2) N OH OW KH KW (O C / COLUMNS + C O / ROWS), mostly from caches; written: 4
-// splits KH KW O C. The speed on a hardware GPU is not measured.
+// shared/tile.wgsl has memory, lanes and registers of each tile. In all, 2 N O OH OW C KH KW FLOPs.
+// Bytes read by workgroups: 4 (f16: 2) N OH OW KH KW (O C / COLUMNS + C O / ROWS), mostly from
+// caches; written: 4 splits KH KW O C.
 #variant vectors_64x64 MATRIX=0 GATHER=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
 #variant vectors_64x128 MATRIX=0 GATHER=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
 #variant vectors_128x128 MATRIX=0 GATHER=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0

@@ -1,5 +1,5 @@
-// Convolution as implicit GEMM, with tiles in workgroup memory: the forward pass and the gradient of
-// the input. conv2d.wgsl has the formula. The kernel has at most 16 x 16 taps.
+// Convolution as implicit GEMM, with tiles in workgroup memory: the forward pass and the gradient
+// of the input. conv2d.wgsl has the formula. The kernel has at most 16 x 16 taps.
 //
 //   input     [N, P, input_h, input_w]    x, or dy for dx
 //   w         per tap, element (line, e) at tap w_tap + line a_stride + e: [P, Q] if a_by_terms,
@@ -9,11 +9,11 @@
 // The f16 variants have f16 input, w and output; tiles and sums are f32. The variants matrix8 and
 // matrix16 have f16 tiles, which they multiply on matrix units, and round f32 factors to f16.
 //
-// A product of Q rows, `pixels` columns and P terms for each tap. A block is 16 channels of one tap.
-// Blocks of the same channels follow each other, so most pixels are loaded from a cache. Pixels are
-// counted through rows, planes and images. A workgroup computes one tile of the output over one
-// split of the channels; see shared/tile.wgsl. A vec4 of the tile of the input has four pixels
-// COLUMNS / 4 apart, so neighbouring lanes load and store neighbouring pixels.
+// A product of Q rows, `pixels` columns and P terms for each tap. A block is 16 channels of one
+// tap. Blocks of the same channels follow each other, so most pixels are loaded from a cache.
+// Pixels are counted through rows, planes and images. A workgroup computes one tile of the output
+// over one split of the channels; see shared/tile.wgsl. A vec4 of the tile of the input has four
+// pixels COLUMNS / 4 apart, so neighbouring lanes load and store neighbouring pixels.
 //
 // The last COLUMNS lanes load four pixels of four channels per block, by elements. The position of
 // a pixel, and a mask of the rows and columns of the kernel that meet its plane, are computed once.
@@ -22,14 +22,10 @@
 // Bands of eight tiles of channels run one after the other, tiles of channels fastest. The order of
 // the sum is fixed.
 //
-// Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8
-// holds 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16
-// more, and the positions of four pixels 8. Per block, a tile of matrix16 has 524,288 FLOPs and
-// reads 8,192 bytes (f32: 16,384), and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 pixels Q P
-// taps FLOPs in all. Bytes read by workgroups: 4 pixels Q P taps (1 / COLUMNS + 1 / ROWS), mostly
-// from caches; written: 4 (f16: 2) pixels Q, or 4 splits pixels Q. The speed on a hardware GPU is
-// not measured.
+// shared/tile.wgsl has memory, lanes and registers of each tile; the positions of four pixels take
+// 8 more registers. In all, 2 pixels Q P taps FLOPs. Bytes read by workgroups:
+// 4 pixels Q P taps (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 (f16: 2) pixels Q, or
+// 4 splits pixels Q.
 #variant 64x64 MATRIX=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
 #variant 64x128 MATRIX=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
 #variant 128x128 MATRIX=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0

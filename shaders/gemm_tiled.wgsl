@@ -2,8 +2,8 @@
 // memory. All operands are read in place.
 //
 //   a         [K, M] if a_by_terms, else [M, K]: element (line, e) at a_offset + line a_stride + e
-//   b         [K, N] if b_by_terms, else [N, K], likewise. If b_by_terms, columns are counted through
-//             planes: column n is element n % plane of the image n / plane, b_image apart.
+//   b         [K, N] if b_by_terms, else [N, K], likewise. If b_by_terms, columns are counted
+//             through planes: column n is element n % plane of the image n / plane, b_image apart.
 //   bias      [N], from bias_offset on (gemm_with_bias)
 //   c         element (m, n) at c_offset + m c_row + (n / plane) c_image + n % plane
 //   partials  [splits, M, N] (gemm_of_split)
@@ -16,19 +16,16 @@
 // A workgroup computes one tile of C over one split of the terms; see shared/tile.wgsl. The lanes
 // that load A are the first ROWS, those that load B the last COLUMNS. Per block, a lane loads four
 // terms of four rows or columns. Bands of eight row tiles run one after the other, row tiles
-// fastest, so concurrent workgroups share rows of A and columns of B. The order of the sum is fixed.
+// fastest, so concurrent workgroups share rows of A and columns of B. The order of the sum is
+// fixed.
 //
-// The variants vectors load and store vec4s, and require that all strides, offsets, N and planes are
-// multiples of 4. Tiles at an edge load the last vec4 again. The variants elements have no
+// The variants vectors load and store vec4s, and require that all strides, offsets, N and planes
+// are multiples of 4. Tiles at an edge load the last vec4 again. The variants elements have no
 // requirements.
 //
-// Workgroup memory and invocations: 16,384 bytes and 128 (64x64), 24,576 and 128 (64x128), 32,768
-// and 256 (128x128), 7,680 and 32 (matrix8), 34,816 and 128 (matrix16). An invocation of matrix8
-// holds 32 sums, and one of matrix16 holds 128, in as many registers; the loads of a block take 16
-// more. Per block of 16 terms, a tile of matrix16 has 524,288 FLOPs and reads 8,192 bytes (f32:
-// 16,384), and one of matrix8 32,768 and 2,048 (f32: 4,096). 2 M N K FLOPs in all. Bytes read by
-// workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 M N, or 4 splits M
-// N. The speed on a hardware GPU is not measured.
+// shared/tile.wgsl has memory, lanes and registers of each tile. In all, 2 M N K FLOPs. Bytes read
+// by workgroups: 4 M N K (1 / COLUMNS + 1 / ROWS), mostly from caches; written: 4 M N, or
+// 4 splits M N.
 #variant elements_64x64 MATRIX=0 WIDTH=1 F16=0 ROWS=64 COLUMNS=64 LANES=128 QUADS=1 PART=0
 #variant elements_64x128 MATRIX=0 WIDTH=1 F16=0 ROWS=64 COLUMNS=128 LANES=128 QUADS=2 PART=1
 #variant elements_128x128 MATRIX=0 WIDTH=1 F16=0 ROWS=128 COLUMNS=128 LANES=256 QUADS=2 PART=0

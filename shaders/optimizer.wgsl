@@ -1,5 +1,5 @@
-// Optimisers: one pass over a parameter p, its gradient g and its state, in place. A set gate keeps
-// all of them unchanged.
+// Optimisers: one pass over a parameter p, its gradient g and its state, in place. If the gate is
+// set, all of them stay unchanged.
 //
 //   sgd    g = g / gradient_scale + weight_decay p; m = momentum m + g, at first m = g;
 //          p -= learning_rate (nesterov ? g + momentum m : m)

@@ -2,7 +2,7 @@
 //
 //   sum           y[g] = the sum of x[4096 g .. 4096 (g + 1)], one workgroup each
 //   sum_rows      y[g, c] = the sum of x[r, c] over rows 64 g .. 64 (g + 1), one invocation each
-//   check_finite  flag = 1 if an element is infinite or NaN; check_finite_f16 does the same for f16.
+//   check_finite  flag = 1 if an element is infinite or NaN; check_finite_f16 is the same for f16
 //                 Both load 16 bytes at a time, and their parts start at whole vec4s.
 //
 // A sum is repeated on its result until one number or row is left, so rounding errors grow with the

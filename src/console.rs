@@ -1,8 +1,8 @@
 //! Lines on stdout and stderr.
 //!
-//! A stream that is closed, such as a pipe into `head`, or full ends no run: what cannot be printed
-//! is dropped. Lines for stdout go to stderr while stdout carries the content of a file, or results
-//! as JSON.
+//! A closed or full stream (a pipe into `head`) does not end a run: lines that cannot be printed
+//! are dropped. Lines for stdout go to stderr while stdout carries the content of a file, or
+//! results as JSON.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -2,8 +2,8 @@
 //!
 //! Each process is a rank with a device of its own. All ranks run the same program on the same
 //! settings. They differ in the part of each batch that they compute, and exchange what depends on
-//! the whole batch: embeddings, gradients, and the statistics of batch norm. All sums over ranks are
-//! in the order of ranks, so that every rank has the same bits, and two runs have too.
+//! the whole batch: embeddings, gradients, and the statistics of batch norm. Sums over ranks are in
+//! the order of ranks, so all ranks and repeated runs have the same bits.
 //!
 //! Without the feature `mpi`, or without `mpirun`, the group has one rank and exchanges nothing.
 

@@ -1,4 +1,4 @@
-//! The error type. A message says what failed, the value, what was expected, and what to do.
+//! The error type. A message contains what failed, the value, the expected value, and a remedy.
 
 use std::path::{Path, PathBuf};
 

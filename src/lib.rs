@@ -1,23 +1,23 @@
-//! A training engine for vision encoders on hand-written compute kernels, and the program that
-//! reproduces a paper on self-supervised learning with it.
+//! A training engine for self-supervised vision encoders, on compute kernels in Rust and WGSL that
+//! are part of this crate. The program `parallax` is built on it.
 //!
-//! A [`Device`] is the CPU or a GPU, and holds [`Tensor`]s. [`ops`] has the operations, each with one
-//! kernel in Rust and one in WGSL. On a [`Tape`](autograd::Tape) they are methods of
-//! [`Var`](autograd::Var), and have gradients. [`nn`] has layers and ResNets, [`optim`] the optimiser,
-//! and [`train`] a [`Trainer`](train::Trainer) for any [`Module`](nn::Module). This program trains a
-//! network of its own on its own tensors (`examples/own_network.rs`):
+//! A [`Device`] is the CPU or a GPU, and holds [`Tensor`]s. [`ops`] has the operations, each with
+//! one kernel in Rust and one in WGSL. On a [`Tape`](autograd::Tape) they are methods of
+//! [`Var`](autograd::Var), and have gradients. [`nn`] has layers and ResNets, [`optim`] the
+//! optimiser, and [`train`] a [`Trainer`](train::Trainer) for any [`Module`](nn::Module). This
+//! program trains a network of its own on its own tensors (`examples/own_network.rs`):
 //!
 //! ```
 #![doc = include_str!("../examples/own_network.rs")]
 //! ```
 //!
-//! [`data`] reads images, [`augment`] draws random views of them, [`objectives`] has SimCLR, RotNet and
-//! classification, [`evaluate`] measures encoders, and [`selftest`]
-//! checks a device. With the feature `cli`, [`runs`] keeps the
-//! records of trainings, [`paper`] runs the experiments of the paper, and [`cli`] is the command line.
+//! [`data`] reads images, [`augment`] draws random views of them, [`objectives`] has SimCLR, RotNet
+//! and classification, [`evaluate`] measures encoders, and [`selftest`] checks a device. With the
+//! feature `cli`, [`runs`] keeps the records of trainings, [`paper`] runs the experiments of the
+//! paper, and [`cli`] is the command line.
 //!
-//! `examples/custom_op.rs` adds an operation from outside of this crate, with its own WGSL kernel and
-//! gradient.
+//! `examples/custom_op.rs` adds an operation from outside of this crate, with its own WGSL kernel
+//! and gradient.
 
 // A closed stdout must not end a run; see `console`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]

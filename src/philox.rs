@@ -38,8 +38,8 @@ pub struct Philox {
 }
 
 impl Philox {
-    /// The stream with this seed and number. For views, the words of the number are step, sample, and
-    /// view with purpose.
+    /// The stream with this seed and number. For views, the words of the number are step, sample,
+    /// and view with purpose.
     pub fn new(seed: u64, stream: [u32; 3]) -> Self {
         Philox {
             key: [seed as u32, (seed >> 32) as u32],

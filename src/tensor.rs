@@ -181,8 +181,8 @@ impl Tensor {
         self.read()?.wait_as_async().await
     }
 
-    /// Copies the elements of several tensors to the host, one after another, and waits for them once.
-    /// A training step on one rank must not call this.
+    /// Copies the elements of several tensors to the host, one after another, and waits for them
+    /// once. A training step on one rank must not call this.
     ///
     /// # Errors
     /// As [`Tensor::to_vec`].

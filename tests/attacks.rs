@@ -225,7 +225,8 @@ fn attacks_equal_pytorchs() {
                 .zip(&expected)
                 .filter(|(a, b)| (**a - **b).abs() > 1e-5)
                 .count();
-            // A gradient that is nearly zero may have the other sign in float32: of 1,152 pixels 2 at most.
+            // A gradient that is nearly zero may have the other sign in float32: of 1,152 pixels 2
+            // at most.
             assert!(apart <= 2, "{result} on {name}: {apart} pixels differ");
         }
     }
@@ -277,8 +278,8 @@ fn the_protocols_settings_are_those_of_their_code() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever eps is, an attack stays in its ball and in the range of pixels, repeats to the bit, and with eps 0 does
-    /// nothing.
+    /// Whatever eps is, an attack stays in its ball and in the range of pixels, repeats to the bit,
+    /// and with eps 0 does nothing.
     #[test]
     fn attacks_stay_in_the_ball_and_in_range(
         seed in 0u64..1000,
@@ -314,8 +315,8 @@ proptest! {
         }
         let [low, high] = settings.units.range();
         for (x, c) in found.iter().zip(&clean) {
-            // What is normalised to above the range is moved to its end, whatever eps is, unless nothing is done at
-            // all.
+            // What is normalised to above the range is moved to its end, whatever eps is, unless
+            // nothing is done at all.
             let outside = c - c.clamp(low, high);
             prop_assert!(outside == 0.0 || paper && outside.abs() < 4e-5, "{}", c);
             if eps > 0.0 {
@@ -328,7 +329,8 @@ proptest! {
     }
 }
 
-/// Units that are normalised pixels are those of CIFAR-10, so no other network can be attacked in them.
+/// Units that are normalised pixels are those of CIFAR-10, so no other network can be attacked in
+/// them.
 #[test]
 fn normalised_units_need_the_normalisation_of_cifar10() {
     let device = devices::cpu();

@@ -581,8 +581,8 @@ fn grid() {
     assert_eq!(done.count(), 3);
 }
 
-/// A training by the command line: the bits of a run in chunks, an early stop, and a resume on another
-/// number of ranks.
+/// A training by the command line: the bits of a run in chunks, an early stop, and a resume on
+/// another number of ranks.
 fn program() {
     let base = tempfile::tempdir().expect("a folder");
     let train = |ranks: usize, name: &str, options: &str| {

@@ -1,5 +1,5 @@
-//! The exercises of `exercises`: their checks, which the solutions pass. The exercises themselves are
-//! ignored, since they fail until a reader has solved them:
+//! The exercises of `exercises`: their checks, which the solutions pass. The exercises themselves
+//! are ignored, since they fail until a reader has solved them:
 //!
 //! `cargo test --test exercises -- --ignored`
 

@@ -123,8 +123,8 @@ fn no_file_has_more_than_600_lines() {
     }
 }
 
-/// The tape uses three operations: to add gradients, to check numbers, and to copy. Operations record
-/// themselves on the tape, so every further use makes the cycle larger.
+/// The tape uses three operations: to add gradients, to check numbers, and to copy. Operations
+/// record themselves on the tape, so every further use makes the cycle larger.
 #[test]
 fn the_tape_uses_three_operations() {
     let mut used = BTreeSet::new();
@@ -134,7 +134,7 @@ fn the_tape_uses_three_operations() {
         used.extend(ops.map(str::to_string));
     }
     let expected = [
-        "ops::copy::Copy",
+        "ops::copy::CopyTensor",
         "ops::elementwise::Accumulate",
         "ops::reduce::CheckFinite",
     ];

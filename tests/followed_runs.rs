@@ -1,5 +1,5 @@
-//! Runs that people can follow: evaluations during a training, TensorBoard's files, the page of a run,
-//! comparisons, verification, and longer runs.
+//! Runs that people can follow: evaluations during a training, TensorBoard's files, the page of a
+//! run, comparisons, verification, and longer runs.
 
 mod class_folders;
 mod process;
@@ -51,8 +51,8 @@ fn event_files(run: &Path) -> Vec<PathBuf> {
     entries.filter(is_event_file).collect()
 }
 
-/// An evaluation changes no bit of a training, and a training that is stopped after each step has the
-/// accuracies of one that is not.
+/// An evaluation changes no bit of a training, and a training that is stopped after each step has
+/// the accuracies of one that is not.
 #[test]
 fn an_evaluation_during_the_training_changes_nothing() {
     for (method, more) in [("simclr", "--batch-size 8"), ("rotnet", "--batch-size 4")] {

@@ -234,8 +234,8 @@ fn first_step(file: &'static str, arch: Arch) -> Result<()> {
 }
 
 /// Compares the losses of ten steps of `optimizer` with those in `losses`, a prefix of names in
-/// `recorded`. Each may differ by the largest of 1e-3 of the loss, 1e-4, and four times the difference
-/// of torch's own f32. `file` has the network and the batch.
+/// `recorded`. Each may differ by the largest of 1e-3 of the loss, 1e-4, and four times the
+/// difference of torch's own f32. `file` has the network and the batch.
 fn ten_losses(
     file: &'static str,
     arch: Arch,

@@ -115,8 +115,8 @@ fn losses_with_rounded_factors_follow_those_of_f32() {
         assert!(!device.round_factors(false), "{name}");
         rounded
     });
-    // The order of sums decides how a number between two f16 numbers is rounded. Later losses follow
-    // updates, which amplify the difference.
+    // The order of sums decides how a number between two f16 numbers is rounded. Later losses
+    // follow updates, which amplify the difference.
     let [cpu, gpu] = runs.map(|losses| losses[0]);
     assert!((cpu - gpu).abs() < 1e-3 * cpu, "{cpu} on the CPU, {gpu}");
 }

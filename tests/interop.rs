@@ -1,5 +1,5 @@
-//! Results for other programs: ONNX models, NumPy arrays, and JSON. `scripts/interop.sh` has the same checks
-//! with those programs themselves.
+//! Results for other programs: ONNX models, NumPy arrays, and JSON. `scripts/interop.sh` has the
+//! same checks with those programs themselves.
 
 use std::collections::BTreeMap;
 use std::fs;

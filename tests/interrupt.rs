@@ -1,5 +1,5 @@
-//! A command that is stopped, by a time limit or a signal, keeps what it has computed; resumed, it ends with the bits of
-//! a command that was not stopped.
+//! A command that is stopped, by a time limit or a signal, keeps what it has computed; resumed, it
+//! ends with the bits of a command that was not stopped.
 
 mod process;
 
@@ -14,7 +14,8 @@ use tempfile::TempDir;
 /// Shorter than any start, so that each process takes one step or batch.
 const AT_ONCE: &str = "0.001";
 
-/// Images of each of two classes in both splits: more than one batch of 128, which evaluations take.
+/// Images of each of two classes in both splits: more than one batch of 128, which evaluations
+/// take.
 const IMAGES: u32 = 70;
 
 /// A folder with images.
@@ -42,7 +43,8 @@ fn on_images<'a>(command: &[&'a str], out: &'a str) -> Vec<&'a str> {
     [command, &data, &["--device", "cpu", "--out", out]].concat()
 }
 
-/// Runs a command until it ends, with the same words each time, and returns how often it was stopped.
+/// Runs a command until it ends, with the same words each time, and returns how often it was
+/// stopped.
 fn in_pieces(folder: &Path, words: &[&str]) -> usize {
     let words = [words, &["--time-limit", AT_ONCE, "--resume"]].concat();
     for stops in 0..100 {
@@ -77,8 +79,8 @@ fn metrics(run: &Path) -> Vec<Value> {
     lines.collect()
 }
 
-/// Runs a command in one piece and in as many as it can be cut into, compares what the runs leave, and returns how
-/// often the second was stopped.
+/// Runs a command in one piece and in as many as it can be cut into, compares what the runs leave,
+/// and returns how often the second was stopped.
 fn compare(folder: &Path, command: &[&str], files: &[&str]) -> usize {
     let name = command[0];
     let [whole, parts] = [format!("{name}-whole"), format!("{name}-parts")];
@@ -125,7 +127,8 @@ fn pretraining_in_pieces() {
         "--width",
         "0.0625",
     ];
-    // After three of four steps, and in the middle of the training and the test images of two encoders.
+    // After three of four steps, and in the middle of the training and the test images of two
+    // encoders.
     assert_eq!(
         compare(base.path(), &simclr, &["encoder.safetensors"]),
         3 + 4
@@ -138,8 +141,8 @@ fn pretraining_in_pieces() {
     );
 }
 
-/// A training that ends because its loss is flat ends at the same step, whether or not it is stopped there, and f16's
-/// loss scale goes on.
+/// A training that ends because its loss is flat ends at the same step, whether or not it is
+/// stopped there, and f16's loss scale goes on.
 #[test]
 fn a_training_of_unknown_length_in_pieces() {
     let base = place();
@@ -206,7 +209,8 @@ fn evaluations_in_pieces() {
     assert_eq!(compare(folder, &attack, &files), 1 + 3 + 2);
 }
 
-/// Each step of an augmented evaluation passes images through the encoder; the state of its layer is kept.
+/// Each step of an augmented evaluation passes images through the encoder; the state of its layer
+/// is kept.
 #[test]
 fn an_augmented_evaluation_in_pieces() {
     let base = place();

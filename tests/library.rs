@@ -1,5 +1,5 @@
-//! Programs that use the crate from outside: own modules, own operations, and mistakes, each of which
-//! is an error that names its cause.
+//! Programs that use the crate from outside: own modules, own operations, and mistakes, each of
+//! which is an error that names its cause.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use parallax::autograd::{PassOptions, Tape, Var};
 use parallax::device::cpu::for_chunks;
 use parallax::device::{Check, Cpu, Gpu, Op, RunOn};
 use parallax::nn::{BatchNorm, Linear, Module, Parameter, buffers, parameters};
-use parallax::ops::{Accumulate, Add, Copy, Relu};
+use parallax::ops::{Accumulate, Add, CopyTensor, Relu};
 use parallax::optim::{Optimization, Optimizer, OptimizerOptions};
 use parallax::train::{Objective, PartialObjective, Trainer};
 use parallax::{DType, Device, Error, Result, Tensor};
@@ -241,7 +241,7 @@ impl RunOn<Cpu> for AddLabels<'_> {
         let y = if self.0.is_unshared() {
             self.0.clone()
         } else {
-            cpu.run(Copy { x: &self.0 })?
+            cpu.run(CopyTensor { x: &self.0 })?
         };
         for_chunks(&mut cpu.write(&y)?, 2, |i, part| {
             let labels = labels[2 * i..].iter();

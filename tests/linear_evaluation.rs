@@ -1,4 +1,5 @@
-//! Linear evaluation and supervised training: what stays frozen, what moves, and under which protocol.
+//! Linear evaluation and supervised training: what stays frozen, what moves, and under which
+//! protocol.
 
 use parallax::augment::PaddedCropAugmentation;
 use parallax::autograd::{Mode, Tape};

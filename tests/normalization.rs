@@ -1,5 +1,5 @@
-//! `--normalize`: how images are normalised for weights from elsewhere and in trainings, what a file
-//! remembers of it, and what is refused.
+//! `--normalize`: how images are normalised for weights from elsewhere and in trainings, what a
+//! file remembers of it, and what is refused.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The two protocols of SimCLR's pretraining, point by point: what the evaluated paper's code does, and what is sound.
-//! That the paper's protocol wants a start to be named is told in `command_line.rs`.
+//! The two protocols of SimCLR's pretraining, compared choice by choice. `command_line.rs` tests
+//! that the paper's protocol requires `--init`.
 
 use parallax::augment::{SimClrAugmentation, ViewKey};
 use parallax::autograd::Tape;
@@ -78,7 +78,8 @@ fn loss_from_parts(device: &Device, settings: SimClrSettings, one_pass: bool) ->
 
 #[test]
 fn equation_1_masks_the_self_pair_alone() {
-    // Equal rows: every similarity is the same, so that the loss counts the denominator's terms, 2N - 1.
+    // Equal rows: every similarity is the same, so that the loss counts the denominator's
+    // terms, 2N - 1.
     let device = Device::cpu();
     for (n, chance) in [
         (32, 4.14),

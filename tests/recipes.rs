@@ -1,5 +1,5 @@
-//! The options of a training's recipe, and the recipes that the program ships: what they change, that a
-//! run with them is resumed and repeated to the same bits, and what is refused.
+//! The options of a training's recipe, and the recipes that the program ships: what they change,
+//! that a run with them is resumed and repeated to the same bits, and what is refused.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A training that is killed at any moment, or whose checkpoint is damaged anywhere, is resumed from
-//! the newest whole checkpoint and ends with the bits of an uninterrupted one.
+//! A training that is killed at any moment, or whose checkpoint is damaged anywhere, is resumed
+//! from the newest whole checkpoint and ends with the bits of an uninterrupted one.
 //! `PARALLAX_LONG_TESTS=1` kills 50 times and damages 64 offsets.
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! What the generated data set promises: balanced, the same for one seed, and not to be had from raw pixels.
+//! What the generated data set promises: balanced, the same for one seed, and not to be had from
+//! raw pixels.
 
 use parallax::data::{DataKind, Dataset, load};
 
@@ -58,8 +59,8 @@ fn the_digest_is_that_of_the_first_release() {
     );
 }
 
-/// Softmax regression on the 3,072 bytes, trained by gradient descent with momentum and weight decay; the best test
-/// accuracy of any epoch, so that no choice of stopping time would do better.
+/// Softmax regression on the 3,072 bytes, trained by gradient descent with momentum and weight
+/// decay; the best test accuracy of any epoch, so that no choice of stopping time would do better.
 #[test]
 fn a_linear_classifier_on_raw_pixels_stays_under_40_percent() {
     let data = shapes(0);

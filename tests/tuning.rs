@@ -1,4 +1,5 @@
-//! Which variants of its kernels a GPU runs: measured, kept, told, and the same ones when a run goes on.
+//! Which variants of its kernels a GPU runs: measured, kept, told, and the same ones when a run
+//! goes on.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! How the random transforms are distributed: ranges, means, shapes, and independence between images, views, steps and
-//! purposes. Seeds are fixed, so these tests give the same answer each time; bounds are four standard deviations.
+//! How the random transforms are distributed: ranges, means, shapes, and independence between
+//! images, views, steps and purposes. Seeds are fixed, so these tests give the same answer each
+//! time; bounds are four standard deviations.
 
 use parallax::augment::{
     ColorJitter, PaddedCropAugmentation, RandomBlur, SimClrAugmentation, ViewKey, ViewParameters,
@@ -66,8 +67,8 @@ fn place(view: &ViewParameters) -> (f64, f64) {
     )
 }
 
-/// Fails unless the counts fit a uniform distribution over their cells: chi-square, four standard deviations by Wilson
-/// and Hilferty's approximation.
+/// Fails unless the counts fit a uniform distribution over their cells: chi-square, four standard
+/// deviations by Wilson and Hilferty's approximation.
 fn assert_even(what: &str, counts: &[u32]) {
     let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
     assert!(expected >= 5.0, "{what}: too few draws for a chi-square");
@@ -123,7 +124,8 @@ fn assert_uncorrelated(what: &str, a: &[f64], b: &[f64]) {
     assert!(correlation.abs() < 4.0 / n.sqrt(), "{what}: {correlation}");
 }
 
-/// The random numbers of one view, each by its name. Where there is no jitter its numbers count as -1.
+/// The random numbers of one view, each by its name. Without jitter, its numbers count
+/// as -1.
 fn numbers(view: &ViewParameters) -> [(&'static str, f64); 9] {
     let or = |step| factor(view, step).unwrap_or(-1.0);
     [
@@ -167,8 +169,8 @@ fn small_crops_are_uniform_in_area_and_log_ratio_and_place() {
 fn crops_that_do_not_fit_are_drawn_again() {
     let views = draw(&SimClrAugmentation::sound(32), key(1, 0));
     let limit = (4.0f64 / 3.0).ln();
-    // Uniform over the pairs that fit a square, |log ratio| <= -ln(area): the density of area s is proportional to
-    // min(limit, -ln s).
+    // Uniform over the pairs that fit a square, |log ratio| <= -ln(area): the density of area s is
+    // proportional to min(limit, -ln s).
     let (mut mass, mut moment, mut square) = (0.0, 0.0, 0.0);
     for i in 0..100_000 {
         let s = 0.08 + 0.92 * (f64::from(i) + 0.5) / 1e5;

@@ -1,7 +1,8 @@
 // The index of an invocation in a one-dimensional grid of workgroups. The grid is folded into two
 // dimensions if it is longer than a device allows, and may then have a few surplus workgroups.
 //
-// A parameter `at: Invocation` is expanded to two, `at: Workgroup` and the lane (build/preprocess.rs).
+// A parameter `at: Invocation` is expanded to two, `at: Workgroup` and the lane
+// (build/preprocess.rs).
 struct Workgroup {
     @builtin(workgroup_id) group: vec3u,
     @builtin(num_workgroups) groups: vec3u,

@@ -6,8 +6,19 @@
 // then stored to the other half. So there is one barrier per block, and the latency of the loads
 // overlaps the products.
 //
-// Lanes load A into part0 and B into part PART. That is part0 too if no lane loads both, since a lane
-// has few registers to spare for loads.
+// Lanes load A into part0 and B into part PART. That is part0 too if no lane loads both, since a
+// lane has few registers to spare for loads.
+//
+//   tile      ROWS x COLUMNS  lanes  workgroup bytes  sums per lane  block: FLOPs  bytes (f16)
+//   64x64     64 x 64         128    16,384           32             131,072       8,192 (4,096)
+//   64x128    64 x 128        128    24,576           64             262,144       12,288 (6,144)
+//   128x128   128 x 128       256    32,768           64             524,288       16,384 (8,192)
+//   matrix8   32 x 32         32     7,680            32             32,768        4,096 (2,048)
+//   matrix16  128 x 128       128    34,816           128            524,288       16,384 (8,192)
+//
+// A sum takes a register. In matrix8 and matrix16, the loads of a block take 16 more. The last
+// column has the bytes that a workgroup reads, with f32 and with f16 operands. The speed on a
+// hardware GPU is not measured.
 #if MATRIX
 //
 // The products are those of cooperative matrices of MATRIX x MATRIX, of f16 factors with f32 sums.

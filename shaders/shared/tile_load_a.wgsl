@@ -1,5 +1,5 @@
-            // Four terms of four rows of A, in place: from four lines of [K, M] or of [M, K], which is
-            // transposed in registers.
+            // Four terms of four rows of A, in place: from four lines of [K, M] or of [M, K], which
+            // is transposed in registers.
             if lane < ${ROWS}u {
                 let own = term + a_term;
                 let line = select(a_row, own, a_by_terms);

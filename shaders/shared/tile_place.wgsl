@@ -1,6 +1,6 @@
-    // The tile and the split of this workgroup, for a result of sizes.x rows, sizes.y columns and sizes.z
-    // terms, per_split of them in each split. Surplus workgroups beyond the last split have no terms and
-    // store nothing.
+    // The tile and the split of this workgroup, for a result of sizes.x rows, sizes.y columns and
+    // sizes.z terms, per_split of them in each split. Surplus workgroups beyond the last split have
+    // no terms and store nothing.
     let row_tiles = (sizes.x + ${ROWS - 1}u) / ${ROWS}u;
     let column_tiles = (sizes.y + ${COLUMNS - 1}u) / ${COLUMNS}u;
     let index = workgroup_index(at);

@@ -1,12 +1,13 @@
 //! Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a
 //! part of a network saves only its input. The backward pass runs the part again, records it, and
-//! computes its gradients.
+//! computes its gradients. `--recompute` uses it for residual blocks. The recomputation of
+//! normalised activations, which is always on, is in `recompute.rs`.
 
 use std::collections::HashSet;
 
 use super::{Tape, Var};
 use crate::error::{Error, Result};
-use crate::ops::copy::Copy;
+use crate::ops::copy::CopyTensor;
 use crate::tensor::Tensor;
 
 impl Var {
@@ -46,7 +47,7 @@ impl Var {
             let mut x = saved_x.tensor(device)?;
             if listed.contains(&x.id()) {
                 // The input has a gradient of its own.
-                x = device.run(Copy { x: &x })?;
+                x = device.run(CopyTensor { x: &x })?;
             }
             let y = if needs_dx {
                 forward(&second.input(&x))?

@@ -1,4 +1,5 @@
-//! Values that operations save for their backward pass: tensors, or recomputations of them.
+//! Values that operations save for their backward pass: tensors, or recomputations of them. This is
+//! always on; the option `--recompute` is implemented in `checkpoint.rs`.
 
 use std::cell::RefCell;
 use std::rc::Rc;

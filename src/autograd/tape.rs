@@ -31,9 +31,9 @@ pub struct PassOptions {
     /// [`Device::round_factors`]. A trainer sets it for its device during a step; a tape alone does
     /// not.
     pub rounds_factors: bool,
-    /// Whether networks save only the inputs of their blocks and recompute the rest in the backward
-    /// pass ([`Var::checkpoint`]). This saves memory and costs a second forward pass. Results have
-    /// the same bits.
+    /// Whether networks save only the inputs of their blocks and recompute the other activations in
+    /// the backward pass ([`Var::checkpoint`]). This saves memory and costs up to one more forward
+    /// pass. Results have the same bits.
     pub recompute: bool,
     /// The factor of the loss in the backward pass. It keeps small f16 gradients from underflowing.
     pub loss_scale: f32,
@@ -153,8 +153,8 @@ pub struct BufferUpdate {
     running: Option<Rc<RunningStatistics>>,
 }
 
-/// Running statistics that mean and variance of a batch of `count` elements per channel change, which
-/// are the values of the update.
+/// The running statistics that an update changes. Its values are mean and variance of a batch with
+/// `count` elements per channel.
 pub(crate) struct RunningStatistics {
     pub(crate) mean: Tensor,
     pub(crate) variance: Tensor,
@@ -162,12 +162,13 @@ pub(crate) struct RunningStatistics {
     pub(crate) momentum: f32,
 }
 
-/// The tensors are those of the update. The last argument is a gate (u32 `[1]`): if it is set on the
-/// device, the update has no effect. A step sets it if a gradient is not finite.
+/// The tensors are those of the update. The last argument is a gate (u32 `[1]`): if it is set on
+/// the device, the update has no effect. A step sets it if a gradient is not finite.
 type ApplyUpdate = dyn Fn(&Device, &[Tensor], Option<&Tensor>) -> Result<()>;
 
 impl BufferUpdate {
-    /// An update that depends on the pass through `values` alone, such as the statistics of a batch.
+    /// An update that depends on the pass through `values` alone, such as the statistics of a
+    /// batch.
     pub fn new(
         values: Vec<Tensor>,
         apply: impl Fn(&Device, &[Tensor], Option<&Tensor>) -> Result<()> + 'static,
@@ -179,7 +180,7 @@ impl BufferUpdate {
         }
     }
 
-    /// Declares what the update does, so that one kernel can apply it with others.
+    /// Marks an update of running statistics, so that one kernel can apply several.
     pub(crate) fn of_running(self, statistics: RunningStatistics) -> Self {
         BufferUpdate {
             running: Some(Rc::new(statistics)),
@@ -343,8 +344,8 @@ impl Tape {
         self.inner.record.borrow_mut().updates.push(update);
     }
 
-    /// Removes and returns the requested updates of buffers, in order. Apply them after the backward
-    /// pass, which may read the buffers.
+    /// Removes and returns the requested updates of buffers, in order. Apply them after the
+    /// backward pass, which may read the buffers.
     pub fn take_buffer_updates(&self) -> Vec<BufferUpdate> {
         std::mem::take(&mut self.inner.record.borrow_mut().updates)
     }

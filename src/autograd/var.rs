@@ -81,7 +81,8 @@ impl Var {
         self.is_tracked().then(|| self.tensor.in_slot()).flatten()
     }
 
-    /// The value in the form in which operations save it for the backward pass.
+    /// The value in the form in which operations save it for the backward pass. A clone of the
+    /// tensor would keep a value in memory that can be recomputed.
     pub(crate) fn saved(&self) -> Saved {
         match &self.recompute {
             Some(recompute) => Saved::Recompute(recompute.clone()),
@@ -111,9 +112,9 @@ impl Var {
     /// `backward` must not own a [`Var`], which would keep the tape alive.
     ///
     /// # Errors
-    /// `Error::Shape` if tracked inputs are on different tapes, or if `y` is not on the device of the
-    /// tape; `Error::NonFinite` on a tape that checks operations. An input that is not tracked is a
-    /// constant, whether it is on this tape, another one or none.
+    /// `Error::Shape` if tracked inputs are on different tapes, or if `y` is not on the device of
+    /// the tape; `Error::NonFinite` on a tape that checks operations. An input that is not tracked
+    /// is a constant, whether it is on this tape, another one or none.
     pub fn record<const N: usize>(
         operation: &'static str,
         y: Tensor,

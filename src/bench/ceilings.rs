@@ -8,7 +8,7 @@ use super::{Bench, Part, Unit};
 use crate::device::gpu::{Grid, Kernel};
 use crate::device::{Device, Gpu};
 use crate::error::Result;
-use crate::ops::{Broadcast, Copy, Gemm, NoiseKey, Sum, Uniform};
+use crate::ops::{Broadcast, CopyTensor, Gemm, NoiseKey, Sum, Uniform};
 use crate::tensor::{DType, Tensor};
 
 /// Work before the first measurement, so that clocks are those under load.
@@ -17,7 +17,8 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const CPU_PRODUCT: usize = 768;
 /// Tensors that take turns in measurements of memory, so that caches hold none of them.
 const TURNS: usize = 4;
-/// Workgroups of the kernels of this file: many waves on a large GPU, and few on a software adapter.
+/// Workgroups of the kernels of this file: many waves on a large GPU, and few on a software
+/// adapter.
 const WORKGROUPS: [usize; 2] = [132 * 64, 16];
 const INVOCATIONS: usize = 256;
 /// Repetitions of the loop's body.
@@ -162,7 +163,7 @@ pub fn memory(bench: &mut Bench<'_>) -> Result<()> {
             (
                 "copy",
                 2.0 * bytes,
-                bench.time_one(Box::new(move |i| device.run(Copy { x: x(i) })))?,
+                bench.time_one(Box::new(move |i| device.run(CopyTensor { x: x(i) })))?,
             ),
             (
                 "read",

@@ -1,8 +1,8 @@
-//! Measures a device: its ceilings, the costs of launches and transfers, each kernel of a ResNet-50,
-//! and training steps.
+//! Measures a device: its ceilings, the costs of launches and transfers, each kernel of a
+//! ResNet-50, and training steps.
 //!
-//! Rates are compared with ceilings that are measured on the same device, not with figures of a data
-//! sheet. On software adapters and the CPU, sizes are small.
+//! Rates are compared with ceilings that are measured on the same device, not with figures of a
+//! data sheet. On software adapters and the CPU, sizes are small.
 
 mod ceilings;
 mod costs;
@@ -169,8 +169,8 @@ pub struct Results {
 }
 
 impl Results {
-    /// An entry for `device/gpu/variants/shipped.toml`: the costs of the variants, and the fastest one
-    /// of each class of shapes. `None` if no kernel of a GPU was measured.
+    /// An entry for `device/gpu/variants/shipped.toml`: the costs of the variants, and the fastest
+    /// one of each class of shapes. `None` if no kernel of a GPU was measured.
     pub fn table_entry(&self) -> Option<String> {
         let name = &self.key.as_ref()?.adapter;
         let measured: Vec<(ShapeClass, Variant, f64)> = self
@@ -208,8 +208,8 @@ impl Results {
     }
 }
 
-/// Measures `device`, or the part `only` of it, for about `seconds` seconds. `report` is called with
-/// each measurement. The ceilings are always measured.
+/// Measures `device`, or the part `only` of it, for about `seconds` seconds. `report` is called
+/// with each measurement. The ceilings are always measured.
 ///
 /// # Errors
 /// `Error::Device` if the device was lost. A measurement whose tensors do not fit is left out.

@@ -17,8 +17,8 @@ const VIEWS: [&[usize]; 2] = [&[64, 512], &[8]];
 const WIDTHS: [f64; 2] = [1.0, 0.125];
 /// Pixels of a view's side.
 const SIDE: usize = 32;
-/// Steps before those that are timed; steps that are timed at most; and steps that are recorded while
-/// earlier ones run.
+/// Steps before those that are timed; steps that are timed at most; and steps that are recorded
+/// while earlier ones run.
 const WARM_UP: u64 = 2;
 const STEPS: u64 = 10;
 const AHEAD: usize = 2;

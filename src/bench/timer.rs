@@ -16,8 +16,8 @@ const LONG_SECONDS: f64 = 0.5;
 /// Maximum number of repetitions per round.
 const REPETITIONS: usize = 2000;
 
-/// Work to be timed. The argument is the number of the repetition, so that repetitions may take turns
-/// with their input.
+/// Work to be timed. The argument is the number of the repetition, so that repetitions may take
+/// turns with their input.
 pub type Work<'a> = Box<dyn Fn(usize) -> Result<Tensor> + 'a>;
 
 /// The shortest and the median time of one repetition, in seconds.

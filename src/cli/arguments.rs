@@ -9,11 +9,10 @@ use super::device_choice::{ChosenDevice, DeviceRequest};
 use super::signals;
 use crate::console::note;
 pub use crate::console::one_notice as notice;
-use crate::data::{DataKind, Dataset};
+use crate::data::Dataset;
 use crate::distributed;
 use crate::error::{Error, Result, listed};
 use crate::interrupt;
-use crate::objectives::Protocol;
 use crate::runs::folder::{self, RunFolder, SUMMARY, is_begun, is_done};
 pub use crate::runs::settings::DataSettings as DataArguments;
 use crate::runs::spec::RunSpec;
@@ -21,7 +20,7 @@ use crate::runs::training::Extent;
 use crate::runs::tuning::{self, TrainedNetwork, When};
 pub use crate::runs::values::{positive, seed, whole};
 
-/// Prints the classes of which the test images have none, if there are such classes.
+/// Prints the classes without test images, if there are any.
 pub fn notice_absent(dataset: &Dataset) {
     let absent = dataset.absent_classes();
     if !absent.is_empty() {
@@ -69,7 +68,7 @@ impl StopArguments {
     }
 }
 
-/// Options of every run that are no settings: they do not change its results.
+/// Options of every run that do not change its results, so they are not settings.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Execution")]
 pub struct PlaceArguments {
@@ -92,8 +91,8 @@ pub struct PlaceArguments {
     pub out: Option<PathBuf>,
 
     /// Resume the run in --out; all other arguments must be those of the run. If no run has begun
-    /// there, a new one is started. If the run has ended, its results are printed again, or, with a
-    /// larger --steps, it is extended, unless its learning rate depends on the number of steps
+    /// there, a new one is started. If the run has ended, its results are printed again. A larger
+    /// --steps extends the run, unless its learning rate depends on the number of steps
     #[arg(long)]
     pub resume: bool,
 
@@ -206,9 +205,9 @@ pub fn open_folder(path: &Path, resume: bool, chosen: &ChosenDevice) -> Result<R
 pub struct TuningArguments {
     /// On a GPU, measure which variant of each kernel is the fastest for the network's shapes, even
     /// if a table for the adapter ships with the program (llvmpipe, SwiftShader). Shapes measured
-    /// before are not measured again. If neither --tune nor --no-tune is given, all other adapters
-    /// are measured. The results are stored in PARALLAX_CACHE_DIR [default: parallax in the user's
-    /// folder for caches]
+    /// before are not measured again. Without --tune and --no-tune, only adapters without a shipped
+    /// table are measured. The results are stored in PARALLAX_CACHE_DIR [default: parallax in the
+    /// user's folder for caches]
     #[arg(long, conflicts_with = "no_tune")]
     tune: bool,
 
@@ -225,14 +224,4 @@ impl TuningArguments {
             _ => When::WhereNoTableShips,
         }
     }
-}
-
-/// Reads the name of a kind of data set.
-pub fn data_kind(word: &str) -> std::result::Result<DataKind, String> {
-    word.parse::<DataKind>().map_err(|e| e.to_string())
-}
-
-/// Reads a protocol's name.
-pub fn protocol(word: &str) -> std::result::Result<Protocol, String> {
-    word.parse::<Protocol>().map_err(|e| e.to_string())
 }

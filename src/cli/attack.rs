@@ -13,10 +13,12 @@ use super::sheet::Sheet;
 use crate::augment::CIFAR10_STATISTICS;
 use crate::console::{self, say};
 use crate::device::Device;
+use crate::drawing::escape;
 use crate::error::{Error, Result};
 use crate::evaluate::attack::{AttackSettings, Units};
 use crate::objectives::Protocol;
 use crate::ops::copy::Slice;
+use crate::paper::numbers as paper;
 use crate::runs::attack::{
     Adversarial, AttackRequest, MatchClasses, PICTURED, run as run_experiment,
 };
@@ -27,17 +29,11 @@ use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
 use crate::tensor::Tensor;
 
-/// Ten numbers from 0 to `last`, evenly apart.
-fn ten_up_to(last: f64) -> Vec<f32> {
-    (0..10)
-        .map(|i| (last * f64::from(i) / 9.0) as f32)
-        .collect()
-}
-
 fn strengths(word: &str, protocol: Protocol) -> Result<Vec<f32>> {
+    let ten = |last| paper::strengths(last).map(|eps| eps as f32).to_vec();
     match word {
-        "fine" => Ok(ten_up_to(8.0 / 255.0)),
-        "paper" => Ok(ten_up_to(0.275)),
+        "fine" => Ok(ten(paper::FINE_EPS)),
+        "paper" => Ok(ten(paper::PAPER_EPS)),
         list => list
             .split(',')
             .map(|word| strength(word, protocol))
@@ -179,8 +175,8 @@ fn picture(device: &Device, images: &Adversarial, protocol: Protocol, eps: f32) 
     Ok(sheet)
 }
 
-/// The sheet of [`picture`] with words: what the columns are, and what each image is and is taken
-/// for.
+/// The sheet of [`picture`] with labels: the columns, and the class and the predictions of each
+/// image.
 fn with_predictions(
     png: &[u8],
     [width, height]: [u32; 2],
@@ -210,9 +206,12 @@ fn with_predictions(
     ));
     for (row, image) in (0..).zip(&metrics.pictured) {
         let y = HEADER + Sheet::start(row);
-        let taken_for = |predicted: &str| match predicted == image.class {
-            true => format!("{predicted}, right"),
-            false => format!("{predicted}, wrong"),
+        let taken_for = |predicted: &str| {
+            if predicted == image.class {
+                format!("{predicted}, right")
+            } else {
+                format!("{predicted}, wrong")
+            }
         };
         let lines = [
             image.class.clone(),
@@ -224,20 +223,12 @@ fn with_predictions(
             svg.push_str(&format!(
                 "<text x=\"{x}\" y=\"{}\" font-weight=\"{weight}\">{}</text>\n",
                 y + 30 + 22 * line,
-                escaped(words)
+                escape(words)
             ));
         }
     }
     svg.push_str("</svg>\n");
     svg
-}
-
-/// Words as the content of an element.
-fn escaped(words: &str) -> String {
-    words
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 fn pack(images: &Adversarial) -> Result<Vec<u8>> {
@@ -257,11 +248,6 @@ fn pack(images: &Adversarial) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_text_and_no_markup() {
-        assert_eq!(escaped("a<b> & c"), "a&lt;b&gt; &amp; c");
-    }
 
     #[test]
     fn strengths_are_a_grid_or_numbers() {

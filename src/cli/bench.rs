@@ -1,4 +1,4 @@
-//! `parallax bench`: how fast a device is.
+//! `parallax bench`: measures the speed of a device.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use crate::runs::whole_file::write_file;
 /// training steps
 ///
 /// The share of a kernel is its rate relative to the ceiling that was measured on the same device:
-/// multiply-adds, or copied bytes. Nothing else should run on the device. On software adapters and the
-/// CPU, sizes are small. With --json, stdout has all measurements.
+/// multiply-adds, or copied bytes. Nothing else should run on the device. On software adapters and
+/// the CPU, sizes are small. With --json, stdout has all measurements.
 #[derive(Args)]
 pub struct Arguments {
     /// What to measure: auto, cpu, gpu, a part of an adapter's name, or a number of the list that
@@ -24,7 +24,7 @@ pub struct Arguments {
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
-    /// Stop after about this many seconds. What has not been measured by then is listed
+    /// Stop after about this many seconds. Parts that have not been measured by then are listed
     #[arg(long, value_name = "SECONDS", default_value = "50", value_parser = positive)]
     seconds: f64,
 

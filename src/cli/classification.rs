@@ -138,12 +138,13 @@ pub fn print_speed(training: &TrainingMetrics, total_seconds: f64) {
 
 /// Prints the metrics of an evaluation on labels.
 pub fn print_metrics(metrics: &Metrics, dataset: &str) {
-    let auc = match metrics.auc_ovo.is_nan() {
-        true => "AUC not defined for one class".to_string(),
-        false => format!(
+    let auc = if metrics.auc_ovo.is_nan() {
+        "AUC not defined for one class".to_string()
+    } else {
+        format!(
             "AUC {:.4} (one-vs-one), {:.4} (one-vs-rest)",
             metrics.auc_ovo, metrics.auc_ovr
-        ),
+        )
     };
     say!(
         "test images of {dataset}: top-1 {:.1} %, top-2 {:.1} %, top-3 {:.1} %, {auc}, loss {:.4}",

@@ -1,4 +1,4 @@
-//! `parallax compare`: runs side by side.
+//! `parallax compare`: compares runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,10 +14,10 @@ use crate::drawing::{escape, page};
 use crate::error::Result;
 use crate::runs::page::{figure, plots};
 use crate::runs::reading::{Accuracy, RunRecord};
+use crate::runs::record::{NO_SETTINGS, first_word};
 use crate::runs::whole_file::write_file;
 
-/// Print runs side by side: the settings that differ, steps, losses, and accuracies with how they were
-/// measured
+/// Compare runs: the settings that differ, steps, losses, and accuracies with their protocols
 ///
 /// Accuracies that were measured in different ways, or on different images, are marked.
 #[derive(Args)]
@@ -34,8 +34,6 @@ pub struct Arguments {
     force: ForceArguments,
 }
 
-/// What is not a setting whose value matters.
-const PASSED_OVER: [&str; 3] = ["versions.", "variants.", "evaluations."];
 /// The mark of accuracies that cannot be compared.
 const MARK: &str = " *";
 
@@ -298,7 +296,7 @@ impl Comparison {
 fn differing_settings(records: &[RunRecord]) -> Vec<Values> {
     let mut keys: Vec<&String> = Vec::new();
     for key in records.iter().flat_map(|record| record.config.keys()) {
-        let is_setting = !PASSED_OVER.iter().any(|start| key.starts_with(start));
+        let is_setting = !NO_SETTINGS.contains(&first_word(key, '.'));
         if is_setting && !keys.contains(&key) {
             keys.push(key);
         }

@@ -1,4 +1,4 @@
-//! `parallax completions`: what a shell needs to complete the command line.
+//! `parallax completions`: prints shell completions.
 
 use std::io::Write;
 

@@ -1,16 +1,16 @@
 //! `parallax data`: downloads published data sets.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 
-use super::arguments::{StopArguments, data_kind};
-use crate::console::{is_quiet, note, say};
+use super::arguments::StopArguments;
+use crate::console::{note, say};
 use crate::data::DataKind;
 use crate::data::fetch::{Fetched, Origin, Patience, Progress, Published, fetch};
 use crate::error::Result;
+use crate::runs::progress::bar;
 
 /// Plain lines that a download prints if stdout is no terminal.
 const PLAIN_LINES: u64 = 10;
@@ -34,11 +34,11 @@ enum Action {
 #[derive(Args)]
 struct FetchArguments {
     /// The data set
-    #[arg(value_name = "cifar10|cifar100|stl10", value_parser = data_kind)]
+    #[arg(value_name = "cifar10|cifar100|stl10")]
     data: DataKind,
 
-    /// The folder for it, which --data-dir of other commands takes [default: PARALLAX_DATA, else
-    /// data]
+    /// The folder for the data set, the value of --data-dir for other commands [default:
+    /// PARALLAX_DATA, otherwise data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
@@ -104,16 +104,9 @@ struct Shown {
 
 impl Shown {
     fn new(bytes: u64) -> Self {
-        let has_bar = std::io::stderr().is_terminal() && !is_quiet();
-        let bar = has_bar.then(|| {
-            let template = "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-            let style = ProgressStyle::with_template(template).expect("the template is a constant");
-            let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-            bar.set_style(style);
-            bar
-        });
+        let template = "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
         Shown {
-            bar,
+            bar: bar(template, bytes),
             bytes,
             lines: 0,
         }

@@ -1,4 +1,4 @@
-//! `parallax devices`: what there is to run on.
+//! `parallax devices`: lists the devices.
 
 use clap::Args;
 use serde_json::json;
@@ -10,8 +10,8 @@ use crate::device::gpu::{AdapterDescription, kernels};
 use crate::error::Result;
 use crate::runs::cache::{read_table, table_path};
 
-/// List every GPU adapter with its backend, limits and features, and the CPU; say which one
-/// --device auto takes
+/// List the GPU adapters with their backends, limits and features, the CPU, and the choice of
+/// --device auto
 ///
 /// --device takes the number before a name, or a part of an adapter's name.
 #[derive(Args)]
@@ -70,9 +70,10 @@ pub fn run(_: &Arguments) -> Result<()> {
         "processor": std::env::consts::ARCH,
     }));
     let (gpu, reason) = auto_takes_gpu(&adapters);
-    let taken = match gpu {
-        true => "the GPU that --device gpu takes",
-        false => "cpu",
+    let taken = if gpu {
+        "the GPU that --device gpu takes"
+    } else {
+        "cpu"
     };
     say!("--device auto takes {taken}: {reason}");
     Ok(())

@@ -44,19 +44,18 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Which images [default: test, or all images if there is no test set]
+    /// Split to embed [default: test, or all images if there is no test set]
     #[arg(long, value_name = "train|test|unlabelled", value_parser = ["train", "test", "unlabelled"])]
     split: Option<String>,
 
-    /// The file to write: features (F32, N x F), and labels (U32, N) if the images have them. If its
-    /// name ends in .npz, it is written for NumPy, and has the arrays features, labels, classes,
-    /// files and about; if it ends in .npy, it has the features alone; otherwise, it is a
-    /// safetensors file
+    /// The file to write. Its suffix selects the format: .npz has the arrays features, labels,
+    /// classes, files and about; .npy has the features alone; any other suffix gives a safetensors
+    /// file with features (F32, N x F), and labels (U32, N) if the images have them
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
-    /// centre is cropped [default: the images' own size]
+    /// Side in pixels of the encoder's input images. The shorter side is resized and the centre is
+    /// cropped [default: the images' own size]
     #[arg(long, value_name = "PIXELS", value_parser = whole::<u64>(4..=1024))]
     resolution: Option<u64>,
 
@@ -197,8 +196,8 @@ fn holds_features(path: &Path) -> bool {
     path.is_file() && fs::read(path).is_ok_and(names)
 }
 
-/// Returns the lists of names that a file holds, as far as they are not empty: the classes, and the
-/// image files in the order of the features.
+/// Returns the lists of names in a file that are not empty: the classes, and the image files in the
+/// order of the features.
 fn names<'a>(
     classes: &'a [String],
     split: &'a Split,
@@ -254,8 +253,8 @@ fn npz(
     numpy::archive(&arrays)
 }
 
-/// Returns the entries that the file holds beside the features: the data set, the findings of the
-/// reader, and the network. Lists are JSON.
+/// Returns the other entries of the file: the data set, the findings of the reader, and the
+/// network. Lists are JSON.
 fn about(loaded: &Loaded, dataset: &Dataset, part: &str) -> Result<BTreeMap<String, String>> {
     let network = loaded.origin.encoder;
     let mut about = BTreeMap::from(

@@ -1,4 +1,5 @@
-//! The command line: one file a subcommand, arguments in, a call into the library, words out.
+//! The command line. One file per subcommand, which parses arguments, calls the library, and prints
+//! results.
 //!
 //! Results go to stdout; an error is one line on stderr. The exit code is 0 for success, 1 for a
 //! run that failed, 2 for invalid arguments. After an early stop, it is [`STOPPED_EARLY`], or 128
@@ -207,9 +208,10 @@ fn continuation(folder: Option<&Path>) -> String {
 /// Returns `word` as a POSIX shell reads it, quoted only if necessary.
 fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 

@@ -18,7 +18,7 @@ pub struct ForceArguments {
     pub force: bool,
 }
 
-/// What a command reads, which its output must not replace.
+/// The inputs of a command, which its output must not replace.
 pub struct Inputs<'a> {
     /// With the option that names it.
     pub file: Option<(&'static str, &'a Path)>,
@@ -120,10 +120,11 @@ fn contains(dir: &Path, identity: &Identity, visited: &mut HashSet<Identity>) ->
         return false;
     }
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .any(|path| match path.is_dir() {
-            true => contains(&path, identity, visited),
-            false => Identity::of(&path).as_ref() == Some(identity),
-        })
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            contains(&path, identity, visited)
+        } else {
+            Identity::of(&path).as_ref() == Some(identity)
+        }
+    })
 }

@@ -114,19 +114,19 @@ pub fn reopened(request: &DeviceRequest, training: &TrainingSettings) -> Result<
 
 /// Fails if `device` does not support the requested precision, so that no folder is created.
 pub fn check_precision(training: &TrainingSettings, device: &Device) -> Result<()> {
-    let types = [training.precision, training.matmul_precision];
-    let mut zeros = types
-        .map(|dtype| Tensor::zeros(&[1], dtype, device))
-        .into_iter();
-    zeros.try_for_each(|x| x.map(drop))
+    for dtype in [training.precision, training.matmul_precision] {
+        Tensor::zeros(&[1], dtype, device)?;
+    }
+    Ok(())
 }
 
-/// Fails if a training of `steps` steps is too short for the requested profile, so that no folder is
-/// created.
+/// Fails if a training of `steps` steps is too short for the requested profile, so that no folder
+/// is created.
 pub fn check_steps(training: &TrainingSettings, steps: u64) -> Result<()> {
-    match training.profile {
-        true => Phases::new(0, steps).map(drop),
-        false => Ok(()),
+    if training.profile {
+        Phases::new(0, steps).map(drop)
+    } else {
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{DataArguments, protocol, seed, whole};
+use super::arguments::{DataArguments, seed, whole};
 use super::output::{self, ForceArguments, Inputs};
 use super::sheet::Sheet;
 use crate::augment::{ImageStore, SimClrAugmentation, ViewKey};
@@ -21,16 +21,16 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Images to show, one a row
+    /// Number of images, one per row
     #[arg(long, default_value = "8", value_parser = whole::<u32>(1..=64))]
     images: u32,
 
-    /// Views of each image
+    /// Number of views per image
     #[arg(long, default_value = "8", value_parser = whole::<u32>(1..=64))]
     views: u32,
 
-    /// Whose views: sound, or the evaluated paper's
-    #[arg(long, value_name = "sound|paper", default_value = "sound", value_parser = protocol)]
+    /// Protocol of the views: sound or paper
+    #[arg(long, value_name = "sound|paper", default_value = "sound")]
     protocol: Protocol,
 
     /// The seed of the views
@@ -56,8 +56,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let count = arguments.images.min(split.len() as u32);
     let device = Device::cpu();
     let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])?;
-    // Spread over the set, so that one sorted by class shows more than one, and not by equal steps,
-    // so that one whose classes take turns does too.
+    // Samples the set at irregular intervals, so that several classes appear whether the set is
+    // sorted or interleaved by class.
     let stride = split.len() as u32 / count;
     let samples: Vec<u32> = (0..count).map(|i| i * stride + i % stride).collect();
     let images = store.gather(&samples)?;

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// before.
 const WAIT_WITH_ERROR: Duration = Duration::from_secs(2);
 
-/// Joins the ranks that `mpirun` started. `supports_ranks` says whether the command can use several.
-/// Ranks beside the first print errors only.
+/// Joins the ranks that `mpirun` started. `supports_ranks` says whether the command can use
+/// several. Ranks beside the first print errors only.
 ///
 /// # Errors
 /// `Error::Usage` if there are several ranks and the command can use one.

@@ -8,8 +8,8 @@ use crate::runs::recipes::{RECIPES, Recipe};
 
 /// List the recipes that --config takes, or print one
 ///
-/// A recipe has the settings of a training. Its header has the source, the protocol of the accuracy,
-/// the accuracy that it reached, and the command that shows it.
+/// A recipe has the settings of a training. Its header has the source, the protocol of the
+/// accuracy, the accuracy that it reached, and the command that shows it.
 #[derive(Args)]
 pub struct Arguments {
     /// The recipe that is printed as a configuration file

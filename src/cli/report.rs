@@ -35,17 +35,20 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Where to compute the features of a run's page: auto, cpu, gpu, a part of an adapter's name, or
-    /// a number of the list that devices prints
+    /// Where to compute the features of a run's page: auto, cpu, gpu, a part of an adapter's name,
+    /// or a number of the list that devices prints
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let is_run = is_begun(&arguments.dir);
-    let default = || match is_run {
-        true => arguments.dir.clone(),
-        false => arguments.dir.join("report"),
+    let default = || {
+        if is_run {
+            arguments.dir.clone()
+        } else {
+            arguments.dir.join("report")
+        }
     };
     let out = arguments.out.clone().unwrap_or_else(default);
     check_place(&out)?;

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{
-    DataArguments, Place, StopArguments, check_classes, data_kind, positive, protocol, seed, whole,
-};
+use super::arguments::{DataArguments, Place, StopArguments, check_classes, positive, seed, whole};
 use super::device_choice::{DeviceRequest, open};
 use crate::console::{note, say};
 use crate::data::DataKind;
@@ -36,8 +34,8 @@ use crate::runs::tuning::When;
 /// skipped, and an interrupted one is resumed.
 #[derive(Args)]
 pub struct Arguments {
-    /// How large
-    #[arg(long, value_name = "smoke|small|paper", value_parser = scale)]
+    /// Size of the grid
+    #[arg(long, value_name = "smoke|small|paper")]
     scale: Scale,
 
     /// The folder of all runs. A grid that was begun there is resumed
@@ -49,7 +47,7 @@ pub struct Arguments {
 
     /// The second data set, for transfer: STL-10 in the paper [default: shapes-inverted on shapes,
     /// else stl10]
-    #[arg(long, value_name = "KIND", value_parser = data_kind)]
+    #[arg(long, value_name = "KIND")]
     transfer_data: Option<DataKind>,
 
     /// The folder of the second data set's files
@@ -66,12 +64,12 @@ pub struct Arguments {
     #[arg(long, value_parser = positive)]
     width: Option<f64>,
 
-    /// Test images to attack, the same number of each class [default: 50 for smoke, 500 for small,
+    /// Test images to attack, the same number for each class [default: 50 for smoke, 500 for small,
     /// all for paper]
     #[arg(long, value_name = "IMAGES", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     attack_images: Option<u32>,
 
-    /// Training images of a linear evaluation, the same number of each class [default: 500 for
+    /// Training images of a linear evaluation, the same number for each class [default: 500 for
     /// smoke, 10000 for small, all for paper]
     #[arg(long, value_name = "IMAGES", value_parser = whole::<u32>(1..=u64::from(u32::MAX)))]
     linear_images: Option<u32>,
@@ -104,8 +102,9 @@ pub struct Arguments {
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 
-    /// sound, or the evaluated paper's code point by point
-    #[arg(long, value_name = "sound|paper", default_value = "sound", value_parser = protocol)]
+    /// sound: the choices of the papers that introduced the methods. paper: those of the reproduced
+    /// paper's released code
+    #[arg(long, value_name = "sound|paper", default_value = "sound")]
     protocol: Protocol,
 
     /// The initial weights of pretraining, which --protocol paper requires
@@ -118,10 +117,6 @@ pub struct Arguments {
 
 /// The name of the report's folder in the folder of the grid.
 const REPORT: &str = "report";
-
-fn scale(word: &str) -> std::result::Result<Scale, String> {
-    word.parse::<Scale>().map_err(|e| e.to_string())
-}
 
 /// The settings, with both data sets read.
 fn settings(arguments: &Arguments) -> Result<GridSettings> {
@@ -287,9 +282,10 @@ fn run_all(
     settings: &GridSettings,
     device: &DeviceRequest,
 ) -> Result<()> {
-    let (label, of_part) = match shard.is_whole() {
-        true => (String::new(), String::new()),
-        false => (format!("part {shard}, "), format!(" of part {shard}")),
+    let (label, of_part) = if shard.is_whole() {
+        (String::new(), String::new())
+    } else {
+        (format!("part {shard}, "), format!(" of part {shard}"))
     };
     let started = Instant::now();
     let flops = |job: &Job| job.work.flops(settings.sizes.width);

@@ -1,5 +1,5 @@
-//! The commands that make a run: `simclr`, `rotnet`, `supervised`, `finetune`, `linear`, `transfer`,
-//! `attack` and `knn`.
+//! The commands that start or resume a run: `simclr`, `rotnet`, `supervised`, `finetune`, `linear`,
+//! `transfer`, `attack` and `knn`.
 
 use clap::{ArgMatches, FromArgMatches, Subcommand};
 
@@ -13,7 +13,7 @@ use crate::runs::spec::{RunSpec, Task, with_options};
 use crate::runs::training::Extent;
 use crate::runs::tuning::When;
 
-/// A command line that makes a run: its settings, and where it is made.
+/// A command line that starts or resumes a run: its settings, its folder and its device.
 pub struct Run {
     spec: RunSpec,
     arguments: PlaceArguments,
@@ -45,7 +45,7 @@ impl Run {
     }
 }
 
-/// Makes the run `spec` at `place`, and prints the results.
+/// Executes the run `spec` at `place`, and prints the results.
 pub fn run(spec: &RunSpec, place: &Place) -> Result<()> {
     place.check_out()?;
     match &spec.task {
@@ -106,9 +106,10 @@ impl FromArgMatches for Run {
         let spec = RunSpec::from_matches(matches)?;
         let given = matches.subcommand().map(|(_, given)| given);
         let given = given.unwrap_or(matches);
-        let tuning = match is_training(spec.command()) {
-            true => TuningArguments::from_arg_matches(given)?.when(),
-            false => When::WhereNoTableShips,
+        let tuning = if is_training(spec.command()) {
+            TuningArguments::from_arg_matches(given)?.when()
+        } else {
+            When::WhereNoTableShips
         };
         Ok(Run {
             arguments: PlaceArguments::from_arg_matches(given)?,

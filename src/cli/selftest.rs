@@ -1,4 +1,4 @@
-//! `parallax selftest`: whether a device computes right.
+//! `parallax selftest`: checks that a device computes correctly.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ use crate::error::{Error, Result, listed};
 use crate::runs::tuning::reject;
 use crate::selftest::{self, Family, Report, Wrong};
 
-/// Check whether a device computes every operation right
+/// Check that a device computes every operation correctly
 ///
 /// Compares each kernel and variant with float64, with f32 and f16 activations; gradients with
-/// central differences; the shapes of a ResNet-50; a short training with the CPU; and repetitions bit
-/// for bit. Variants with wrong results are stored, and no later command uses them. With --json,
-/// stdout has all results, for a bug report.
+/// central differences; the shapes of a ResNet-50; a short training with the CPU; and repetitions
+/// bit for bit. Variants with wrong results are stored, and no later command uses them. With
+/// --json, stdout has all results, for a bug report.
 #[derive(Args)]
 pub struct Arguments {
     /// What to test: auto, cpu, gpu, a part of an adapter's name, or a number of the list that

@@ -18,9 +18,9 @@ pub fn exit_code(cause: Cause) -> u8 {
     STOPPED_EARLY
 }
 
-/// Installs handlers by which SIGINT, SIGTERM, SIGHUP and SIGUSR1 request a stop, except for signals
-/// that the process was started to ignore. A second signal ends the process at once, as the first
-/// one would without a handler. The handlers only set flags.
+/// Installs handlers by which SIGINT, SIGTERM, SIGHUP and SIGUSR1 request a stop, except for
+/// signals that the process was started to ignore. A second signal ends the process at once, as the
+/// first one would without a handler. The handlers only set flags.
 ///
 /// # Errors
 /// `Error::Usage` if the system rejects a handler.

@@ -1,4 +1,4 @@
-//! `parallax verify`: takes steps of a training again, and compares the bits.
+//! `parallax verify`: repeats steps of a training, and compares the bits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,18 +20,19 @@ use crate::runs::training::Extent;
 use crate::runs::tuning::When;
 use crate::runs::values::count;
 
-/// Take the last steps of a training again from one of its checkpoints, and compare losses and
-/// weights bit by bit
+/// Repeat the last steps of a training from one of its checkpoints, and compare losses and weights
+/// bit by bit
 ///
-/// The steps are taken in a temporary folder; the run folder is only read. The last line is
-/// `verify: ok`, or the first difference is an error, and the exit code is 1.
+/// The steps run in a temporary folder; the run folder is only read. The last line is `verify: ok`,
+/// or the first difference is an error, and the exit code is 1.
 #[derive(Args)]
 pub struct Arguments {
     /// The run folder of simclr, rotnet, supervised or finetune
     run: PathBuf,
 
-    /// Minimum number of last steps to take again. The number of all steps starts with the initial
-    /// weights [default: as many as there are after the newest checkpoint before the last step]
+    /// Minimum number of steps to repeat, counted from the end. If it is the number of all steps,
+    /// the repetition starts from the initial weights [default: the steps after the newest
+    /// checkpoint before the last step]
     #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
     steps: Option<u64>,
 

@@ -33,15 +33,15 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     Info(InfoArguments),
-    /// Write a file of this program, which names its network, from a safetensors file of another
-    /// one
+    /// Convert a safetensors file of another program to a file of this program, which names its
+    /// network
     Import(ImportArguments),
-    /// Write a file for other programs: a state dict that torchvision's network of the same name
-    /// takes as it is, or an ONNX model
+    /// Convert a file to a state dict, which torchvision's network of the same name takes as it is,
+    /// or to an ONNX model
     Export(ExportArguments),
 }
 
-/// Print the network of a safetensors file, and what is made of its tensors
+/// Print the network of a safetensors file, and how its tensors are used
 #[derive(Args)]
 struct InfoArguments {
     /// The file, of this program or another one
@@ -105,12 +105,13 @@ impl ConversionArguments {
         output::check(&self.out, self.force.force, None, &inputs)?;
         let file = WeightsFile::read(&self.file)?;
         let file = file.with_normalization(self.images.normalization)?;
-        match file.record().kept_random.is_empty() {
-            true => Ok(file),
-            false => Err(Error::data(
+        if file.record().kept_random.is_empty() {
+            Ok(file)
+        } else {
+            Err(Error::data(
                 &self.file,
                 "its first convolution is missing or of another shape, so that it has no whole network",
-            )),
+            ))
         }
     }
 }
@@ -209,9 +210,10 @@ fn import(arguments: &ImportArguments) -> Result<()> {
 
 fn export(ExportArguments { files, format }: &ExportArguments) -> Result<()> {
     let is_onnx = |end: &OsStr| end.eq_ignore_ascii_case("onnx");
-    let format = format.unwrap_or(match files.out.extension().is_some_and(is_onnx) {
-        true => Format::Onnx,
-        false => Format::Safetensors,
+    let format = format.unwrap_or(if files.out.extension().is_some_and(is_onnx) {
+        Format::Onnx
+    } else {
+        Format::Safetensors
     });
     if let (Format::Safetensors, Some(asked)) = (format, files.images.normalization) {
         return Err(Error::usage(format!(

@@ -25,7 +25,7 @@ use crate::error::{Error, Result, listed};
 use crate::interrupt;
 use crate::sha256::hex;
 
-/// Where an archive comes from.
+/// The source of an archive.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin<'a> {
     /// The official address, or that of a mirror.
@@ -56,7 +56,7 @@ impl Default for Patience {
     }
 }
 
-/// What [`fetch`] does at the moment.
+/// The current activity of [`fetch`].
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
     /// Bytes received so far, those of an earlier download included.
@@ -67,7 +67,7 @@ pub enum Progress<'a> {
     Unpack,
 }
 
-/// What [`fetch`] did.
+/// The result of [`fetch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// The folder of the files is new.
@@ -76,14 +76,14 @@ pub enum Fetched {
     Present(PathBuf),
 }
 
-/// Puts the files of `published` into a folder of the archive's own name in `dir`, which is created if
-/// it does not exist.
+/// Puts the files of `published` into a folder of the archive's own name in `dir`, which is created
+/// if it does not exist.
 ///
 /// # Errors
 /// `Error::Data` for content that is not the published one, which is removed; `Error::Usage` for a
 /// server or a file that cannot be used, or if another process downloads to `dir`; `Error::Io` if a
-/// file cannot be read or written; `Error::Stopped` on request. A later call with the same arguments
-/// then continues the download.
+/// file cannot be read or written; `Error::Stopped` on request. A later call with the same
+/// arguments then continues the download.
 pub fn fetch(
     published: &Published,
     dir: &Path,
@@ -203,7 +203,7 @@ impl<'a> Partial<'a> {
             .map_err(|e| Error::write(&self.path, e))
     }
 
-    /// Receives what is missing, in as many attempts as make progress.
+    /// Receives the missing bytes. Tries again as long as attempts make progress.
     fn download(
         &self,
         url: &str,
@@ -465,8 +465,8 @@ impl From<io::Error> for Extraction {
 /// Entries of an archive, at most.
 const MOST_ENTRIES: usize = 1000;
 
-/// Writes the files of the archive's folder to `place`. Links, devices and paths that lead elsewhere
-/// are errors, and so are more bytes than the published files have.
+/// Writes the files of the archive's folder to `place`. Links, devices and paths that lead
+/// elsewhere are errors, and so are more bytes than the published files have.
 fn extract(
     published: &Published,
     content: impl Read,

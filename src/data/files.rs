@@ -1,4 +1,4 @@
-//! What the readers of data files share: finding the files, checking their sizes, reading them
+//! Helpers of the readers of data files: finding the files, checking their sizes, reading them
 //! whole.
 
 use std::fs::{self, File};
@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 /// A file that a published data set is made of.
 pub struct Expected {
     pub file: &'static str,
-    /// Bytes of the published file; `None` where any size will do.
+    /// Bytes of the published file; `None` if any size is valid.
     pub bytes: Option<u64>,
 }
 
-/// Where a data set is published and what it holds.
+/// The source of a data set, and its files.
 pub struct Source {
     pub title: &'static str,
     pub address: &'static str,

@@ -1,5 +1,5 @@
-//! What a reader of files found that a user should know: the notices of a command and the same
-//! facts for its records.
+//! Facts about data files that affect results: the notices of a command and the same facts for its
+//! records.
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,7 @@ use super::resize::{centre_square, write_planes};
 use super::{Dataset, LoadOptions, OnBadImage, Split, files, parallel};
 use crate::error::{Error, Result, listed};
 
-/// The layout that is expected, for messages.
+/// The expected layout, for messages.
 pub const LAYOUT: &str = "expected DIR/train/CLASS/... and DIR/test/CLASS/..., DIR/CLASS/..., or images without \
                           class folders in DIR or DIR/train";
 
@@ -25,12 +25,12 @@ const TRAIN: [&str; 1] = ["train"];
 const TEST: [&str; 4] = ["test", "val", "valid", "validation"];
 
 /// Reads the images below `dir`. Classes are the first folders below a split, sorted by name; their
-/// images lie at any depth, sorted by folder and file name. Hidden files and folders and `__MACOSX`
-/// are passed over.
+/// images may be at any depth, and are sorted by folder and file name. Hidden files and folders and
+/// `__MACOSX` are ignored.
 ///
 /// # Errors
 /// [`Error::Data`] for another layout, class folders without images, classes of the test set that
-/// the training set has not, images that cannot be decoded whole, and images of several sizes.
+/// the training set lacks, images that cannot be decoded whole, and images of several sizes.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
     let mut findings = Findings {
         size: options.size,
@@ -152,7 +152,7 @@ impl Findings {
     }
 }
 
-/// A path below `dir`, as records and notices have it.
+/// A path below `dir`, for records and notices.
 fn shown(dir: &Path, path: &Path) -> String {
     let below = path.strip_prefix(dir).unwrap_or(path);
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
@@ -164,7 +164,7 @@ struct Class {
     images: Vec<PathBuf>,
 }
 
-/// The images of a split: those of its classes, or without classes those that lie in it.
+/// The images of a split: those of its classes, or, without classes, those directly in its folder.
 #[derive(Default)]
 struct ImageSet {
     classes: Vec<Class>,
@@ -371,7 +371,7 @@ struct Images {
     is_read: Vec<bool>,
 }
 
-/// What became of a file.
+/// The outcome of reading a file.
 enum Outcome {
     Read {
         is_turned: bool,
@@ -514,7 +514,7 @@ impl Images {
     }
 }
 
-/// The size of the first image. Where all images must be whole, others of another size are refused
+/// The size of the first image. If all images must be whole, images of another size are an error
 /// before any is decoded.
 fn common_size(dir: &Path, paths: &[PathBuf], options: &LoadOptions) -> Result<[u32; 2]> {
     let found = parallel::map(paths.iter(), |path| image_file::size(path));

@@ -31,7 +31,7 @@ const MOST_PIXELS: u64 = 178_956_970;
 /// Bytes that a decoder may allocate: 16-bit pixels with transparency, twice.
 const MOST_BYTES: u64 = 16 * MOST_PIXELS;
 
-/// What the name of a file tells about it.
+/// The kind of a file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suffix {
     Read,
@@ -40,7 +40,7 @@ pub enum Suffix {
     Other,
 }
 
-/// Tells from its name whether the file at `path` is read. The letter case does not matter.
+/// Whether the file at `path` is read, by its name. The letter case does not matter.
 pub fn suffix(path: &Path) -> Suffix {
     let Some(word) = path.extension().and_then(|word| word.to_str()) else {
         return Suffix::Other;
@@ -66,7 +66,7 @@ pub struct Picture {
 /// loader, and the orientation of the metadata is applied.
 ///
 /// # Errors
-/// The reason, in a few words, if the file holds no whole image of a format that is read.
+/// The reason, in a few words, if the file is not a whole image of a supported format.
 pub fn read(path: &Path) -> Result<Picture, String> {
     let bytes = content(path)?;
     let opened = open(&bytes)?;
@@ -220,8 +220,8 @@ fn tiff_size(bytes: &[u8]) -> Option<[u32; 2]> {
     Some([value(WIDTH)?, value(HEIGHT)?])
 }
 
-/// Checks what the header tells, before a decoder allocates: the size of a PNG, BMP or TIFF image,
-/// and the length of a WebP file, whose decoder passes over missing metadata.
+/// Checks the header before a decoder allocates: the size of a PNG, BMP or TIFF image, and the
+/// length of a WebP file, whose decoder passes over missing metadata.
 fn check_header(format: Option<ImageFormat>, bytes: &[u8]) -> Result<(), String> {
     let number = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
     match format {
@@ -321,7 +321,7 @@ fn swaps_sides(orientation: Orientation) -> bool {
 fn reason(error: &ImageError, bytes: &[u8]) -> String {
     let text = match error {
         ImageError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => return ends_early(bytes),
-        // The inner error has no word on the format, which the file's name tells.
+        // The inner error does not name the format, which follows from the file's name.
         ImageError::Decoding(e) => match std::error::Error::source(e) {
             Some(source) => source.to_string(),
             None => e.to_string(),

@@ -1,4 +1,5 @@
-//! Image data sets as bytes in memory: their sources, the order of samples, and fractions of labels.
+//! Image data sets as bytes in memory: their sources, the order of samples, and fractions of
+//! labels.
 //!
 //! Everything is host code. Pixels are bytes in planes (N x 3 x H x W, red, green, blue), which is
 //! how the devices take them; labels are class indices from 0.
@@ -38,8 +39,7 @@ pub use split::label_fraction;
 pub struct Split {
     /// N x 3 x `height` x `width`, row-major planes in the order red, green, blue.
     pub images: Vec<u8>,
-    /// One class index an image, each below the number of classes. `None` where the split is
-    /// unlabelled.
+    /// One class index per image, below the number of classes. `None` if the split is unlabelled.
     pub labels: Option<Vec<u32>>,
     /// The file of each image, as a path below the data set's folder. Empty if images have no files
     /// of their own.
@@ -103,7 +103,7 @@ pub struct LoadOptions {
     pub on_bad_image: OnBadImage,
 }
 
-/// What happens if an image file cannot be decoded whole.
+/// The reaction to an image file that cannot be decoded whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBadImage {
@@ -191,7 +191,7 @@ impl Dataset {
         }
     }
 
-    /// The classes of which the test set has no image. None if it has no labels.
+    /// The classes without test images. Empty if the test set has no labels.
     pub fn absent_classes(&self) -> Vec<String> {
         let Some(labels) = &self.test.labels else {
             return Vec::new();
@@ -279,7 +279,7 @@ impl Dataset {
     /// `seed`.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the test images have no labels, or as [`label_fraction`].
+    /// [`Error::Usage`] if the test images have no labels, or as [`label_fraction`].
     pub fn test_part(&self, fraction: f64, seed: u64) -> Result<Split> {
         Ok(self.test.subset(&self.test_members(fraction, seed)?))
     }
@@ -296,7 +296,7 @@ impl Dataset {
     /// The labels of `split`, one of this set's own, which messages call `name`.
     ///
     /// # Errors
-    /// [`Error::Usage`] where it has none.
+    /// [`Error::Usage`] if it has none.
     pub fn labels_of<'a>(&self, split: &'a Split, name: &str) -> Result<&'a [u32]> {
         split.labels.as_deref().ok_or_else(|| {
             let missing = match split.is_empty() {
@@ -314,7 +314,7 @@ impl Dataset {
     }
 }
 
-/// Where the images come from.
+/// The source of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataKind {

@@ -1,11 +1,11 @@
 //! Python pickles of plain data: dictionaries, lists, numbers, strings and NumPy arrays. A pickle
-//! is a program for a stack machine that may call any function of Python. Nothing is called here: a
-//! pickle that asks for another function than those that rebuild such data is refused.
+//! is a program for a stack machine that may call any function of Python. No function is called: a
+//! pickle that needs any but the known constructors of plain data is an error.
 //!
-//! The values lie in one list and refer to each other by their place in it, so that no nesting of
-//! them, however deep, makes the reader or its memory's release recurse.
+//! All values are stored in one list and refer to each other by index, so deep nesting causes no
+//! recursion.
 
-/// What a pickle holds.
+/// A value of a pickle.
 pub struct Pickle {
     values: Vec<Value>,
     root: usize,
@@ -21,9 +21,9 @@ enum Value {
     Dict(Vec<(usize, usize)>),
     /// The name of a function or class.
     Global(String),
-    /// An array or its type, and what it is built from.
+    /// An array or its type, with the arguments of its constructor.
     Object(Option<usize>),
-    /// None, a boolean or a floating-point number, which no reader asks for.
+    /// None, a boolean or a floating-point number, which no reader uses.
     Other,
 }
 
@@ -40,14 +40,14 @@ const REBUILDING: [&str; 8] = [
     "builtins bytes",
 ];
 
-/// Bytes of all strings of a list, at most. A pickle may list one long string many times.
+/// Maximum bytes of all strings of a list. A pickle may list one long string many times.
 const MOST_TEXT: usize = 1 << 20;
 
 impl Pickle {
     /// Reads a pickle of any protocol.
     ///
     /// # Errors
-    /// The reason, in a few words, if it is damaged or holds something else than plain data.
+    /// The reason, in a few words, if it is damaged or has anything but plain data.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut machine = Machine {
             bytes,
@@ -149,8 +149,8 @@ impl Pickle {
     }
 }
 
-/// The machine: a stack of places in `values`, the heights of the stack that were marked, and the
-/// places that were numbered to be used again.
+/// The machine: a stack of indices into `values`, the marked heights of the stack, and the memo of
+/// indices that are used again.
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -158,7 +158,7 @@ struct Machine<'a> {
     stack: Vec<usize>,
     marks: Vec<usize>,
     memo: Vec<Option<usize>>,
-    /// Bytes of values that were built from other values.
+    /// Total bytes of values that were built from other values.
     copied: usize,
 }
 

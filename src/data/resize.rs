@@ -5,8 +5,8 @@ use image::{Rgb, RgbImage};
 
 use super::{Split, parallel};
 
-/// An image is cropped before it is resized if its longer side is more than so many times its
-/// shorter side. The crop removes nothing that the result shows.
+/// Maximum ratio of the longer to the shorter side. An image with a larger ratio is cropped before
+/// it is resized, which removes nothing that the result shows.
 const LONGEST: u32 = 16;
 
 /// Resizes the shorter side of `image` to `size` pixels, bilinear with antialiasing, and crops the

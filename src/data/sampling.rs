@@ -1,4 +1,4 @@
-//! The order in which images are visited.
+//! The order of the images in a training or an evaluation.
 
 use crate::error::{Error, Result};
 use crate::philox::Philox;
@@ -6,10 +6,11 @@ use crate::philox::Philox;
 /// Keeps this stream of random numbers apart from those of other purposes.
 const PURPOSE: u32 = u32::from_le_bytes(*b"epch");
 
-/// Batches for pretraining: every epoch is a new shuffle by (seed, epoch), and its last partial batch is dropped.
+/// Batches for pretraining. Every epoch is a new shuffle by (seed, epoch), and its last partial
+/// batch is dropped.
 ///
-/// What [`EpochSampler::batch`] returns depends on the step alone, not on the calls before it, so a resumed run sees
-/// the batches that an uninterrupted one sees.
+/// [`EpochSampler::batch`] depends only on the step, so a resumed run gets the batches of an
+/// uninterrupted one.
 #[derive(Clone, Debug)]
 pub struct EpochSampler {
     seed: u64,
@@ -21,7 +22,7 @@ pub struct EpochSampler {
 }
 
 impl EpochSampler {
-    /// A sampler of batches of `batch_size` out of `len` images.
+    /// A sampler of batches of `batch_size` images from a set of `len`.
     ///
     /// # Errors
     /// [`Error::Usage`] if the batch is empty or larger than the data.
@@ -69,7 +70,8 @@ impl EpochSampler {
     }
 }
 
-/// The indices 0 .. `len` in order, in batches of `size` (at least 1) for evaluation; the last one may be smaller.
+/// Indices from 0 to `len` - 1 in order, in batches of `size` (at least 1) for evaluation. The last
+/// batch may be smaller.
 pub fn batches(len: u32, size: u32) -> impl Iterator<Item = Vec<u32>> {
     let size = size.max(1);
     (0..len.div_ceil(size)).map(move |i| {

@@ -71,8 +71,8 @@ impl Device {
     /// one, otherwise the CPU), or the first adapter whose name contains `name`.
     ///
     /// # Errors
-    /// `Error::Usage` if `name` is empty; `Error::Device` if there is no such adapter or it cannot be
-    /// opened.
+    /// `Error::Usage` if `name` is empty; `Error::Device` if there is no such adapter or it cannot
+    /// be opened.
     pub fn open(name: &str) -> Result<Device> {
         block_on(Device::open_async(name))
     }

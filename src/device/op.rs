@@ -1,4 +1,4 @@
-//! What an operation is, and the checks that its arguments pass before a device computes it.
+//! The trait of operations, and the checks of their arguments before a device computes them.
 
 use super::profiler::Work;
 use super::{Cpu, Device, Gpu};
@@ -207,8 +207,8 @@ impl<'a> Check<'a> {
     }
 }
 
-/// The number of elements of `shape`, if a kernel can index them with 32 bits. A size of 0 counts as
-/// 1 for the limit, so the product of some sizes never overflows.
+/// The number of elements of `shape`, if a kernel can index them with 32 bits. A size of 0 counts
+/// as 1 for the limit, so the product of some sizes never overflows.
 pub(crate) fn check_elements(operation: &'static str, shape: &[usize]) -> Result<usize> {
     shape
         .iter()

@@ -83,8 +83,8 @@ pub struct KernelLaunch {
     pub bindings: Vec<(&'static str, bool, u64)>,
 }
 
-/// The calls between [`Device::start_trace`] and [`Device::stop_trace`], and their kernel launches on
-/// a GPU.
+/// The calls between [`Device::start_trace`] and [`Device::stop_trace`], and their kernel launches
+/// on a GPU.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     pub calls: Vec<Call>,

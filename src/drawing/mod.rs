@@ -229,8 +229,8 @@ pub fn polyline(points: &[(f64, f64)], attributes: &str, out: &mut String) -> Re
     )
 }
 
-/// Writes the text of an entry of a legend, whose lines have at most `width` characters, and returns
-/// the number of lines.
+/// Writes the text of an entry of a legend, whose lines have at most `width` characters, and
+/// returns the number of lines.
 pub fn legend_text(
     label: &str,
     [x, y]: [f64; 2],

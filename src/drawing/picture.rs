@@ -15,7 +15,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Returns the picture of planes of red, green and blue, of `height` x `width` values from 0 to 1.
+    /// Returns the picture of red, green and blue planes of `height` x `width` values, from 0 to 1.
     pub fn of_planes(planes: &[f32], height: usize, width: usize) -> Self {
         let bytes = planes
             .iter()

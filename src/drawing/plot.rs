@@ -48,9 +48,12 @@ impl Plot {
         let drawn: Vec<Vec<(f64, f64)>> = self
             .series
             .iter()
-            .map(|series| match self.is_joined {
-                true => means(&series.points),
-                false => series.points.clone(),
+            .map(|series| {
+                if self.is_joined {
+                    means(&series.points)
+                } else {
+                    series.points.clone()
+                }
             })
             .collect();
         let all = || drawn.iter().flatten();
@@ -131,12 +134,13 @@ impl Plot {
                 let x = LEFT + width * column as f64;
                 if let Some(number) = number {
                     let dash = DASHES[number / COLORS % DASHES.len()];
-                    let sign = match self.is_joined {
-                        true => format!(
+                    let sign = if self.is_joined {
+                        format!(
                             "<path d=\"M{x} {y} h20\" stroke=\"currentColor\" stroke-width=\"2\" \
                              stroke-dasharray=\"{dash}\"/>"
-                        ),
-                        false => mark(shape(*number), x + 12.0, y, 4.0),
+                        )
+                    } else {
+                        mark(shape(*number), x + 12.0, y, 4.0)
                     };
                     writeln!(
                         out,

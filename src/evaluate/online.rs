@@ -26,15 +26,16 @@ pub struct Sample {
     /// Test images; of a data set without any, training images that are not in `bank`.
     pub queries: Split,
     pub classes: Vec<String>,
-    /// Side in pixels of the images that the encoder sees.
+    /// Side in pixels of the encoder's input images.
     pub resolution: usize,
-    /// What a similarity is divided by before a neighbour votes with its exponential.
+    /// Temperature T of the vote: a neighbour of cosine similarity s has the weight exp(s / T).
     pub temperature: f64,
 }
 
 impl Sample {
-    /// Draws at most 5000 training images and 1000 test images, fewer of large images. The encoder sees
-    /// square images that are larger than `side` pixels, the size that it is trained on, at this size.
+    /// Draws at most 5000 training images and 1000 test images, fewer if images are large. Square
+    /// images that are larger than `side` pixels, the size in the training, are resized to it for
+    /// the encoder.
     ///
     /// # Errors
     /// `Error::Usage` if there is no image.
@@ -79,11 +80,6 @@ impl Sample {
             },
             temperature: TEMPERATURE,
         })
-    }
-
-    /// Whether nearest neighbours can predict the classes of test images.
-    pub fn has_labels(&self) -> bool {
-        self.bank.labels.is_some() && self.queries.labels.is_some()
     }
 
     /// Number of neighbours that vote.

@@ -1,4 +1,5 @@
-//! Batch norm with running statistics, as `torch.nn.BatchNorm2d`.
+//! The layer of batch norm, with running statistics, as `torch.nn.BatchNorm2d`. `ops::batch_norm`
+//! has the operation and its gradient.
 
 use super::{Module, Parameter};
 use crate::autograd::{BufferUpdate, Mode, RunningStatistics, Var};

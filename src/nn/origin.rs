@@ -11,27 +11,27 @@ use crate::error::{Error, Result};
 /// The metadata entry of the normalisation.
 const NORMALIZATION: &str = "normalization";
 
-/// What a file says of its weights.
+/// The origin of weights, as their file records it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Origin {
     pub encoder: ResNetConfig,
-    /// The command that trained it.
+    /// The command that trained the network.
     pub command: String,
-    /// As results name it.
+    /// The protocol, as in results.
     pub protocol: String,
-    /// The name of the data set that it was trained on.
+    /// The name of the training data set.
     pub data: String,
     pub seed: u64,
-    /// Steps that it was trained for.
+    /// Number of training steps.
     pub step: u64,
     pub batch_size: usize,
     /// Number of classes of the head, if there is one.
     pub classes: Option<usize>,
-    /// Their names in the order of labels. Earlier versions stored none.
+    /// Names of the classes in the order of labels. Earlier versions did not store them.
     pub class_names: Vec<String>,
-    /// The part of the labels that it learned from, of a classifier.
+    /// For a classifier, the fraction of the labels that it was trained on.
     pub label_fraction: Option<f64>,
-    /// The command that pretrained the encoder, of a fine-tuned one.
+    /// For a fine-tuned classifier, the command that pretrained its encoder.
     pub pretrained_by: Option<String>,
     /// How images are normalised for it. A file stores it unless it is the default.
     pub normalization: Normalization,

@@ -21,8 +21,8 @@ pub struct ClassifierSettings {
     pub micro_batch: Option<usize>,
     pub optimization: Optimization,
     pub augmentation: PaddedCropAugmentation,
-    /// How the training images are normalised. The encoder, which is evaluated with a normalisation of
-    /// its own, should have the same one.
+    /// How the training images are normalised. The encoder, which is evaluated with a normalisation
+    /// of its own, should have the same one.
     pub normalization: Normalization,
     /// Whether batch norm is in evaluation mode from the second epoch on. The released code of the
     /// paper does this: it validates after each epoch and does not switch back to training mode.

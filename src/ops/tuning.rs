@@ -1,8 +1,9 @@
 //! Measures the variants of products and convolutions on an adapter, shape by shape.
 //!
 //! The result of each variant is first compared with the result of the plain variant, with few
-//! images. A variant whose result differs by more than rounding is never selected. Then the variants
-//! take turns, so a change of the clock affects all of them, and the shortest time of each counts.
+//! images. A variant whose result differs by more than rounding is never selected. Then the
+//! variants take turns, so a change of the clock affects all of them, and the shortest time of each
+//! counts.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -39,8 +39,8 @@ impl Default for AdamOptions {
     }
 }
 
-/// LARS (You, Gitman and Ginsburg 2017) as SimCLR uses it (Chen et al. 2020): SGD with momentum whose
-/// rate is adapted to the norms of each weight and its gradient, as
+/// LARS (You, Gitman and Ginsburg 2017) as SimCLR uses it (Chen et al. 2020): SGD with momentum
+/// whose rate is adapted to the norms of each weight and its gradient, as
 /// [`LarsUpdate`](crate::ops::optimizer::LarsUpdate) defines.
 ///
 /// Parameters with fewer than two dimensions, which are biases and the scales and shifts of batch
@@ -163,8 +163,8 @@ impl Optimization {
 /// An optimiser over a fixed list of parameters, with its state on their device.
 ///
 /// On a GPU, the parameters are moved next to each other, and so are their gradients and their
-/// state. SGD and Adam update all of them in one kernel. LARS takes three kernels per weight and one
-/// per other parameter, and so do gradients that are elsewhere in memory.
+/// state. SGD and Adam update all of them in one kernel. LARS takes three kernels per weight and
+/// one per other parameter, and so do gradients that are elsewhere in memory.
 pub struct Optimizer {
     options: OptimizerOptions,
     parameters: Vec<Parameter>,

@@ -108,11 +108,12 @@ impl Schedule {
     }
 
     /// Reads the words of a command line for a training of `steps` steps: `constant`, `cosine`,
-    /// `step:2000,4000` (the factor 0.1 at these steps), or `step:2000,4000x0.2` with another factor.
+    /// `step:2000,4000` (the factor 0.1 at these steps), or `step:2000,4000x0.2` with another
+    /// factor.
     ///
     /// # Errors
-    /// `Error::Usage` if `words` is none of these, if the factor is not above 0 and at most 1, or if
-    /// the warm-up is not shorter than the training.
+    /// `Error::Usage` if `words` is none of these, if the factor is not above 0 and at most 1, or
+    /// if the warm-up is not shorter than the training.
     pub fn parse(words: &str, warmup: u64, steps: u64) -> Result<Self> {
         let unknown = || {
             Error::usage(format!(
@@ -151,9 +152,10 @@ impl Schedule {
     }
 
     fn warmup_factor(self, step: u64) -> f64 {
-        match step < self.warmup {
-            true => (step + 1) as f64 / self.warmup as f64,
-            false => 1.0,
+        if step < self.warmup {
+            (step + 1) as f64 / self.warmup as f64
+        } else {
+            1.0
         }
     }
 

@@ -14,7 +14,7 @@ pub const FULL_STEPS: u64 = 5_000;
 pub const TENTHS: u64 = 10;
 /// Tenths of the full training at which Figure 2 is drawn here: 500, 1,000, 2,000 and 5,000 steps.
 pub const FIG2_TENTHS: [u64; 4] = [1, 2, 4, TENTHS];
-/// Of Figure 4: 500, 1,000, 1,500 and 2,000 steps.
+/// Tenths of Figure 4: 500, 1,000, 1,500 and 2,000 steps.
 pub const FIG4_TENTHS: [u64; 4] = [1, 2, 3, TRANSFERRED_TENTHS];
 /// Tenths after which the encoders of Tables 2 and the supervised baseline are transferred.
 pub const TRANSFERRED_TENTHS: u64 = 4;
@@ -68,9 +68,14 @@ pub const TABLE2A: [[f64; 4]; 3] = [
 /// Table 2b: top-1 from the first set to the second by batch size.
 pub const TABLE2B: [f64; 4] = [0.5716, 0.6304, 0.6740, 0.7105];
 
-/// The ten strengths of Figure 3.
-pub fn fig3_eps() -> [f64; 10] {
-    std::array::from_fn(|i| 0.275 * i as f64 / 9.0)
+/// The last strength of the attacks in Figure 3.
+pub const PAPER_EPS: f64 = 0.275;
+/// The last strength of a finer grid: 8 of 255 levels.
+pub const FINE_EPS: f64 = 8.0 / 255.0;
+
+/// Ten strengths from 0 to `last`, evenly spaced.
+pub fn strengths(last: f64) -> [f64; 10] {
+    std::array::from_fn(|i| last * i as f64 / 9.0)
 }
 
 /// Figure 3, PGD: supervised, then fine-tuned on 1, 10 and 50 %.

@@ -229,9 +229,10 @@ fn measure(
             (encoder, head).forward(&x)
         };
         let is_last = number + 1 == request.eps.len();
-        let (name, width) = match is_last {
-            true => (LAST.to_string(), 1 + pixels),
-            false => (format!("eps {number}"), 1),
+        let (name, width) = if is_last {
+            (LAST.to_string(), 1 + pixels)
+        } else {
+            (format!("eps {number}"), 1)
         };
         let values = partial.entry(name).or_default();
         let is_done = values.len() == split.len() * width;

@@ -1,5 +1,5 @@
-//! What is kept between runs for a graphics adapter: the table that a tuning found, and the driver's compiled
-//! pipelines. Neither is needed: a file that is missing or damaged costs time and nothing else.
+//! Files that later runs reuse for an adapter: the table of a tuning, and the driver's compiled
+//! pipelines. If one is missing or damaged, it is computed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::folder::write_whole;
 use super::warn;
+use super::whole_file::{folder_of, write_file};
 use crate::device::Gpu;
 use crate::device::gpu::variants::{Operation, TableKey, Variant, VariantTable};
 use crate::error::{Error, Result};
@@ -17,8 +17,8 @@ use crate::sha256::hex;
 /// The environment variable that names the folder.
 const FOLDER: &str = "PARALLAX_CACHE_DIR";
 
-/// The folder: that of the environment variable, else a folder of the user's caches as the platform has them; none
-/// where neither is known.
+/// The cache folder: that of the environment variable, otherwise the platform's cache folder of the
+/// user, or `None` if neither is known.
 fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
@@ -30,7 +30,7 @@ fn folder() -> Option<PathBuf> {
     } else if cfg!(target_os = "macos") {
         home().map(|home| home.join("Library/Caches"))
     } else {
-        // The specification has a relative one ignored.
+        // The XDG specification ignores relative paths.
         let given = named("XDG_CACHE_HOME").map(PathBuf::from);
         given
             .filter(|path| path.is_absolute())
@@ -39,7 +39,7 @@ fn folder() -> Option<PathBuf> {
     caches.map(|caches| caches.join("parallax"))
 }
 
-/// Eight bytes of what a file is for, as part of its name.
+/// Eight bytes of the digest of `key`, for the file's name.
 fn digest(key: &TableKey) -> String {
     let mut hasher = Sha256::new();
     for part in [&key.adapter, &key.driver, &key.shaders] {
@@ -49,12 +49,12 @@ fn digest(key: &TableKey) -> String {
     hex(&hasher.finalize()[..8])
 }
 
-/// The file of the table for `key`; none where no folder is known.
+/// The file of the table for `key`, or `None` if there is no cache folder.
 pub fn table_path(key: &TableKey) -> Option<PathBuf> {
     Some(folder()?.join(format!("tuning-{}.toml", digest(key))))
 }
 
-/// The table that was stored for `key`. One that cannot be used is named in a warning.
+/// The table that was stored for `key`. Prints a warning if it cannot be used.
 pub fn read_table(key: &TableKey) -> Option<VariantTable> {
     let path = table_path(key)?;
     let bytes = read(&path)?;
@@ -72,8 +72,8 @@ pub fn read_table(key: &TableKey) -> Option<VariantTable> {
         .ok()
 }
 
-/// The variants that a self-test rejected on the adapter of `key`. A file that cannot be used rejects
-/// none; [`read_table`] warns of it.
+/// The variants that a self-test rejected on the adapter of `key`. If the file cannot be used, the
+/// result is empty; [`read_table`] prints the warning.
 pub fn rejected(key: &TableKey) -> BTreeMap<Operation, BTreeSet<Variant>> {
     let bytes = table_path(key).and_then(|path| fs::read(path).ok());
     let table = bytes.and_then(|bytes| VariantTable::from_toml(&bytes).ok());
@@ -81,10 +81,10 @@ pub fn rejected(key: &TableKey) -> BTreeMap<Operation, BTreeSet<Variant>> {
     own.map_or(BTreeMap::new(), |table| table.rejected)
 }
 
-/// Stores `table` and says where.
+/// Stores `table` and returns the path.
 ///
 /// # Errors
-/// `Error::Io` where it cannot be written; `Error::Usage` where no folder is known.
+/// `Error::Io` if it cannot be written; `Error::Usage` if there is no cache folder.
 pub fn write_table(table: &VariantTable) -> Result<PathBuf> {
     let path = table_path(&table.key).ok_or_else(|| {
         Error::usage(format!(
@@ -95,7 +95,7 @@ pub fn write_table(table: &VariantTable) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The content of a file, if it is there. One that cannot be read is named in a warning.
+/// The content of a file, or `None` if it does not exist. Prints a warning if it cannot be read.
 fn read(path: &Path) -> Option<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => Some(bytes),
@@ -108,25 +108,23 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {
-    let parts = path
-        .parent()
-        .zip(path.file_name().and_then(|name| name.to_str()));
-    let (dir, name) = parts.expect("the path is a file's in a folder");
+    let dir = folder_of(path);
     fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
-    write_whole(dir, name, content)
+    write_file(path, content)
 }
 
-/// The driver's compiled pipelines: read when a device is opened, written when this is dropped.
+/// The driver's compiled pipelines. They are read when a device is opened, and written when this is
+/// dropped.
 pub struct KeptPipelines {
     gpu: Gpu,
     path: PathBuf,
-    /// Bytes that were read.
+    /// Number of bytes that were read.
     before: usize,
 }
 
 impl KeptPipelines {
-    /// Gives `gpu`, which has run no kernel yet, what is stored for it; none where the adapter keeps no such data or no
-    /// folder is known.
+    /// Loads the stored pipelines into `gpu`, before its first kernel. Returns `None` if the
+    /// adapter has no pipeline cache or there is no cache folder.
     pub fn load(gpu: &Gpu) -> Option<Self> {
         let key = gpu.variants().key;
         let name = format!("{}-{}.bin", gpu.pipeline_key()?, digest(&key));

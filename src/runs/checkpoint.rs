@@ -20,8 +20,8 @@ use crate::train::{LossScale, Objective, Trainer};
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// The checkpoint before it, from which a run is resumed if the newest one is damaged.
 pub const PREVIOUS: &str = "checkpoint-previous.safetensors";
-/// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry has
-/// the value [`NO_DIGEST`].
+/// The checkpoint's entry with the SHA-256 of the file, in hexadecimal. For the digest, the entry
+/// has the value [`NO_DIGEST`].
 const DIGEST: &str = "digest";
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The checkpoint's entry with the table of variants in use.

@@ -28,8 +28,8 @@ pub struct Expanded {
 }
 
 impl Expanded {
-    /// Returns the file and the key with which an error of the parser begins, if its cause is in the
-    /// file.
+    /// Returns the file and the key with which an error of the parser begins, if its cause is in
+    /// the file.
     pub fn origin(&self, error: &clap::Error) -> String {
         let Some((path, flags)) = &self.file else {
             return String::new();
@@ -45,14 +45,14 @@ impl Expanded {
     }
 }
 
-/// Adds the settings of the file of `--config`, if there is one, to the words of a command line that
-/// starts with the program's name. A setting of the file is dropped if its option, or one that
+/// Adds the settings of the file of `--config`, if there is one, to the words of a command line
+/// that starts with the program's name. A setting of the file is dropped if its option, or one that
 /// excludes it, is given. Of a run's own configuration, facts are passed over.
 ///
 /// # Errors
-/// `Error::Io` if the file cannot be read; `Error::Usage` if there is no such recipe; `Error::Data` if
-/// it is not TOML, is of another command, has an unknown key, or is of a run by an earlier version that
-/// did not record every setting.
+/// `Error::Io` if the file cannot be read; `Error::Usage` if there is no such recipe; `Error::Data`
+/// if it is not TOML, is of another command, has an unknown key, or is of a run by an earlier
+/// version that did not record every setting.
 pub fn expand(words: Vec<OsString>) -> Result<Expanded> {
     let mut command = words.iter().skip(1);
     let command = command.position(|word| !word.to_string_lossy().starts_with('-'));

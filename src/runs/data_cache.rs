@@ -1,4 +1,4 @@
-//! Data sets that one process reads more than once, where a command of many jobs asks for it.
+//! Keeps loaded data sets in memory, for commands that run many jobs.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use crate::error::Result;
 type Key = (DataKind, Option<PathBuf>, u64, LoadOptions);
 
 thread_local! {
-    /// None where nothing is kept.
+    /// `None` while data sets are not kept.
     static KEPT: RefCell<Option<Vec<(Key, Dataset)>>> = const { RefCell::new(None) };
 }
 
-/// From now on keeps what is loaded.
+/// Keeps all data sets that are loaded from now on.
 pub fn keep() {
     KEPT.with_borrow_mut(|kept| {
         kept.get_or_insert_default();
     });
 }
 
-/// As [`data::load_with`], but returns a data set that is in memory already.
+/// Like [`data::load_with`], but reuses a data set that is already in memory.
 pub fn load(
     kind: DataKind,
     dir: Option<&Path>,

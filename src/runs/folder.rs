@@ -1,6 +1,6 @@
-//! The folder of one run. It is new or empty when a run starts, or holds the same run, interrupted.
-//! It is locked while a process writes it, and a run that is refused before its first step leaves
-//! the disk as it was.
+//! The folder of one run. It is empty when a run starts, or contains the interrupted run that is
+//! resumed. It is locked while a process writes it. A run that fails before its first step leaves
+//! no files behind.
 
 #[cfg(test)]
 mod tests;
@@ -25,12 +25,12 @@ use crate::error::{Error, Result};
 
 /// The run's configuration, which every run writes first.
 pub const CONFIG: &str = "config.toml";
-/// A line a training step.
+/// One line per training step.
 pub const METRICS: &str = "metrics.jsonl";
-/// What was found, which every run writes last.
+/// The results, which every run writes last.
 pub const SUMMARY: &str = "summary.json";
 
-/// What a run is resumed from, and its configuration, which ranks beside the first receive.
+/// The files from which a run is resumed. Other ranks receive copies.
 const STATE: [&str; 6] = [CONFIG, METRICS, CHECKPOINT, PREVIOUS, SUMMARY, UNFINISHED];
 
 /// An open run folder with its file of metrics.
@@ -60,7 +60,7 @@ pub struct StepMetrics {
     /// The loss before the step's update.
     pub loss: f32,
     pub learning_rate: f32,
-    /// What the loss was multiplied by before its gradient was taken, where activations are f16.
+    /// The factor of the loss in the backward pass, if activations are f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f32>,
     /// The accuracy of nearest neighbours after the step's update, if it was measured.
@@ -80,7 +80,7 @@ pub fn is_begun(path: &Path) -> bool {
     path.join(CONFIG).is_file()
 }
 
-/// Writes a file of the folder `dir` as [`write_file`] does, so that a file that is there is whole.
+/// Writes a file of the folder `dir` as [`write_file`] does, so that it is never incomplete.
 ///
 /// # Errors
 /// `Error::Io` if it cannot be written.
@@ -92,7 +92,7 @@ pub fn write_whole(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
 /// Writes nothing.
 ///
 /// # Errors
-/// `Error::Usage` if the folder holds something else or is in use, or if a file is in the way.
+/// `Error::Usage` if the folder has other files or is in use, or if a file is in its place.
 pub fn check(path: &Path, resume: bool) -> Result<()> {
     check_place(path)?;
     if !path.exists() {
@@ -119,7 +119,7 @@ pub fn check_place(path: &Path) -> Result<()> {
     )))
 }
 
-/// Fails if the folder `path` holds something else than what [`check`] allows.
+/// Fails if the folder `path` has files that [`check`] does not allow.
 fn check_content(path: &Path, resume: bool) -> Result<()> {
     if resume && is_begun(path) {
         return Ok(());
@@ -129,12 +129,13 @@ fn check_content(path: &Path, resume: bool) -> Result<()> {
     for entry in fs::read_dir(path).map_err(|e| Error::read(path, e))? {
         let name = entry.map_err(|e| Error::read(path, e))?.file_name();
         if !is_ours(&name.to_string_lossy()) {
-            let what = match resume {
-                true => format!(
+            let what = if resume {
+                format!(
                     "{} is not empty and holds no run ({CONFIG})",
                     path.display()
-                ),
-                false => format!("the run folder {} is not empty", path.display()),
+                )
+            } else {
+                format!("the run folder {} is not empty", path.display())
             };
             return Err(Error::usage(format!(
                 "{what}; name another folder with --out, or remove it"
@@ -147,7 +148,7 @@ fn check_content(path: &Path, resume: bool) -> Result<()> {
 /// Creates the folder `path` with its parents, and returns those that did not exist, parents first.
 ///
 /// # Errors
-/// `Error::Io` if one cannot be made; none is left then.
+/// `Error::Io` if one cannot be made. Then none remains.
 pub fn make(path: &Path) -> Result<Vec<PathBuf>> {
     let missing = path.ancestors().take_while(|part| !part.exists());
     let mut made: Vec<PathBuf> = missing
@@ -162,7 +163,7 @@ pub fn make(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// Removes these folders, parents first in the list, as far as they are empty.
+/// Removes those of these folders that are empty. Parents come first in the list.
 pub fn remove_folders(made: &[PathBuf]) {
     for folder in made.iter().rev() {
         drop(fs::remove_dir(folder));
@@ -236,8 +237,8 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// On the first rank, the folder that `open` returns. Other ranks get a copy of the state of its
-    /// run in a temporary folder, and write nothing but what an interrupted evaluation needs.
+    /// On the first rank, the folder that `open` returns. Other ranks get a copy of the state of
+    /// its run in a temporary folder, and write only the state of an interrupted evaluation.
     ///
     /// # Errors
     /// Those of `open`; `Error::Io` if the copy cannot be written.
@@ -293,14 +294,13 @@ impl RunFolder {
         self.is_resumed
     }
 
-    /// Leaves the folder on the disk from now on: the first step was taken.
+    /// Keeps the folder on the disk from now on. Called after the first step.
     pub fn keep(&self) {
         self.is_kept.set(true);
     }
 
-    /// Writes `config`; in a folder that has one already, checks that it is the same but for
-    /// versions. If it asks for more steps than the run was started with, the run is extended: it has
-    /// not ended then.
+    /// Writes `config`. If the folder already has a configuration, compares it, ignoring versions.
+    /// If it has more steps than before, the run is extended and counts as unfinished.
     ///
     /// # Errors
     /// `Error::Usage` naming what differs, or why the run cannot be extended.
@@ -323,22 +323,21 @@ impl RunFolder {
             };
         }
         let run = self.path.display();
-        let difference = match &extension {
-            Some(extension) => extension.difference.clone(),
-            None => record::difference(&before, config).map_err(damaged)?,
+        let differences = match &extension {
+            Some(extension) => extension.differences.clone(),
+            None => record::differences(&before, config).map_err(damaged)?,
         };
-        match (extension, difference) {
-            (None, None) => Ok(()),
-            (Some(extension), None) => self.extend(config, &extension),
-            (Some(extension), Some(difference)) if extension.schedule_differs => {
-                Err(Error::usage(format!(
-                    "the run in {run} has {} steps and cannot be extended to {}, because its learning rate depends on \
-                     the number of steps ({difference}); start a run of {} steps in another folder",
-                    extension.from, extension.to, extension.to
-                )))
-            }
-            (_, Some(difference)) => Err(Error::usage(format!(
-                "the run in {run} was started with other settings ({difference}); resume it with those it has"
+        let described = record::described(&differences);
+        match extension {
+            None if differences.is_empty() => Ok(()),
+            Some(extension) if differences.is_empty() => self.extend(config, &extension),
+            Some(extension) if extension.schedule_differs => Err(Error::usage(format!(
+                "the run in {run} has {} steps and cannot be extended to {}, because its learning rate depends on \
+                 the number of steps ({described}); start a run of {} steps in another folder",
+                extension.from, extension.to, extension.to
+            ))),
+            _ => Err(Error::usage(format!(
+                "the run in {run} was started with other settings ({described}); resume it with those it has"
             ))),
         }
     }
@@ -387,7 +386,7 @@ impl RunFolder {
     /// Drops what `metrics.jsonl` has beyond the first `steps` steps, and returns the rest.
     ///
     /// # Errors
-    /// `Error::Data` where one of these steps is missing or its line is damaged.
+    /// `Error::Data` if one of these steps is missing or its line is damaged.
     pub fn keep_metrics(&mut self, steps: u64) -> Result<Vec<StepMetrics>> {
         let path = self.path.join(METRICS);
         let text = self.read(METRICS)?.unwrap_or_default();
@@ -435,7 +434,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes what the run found: the last file of a run.
+    /// Writes the results, the last file of a run.
     pub fn write_summary(&self, summary: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(summary)
             .map_err(|e| Error::usage(format!("the summary cannot be written as JSON: {e}")))?;
@@ -481,7 +480,7 @@ impl RunFolder {
         synced.map_err(|e| Error::write(self.path.join(METRICS), e))
     }
 
-    /// Appends a line to `metrics.jsonl` and hands it to the operating system.
+    /// Appends a line to `metrics.jsonl` and flushes it.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
         let path = self.path.join(METRICS);
         let Some(file) = &mut self.metrics else {

@@ -1,5 +1,4 @@
-//! What people follow a training by, beside the metrics of its steps: evaluations during the
-//! training, TensorBoard's files, and the page of the run.
+//! Observes a training: evaluations at intervals, TensorBoard's files, and the page of the run.
 
 use super::folder::{METRICS, RunFolder, StepMetrics};
 use super::page;
@@ -80,7 +79,7 @@ impl<'a, M> Follow<'a, M> {
         Ok(top1)
     }
 
-    /// Words for an evaluation, with its protocol.
+    /// Describes an evaluation, with its protocol.
     pub(super) fn words(&self, top1: f64) -> String {
         format!(
             "k-nearest-neighbour accuracy {:.1} % (online, k = {}, {} training and {} test images)",
@@ -96,12 +95,11 @@ impl<'a, M> Follow<'a, M> {
         if let Some(board) = self.board(folder, metrics.step)? {
             scalars(board, metrics)?;
         }
-        match self.is_evaluated(metrics.step) {
-            true => {
-                self.show(folder)?;
-                self.write_page(folder)
-            }
-            false => Ok(()),
+        if self.is_evaluated(metrics.step) {
+            self.show(folder)?;
+            self.write_page(folder)
+        } else {
+            Ok(())
         }
     }
 

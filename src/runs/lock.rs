@@ -44,9 +44,10 @@ impl FolderLock {
                 .truncate(false)
                 .open(&path)
                 .map_err(|e| Error::write(&path, e))?;
-            let locked = match waits {
-                true => file.lock().map_err(TryLockError::Error),
-                false => file.try_lock(),
+            let locked = if waits {
+                file.lock().map_err(TryLockError::Error)
+            } else {
+                file.try_lock()
             };
             match locked {
                 Ok(()) if !is_at(&file, &path) => continue,

@@ -1,4 +1,4 @@
-//! Whether a training step fits in memory, told before anything large is allocated.
+//! Estimates whether a training step fits in memory, before anything large is allocated.
 
 use sysinfo::System;
 
@@ -18,37 +18,39 @@ pub struct StepSize {
     pub side: usize,
     pub views_per_image: usize,
     pub batch_size: usize,
-    /// Images that pass the network at a time, where the batch is cut.
+    /// Images per chunk, if the batch is processed in chunks.
     pub micro_batch: Option<usize>,
     /// Whether the backward pass recomputes blocks.
     pub recompute: bool,
-    /// How the network's activations are stored.
+    /// Element type of the network's activations.
     pub activations: DType,
     pub optimizer: OptimizerOptions,
-    /// Learned numbers of what stands on the encoder.
+    /// Parameters of the head.
     pub head_parameters: usize,
-    /// Bytes of the images that the device holds from the first step to the last.
+    /// Bytes of the images that the device holds during the whole training.
     pub image_bytes: usize,
 }
 
-/// Bytes of a step of no view, and of each view more.
+/// Memory of a step: a constant, and bytes per view.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepMemory {
     pub base: f64,
     pub per_view: f64,
 }
 
-/// Views of the two steps that are taken to measure; enough that activations outweigh gradients.
+/// Views in the two measured steps; enough that activations outweigh gradients.
 const PROBED: [usize; 2] = [8, 16];
-/// Tensors of the size of the weights that a GPU holds during a whole step: the gradients, and copies of the weights.
+/// Number of tensors of the size of the weights that a GPU holds during a whole step: the
+/// gradients, and copies of the weights.
 const ON_A_GPU: f64 = 2.0;
-/// Bytes of a view whose embedding is kept while the batch passes in chunks: 128 numbers, and as many in each of the
-/// tensors that the loss makes of them. Where nothing is kept, as in RotNet, it is little beside the rest.
+/// Bytes per view for its embedding of 128 floats and the tensors that the loss derives from it, if
+/// the batch is processed in chunks. Objectives without embeddings, such as RotNet, need less.
 const CACHED: f64 = 8.0 * 4.0 * 128.0;
-/// A step must fit so many times: what is told is up to an eighth less than what is held, and memory of the system's
-/// and of the program's threads comes on top.
+/// Safety factor of the estimate: reported memory is up to an eighth below the memory held, and
+/// threads of the program and the system need some.
 const MARGIN: f64 = 1.15;
-/// No step holds so many times the convolutions' outputs, nor so many times the weights.
+/// Upper bound of the memory of a step, as a multiple of the convolutions' outputs and of the
+/// weights.
 const BOUND: f64 = 6.0;
 
 impl StepSize {
@@ -57,7 +59,7 @@ impl StepSize {
         self.batch_size * self.views_per_image
     }
 
-    /// Views whose activations are held at a time, at most.
+    /// Maximum number of views whose activations are held at a time.
     fn views_held(&self) -> usize {
         match in_parts(self.batch_size, self.micro_batch) {
             Some(images) => images * self.views_per_image,
@@ -73,17 +75,18 @@ impl StepSize {
         }
     }
 
-    /// Bytes of the step, `memory` being what was measured.
+    /// Bytes of the step, for the measured `memory`.
     ///
     /// # Errors
-    /// `Error::Usage` where the network cannot be.
+    /// `Error::Usage` if the network is not possible.
     pub fn needed(&self, memory: StepMemory) -> Result<f64> {
         // Values, gradients and moments.
         let head = 4.0 * (2.0 + self.moments()) * self.head_parameters as f64;
         let beside = head + self.image_bytes as f64;
         let held = memory.base + beside + memory.per_view * self.views_held() as f64;
         Ok(match in_parts(self.batch_size, self.micro_batch) {
-            // The gradients of the chunks so far, beside those of the chunk at hand.
+            // The sum of the gradients of earlier chunks, in addition to those of the current
+            // chunk.
             Some(_) => held + self.weights()? + CACHED * self.views() as f64,
             None => held,
         })
@@ -101,7 +104,7 @@ impl StepSize {
         Ok(4.0 * self.encoder.shape()?.parameter_count() as f64)
     }
 
-    /// More than the step takes, without a measurement.
+    /// Upper bound of the step's bytes, without a measurement.
     fn bound(&self) -> Result<f64> {
         let bytes = self.activations.bytes() as f64;
         let outputs = bytes * self.encoder.shape()?.conv_outputs(self.side)? as f64;
@@ -113,8 +116,8 @@ impl StepSize {
         )
     }
 
-    /// Measures two small steps, each on a device that `open` gives anew, since a device keeps buffers for the next
-    /// step.
+    /// Measures two small steps, each on a new device from `open`, because a device keeps buffers
+    /// for the next step.
     ///
     /// # Errors
     /// As the steps.
@@ -134,21 +137,21 @@ impl StepSize {
         })
     }
 
-    /// Fails if the step does not fit in the memory that is free beside `device`. On a graphics card
-    /// with memory of its own, the free memory is measured: buffers are allocated and freed. `open`
-    /// opens the same device again.
+    /// Fails if the step does not fit in the free memory. On a graphics card with memory of its
+    /// own, the free memory is measured: buffers are allocated and freed. `open` opens the same
+    /// device again.
     ///
     /// # Errors
-    /// `Error::Usage` with what is needed and the largest chunk and the largest batch that fit.
+    /// `Error::Usage` with the needed memory, and the largest chunk and batch that fit.
     pub fn check(&self, device: &Device, open: &dyn Fn() -> Result<Device>) -> Result<()> {
         if let Some(gpu) = device.as_gpu().filter(|_| !device.in_host_memory()) {
-            // No more than a step can take, so that a large card is not filled.
+            // At most the upper bound, so that a large card is not filled.
             let free = gpu.allocatable((self.bound()? * MARGIN).ceil() as u64);
             return self.check_against(free as f64, open);
         }
         let mut system = System::new();
         system.refresh_memory();
-        // Some systems do not tell.
+        // Some systems do not report it.
         match system.available_memory() {
             0 => Ok(()),
             free => self.check_against(free as f64, open),
@@ -213,7 +216,8 @@ impl StepSize {
         )))
     }
 
-    /// The most images that can pass at a time in `free` bytes, fewer than the batch; `None` where not even one can.
+    /// The largest chunk, smaller than the batch, that fits in `free` bytes, or `None` if one image
+    /// does not fit.
     fn largest_chunk(&self, memory: StepMemory, free: f64) -> Result<Option<usize>> {
         for images in (1..self.batch_size).rev() {
             if self.in_chunks_of(images).needed(memory)? <= free {

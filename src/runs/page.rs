@@ -20,12 +20,13 @@ pub const PAGE: &str = "report.html";
 /// # Errors
 /// As [`RunRecord::read`]; `Error::Io` if the page cannot be written.
 pub fn write(folder: &RunFolder, pictures: std::result::Result<&Pictures, &str>) -> Result<()> {
-    match folder.writes() {
-        true => folder.write(
+    if folder.writes() {
+        folder.write(
             PAGE,
             html(&RunRecord::read(folder.path())?, pictures).as_bytes(),
-        ),
-        false => Ok(()),
+        )
+    } else {
+        Ok(())
     }
 }
 
@@ -54,7 +55,7 @@ pub fn html(record: &RunRecord, pictures: std::result::Result<&Pictures, &str>) 
     page(&title, &body)
 }
 
-/// The curves of a run: the loss, and what else there is.
+/// The curves of a run: the loss, and other metrics that it has.
 pub fn plots(record: &RunRecord) -> Vec<Plot> {
     let curve = |of: &dyn Fn(&super::folder::StepMetrics) -> f64| -> Vec<(f64, f64)> {
         let points = record.metrics.iter().map(|m| (m.step as f64, of(m)));

@@ -45,7 +45,7 @@ use crate::train::{PartialObjective, Trainer};
 /// Side in pixels of SimCLR's views, if the settings give no size of the images.
 pub const VIEW_SIZE: usize = 32;
 
-/// What is learned, with the settings of the run and of its objective.
+/// The task of a pretraining, with the settings of the run and of its objective.
 pub struct Pretext<'a> {
     pub pretraining: &'a Pretraining,
     pub training: &'a TrainingSettings,
@@ -198,7 +198,7 @@ impl<'a> Pretext<'a> {
         })
     }
 
-    /// What a step on `dataset` passes through the network.
+    /// The shapes of a step on `dataset`.
     ///
     /// # Errors
     /// As [`Pretext::step_size`].
@@ -241,7 +241,7 @@ impl<'a> Pretext<'a> {
         check_image_size(command, size, &self.encoder, padding)
     }
 
-    /// Fails where the batch cannot be cut into chunks of `--micro-batch` images.
+    /// Fails if the batch cannot be split into chunks of `--micro-batch` images.
     ///
     /// # Errors
     /// As [`crate::train::micro_batch::check`].
@@ -268,7 +268,7 @@ impl<'a> Pretext<'a> {
         }
     }
 
-    /// The loss of a network that says nothing.
+    /// The chance level of the loss.
     fn chance_loss(&self) -> f64 {
         match &self.method {
             Method::SimClr(settings) => chance_loss(settings.batch_size),
@@ -277,7 +277,7 @@ impl<'a> Pretext<'a> {
     }
 }
 
-/// Replaces the rule and the schedule of a protocol as far as others were asked for.
+/// Replaces the protocol's optimiser and schedule by the requested ones.
 fn optimize(optimization: &mut Optimization, asked: &OptimizerSettings, steps: u64) -> Result<()> {
     optimization.optimizer = asked.rule(optimization.optimizer);
     optimization.schedule = asked.schedule(optimization.schedule, steps)?;
@@ -298,12 +298,12 @@ pub struct PretrainingRequest<'a> {
     /// The images on which RotNet's accuracy is measured; `None` means all test images.
     pub rotation_test: Option<Split>,
     pub dataset: Dataset,
-    /// How much of the run is made.
+    /// Which parts of the run are executed.
     pub extent: Extent,
 }
 
 impl PretrainingRequest<'_> {
-    /// The protocol as results name it.
+    /// The name of the protocol in results.
     fn protocol_label(&self) -> String {
         match (self.spec.common.protocol, &self.init) {
             (Protocol::Paper, None) => "paper protocol, random start".to_string(),
@@ -311,7 +311,7 @@ impl PretrainingRequest<'_> {
         }
     }
 
-    /// What was made of the weights to start from.
+    /// Which tensors of the initial weights were used, converted or left out.
     fn weights(&self) -> WeightsRecord {
         let file = self.init.as_ref();
         file.map(WeightsFile::record).unwrap_or_default()
@@ -329,7 +329,7 @@ impl PretrainingRequest<'_> {
         }
     }
 
-    /// What the training is followed by.
+    /// The evaluations and pages of the training.
     fn follow<'d, H>(&self, device: &'d Device) -> Result<Follow<'d, Network<H>>> {
         let (pretext, seed) = (&self.pretext, self.spec.common.seed);
         let tensorboard = pretext.training.tensorboard;
@@ -555,9 +555,10 @@ fn judge<H: Module>(
         knn_top1: neighbours.as_ref().map(|n| n.top1),
         knn_top1_untrained: before,
         online_knn_top1: trained.online_top1,
-        absent_classes: match request.knn {
-            true => dataset.absent_classes(),
-            false => Vec::new(),
+        absent_classes: if request.knn {
+            dataset.absent_classes()
+        } else {
+            Vec::new()
         },
         peak_bytes_total: device.memory().peak,
     };

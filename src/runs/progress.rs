@@ -1,4 +1,4 @@
-//! How far a run is: a bar if stderr is a terminal, about twenty plain lines if stdout is none.
+//! The progress of a run: a bar if stderr is a terminal, about twenty plain lines if stdout is not.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::console::{is_quiet, note, stdout_has_lines};
 
-/// Plain lines that a run prints if stdout is no terminal.
+/// Plain lines that a run prints if stdout is not a terminal.
 const PLAIN_LINES: u64 = 20;
 
 /// The progress of a training run.
@@ -23,20 +23,21 @@ pub struct Progress {
     first_step: u64,
 }
 
+/// A bar on stderr if it is a terminal. `template` is as `indicatif` defines it.
+pub fn bar(template: &str, length: u64) -> Option<ProgressBar> {
+    let has_bar = std::io::stderr().is_terminal() && !is_quiet();
+    has_bar.then(|| {
+        let style = ProgressStyle::with_template(template).expect("the template is a constant");
+        ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()).with_style(style)
+    })
+}
+
 impl Progress {
     /// A run of `steps` steps of `images_per_step` images, whose loss is `chance_loss` before
     /// anything is learned. The bar is drawn on stderr. Plain lines go to stdout, also while a bar
     /// is drawn, since stdout may be a log file.
     pub fn new(steps: u64, images_per_step: usize, chance_loss: f64) -> Self {
-        let has_bar = std::io::stderr().is_terminal() && !is_quiet();
-        let bar = has_bar.then(|| {
-            let style =
-                ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {eta} left")
-                    .expect("the template is a constant");
-            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            bar.set_style(style);
-            bar
-        });
+        let bar = bar("{bar:30} step {pos}/{len}  {msg}  {eta} left", steps);
         Progress {
             is_plain: bar.is_none() || (stdout_has_lines() && !std::io::stdout().is_terminal()),
             bar,
@@ -48,7 +49,7 @@ impl Progress {
         }
     }
 
-    /// Says that `steps` steps were taken before this process, in `seconds`.
+    /// Sets the number of steps taken before this process, and their `seconds`.
     pub fn start_at(&mut self, steps: u64, seconds: f64) {
         self.first_step = steps;
         if steps == 0 {
@@ -62,12 +63,12 @@ impl Progress {
         }
     }
 
-    /// Leaves a time out of the speed, because no step was taken in it.
+    /// Excludes a time without steps from the speed.
     pub fn pause(&mut self, time: Duration) {
         self.started += time;
     }
 
-    /// Says that the loss of `step` (counted from 1) has arrived.
+    /// Reports the loss of `step` (counted from 1).
     pub fn step(&self, step: u64, loss: f32) {
         let seconds = self.started.elapsed().as_secs_f64();
         let taken = step - self.first_step;
@@ -94,7 +95,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -13,7 +13,7 @@ use super::result::{AccuracyProtocol, Evaluations, ONLINE_TOP1, final_mean};
 use super::spec::{RunSpec, flat, shown};
 use crate::error::{Error, Result};
 
-/// The accuracies of summaries: their keys, and what they are.
+/// The accuracies of summaries: their keys and names.
 const ACCURACIES: [(&str, &str); 6] = [
     (ONLINE_TOP1, "nearest neighbours during the training"),
     ("knn_top1", "nearest neighbours"),
@@ -56,8 +56,8 @@ impl RunRecord {
     /// Reads the run in the folder `path`.
     ///
     /// # Errors
-    /// `Error::Usage` if no run has begun there; `Error::Io` if a file cannot be read; `Error::Data`
-    /// if one is damaged.
+    /// `Error::Usage` if no run has begun there; `Error::Io` if a file cannot be read;
+    /// `Error::Data` if one is damaged.
     pub fn read(path: &Path) -> Result<Self> {
         if !path.join(CONFIG).is_file() {
             return Err(Error::usage(format!(
@@ -67,11 +67,12 @@ impl RunRecord {
         }
         let text = |name: &str| -> Result<Option<String>> {
             let file = path.join(name);
-            match file.is_file() {
-                true => fs::read_to_string(&file)
+            if file.is_file() {
+                fs::read_to_string(&file)
                     .map(Some)
-                    .map_err(|e| Error::read(&file, e)),
-                false => Ok(None),
+                    .map_err(|e| Error::read(&file, e))
+            } else {
+                Ok(None)
             }
         };
         let damaged = |name: &str, error: &dyn std::fmt::Display| {

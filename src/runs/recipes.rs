@@ -1,6 +1,6 @@
-//! Recipes: configuration files that are part of the program. The build lists the files of the folder
-//! `recipes`. The header of each has its source, the protocol of its accuracy, and the accuracy that
-//! it reached.
+//! Recipes: configuration files that are part of the program. The build lists the files of the
+//! folder `recipes`. The header of each has its source, the protocol of its accuracy, and the
+//! accuracy that it reached.
 
 use super::config_file::nearest;
 use crate::error::{Error, Result};

@@ -1,4 +1,6 @@
-//! `config.toml`: the settings of a run, and facts about it that were found out or derived.
+//! `config.toml`: the settings of a run, and facts about it that were measured or derived.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -19,14 +21,14 @@ use crate::optim::Optimization;
 const HEADER: &str = "# The settings of a run, and facts about it. --config takes this file: it reads the settings and\n\
                       # passes over the facts, such as device, data.digest and versions.\n";
 
-/// What is recorded of a run beside its settings: derived from them, from the data or from a file of
+/// Facts recorded in addition to the settings: derived from them, from the data or from a file of
 /// weights. A fact with the key of a setting is its value in use.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
     /// `random`, or the file that the weights came from.
     pub init: String,
-    /// What was made of the tensors of that file.
+    /// Which tensors of that file were used, converted or left out.
     #[serde(flatten)]
     pub weights: WeightsRecord,
     pub device: String,
@@ -53,18 +55,13 @@ impl Facts {
     pub fn new(device: &Device, dataset: &Dataset, encoder: ResNetConfig) -> Self {
         Facts {
             init: "random".to_string(),
-            weights: WeightsRecord::default(),
             device: device.name(),
             classes: dataset.classes.clone(),
             encoder: encoder.into(),
-            training: None,
-            attack: None,
-            knn: None,
-            evaluations: Evaluations::new(),
             data: DataFacts::new(dataset),
-            augmentation: None,
             variants: device.variants(),
             versions: Versions::current(),
+            ..Facts::default()
         }
     }
 
@@ -90,8 +87,8 @@ impl Facts {
         Ok(format!("{HEADER}{}", ordered(table)))
     }
 
-    /// Returns the keys of the facts in the configuration of a run. There are none in a configuration
-    /// that a user wrote, which has no table `versions`.
+    /// Returns the keys of the facts in the configuration of a run. There are none in a
+    /// configuration that a user wrote, which has no table `versions`.
     ///
     /// # Errors
     /// The message about a value of another type.
@@ -139,7 +136,7 @@ impl From<ResNetConfig> for EncoderFacts {
     }
 }
 
-/// How parameters move.
+/// The optimiser and its settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainingFacts {
@@ -152,7 +149,7 @@ pub struct TrainingFacts {
     pub learning_rate: f64,
     pub schedule: String,
     pub weight_decay: f64,
-    /// Whether each view passes the encoder on its own.
+    /// Whether the encoder processes each view separately.
     pub separate_passes: Option<bool>,
     /// Labelled images that are used, of a supervised training.
     pub labelled_images: Option<usize>,
@@ -160,7 +157,7 @@ pub struct TrainingFacts {
     pub rotation_images: Option<usize>,
     /// Whether batch norm is in evaluation mode from the second epoch on.
     pub frozen_after_first_epoch: Option<bool>,
-    /// Side in pixels of the images that the encoder sees, if they are resized.
+    /// Side in pixels of the encoder's input images, if they are resized.
     pub resolution: Option<usize>,
 }
 
@@ -211,7 +208,7 @@ pub struct DataFacts {
     pub pretraining_images: usize,
     pub train_images: usize,
     pub test_images: usize,
-    /// Classes of which the test set has no image.
+    /// Classes without test images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
     /// Measurements that the command left out because the data set does not allow them.
@@ -317,8 +314,8 @@ impl Versions {
     }
 }
 
-/// Returns the table of variants in the configuration of `folder`, or `None` if it has no table that
-/// can be read.
+/// Returns the table of variants in the configuration of `folder`, or `None` if it has no table
+/// that can be read.
 ///
 /// # Errors
 /// `Error::Io` if the file cannot be read.
@@ -340,6 +337,9 @@ const COMPARED: [&str; 6] = [
     "test_images",
 ];
 
+/// Tables that are ignored in comparisons. Evaluations follow from the settings and the data.
+pub const NO_SETTINGS: [&str; 3] = ["versions", "variants", "evaluations"];
+
 /// Facts that earlier versions of the program did not write. A configuration without them does not
 /// differ for that reason.
 const NEW_FACTS: [&str; 6] = [
@@ -351,8 +351,8 @@ const NEW_FACTS: [&str; 6] = [
     "kept_random",
 ];
 
-/// Settings that are not compared: results do not depend on them, or facts stand for them, as the
-/// number of labelled images for the fraction of labels. Earlier versions did not write them.
+/// Settings that are not compared, because results do not depend on them or a fact replaces them
+/// (`labelled_images` replaces `labels`). Earlier versions did not write them.
 const NOT_COMPARED: [&str; 19] = [
     "no_knn",
     "untrained",
@@ -375,13 +375,33 @@ const NOT_COMPARED: [&str; 19] = [
     "attack.save",
 ];
 
+/// A setting or fact that differs between two configurations, with its values as TOML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub key: String,
+    pub theirs: String,
+    pub ours: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, now {}", self.key, self.theirs, self.ours)
+    }
+}
+
+/// All differences in words.
+pub(super) fn described(differences: &[Difference]) -> String {
+    let words: Vec<String> = differences.iter().map(Difference::to_string).collect();
+    listed(&words, "; ")
+}
+
 /// Returns what differs between two configuration files, as `key: theirs, ours`, or `None` if
-/// nothing does. Versions are left out, and the variants of a GPU's kernels, which a resumed run
-/// takes from its configuration. An option that theirs does not have yet must have its default.
+/// nothing does. Versions and kernel variants are ignored. A setting that is missing in `theirs`
+/// must have its default in `ours`.
 ///
 /// # Errors
 /// The parser's message if a file is not TOML.
-pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
+pub fn differences(theirs: &str, ours: &str) -> std::result::Result<Vec<Difference>, String> {
     let read = |text: &str| -> std::result::Result<Table, String> {
         let mut table: Table = toml::from_str(text).map_err(|e| e.to_string())?;
         if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
@@ -398,10 +418,7 @@ pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String
             .or_insert_with(normalization);
         let mut table = flat(&table);
         table.retain(|key, _| {
-            // Evaluations follow from the settings and the data.
-            let passed_over = ["versions", "variants", "evaluations"];
-            let is_table = passed_over.contains(&first_word(key, '.'));
-            !is_table && !NOT_COMPARED.contains(&key)
+            !NO_SETTINGS.contains(&first_word(key, '.')) && !NOT_COMPARED.contains(&key)
         });
         Ok(table)
     };
@@ -421,21 +438,21 @@ pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String
     let differing = keys
         .into_iter()
         .filter(|key| theirs.get(*key) != ours.get(*key) && !is_new(key));
-    let differing: Vec<String> = differing
-        .map(|key| {
-            let shown = |table: &Table| table.get(key).map_or("none".into(), |v| v.to_string());
-            format!("{key}: {}, now {}", shown(&theirs), shown(&ours))
-        })
-        .collect();
-    Ok((!differing.is_empty()).then(|| listed(&differing, "; ")))
+    let shown = |table: &Table, key: &str| table.get(key).map_or("none".into(), |v| v.to_string());
+    let differing = differing.map(|key| Difference {
+        key: key.clone(),
+        theirs: shown(&theirs, key),
+        ours: shown(&ours, key),
+    });
+    Ok(differing.collect())
 }
 
 /// A configuration that asks for more steps than another one.
 pub(super) struct Extension {
     pub from: i64,
     pub to: i64,
-    /// What else differs, as [`difference`] names it.
-    pub difference: Option<String>,
+    /// What else differs, as [`differences`] names it.
+    pub differences: Vec<Difference>,
     /// Whether the learning rates differ for no other reason than the number of steps.
     pub schedule_differs: bool,
 }
@@ -444,7 +461,7 @@ pub(super) struct Extension {
 /// not.
 ///
 /// # Errors
-/// As [`difference`].
+/// As [`differences`].
 pub(super) fn extension(
     theirs: &str,
     ours: &str,
@@ -464,32 +481,36 @@ pub(super) fn extension(
     {
         training.insert("steps".to_string(), to.into());
     }
-    let difference = difference(&theirs.to_string(), ours)?;
+    let differences = differences(&theirs.to_string(), ours)?;
     // A cosine is the only schedule whose rates depend on the number of steps.
     let is_cosine = |table: &Table| {
         let schedule = table.get("training").and_then(|t| t.get("schedule"));
         let schedule = schedule.and_then(toml::Value::as_str);
         schedule.is_some_and(|words| words.starts_with("cosine"))
     };
-    let is_only_schedule = difference
-        .as_ref()
-        .is_some_and(|words| words.starts_with("training.schedule: ") && !words.contains("; "));
+    let is_only_schedule = matches!(&differences[..], [one] if one.key == "training.schedule");
     Ok(Some(Extension {
         from,
         to,
-        difference,
+        differences,
         schedule_differs: is_only_schedule && is_cosine(&theirs) && is_cosine(&ours_table),
     }))
 }
 
 /// Returns the part of `words` before the first `end`.
-fn first_word(words: &str, end: char) -> &str {
+pub fn first_word(words: &str, end: char) -> &str {
     words.split(end).next().unwrap_or(words)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All differences in words, if there are any.
+    fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
+        let found = differences(theirs, ours)?;
+        Ok((!found.is_empty()).then(|| described(&found)))
+    }
 
     #[test]
     fn a_float_is_written_as_it_was_given() {

@@ -1,4 +1,4 @@
-//! What a run found, as `summary.json`.
+//! The results of a run, stored as `summary.json`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,8 @@ fn knn_temperature() -> f64 {
     knn::TEMPERATURE
 }
 
-/// How an accuracy was measured. Accuracies can be compared if these are equal, and the images too.
+/// How an accuracy was measured. Accuracies can be compared if these values and the images are
+/// equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AccuracyProtocol {
     /// `nearest neighbours`, `linear layer`, `classifier` or `rotations`.
@@ -35,10 +36,10 @@ pub struct AccuracyProtocol {
     /// Number of neighbours that vote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub k: Option<usize>,
-    /// What a similarity is divided by before a neighbour votes with its exponential.
+    /// Temperature T of the vote: a neighbour of cosine similarity s has the weight exp(s / T).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Side in pixels of the images that the network saw: their height, if they are not square.
+    /// Side in pixels of the network's input images: their height, if they are not square.
     pub resolution: usize,
     /// How their pixels were normalised.
     pub normalization: String,
@@ -126,13 +127,13 @@ pub type Evaluations = BTreeMap<String, AccuracyProtocol>;
 /// The key of the accuracy of nearest neighbours during a training.
 pub const ONLINE_TOP1: &str = "online_knn_top1";
 
-/// The result of a run, as `summary.json` has it: what every run records, and what its command
-/// measures.
+/// The result of a run, as stored in `summary.json`: the values of every run, and the metrics of
+/// its command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult<M> {
     pub command: String,
-    /// The protocol, and under `paper` where the encoder started. Earlier versions did not record it,
-    /// nor the network, for `knn`.
+    /// The protocol, and under `paper` the initial weights of the encoder. Earlier versions did not
+    /// record it, nor the network, for `knn`.
     #[serde(default)]
     pub protocol: String,
     /// The data set's own name.
@@ -157,8 +158,8 @@ pub struct RunResult<M> {
 }
 
 impl<M> RunResult<M> {
-    /// The result of the run `spec`, which began at `started`. `evaluations` are protocols beside those
-    /// of `facts`.
+    /// The result of the run `spec`, which began at `started`. `evaluations` are protocols in
+    /// addition to those of `facts`.
     pub fn new(
         spec: &RunSpec,
         facts: Facts,
@@ -203,27 +204,27 @@ impl<M> RunResult<M> {
     }
 }
 
-/// How a training went.
+/// Measurements of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingMetrics {
     pub batch_size: usize,
-    /// How the network's activations were stored: f32, as before there was a choice, or f16.
+    /// Element type of activations: f32 (earlier versions had no choice) or f16.
     #[serde(default = "f32")]
     pub precision: String,
     pub steps: u64,
-    /// The loss of a network that says nothing: ln(2N - 1) of SimCLR, ln(4) of RotNet, the logarithm
-    /// of the number of classes of a training on labels.
+    /// The chance level of the loss: ln(2N - 1) for SimCLR, ln(4) for RotNet, and the logarithm of
+    /// the number of classes for a training on labels.
     pub chance_loss: f64,
     pub first_loss: f32,
-    /// The last step's.
+    /// The loss of the last step.
     pub final_loss: f32,
-    /// The mean of the last ten steps, or of all where there are fewer.
+    /// The mean loss of the last ten steps, or of all steps if there are fewer.
     pub final_loss_mean: f64,
     /// Seconds of training alone, from the first step to the last loss.
     pub seconds: f64,
     /// Training images (not views) per second, over all steps.
     pub images_per_second: f64,
-    /// Bytes that the device held for tensors, at most, while training.
+    /// Peak bytes held for tensors during training.
     pub peak_bytes: u64,
 }
 
@@ -246,7 +247,7 @@ impl TrainingMetrics {
     }
 }
 
-/// What a pretraining measures.
+/// The metrics of a pretraining.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainingMetrics {
     pub stem: String,
@@ -254,8 +255,8 @@ pub struct PretrainingMetrics {
     pub flops_per_step: u64,
     #[serde(flatten)]
     pub training: TrainingMetrics,
-    /// RotNet's: the part of the test images, under all four rotations, whose rotation is predicted
-    /// correctly.
+    /// For RotNet: the fraction of the test images, in all four rotations, whose rotation is
+    /// predicted correctly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_accuracy: Option<f64>,
     /// The number of these images.
@@ -264,7 +265,7 @@ pub struct PretrainingMetrics {
     /// The nearest-neighbour evaluation. These three fields are `None` if it was left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_k: Option<usize>,
-    /// The part of the test images that is classified correctly.
+    /// The fraction of the test images that is classified correctly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1: Option<f64>,
     /// The same for the encoder before training.
@@ -273,20 +274,20 @@ pub struct PretrainingMetrics {
     /// The last accuracy of nearest neighbours during the training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub online_knn_top1: Option<f64>,
-    /// Classes of which the test images have none.
+    /// Classes without test images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
     /// As [`TrainingMetrics::peak_bytes`], over the whole run.
     pub peak_bytes_total: u64,
 }
 
-/// What a training on labels measures, from scratch or from a pretrained encoder.
+/// The metrics of a training on labels, from scratch or from a pretrained encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassificationMetrics {
     /// The encoder that was fine-tuned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
-    /// The part of the training labels that was used.
+    /// The fraction of the training labels that was used.
     pub label_fraction: f64,
     pub labelled_images: usize,
     pub epochs: f64,
@@ -297,7 +298,7 @@ pub struct ClassificationMetrics {
     pub test: Metrics,
 }
 
-/// Where a pretrained encoder comes from.
+/// The origin of a pretrained encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     pub file: String,
@@ -308,10 +309,10 @@ pub struct Start {
     pub seed: u64,
     pub steps: u64,
     pub batch_size: usize,
-    /// The part of the labels that it learned from, of a classifier.
+    /// For a classifier, the fraction of the labels that it was trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_fraction: Option<f64>,
-    /// The command that pretrained its encoder, of a fine-tuned one.
+    /// For a fine-tuned classifier, the command that pretrained its encoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained_by: Option<String>,
 }
@@ -332,7 +333,7 @@ impl Start {
     }
 }
 
-/// What a linear evaluation measures, on the pretraining's data set or another one.
+/// The metrics of a linear evaluation, on the pretraining's data set or another one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinearMetrics {
     pub start: Start,
@@ -349,23 +350,23 @@ pub struct LinearMetrics {
     pub test: Metrics,
 }
 
-/// What a nearest-neighbour evaluation measures.
+/// The metrics of a nearest-neighbour evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KnnMetrics {
     /// The file of the encoder.
     pub encoder: String,
-    /// Side in pixels of the images that the encoder saw, if they were resized.
+    /// Side in pixels of the encoder's input images, if they were resized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<usize>,
     /// The names of the classes, in the order of their labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
-    /// Classes of which the held-out images have none.
+    /// Classes without held-out images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
     /// Number of neighbours that vote.
     pub knn_k: usize,
-    /// What a similarity is divided by before a neighbour votes with its exponential.
+    /// Temperature T of the vote: a neighbour of cosine similarity s has the weight exp(s / T).
     #[serde(default = "knn_temperature")]
     pub knn_temperature: f64,
     /// Fraction of the held-out images that are classified correctly.
@@ -379,21 +380,21 @@ pub struct AttackMetrics {
     pub start: Start,
     /// `fgsm` or `pgd`.
     pub method: String,
-    /// PGD's.
+    /// Number of PGD steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iterations: Option<u32>,
-    /// In what eps counts.
+    /// The unit of eps.
     pub units: String,
     pub images: usize,
     /// The names of the classes, in the order of their labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
-    /// Classes of which the held-out images have none.
+    /// Classes without held-out images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_classes: Vec<String>,
     pub clean_top1: f64,
     pub curve: Vec<AttackPoint>,
-    /// The images of `attack.svg`, a row each, under the last eps.
+    /// The images of `attack.svg` at the last eps, one per row.
     pub pictured: Vec<PicturedImage>,
 }
 
@@ -404,7 +405,7 @@ pub struct AttackPoint {
     pub top1: f64,
 }
 
-/// What a pictured image is and is taken for.
+/// The class and the predictions of an image of `attack.svg`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PicturedImage {
     pub class: String,
@@ -412,12 +413,12 @@ pub struct PicturedImage {
     pub predicted_adversarial: String,
 }
 
-/// NT-Xent's loss where all similarities are equal: ln(2N - 1) for N = `batch_size` images.
+/// NT-Xent's loss if all similarities are equal: ln(2N - 1) for N = `batch_size` images.
 pub fn chance_loss(batch_size: usize) -> f64 {
     ((2 * batch_size - 1) as f64).ln()
 }
 
-/// The mean of the last ten losses, or of all where there are fewer; `None` without any.
+/// The mean of the last ten losses, or of all if there are fewer; `None` if there are none.
 pub fn final_mean(losses: &[f32]) -> Option<f64> {
     let last = &losses[losses.len().saturating_sub(10)..];
     (!last.is_empty()).then(|| last.iter().map(|&l| f64::from(l)).sum::<f64>() / last.len() as f64)

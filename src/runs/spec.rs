@@ -24,20 +24,21 @@ pub struct RunSpec {
     pub common: Common,
 }
 
-/// What a run computes, with the settings of its command.
+/// The computation of a run, with the settings of its command.
 #[derive(Clone, Debug, PartialEq, Subcommand, Serialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Task {
     /// Pretrain an encoder with SimCLR, then evaluate it by its nearest neighbours
     ///
-    /// Without flags it trains a small ResNet-18 on generated shapes, on the best device there is.
+    /// Without flags, it trains a small ResNet-18 on generated shapes, on a hardware GPU if there
+    /// is one and on the CPU otherwise.
     Simclr(SimClr),
 
     /// Pretrain an encoder with RotNet, then evaluate it by its nearest neighbours
     ///
-    /// Each image of a batch is seen under all four rotations. The paper's protocol takes the
-    /// ImageNet stem, 1/15 of the work. The generated shapes are drawn under any rotation, so that
-    /// there is little to tell on them.
+    /// The network is trained on every image of a batch in all four rotations. The paper's protocol
+    /// uses the ImageNet stem, which needs 1/15 of the operations. The generated shapes are drawn
+    /// at random rotations, so RotNet learns little from them.
     Rotnet(RotNet),
 
     /// Train an encoder and a linear layer from scratch, on all labels or a fraction
@@ -45,8 +46,8 @@ pub enum Task {
 
     /// Fine-tune a pretrained encoder and a linear layer on a fraction of the labels
     ///
-    /// Without --epochs it trains as long as the paper: 60 epochs on up to 1 % of the labels, 30 on
-    /// up to 10 %, else 20.
+    /// Without --epochs or --steps, it trains for the paper's number of epochs: 60 for up to 1 % of
+    /// the labels, 30 for up to 10 %, otherwise 20.
     Finetune(Finetune),
 
     /// Train a linear layer on the features of a frozen encoder and evaluate it on the test images
@@ -61,8 +62,8 @@ pub enum Task {
 
     /// Attack a classifier with FGSM or PGD and measure its accuracy at several strengths
     ///
-    /// The run folder gets attack.svg: images, their perturbation under the last eps (amplified,
-    /// grey is none), the two together, and what each is taken for.
+    /// Writes attack.svg to the run folder: some images, their perturbations at the last eps
+    /// (amplified; grey means no change), the attacked images, and the predicted classes.
     Attack(Attack),
 
     /// Evaluate an encoder by the nearest neighbours of the test images among the training images
@@ -126,7 +127,7 @@ impl RunSpec {
     /// Reads the words of a command line after the program's name.
     ///
     /// # Errors
-    /// clap's, which says what is wrong with them.
+    /// Those of clap.
     pub fn parse(words: &[String]) -> std::result::Result<Self, clap::Error> {
         let parser = Command::new("parallax").subcommands(RunSpec::commands());
         let name = std::iter::once("parallax");
@@ -138,7 +139,7 @@ impl RunSpec {
     /// Returns the run that a command line of one of [`RunSpec::commands`] asks for.
     ///
     /// # Errors
-    /// As clap's.
+    /// Those of clap.
     pub fn from_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         let mut task = Task::from_arg_matches(matches)?;
         let given = matches.subcommand().map_or(matches, |(_, given)| given);
@@ -229,8 +230,8 @@ impl RunSpec {
         Ok(ordered(self.to_table()?).to_string())
     }
 
-    /// Returns a short command line that asks for this run: without settings that have their defaults,
-    /// but with the seed. [`RunSpec::parse`] reads it back.
+    /// Returns a short command line that asks for this run: without settings that have their
+    /// defaults, but with the seed. [`RunSpec::parse`] reads it back.
     ///
     /// # Errors
     /// As [`RunSpec::to_table`].
@@ -238,7 +239,8 @@ impl RunSpec {
         let command = options(self.command());
         let settings = flat(&self.to_table()?);
         let mut named = vec!["seed"];
-        // A setting may change the default of another one, so this repeats until nothing is missing.
+        // A setting may change the default of another one, so this repeats until nothing is
+        // missing.
         loop {
             let mut words = vec![self.command().to_string()];
             for (key, value) in &settings {
@@ -286,7 +288,7 @@ fn other<V: ValueEnum + PartialEq>(
     Some((option, name(asked)?, name(own)?))
 }
 
-/// Adds options to a command, which keeps its own description.
+/// Adds the options of `A` to a command, and keeps the command's description.
 pub fn with_options<A: Args>(command: Command) -> Command {
     let about = command.get_about().cloned().unwrap_or_default();
     let long_about = command.get_long_about().cloned();
@@ -310,9 +312,12 @@ pub fn with_negative_numbers(command: Command) -> Command {
         argument.get_action().takes_values() && numbers.iter().any(|id| parsed == *id)
     };
     command
-        .mut_args(|argument| match is_number(&argument) {
-            true => argument.allow_hyphen_values(true),
-            false => argument,
+        .mut_args(|argument| {
+            if is_number(&argument) {
+                argument.allow_hyphen_values(true)
+            } else {
+                argument
+            }
         })
         .mut_subcommands(with_negative_numbers)
 }

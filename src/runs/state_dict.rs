@@ -92,14 +92,14 @@ pub struct Found {
     pub is_numbered: bool,
     /// Types that were converted to f32.
     pub converted: Vec<String>,
-    /// The number of tensors that are not the network's, by their first names.
+    /// The number of tensors that do not belong to the network, by their first names.
     pub left_out: BTreeMap<String, usize>,
     /// Tensors that keep their random values, with the shape in the file, if there is one, and the
     /// network's.
     pub kept_random: Vec<(String, Option<Vec<usize>>, Vec<usize>)>,
 }
 
-/// What is looked for in a file.
+/// The expected content of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// The network; `None` takes the one that names and shapes describe.
@@ -301,9 +301,10 @@ impl StateDict {
     /// Returns the network that names and shapes describe. Its tensors need not all be there.
     fn describe(&self, naming: &Naming) -> Option<ResNetConfig> {
         let is_bottleneck = self.shape(naming, "layer1.0.conv3.weight").is_some();
-        let kind = match is_bottleneck {
-            true => BlockKind::Bottleneck,
-            false => BlockKind::Basic,
+        let kind = if is_bottleneck {
+            BlockKind::Bottleneck
+        } else {
+            BlockKind::Basic
         };
         let blocks = [1, 2, 3, 4].map(|stage| {
             let has = |index: &usize| {

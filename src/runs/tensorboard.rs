@@ -1,4 +1,5 @@
-//! TensorBoard's files: event files of scalars and images, and the tables of its embedding projector.
+//! TensorBoard's files: event files of scalars and images, and the tables of its embedding
+//! projector.
 //!
 //! An event file is a sequence of records in the frame of TFRecord: the number of bytes (u64), its
 //! checksum, the bytes, their checksum. A record is a protocol buffer `Event` of TensorFlow's
@@ -155,8 +156,8 @@ pub struct Projection<'a> {
     pub sprite: Option<Sprite>,
 }
 
-/// The pictures of all points in one PNG file: square, row by row, without gaps, with as many columns
-/// as rows or one more.
+/// The pictures of all points in one PNG file: square, row by row, without gaps, with as many
+/// columns as rows or one more.
 pub struct Sprite {
     pub png: Vec<u8>,
     /// Side in pixels of a picture.

@@ -25,20 +25,20 @@ use crate::train::{Objective, PartialObjective, PendingStep, Trainer};
 /// Maximum number of recorded steps whose losses have not been read.
 const STEPS_AHEAD: usize = 2;
 
-/// How long a run is, and what it leaves on its way.
+/// The length of a training, and the files that it writes.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: u64,
-    /// Images per step, which a speed counts.
+    /// Images per step, for the speed.
     pub images_per_step: usize,
     /// The loss of a network whose results do not depend on the image.
     pub chance_loss: f64,
     /// Steps between two saved networks.
     pub save_every: Option<u64>,
-    /// Whether a checkpoint is saved with each of them.
+    /// Whether a checkpoint is saved with each saved network.
     pub keep_checkpoints: bool,
-    /// A number of steps. Training ends if the mean loss of so many steps is not below the mean
-    /// loss of as many steps before them.
+    /// If set to n, training ends once the mean loss of n steps is not below that of the n steps
+    /// before them.
     pub stop_when_flat: Option<u64>,
     /// Minimum time between two checkpoints. With zero, every step writes one.
     pub checkpoint_every: Duration,
@@ -71,13 +71,13 @@ pub(super) fn pass_options(protocol: Protocol, settings: &TrainingSettings) -> P
     }
 }
 
-/// What a training measured.
+/// The measurements of a training.
 pub struct Trained {
-    /// Of each step, before its update.
+    /// The loss of each step, before its update.
     pub losses: Vec<f32>,
-    /// Of training alone, those before an interruption included.
+    /// Seconds of training, without evaluations, including those before an interruption.
     pub seconds: f64,
-    /// Bytes that the device held for tensors, at most.
+    /// Peak bytes held for tensors.
     pub peak_bytes: u64,
     /// The last accuracy of nearest neighbours during the training.
     pub online_top1: Option<f64>,
@@ -119,8 +119,8 @@ fn with_resume(error: Error) -> Error {
 
 /// Trains to the end of `plan`, from the last checkpoint in `folder` if there is one.
 /// `save_network` is called after each `save_every` steps with the number of steps, and returns the
-/// bytes of the file `encoder-stepN.safetensors`. `follow` records the steps. If `profile` is set, the first steps are
-/// measured: a table is printed and a trace written into the folder.
+/// bytes of the file `encoder-stepN.safetensors`. `follow` records the steps. If `profile` is set,
+/// the first steps are measured: a table is printed, and a trace is written to the folder.
 ///
 /// A run that was interrupted and resumed has bitwise the same losses and weights as one that was
 /// not, because a step depends only on the weights, the optimiser's state, the seed and its number.
@@ -217,7 +217,7 @@ struct Run<'a, 'f, M, O, S> {
     is_flat: bool,
     /// The last accuracy of nearest neighbours.
     online: Option<f64>,
-    /// While steps are measured: the counts of a GPU in each.
+    /// While steps are measured: the GPU's counts of each step.
     measured: Option<Vec<StreamCounts>>,
     /// Peak number of bytes that the device held before the run was interrupted.
     peak_before: u64,
@@ -304,9 +304,8 @@ where
             // The first rank writes the checkpoints, so it decides when.
             let is_due = done < plan.steps && is_due && self.folder.writes();
             let (stop, checkpoint) = interrupt::agreed(is_due)?;
-            // A checkpoint requires that no step is in progress, and the comparison of losses
-            // requires every loss,
-            // as an evaluation does.
+            // Checkpoints, evaluations and the comparison of losses require that no step is
+            // pending.
             let evaluates = self.follow.is_due(done);
             let waits = saves || checkpoint || evaluates || judged.is_some() || stop.is_some();
             let ahead = if waits { 0 } else { STEPS_AHEAD };
@@ -373,9 +372,10 @@ where
         self.losses.push(loss);
         self.progress.step(step, loss);
         let seconds = self.seconds();
-        let online_knn_top1 = match self.follow.is_due(step) {
-            true => self.evaluate(step)?,
-            false => None,
+        let online_knn_top1 = if self.follow.is_due(step) {
+            self.evaluate(step)?
+        } else {
+            None
         };
         if let Some(gpu) = self.device.as_gpu().filter(|_| step == self.first + 1) {
             let compiled = gpu.compiled();
@@ -398,7 +398,7 @@ where
         self.follow.record(self.folder, &metrics)
     }
 
-    /// Evaluates the encoder after `step` steps. The time that this takes is not one of the training.
+    /// Evaluates the encoder after `step` steps. Its time does not count as training.
     fn evaluate(&mut self, step: u64) -> Result<Option<f64>> {
         let started = Instant::now();
         let top1 = self.follow.evaluate(&self.trainer.module, step)?;
@@ -420,8 +420,8 @@ where
         Ok(started.elapsed().as_secs_f64() / (steps.end - steps.start) as f64)
     }
 
-    /// Takes the next steps as a profile measures them, prints it, and leaves its trace in the
-    /// folder. They are the steps that the training would have taken in any case.
+    /// Takes the next steps, measures them, prints the profile, and writes its trace to the folder.
+    /// They are ordinary steps of the training.
     fn profile(&mut self, phases: Phases) -> Result<()> {
         self.measured = Some(Vec::new());
         self.steps(phases.warm_up.clone())?;
@@ -454,7 +454,7 @@ where
     }
 }
 
-/// How much of a training run is made.
+/// Which parts of a training run are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// All steps, the evaluation and the page. The last checkpoint stays, so that the run can be
@@ -462,12 +462,12 @@ pub enum Extent {
     Whole,
     /// All steps and the evaluation, without the page and the last checkpoint.
     Job,
-    /// So many steps, without an evaluation.
+    /// This number of steps, without an evaluation.
     Steps(u64),
 }
 
 impl Extent {
-    /// The steps that are taken of a run of `all` steps.
+    /// The number of steps to take in a run of `all` steps.
     pub(super) fn steps(self, all: u64) -> u64 {
         match self {
             Extent::Steps(steps) => steps,

@@ -1,17 +1,17 @@
 //! Which variants of products and convolutions a training runs on a GPU: those of the table that
 //! ships, those of a tuning, or those that the run began with.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::cache;
 use super::folder::RunFolder;
+use super::progress;
 use super::record::variants_of;
 use super::warn;
-use crate::console::{is_quiet, note};
+use crate::console::note;
 use crate::device::gpu::variants::{LARGEST_CLASS, Operation, Variant, VariantTable};
 use crate::device::{Device, Gpu};
 use crate::error::Result;
@@ -40,7 +40,7 @@ pub struct TrainedNetwork {
     /// f16 factors are measured apart from those of f32.
     pub activations: DType,
     pub rounds_factors: bool,
-    /// Images, or views of them, that pass at a time.
+    /// Images or views per pass.
     pub images: usize,
 }
 
@@ -58,7 +58,7 @@ impl TrainedNetwork {
                 ..g
             };
             problems.push(Problem::Conv2d(g));
-            // No gradient of the images is wanted.
+            // The gradient of the images is not needed.
             if number > 0 {
                 problems.push(Problem::Conv2dDx(g));
             }
@@ -75,8 +75,8 @@ impl TrainedNetwork {
     }
 }
 
-/// Puts the table of `gpu` in use for a training of `network`, measuring what it lacks where `when`
-/// says so.
+/// Selects the table of `gpu` for a training of `network`, and measures missing shapes as `when`
+/// requires.
 ///
 /// # Errors
 /// As the tuning. A table that cannot be read or stored is a warning.
@@ -127,8 +127,8 @@ pub fn prepare(gpu: &Gpu, when: When, network: &TrainedNetwork) -> Result<()> {
     Ok(())
 }
 
-/// Puts the table in use that an earlier tuning stored, for a command that measures nothing. An
-/// adapter for which a table ships keeps that, without the variants that a self-test rejected.
+/// Selects the table that an earlier tuning stored, for a command that measures nothing. An adapter
+/// with a shipped table keeps that table, without the variants that a self-test rejected.
 pub fn use_stored(gpu: &Gpu) {
     let mut table = gpu.variants();
     if VariantTable::ships_for(&table.key.adapter) {
@@ -151,7 +151,7 @@ pub fn reject(gpu: &Gpu, variants: &[(Operation, Variant)]) -> Result<PathBuf> {
     cache::write_table(&table)
 }
 
-/// Puts the table in use that the run in `folder` began with, so that it goes on to the same bits.
+/// Selects the table that the run in `folder` began with, so that it ends with the same bits.
 ///
 /// # Errors
 /// As reading the run's configuration.
@@ -179,18 +179,12 @@ pub fn resume(gpu: &Gpu, folder: &RunFolder) -> Result<()> {
     Ok(())
 }
 
-/// How far a tuning is: a bar on a terminal, a line in the beginning elsewhere.
+/// The progress of a tuning: a bar on a terminal, otherwise a line at the start.
 struct Progress(Option<ProgressBar>);
 
 impl Progress {
     fn new() -> Self {
-        let has_bar = std::io::stderr().is_terminal() && !is_quiet();
-        Progress(has_bar.then(|| {
-            let style = ProgressStyle::with_template("{bar:30} tuning {pos}/{len}  {msg}");
-            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
-            bar.set_style(style.expect("the template is a constant"));
-            bar
-        }))
+        Progress(progress::bar("{bar:30} tuning {pos}/{len}  {msg}", 1))
     }
 
     fn at(&self, done: usize, all: usize, class: &str) {

@@ -1,5 +1,5 @@
-//! Parsers of the values of options, for the command line and for configuration files. Their messages
-//! name what is expected.
+//! Parsers of the values of options, for the command line and for configuration files. Their
+//! messages name what is expected.
 
 use std::ops::RangeInclusive;
 
@@ -55,8 +55,8 @@ pub fn fraction(word: &str) -> Parsed<f64> {
     number(word, "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
 }
 
-/// Parses the temperature of a vote of neighbours. The exponential of a similarity over a smaller one
-/// overflows.
+/// Parses the temperature of a vote of neighbours. The exponential of a similarity over a smaller
+/// one overflows.
 pub fn knn_temperature(word: &str) -> Parsed<f64> {
     number(word, "from 0.01", |x| x >= 0.01)
 }

@@ -1,5 +1,5 @@
-//! Files of an encoder, with or without a classifier on it. Those that this program writes say what
-//! network they are of; of a file from elsewhere, names and shapes tell.
+//! Files of an encoder, with or without a classifier on it. Files of this program name their
+//! network. The network of other files follows from names and shapes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ pub use crate::nn::Origin;
 pub const UNTRAINED: &str = "untrained";
 /// The command in the [`Origin`] of a network that another program trained.
 const ELSEWHERE: &str = "elsewhere";
-/// What is not known of such a network.
+/// The value of unknown fields of such a network.
 const UNKNOWN: &str = "unknown";
 
-/// The bytes of a file of `encoder`, and of `head` where there is one.
+/// The bytes of a file of `encoder`, and of `head`, if there is one.
 pub fn pack(encoder: &ResNet, head: Option<&Linear>, origin: &Origin) -> Result<Vec<u8>> {
     save(&state(encoder, head), &origin.to_map())
 }
@@ -36,15 +36,15 @@ pub struct Loaded {
     /// The file that it was read from, or "random weights".
     pub source: String,
     pub encoder: ResNet,
-    /// None in a file that pretraining wrote.
+    /// `None` in a file that pretraining wrote.
     pub head: Option<Linear>,
     pub origin: Origin,
-    /// What was made of the file's tensors.
+    /// Which of the file's tensors were used, converted or left out.
     pub record: WeightsRecord,
 }
 
-/// What was made of the tensors of a file, as configurations and metadata record it. Empty for a
-/// file that this program wrote.
+/// Which tensors of a file were used, converted or left out, as configurations and metadata record
+/// it. Empty for a file that this program wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WeightsRecord {
@@ -60,11 +60,11 @@ pub struct WeightsRecord {
     /// Tensors of the network that keep their random values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept_random: Vec<String>,
-    /// How images are normalised, as [`Normalization`] is written: for weights from elsewhere, and
-    /// for those of this program unless it is the default.
+    /// How images are normalised, as [`Normalization`] is written: for weights of other programs,
+    /// and for those of this program unless it is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalization: Option<String>,
-    /// The number of tensors that are not the network's, by their first names.
+    /// The number of tensors that do not belong to the network, by their first names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub init_left_out: BTreeMap<String, usize>,
 }
@@ -81,8 +81,8 @@ impl WeightsFile {
     /// Reads an encoder, with its classifier if [`pack`] wrote one.
     ///
     /// # Errors
-    /// `Error::Io` if the file cannot be read; `Error::Data` if it holds no network, or a value
-    /// that is no finite number.
+    /// `Error::Io` if the file cannot be read; `Error::Data` if it has no network, or a value that
+    /// is not finite.
     pub fn read(path: &Path) -> Result<Self> {
         let file = StateDict::read(path)?;
         let is_ours = file.metadata.contains_key("arch");
@@ -113,7 +113,7 @@ impl WeightsFile {
         self.origin.normalization
     }
 
-    /// Sets how images are normalised for the network of the file, if that is asked for.
+    /// Sets how images are normalised for the network of the file, if it is given.
     ///
     /// # Errors
     /// `Error::Usage` if this program wrote the file for another normalisation.
@@ -170,7 +170,7 @@ impl WeightsFile {
         &self.path
     }
 
-    /// What the file says of its weights.
+    /// The origin of the weights that the file records.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -185,10 +185,10 @@ impl WeightsFile {
         self.origin.encoder
     }
 
-    /// The network's tensors by torchvision's names. Those that keep random values are not there.
+    /// The network's tensors by torchvision's names, without those that keep random values.
     ///
     /// # Errors
-    /// `Error::Usage` if the network cannot be.
+    /// `Error::Usage` if the network is not possible.
     pub fn tensors(&self) -> Result<Vec<Stored<'_>>> {
         let all = expected(&self.config().shape()?, self.origin.classes);
         let stored = |(name, shape): (String, Vec<usize>)| {
@@ -204,7 +204,7 @@ impl WeightsFile {
         Ok(all.into_iter().filter_map(stored).collect())
     }
 
-    /// What was made of the file's tensors.
+    /// Which of the file's tensors were used, converted or left out.
     pub fn record(&self) -> WeightsRecord {
         let found = &self.found;
         WeightsRecord {
@@ -216,15 +216,16 @@ impl WeightsFile {
                 .iter()
                 .map(|(name, ..)| name.clone())
                 .collect(),
-            normalization: match self.is_ours {
-                true => named(self.normalization()),
-                false => Some(self.normalization().to_string()),
+            normalization: if self.is_ours {
+                named(self.normalization())
+            } else {
+                Some(self.normalization().to_string())
             },
             init_left_out: found.left_out.clone(),
         }
     }
 
-    /// Prints a notice for each thing that was made of the file's tensors.
+    /// Prints notices of the file's tensors that were converted or left out.
     pub fn print_notices(&self) {
         let found = &self.found;
         let file = self.path.display();
@@ -317,8 +318,8 @@ impl WeightsFile {
 }
 
 /// Returns a network with random weights, which `seed` determines as in a pretraining. Its running
-/// statistics are estimated on the first batches of `dataset`'s training images, which are normalised
-/// by `normalization`.
+/// statistics are estimated on the first batches of `dataset`'s training images, which are
+/// normalised by `normalization`.
 ///
 /// # Errors
 /// `Error::Usage` if the network cannot be built.

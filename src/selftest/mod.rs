@@ -127,7 +127,7 @@ fn all() -> Vec<(&'static str, Run)> {
         ("resnet50", network::resnet50),
         ("training", network::training),
     ];
-    [&CASES[..], &own].concat()
+    [CASES, &own].concat()
 }
 
 fn test(

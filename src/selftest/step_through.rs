@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn every_operation_with_a_gradient_check_is_listed() {
         let device = devices::cpu();
-        for (name, run) in CASES {
+        for &(name, run) in CASES {
             let cases = Tester::collect(&device, run, usize::MAX).unwrap().cases;
             assert_eq!(
                 differentiable().contains(&name),

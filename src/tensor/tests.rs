@@ -1,6 +1,6 @@
 use super::{DType, Tensor};
 use crate::device::Readback;
-use crate::ops::{Copy, Scale};
+use crate::ops::{CopyTensor, Scale};
 use crate::testing::{
     bits, devices, get, get_u32, get16, normal, put, put_u32, random, refused, zeros, zeros_u32,
 };
@@ -25,7 +25,7 @@ fn floats_are_stored_bit_by_bit() {
             let tensor = put(&device, &x, &[count]);
             assert_eq!(bits(&get(&tensor)), bits(&x), "{case}");
             let clone = tensor.clone();
-            let copy = device.run(Copy { x: &tensor }).expect(name);
+            let copy = device.run(CopyTensor { x: &tensor }).expect(name);
             assert_ne!(copy.id(), tensor.id(), "a copy has its own storage");
             tensor.overwrite(&other).expect(name);
             assert_eq!(get(&tensor), other, "overwritten, {case}");
@@ -45,13 +45,13 @@ fn integers_and_bytes_are_stored() {
             let case = format!("{count} on {name}");
             let tensor = put_u32(&device, &words, &[count]);
             assert_eq!(get_u32(&tensor), words, "{case}");
-            let copy = device.run(Copy { x: &tensor }).expect(name);
+            let copy = device.run(CopyTensor { x: &tensor }).expect(name);
             assert_eq!(get_u32(&copy), words, "{case}");
 
             let tensor = Tensor::from_slice(&small, &[count], &device).expect(name);
             assert_eq!(tensor.dtype(), DType::U8);
             assert_eq!(bytes(&tensor), small, "{case}");
-            let copy = device.run(Copy { x: &tensor }).expect(name);
+            let copy = device.run(CopyTensor { x: &tensor }).expect(name);
             tensor.overwrite(&vec![7u8; count]).expect(name);
             assert_eq!(copy.to_vec::<u8>().expect(name), small, "{case}");
             assert_eq!(bytes(&tensor), vec![7; count], "{case}");

@@ -62,8 +62,8 @@ pub fn get16(x: &Tensor) -> Vec<f32> {
         .expect("the cast of a test's result"))
 }
 
-/// Pairs of devices that do not share tensors, with a description: the device that runs an operation,
-/// and the device of an argument.
+/// Pairs of devices that do not share tensors, with a description: the device that runs an
+/// operation, and the device of an argument.
 pub fn different_devices() -> Vec<(String, Device, Device)> {
     let all = devices::all();
     let pairs = (0..all.len()).flat_map(|i| (0..all.len()).map(move |j| (i, j)));
@@ -113,7 +113,8 @@ pub fn refused_everywhere<T>(part: &str, call: impl Fn(&Device) -> Result<T>) {
     assert!(is_same, "'{part}': {messages:?}");
 }
 
-/// Fails unless the call, whose argument has no elements, returned zeros or failed with a shape error.
+/// Fails unless the call, whose argument has no elements, returned zeros or failed with a shape
+/// error.
 pub fn zeros_or_refused(device: &str, what: &str, result: Result<Tensor>) {
     match result {
         Ok(y) => {

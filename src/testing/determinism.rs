@@ -5,8 +5,8 @@ use crate::device::Device;
 use crate::device::cpu::with_threads;
 use crate::tensor::Tensor;
 
-/// Fails unless `results` has the same bits when it is computed again on each of these devices, and on
-/// the CPU with any number of threads. Each result has a name for messages.
+/// Fails unless `results` has the same bits when it is computed again on each of these devices, and
+/// on the CPU with any number of threads. Each result has a name for messages.
 pub fn same_bits<const N: usize>(
     devices: impl IntoIterator<Item = (&'static str, Device)>,
     results: impl Fn(&Device) -> [(&'static str, Tensor); N],

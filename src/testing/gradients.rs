@@ -45,8 +45,8 @@ mod tests {
     use crate::testing::devices;
     use crate::testing::tester::GRADIENT_STEP;
 
-    /// `y = 3 x` with a backward pass that multiplies the gradient of `y` by `factor`, or ignores it if
-    /// there is no factor.
+    /// `y = 3 x` with a backward pass that multiplies the gradient of `y` by `factor`, or ignores
+    /// it if there is no factor.
     fn wrong_scale(x: &Var, factor: Option<f32>) -> Result<Var> {
         let y = x.device().run(Scale {
             factor: 3.0,

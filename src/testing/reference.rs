@@ -1,5 +1,5 @@
-//! Checks of the float64 references: each gradient against central differences of the float64 forward
-//! pass.
+//! Checks of the float64 references: each gradient against central differences of the float64
+//! forward pass.
 
 use super::{normal, random, wide};
 

@@ -2,7 +2,8 @@
 //! values. The unit tests and the self-test of an adapter run the same cases.
 //!
 //! The file `cases.rs` of an operation has a function of the type [`Run`]. In it, a loop over
-//! [`Tester::all`] runs the operation on each device, and [`On::agree`] compares a result.
+//! [`Tester::all`] runs the operation on each device, and [`On::agree`] compares a result. If
+//! [`On::has_f16`], it does the same with [`On::put16`] and [`On::agree16`].
 
 use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,4 +1,6 @@
-//! Training: records steps without waiting for them, and replays a step that failed.
+//! Training: records steps without waiting for them, and replays a step that failed. If a gradient
+//! overflows f16, no later step changes the state, so all unfinished steps are recorded again with
+//! half the loss scale.
 
 use super::running_statistics::FlatStatistics;
 use super::{
@@ -14,8 +16,9 @@ use crate::optim::{Optimization, Optimizer};
 use crate::tensor::{DType, Tensor};
 
 /// Computes the loss of a step and its gradients: [`whole_batch`], or, for a [`PartialObjective`],
-/// [`micro_batch::in_chunks`] or [`data_parallel::in_ranks`]. The last argument is the group and the
-/// number of samples per chunk.
+/// [`micro_batch::in_chunks`] or [`data_parallel::in_ranks`]. The last argument is the group and
+/// the number of samples per chunk. A function pointer, so that one [`Trainer`] serves objectives
+/// that can be split into chunks and those that cannot.
 type ComputeGradients<M, O> =
     fn(&mut O, &M, (&Device, PassOptions), u64, (Group, usize)) -> Result<StepGradients>;
 
@@ -172,6 +175,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         }
     }
 
+    /// Computes the loss and the gradients of a step. With `check`, an operation fails if a value
+    /// is not finite.
     fn gradients(
         &mut self,
         step: u64,
@@ -203,6 +208,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         Ok(pending)
     }
 
+    /// Records the passes and the update of a step, starts to read its loss and flag, and submits
+    /// it. `number` counts the recorded steps.
     fn record(&mut self, step: u64, number: u64) -> Result<PendingStep> {
         let loss_scale = self.loss_scale;
         let optimizer_steps = self.optimizer.steps();
@@ -293,7 +300,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             let loss = pending.loss.wait_as_async::<f32>().await?.first().copied();
             let loss = loss.unwrap_or(f32::NAN);
             if is_finite {
-                // Nor did a step before this one set the flag.
+                // No earlier step set the flag either.
                 self.unfinished.retain(|(other, _)| *other > number);
                 return Ok(FinishedStep {
                     loss,

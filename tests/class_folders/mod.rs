@@ -13,7 +13,8 @@ pub fn place(width: u32, height: u32) -> TempDir {
     base
 }
 
-/// A class-per-folder set of two classes: dark squares and bright stripes, eight images of each in each split.
+/// A class-per-folder set of two classes: dark squares and bright stripes, eight images of each in
+/// each split.
 pub fn write_images(dir: &Path, width: u32, height: u32) {
     for split in ["train", "test"] {
         for (number, class) in ["squares", "stripes"].iter().enumerate() {

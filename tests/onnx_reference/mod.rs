@@ -115,8 +115,8 @@ fn per_channel(x: &Array, f: impl Fn(usize, f32) -> f32) -> Array {
 }
 
 /// The result of a convolution or pool. `f` gets an image, the output channel, and the elements of
-/// the window that are inside the image: each with its place in the kernel, and its place in a plane
-/// of the image.
+/// the window that are inside the image: each with its place in the kernel, and its place in a
+/// plane of the image.
 fn windows(
     node: &Node<'_>,
     x: &Array,

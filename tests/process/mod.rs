@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The program in `folder`, with no Vulkan driver: these tests need the CPU alone, and what they say must not depend on
-/// the machine's adapters.
+/// The program in `folder`, with no Vulkan driver: these tests need the CPU alone, and what they
+/// say must not depend on the machine's adapters.
 pub fn parallax(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parallax"));
     command

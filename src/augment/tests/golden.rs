@@ -159,8 +159,8 @@ fn every_transform_agrees_with_torchvision() {
         .filter(|name| !name.starts_with("image."))
         .collect();
     names.sort();
-    // 2 images x (10 colour changes + grey + 2 chains + 5 blurs), flip, normalize, 4 turns, 3 + 5 + 5
-    // crops.
+    // 2 images x (10 colour changes + grey + 2 chains + 5 blurs), flip, normalize, 4 turns, 3 + 5 +
+    // 5 crops.
     assert!(names.len() >= 55, "{names:?}");
     for (device_name, device) in devices::all() {
         for name in &names {

@@ -77,8 +77,8 @@ fn equal_keys_give_equal_views_on_every_device() {
     }
 }
 
-/// A view with blur and the view of the same key without it differ in the blur alone. The blur comes
-/// after the colour changes and before normalisation.
+/// A view with blur and the view of the same key without it differ in the blur alone. The blur
+/// comes after the colour changes and before normalisation.
 #[test]
 fn a_view_is_blurred_after_its_colours_changed() {
     let bytes = smooth_bytes(&mut random(32));

@@ -1,11 +1,10 @@
-//! `shapes`: 32 x 32 images of ten classes that the program draws itself, so that everything runs
-//! with no download.
+//! `shapes`: 32 x 32 images of ten classes that the program draws itself, so that every command
+//! runs without a download.
 //!
 //! An image shows several copies of its class's shape, each with a position, size, rotation,
-//! colours and texture of its own, over a textured background with lines and specks that mean
-//! nothing. Neither a pixel's place nor its colour tells the class, which keeps a linear classifier
-//! on raw pixels near chance; a random crop still shows the class, which lets a network learn it
-//! without labels.
+//! colours and texture of its own, over a textured background with lines and meaningless specks.
+//! The class depends neither on position nor on colour, so a linear classifier on raw pixels stays
+//! near chance. A random crop still shows the class, so a network can learn it without labels.
 //!
 //! Drawing uses only additions, multiplications, divisions, roots and floors in f32, which IEEE 754
 //! fixes to the bit, and no sine or cosine. The bytes are therefore the same on every platform.
@@ -21,22 +20,22 @@ const PLANE: usize = SIDE * SIDE;
 const CLASSES: u32 = MOTIFS.len() as u32;
 const TRAIN: u32 = 4_000;
 const TEST: u32 = 1_000;
-/// Of the inverted set: images, and the side to which their middle is cut.
+/// The inverted set: numbers of images, and the side of their centre crop.
 const INVERTED_TRAIN: u32 = 2_000;
 const INVERTED_TEST: u32 = 500;
 const INVERTED_SIDE: usize = 24;
 
-/// How far colours are from the grey of their luma, as a share of what a random colour has.
+/// Saturation of colours, as a fraction of that of a random colour.
 const SATURATION: f32 = 0.4;
 
 /// Keeps this stream of random numbers apart from those of other purposes.
 const PURPOSE: u32 = u32::from_le_bytes(*b"shap");
 
-/// Samples a pixel along each axis, for smooth edges.
+/// Samples per pixel along each axis, for smooth edges.
 const SAMPLES: usize = 3;
-/// The most copies of the shape in an image, fewer where they find no room.
+/// Maximum copies of the shape per image; fewer if there is no room.
 const COPIES: u32 = 12;
-/// The radius of a copy in pixels, lowest and highest.
+/// Minimum and maximum radius of a copy in pixels.
 const RADIUS: (f32, f32) = (3.0, 5.0);
 
 /// The 4,000 training and 1,000 test images of `seed`; image i has the class i mod 10.
@@ -47,7 +46,8 @@ pub fn generate(seed: u64) -> Dataset {
     Dataset::new("shapes".to_string(), classes, train, test, None)
 }
 
-/// Other images with the same classes: dark shapes on light, 2,000 and 500 of 24 x 24 pixels.
+/// Other images with the same classes: dark shapes on a light background, 2,000 training and 500
+/// test images of 24 x 24 pixels.
 pub fn generate_inverted(seed: u64) -> Dataset {
     let classes = MOTIFS.iter().map(|motif| motif.name.to_string()).collect();
     let train = middle(&split(seed, 2, INVERTED_TRAIN, (LIGHT, DARK)));
@@ -55,7 +55,7 @@ pub fn generate_inverted(seed: u64) -> Dataset {
     Dataset::new("shapes-inverted".to_string(), classes, train, test, None)
 }
 
-/// The middle of every image.
+/// The centre crop of every image.
 fn middle(split: &Split) -> Split {
     let margin = (SIDE - INVERTED_SIDE) / 2;
     let rows = split.images.chunks_exact(SIDE).enumerate();
@@ -111,8 +111,8 @@ const DARK: Tone = Tone(0.02, 0.28);
 const MIDDLE: Tone = Tone(0.35, 0.55);
 const LIGHT: Tone = Tone(0.65, 0.98);
 
-/// One image, with the tones of its background and of its shapes, which are far apart so that they
-/// keep their contrast when the image turns grey.
+/// Draws one image. The tones of its background and its shapes are far apart, so that the contrast
+/// remains in a grey image.
 fn draw(motif: &Motif, rng: &mut Philox, (ground, figure): (Tone, Tone)) -> Vec<Colour> {
     let mut canvas = background(rng, ground);
 
@@ -145,7 +145,7 @@ fn draw(motif: &Motif, rng: &mut Philox, (ground, figure): (Tone, Tone)) -> Vec<
 }
 
 /// A field of colours that changes from corner to corner, with a faint texture. Two crops of it
-/// seldom have the same colours, so colours do not tell images apart.
+/// rarely have the same colours, so colours do not identify an image.
 fn background(rng: &mut Philox, tone: Tone) -> Vec<Colour> {
     let corners = [(); 4].map(|()| colour(rng, tone));
     let shade = rng.uniform(0.8, 1.0);
@@ -169,7 +169,7 @@ fn background(rng: &mut Philox, tone: Tone) -> Vec<Colour> {
     canvas
 }
 
-/// Where the copies go: each at the first of some random places where it does not touch another.
+/// Places the copies: each at the first random position that does not touch another copy.
 fn place(rng: &mut Philox) -> Vec<Patch> {
     let mut placed: Vec<Patch> = Vec::new();
     for _ in 0..COPIES {
@@ -194,8 +194,8 @@ fn place(rng: &mut Philox) -> Vec<Patch> {
     placed
 }
 
-/// A place on the canvas with coordinates of its own: origin at `centre`, x along `axis`, `radius`
-/// pixels to a unit.
+/// A region of the canvas with its own coordinates: origin at `centre`, x along `axis`, `radius`
+/// pixels per unit.
 struct Patch {
     centre: (f32, f32),
     axis: (f32, f32),
@@ -203,8 +203,8 @@ struct Patch {
 }
 
 impl Patch {
-    /// Puts `fill` over the points that are `inside`, all of which are less than `reach` from the
-    /// origin. A pixel becomes the mean of its samples.
+    /// Paints the points that are `inside` with `fill`. They are less than `reach` from the origin.
+    /// A pixel becomes the mean of its samples.
     fn paint(
         &self,
         canvas: &mut [Colour],
@@ -247,11 +247,11 @@ impl Patch {
     }
 }
 
-/// Two colours and how they share a patch.
+/// Two colours, and their texture on a patch.
 struct Fill {
     texture: Texture,
     colours: [Colour; 2],
-    /// Repetitions a unit of length.
+    /// Repetitions per unit of length.
     frequency: f32,
     phase: f32,
 }
@@ -313,7 +313,7 @@ impl Fill {
     }
 }
 
-/// The point at `t` of 1 on the way from `a` to `b`.
+/// Interpolates from `a` (`t` = 0) to `b` (`t` = 1).
 fn mix(a: Colour, b: Colour, t: f32) -> Colour {
     [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * t)
 }

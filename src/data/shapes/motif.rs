@@ -10,8 +10,8 @@ const fn motif(name: &'static str, contains: fn(f32, f32) -> bool) -> Motif {
     Motif { name, contains }
 }
 
-/// The classes by label. All have the same area, so that the lightness of an image does not tell its class, and none is
-/// the mirror image of another, so that a flip keeps it.
+/// The classes by label. All have the same area, so that the class does not depend on the lightness
+/// of an image. None is the mirror image of another, so that a flip does not change the class.
 pub const MOTIFS: [Motif; 10] = [
     motif("disc", |x, y| in_disc(x, y, 0.778)),
     motif("ring", |x, y| in_disc(x, y, 1.0) && !in_disc(x, y, 0.63)),

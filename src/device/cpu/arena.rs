@@ -11,10 +11,10 @@ use crate::device::memory::{MemoryCounter, MemoryUse};
 
 const FLOAT_BYTES: u64 = size_of::<f32>() as u64;
 
-/// Floats per block; a larger tensor gets a larger block. Most systems provide a page only when it is
-/// touched, and the untouched part of a block is its largest free region, which is allocated last.
-/// So a block may be larger than the memory in use. If the system refuses a block, half the size is
-/// tried, down to the size of the tensor.
+/// Floats per block; a larger tensor gets a larger block. Most systems provide a page only when it
+/// is touched, and the untouched part of a block is its largest free region, which is allocated
+/// last. So a block may be larger than the memory in use. If the system refuses a block, half the
+/// size is tried, down to the size of the tensor.
 const BLOCK_FLOATS: usize = if usize::BITS < 64 { 16 << 20 } else { 1 << 30 };
 
 /// Allocates the floats of tensors.

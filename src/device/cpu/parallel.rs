@@ -10,8 +10,8 @@ fn for_each(count: usize, body: &(dyn Fn(usize) + Sync)) {
 }
 
 /// Calls `body` with the index and the elements of each chunk of `out`, on every core. A chunk has
-/// `chunk` elements; the last one may be shorter. Each chunk is passed once, in any order, so results
-/// do not depend on the number of threads.
+/// `chunk` elements; the last one may be shorter. Each chunk is passed once, in any order, so
+/// results do not depend on the number of threads.
 pub fn for_chunks<T: Send>(
     out: &mut [T],
     chunk: usize,

@@ -98,8 +98,8 @@ pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 }
 
 /// Locks for writing, also after a panic in another operation. Retries instead of waiting: while a
-/// writer waits, no new reader gets the lock, so an operation with one tensor as two arguments would
-/// wait for the writer, and the writer for the operation.
+/// writer waits, no new reader gets the lock, so an operation with one tensor as two arguments
+/// would wait for the writer, and the writer for the operation.
 pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     loop {
         match lock.try_write() {

@@ -38,7 +38,8 @@ pub struct AdapterDescription {
 }
 
 /// The part in percent of the memory that the driver grants to this process, as it reports it, at
-/// which allocations fail. Without it, a driver moves tensors to slow memory, or the device is lost.
+/// which allocations fail. Without it, a driver moves tensors to slow memory, or the device is
+/// lost.
 const MEMORY_PERCENT: u8 = 98;
 
 fn instance() -> wgpu::Instance {

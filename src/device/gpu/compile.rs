@@ -1,6 +1,6 @@
-//! Compilation of kernels. A driver takes milliseconds to seconds per kernel, so threads compile the
-//! kernels of a step next to each other while the host records it. They are needed when its commands
-//! are encoded.
+//! Compilation of kernels. A driver takes milliseconds to seconds per kernel, so threads compile
+//! the kernels of a step next to each other while the host records it. They are needed when its
+//! commands are encoded.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};

@@ -35,8 +35,8 @@ pub struct GpuOptions {
     /// Whether products and convolutions of f16 factors may use the adapter's matrix units, through
     /// an experimental feature of wgpu.
     pub matrices: bool,
-    /// How long the host waits for a GPU that finishes no submission, before it reports that the GPU
-    /// hangs; by default, ten minutes, or two hours on a software adapter.
+    /// How long the host waits for a GPU that finishes no submission, before it reports that the
+    /// GPU hangs; by default, ten minutes, or two hours on a software adapter.
     pub stall: Option<Duration>,
 }
 
@@ -121,9 +121,10 @@ impl Context {
             | wgpu::Features::PIPELINE_CACHE;
         wanted.set(wgpu::Features::SHADER_F16, options.f16);
         let mut features = adapter.features() & wanted;
-        let matrices = match options.matrices && options.f16 {
-            true => matrices::usable(&adapter),
-            false => Vec::new(),
+        let matrices = if options.matrices && options.f16 {
+            matrices::usable(&adapter)
+        } else {
+            Vec::new()
         };
         if !matrices.is_empty() {
             features |= matrices::FEATURES;
@@ -235,8 +236,8 @@ impl Context {
         index
     }
 
-    /// Polls the device. One thread at a time polls or submits: if another one found the queue empty
-    /// after a wait timed out, wgpu would panic.
+    /// Polls the device. One thread at a time polls or submits: if another one found the queue
+    /// empty after a wait timed out, wgpu would panic.
     pub(super) fn poll(
         &self,
         how: wgpu::PollType,

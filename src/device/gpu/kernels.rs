@@ -94,8 +94,8 @@ impl Kernel {
     /// The entry point `name` of `wgsl`, for an operation of another crate. It runs with the
     /// run-time checks of wgpu. Create it once, in a `LazyLock`: its memory is never freed.
     ///
-    /// All bindings are in group 0. A uniform of up to 128 bytes has number 0; the others are storage
-    /// buffers. A launch runs workgroups along one dimension: see
+    /// All bindings are in group 0. A uniform of up to 128 bytes has number 0; the others are
+    /// storage buffers. A launch runs workgroups along one dimension: see
     /// [`Grid`](crate::device::gpu::Grid).
     ///
     /// # Errors
@@ -172,8 +172,8 @@ impl Kernel {
     }
 }
 
-/// `wgsl` with the access `read_write` for all storage variables, because tensors share buffers: see
-/// `buffers.rs`.
+/// `wgsl` with the access `read_write` for all storage variables, because tensors share buffers:
+/// see `buffers.rs`.
 fn read_write(module: &wgpu::naga::Module, wgsl: &str) -> String {
     let variables = module.global_variables.iter();
     let storage = variables.filter(|(_, v)| matches!(v.space, AddressSpace::Storage { .. }));

@@ -62,8 +62,8 @@ impl From<Range<usize>> for Rows {
     }
 }
 
-/// The size of a launch along one dimension. If an adapter does not allow that many workgroups along
-/// x, they are folded into x and y: workgroup `i` is `y * num_workgroups.x + x`.
+/// The size of a launch along one dimension. If an adapter does not allow that many workgroups
+/// along x, they are folded into x and y: workgroup `i` is `y * num_workgroups.x + x`.
 #[derive(Clone, Copy, Debug)]
 pub enum Grid {
     Workgroups(usize),
@@ -87,8 +87,8 @@ impl Slice<'_> {
         end.saturating_sub(self.start * per_row)
     }
 
-    /// Elements of the binding before the first element of the slice. The launch fails if nothing is
-    /// bound to `name`.
+    /// Elements of the binding before the first element of the slice. The launch fails if nothing
+    /// is bound to `name`.
     pub fn offset(&self, name: &str) -> usize {
         let found = self.offsets.iter().find(|(bound, _)| *bound == name);
         found.map_or_else(
@@ -242,8 +242,8 @@ impl<'a> Launch<'a> {
     ///
     /// # Errors
     /// `Error::Device` if one row is larger than a binding. `Error::Shape` if a binding is missing,
-    /// unknown, given twice, of another type or outside of its tensor, or if the uniform has another
-    /// size. These are errors in the launch and not in its tensors.
+    /// unknown, given twice, of another type or outside of its tensor, or if the uniform has
+    /// another size. These are errors in the launch and not in its tensors.
     pub fn run<P: Uniform>(self, slice: impl Fn(&Slice<'_>) -> (P, Grid)) -> Result<()> {
         let half = self.bound.iter().any(|b| b.tensor.dtype() == DType::F16);
         let kernel = self.kernel.f16.filter(|_| half).unwrap_or(self.kernel);

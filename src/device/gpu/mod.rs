@@ -203,8 +203,8 @@ impl Gpu {
     /// A tensor with undefined content, for a kernel to fill.
     ///
     /// # Errors
-    /// `Error::Device` if memory is short or the adapter has no such element type; `Error::Shape` if
-    /// the shape has more than 2^32 - 1 elements.
+    /// `Error::Device` if memory is short or the adapter has no such element type; `Error::Shape`
+    /// if the shape has more than 2^32 - 1 elements.
     pub fn allocate(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let len = check_elements("allocate", shape)?;
         if dtype == DType::F16 && !self.context.has_f16 {

@@ -67,7 +67,8 @@ impl StreamCounts {
     }
 }
 
-/// A recorded command, which is encoded when it is submitted: until then, threads compile its kernel.
+/// A recorded command, which is encoded when it is submitted: until then, threads compile its
+/// kernel.
 struct Command {
     work: Work,
     /// The timestamps of its start and end.

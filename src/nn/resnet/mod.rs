@@ -144,7 +144,8 @@ impl ResNet {
         }
     }
 
-    /// How images are normalised for this network: by the statistics of CIFAR-10, unless it was set.
+    /// How images are normalised for this network: by the statistics of CIFAR-10, unless it was
+    /// set.
     pub fn normalization(&self) -> Normalization {
         self.normalization
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::device::{Device, Readback};
 use crate::error::Result;
-use crate::ops::Copy;
+use crate::ops::CopyTensor;
 use crate::philox::Philox;
 use crate::tensor::{DType, Tensor};
 use crate::testing::tester::On;
@@ -332,7 +332,10 @@ fn gradients_in_training_and_evaluation(tester: &Tester) -> Result<()> {
                         )?;
                     }
 
-                    let (own_dy, own_x) = (on.run(Copy { x: &dy })?, on.run(Copy { x: &x })?);
+                    let (own_dy, own_x) = (
+                        on.run(CopyTensor { x: &dy })?,
+                        on.run(CopyTensor { x: &x })?,
+                    );
                     let ids = [own_x.id(), own_dy.id()];
                     let in_place = gradients(own_dy, own_x)?;
                     let is_reused = in_place.dx.id() == ids[0]

@@ -1,6 +1,7 @@
-//! Sums over a channel run in fixed groups of whole images, so that they do not depend on the
-//! number of threads. Each group accumulates in f32 lanes, which are flushed to float64 totals. The
-//! totals of the groups are added in order.
+//! Batch norm on the CPU: the forward pass, the backward pass, then running statistics. Sums over a
+//! channel run in fixed groups of whole images, so that they do not depend on the number of
+//! threads. Each group accumulates in f32 lanes, which are flushed to float64 totals. The totals of
+//! the groups are added in order.
 
 use super::{
     Activation, BatchNorm, BatchNormBackward, BatchNormDx, BatchNormGradients, BatchNormStatistics,

@@ -249,7 +249,8 @@ pub struct BatchNormBackward<'a> {
     pub x: Tensor,
     pub norm: &'a ChannelNorm,
     /// The activation of the forward pass, with its result `y` instead of the shortcut, since `x`
-    /// alone does not determine where `y > 0`. For [`Activation::Relu`], `y` is recomputed from `x`.
+    /// alone does not determine where `y > 0`. For [`Activation::Relu`], `y` is recomputed from
+    /// `x`.
     pub activation: Activation<&'a Tensor>,
     pub statistics: Statistics,
 }
@@ -282,7 +283,8 @@ impl Op for BatchNormBackward<'_> {
     }
 }
 
-/// The gradient of the input alone, for constant statistics:
+/// The gradient of the input alone, for constant statistics, as the backward pass of
+/// [`Conv2dBatchNorm`](crate::ops::conv2d::Conv2dBatchNorm) uses it:
 /// `dx = dy gamma / sqrt(variance + eps)`. If `y`, the result of a ReLU, is given, `dx` is 0 unless
 /// `y > 0`.
 pub struct BatchNormDx<'a> {
@@ -360,8 +362,8 @@ impl Op for UpdateRunningStatistics<'_> {
 }
 
 /// `average = (1 - momentum) average + momentum factor value` of each element, in place, unless the
-/// gate (u32 `[1]`) is set: [`UpdateRunningStatistics`] of several batch norms whose tensors are next
-/// to each other. The factor is 1 for a mean, and `count / (count - 1)` for a variance.
+/// gate (u32 `[1]`) is set: [`UpdateRunningStatistics`] of several batch norms whose tensors are
+/// next to each other. The factor is 1 for a mean, and `count / (count - 1)` for a variance.
 pub struct UpdateAverages<'a> {
     pub averages: &'a Tensor,
     pub values: &'a Tensor,

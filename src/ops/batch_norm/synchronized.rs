@@ -36,9 +36,10 @@ pub(super) fn statistics(group: Group, own: &BatchStatistics) -> Result<BatchSta
 }
 
 /// The gradients for statistics of all ranks, from those of this rank for constant statistics. `dx`
-/// lacks the terms of mean and variance, `- gamma / sqrt(variance + eps) (dbeta / m + xhat dgamma / m)`
-/// with the sums of all ranks, which is a batch norm of `x` with another scale and shift. `dgamma`
-/// and `dbeta` remain those of this rank, since gradients of parameters are added over ranks later.
+/// lacks the terms of mean and variance,
+/// `- gamma / sqrt(variance + eps) (dbeta / m + xhat dgamma / m)` with the sums of all ranks, which
+/// is a batch norm of `x` with another scale and shift. `dgamma` and `dbeta` remain those of this
+/// rank, since gradients of parameters are added over ranks later.
 ///
 /// # Errors
 /// Those of the exchange and of the operations.

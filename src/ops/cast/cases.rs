@@ -5,7 +5,7 @@ use half::f16;
 use super::Cast;
 use crate::device::Readback;
 use crate::error::Result;
-use crate::ops::Copy;
+use crate::ops::CopyTensor;
 use crate::tensor::{DType, Tensor};
 use crate::testing::tester::On;
 use crate::testing::{Tester, bits, normal, normal16, rounded16};
@@ -59,7 +59,10 @@ fn cast_rounds_to_the_nearest_and_back_is_exact(tester: &Tester) -> Result<()> {
             let dtype = DType::F32;
             let back = on.run(Cast { x: half, dtype })?.to_vec()?;
             on.equal(&case, &without_nan(&back), &without_nan(&expected));
-            let bytes = on.run(Copy { x: half })?.read().and_then(Readback::wait)?;
+            let bytes = on
+                .run(CopyTensor { x: half })?
+                .read()
+                .and_then(Readback::wait)?;
             let copy: Vec<f16> = bytemuck::pod_collect_to_vec(&bytes);
             let copy: Vec<f32> = copy.into_iter().map(f16::to_f32).collect();
             on.equal(&case, &without_nan(&copy), &without_nan(&expected));

@@ -5,13 +5,13 @@ use crate::device::gpu::Grid;
 use crate::device::gpu::kernels::cast::{self as kernels, Params};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
-use crate::ops::copy::Copy;
+use crate::ops::copy::CopyTensor;
 use crate::tensor::{DType, Tensor};
 
 impl RunOn<Gpu> for Cast<'_> {
     fn run(&self, gpu: &Gpu, _: ()) -> Result<Tensor> {
         if self.x.dtype() == self.dtype {
-            return gpu.run(Copy { x: self.x });
+            return gpu.run(CopyTensor { x: self.x });
         }
         let (kernel, from, to) = match self.dtype {
             DType::F16 => (&kernels::NARROW, "wide", "to_half"),

@@ -209,9 +209,12 @@ fn copies_follow_their_weight(tester: &Tester) -> Result<()> {
                     if is_half && !on.has_f16() {
                         continue;
                     }
-                    let put = |x: &[f32], shape: &[usize]| match is_half {
-                        true => on.put16(x, shape),
-                        false => on.put(x, shape),
+                    let put = |x: &[f32], shape: &[usize]| {
+                        if is_half {
+                            on.put16(x, shape)
+                        } else {
+                            on.put(x, shape)
+                        }
                     };
                     let (x, dy, w) = (&put(&x, &x_shape)?, &put(&dy, &y_shape)?, &w);
                     let y = on.run(Conv2d { x, w, options })?;
@@ -223,9 +226,10 @@ fn copies_follow_their_weight(tester: &Tester) -> Result<()> {
                         options,
                     })?;
                     for (found, shape, expected) in [forward, (&dx, &x_shape, &dx_expected)] {
-                        match is_half {
-                            true => on.agree16(&case, found, shape, expected)?,
-                            false => on.agree(&case, found, shape, expected)?,
+                        if is_half {
+                            on.agree16(&case, found, shape, expected)?
+                        } else {
+                            on.agree(&case, found, shape, expected)?
                         }
                     }
                 }

@@ -1,10 +1,10 @@
 //! Convolution (cross-correlation, as in torch) without bias: `x [N, C, H, W]`, `w [O, C, KH, KW]`,
 //! `y [N, O, OH, OW]` with `OH = (H + 2 padding - KH) / stride + 1`.
 //!
-//! Forward:
-//! `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding] w[o,c,u,v]`.
-//! Backward: `dx` adds `dy w` at the input positions that each output was computed from. `dw` sums
-//! `dy x` over images and positions. Saves `x` if `dw` is needed, and `w` if `dx` is needed.
+//! Forward: `y[n,o,i,j] = sum over c,u,v of x[n, c, i stride + u - padding, j stride + v - padding]
+//! w[o,c,u,v]`. Backward: `dx` adds `dy
+//! w` at the input positions that each output was computed from. `dw` sums `dy
+//! x` over images and positions. Saves `x` if `dw` is needed, and `w` if `dx` is needed.
 //!
 //! `x`, `y` and their gradients are activations, f32 or f16. `w` and `dw` are f32; for f16
 //! activations, `w` is rounded to f16 before it is multiplied.

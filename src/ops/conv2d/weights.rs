@@ -30,7 +30,8 @@ pub(crate) fn parts(places: &[WeightPlace]) -> Vec<u32> {
     parts
 }
 
-/// Copies weights `[O, C, KH, KW]` from `source`, f32, to `packed`, f32 or f16, as `[KH, KW, O, C]`.
+/// Copies weights `[O, C, KH, KW]` from `source`, f32, to `packed`, f32 or f16, as
+/// `[KH, KW, O, C]`.
 pub(crate) struct PackWeights<'a> {
     pub(crate) source: &'a Tensor,
     pub(crate) packed: &'a Tensor,
@@ -130,8 +131,8 @@ pub(crate) fn prepare_copies(parameter: &Tensor, dtype: DType) -> Result<()> {
     Ok(())
 }
 
-/// The copy of the weight `w [O, C, KH, KW]` as `[KH, KW, O, C]` with this element type, or `None` if
-/// there are no copies of `w`.
+/// The copy of the weight `w [O, C, KH, KW]` as `[KH, KW, O, C]` with this element type, or `None`
+/// if there are no copies of `w`.
 pub(crate) fn packed_copy(gpu: &Gpu, w: &Tensor, dtype: DType) -> Result<Option<Tensor>> {
     let storage = gpu.storage(w)?;
     let Some(copies) = storage.copies() else {

@@ -1,12 +1,12 @@
 //! Copies of slices.
 
-use super::{Concat, Copy, Slice, with_rows};
+use super::{Concat, CopyTensor, Slice, with_rows};
 use crate::device::{Cpu, RunOn};
 use crate::error::Result;
 use crate::ops::cast::Cast;
 use crate::tensor::{DType, Storage, Tensor};
 
-impl RunOn<Cpu> for Copy<'_> {
+impl RunOn<Cpu> for CopyTensor<'_> {
     fn run(&self, cpu: &Cpu, _: ()) -> Result<Tensor> {
         let x = self.x;
         match (x.dtype(), x.storage()) {

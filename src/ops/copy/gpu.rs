@@ -1,11 +1,11 @@
 //! Copies between buffers.
 
-use super::{Concat, Copy, Slice, with_rows};
+use super::{Concat, CopyTensor, Slice, with_rows};
 use crate::device::{Gpu, RunOn};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-impl RunOn<Gpu> for Copy<'_> {
+impl RunOn<Gpu> for CopyTensor<'_> {
     fn run(&self, gpu: &Gpu, _: ()) -> Result<Tensor> {
         let y = gpu.allocate(self.x.shape(), self.x.dtype())?;
         gpu.copy_elements((self.x, 0), (&y, 0), self.x.len())?;

@@ -2,7 +2,7 @@
 //!
 //! | operation | result | backward |
 //! | --- | --- | --- |
-//! | [`struct@Copy`] | a new tensor with the elements of `x` | |
+//! | [`CopyTensor`] | a new tensor with the elements of `x` | |
 //! | [`Concat`] | the rows of `a` above the rows of `b` | each operand gets its rows of `dy` |
 //! | [`Slice`] | rows `start..start + count` of `x` | `dy` in these rows, 0 in the others |
 //!
@@ -20,11 +20,11 @@ use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
 /// A new tensor with the elements of `x`, of any type.
-pub struct Copy<'a> {
+pub struct CopyTensor<'a> {
     pub x: &'a Tensor,
 }
 
-impl Op for Copy<'_> {
+impl Op for CopyTensor<'_> {
     const NAME: &'static str = "copy";
     type Sizes = ();
     type Output = Tensor;

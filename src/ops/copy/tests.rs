@@ -1,5 +1,5 @@
 use super::cases;
-use super::{Concat, Copy, Slice};
+use super::{Concat, CopyTensor, Slice};
 use crate::tensor::{DType, Tensor};
 use crate::testing::{
     check_cases, devices, different_devices, refused, refused_argument, zeros, zeros_or_refused,
@@ -35,7 +35,7 @@ fn tensors_without_elements() {
     for (name, device) in devices::all() {
         for shape in [&[0][..], &[0, 3], &[3, 0], &[2, 0, 4, 4]] {
             let x = &zeros(&device, shape);
-            zeros_or_refused(name, "copy", device.run(Copy { x }));
+            zeros_or_refused(name, "copy", device.run(CopyTensor { x }));
             zeros_or_refused(name, "concat", device.run(Concat { a: x, b: x }));
             let (start, count) = (0, 0);
             zeros_or_refused(name, "slice", device.run(Slice { x, start, count }));
@@ -47,9 +47,9 @@ fn tensors_without_elements() {
 fn a_tensor_of_another_device_is_refused() {
     for (case, device, other) in different_devices() {
         let (own, x) = (&zeros(&device, &[3]), &zeros(&other, &[3]));
-        refused(&case, "copy", device.run(Copy { x }));
+        refused(&case, "copy", device.run(CopyTensor { x }));
         let bytes = &Tensor::zeros(&[3], DType::U8, &other).expect(&case);
-        refused(&case, "copy of bytes", device.run(Copy { x: bytes }));
+        refused(&case, "copy of bytes", device.run(CopyTensor { x: bytes }));
         refused(&case, "concat", device.run(Concat { a: own, b: x }));
         let (start, count) = (0, 1);
         refused(&case, "slice", device.run(Slice { x, start, count }));

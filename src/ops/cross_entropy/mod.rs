@@ -97,8 +97,8 @@ impl Var {
     /// The mean cross-entropy, `[1]`, of `logits [N, K]` against `labels`, u32 `[N]`.
     ///
     /// # Errors
-    /// `Error::Shape` if the shapes do not match. A label of K or more makes the loss NaN. On a tape
-    /// that checks operations, it is an error that names the label.
+    /// `Error::Shape` if the shapes do not match. A label of K or more makes the loss NaN. On a
+    /// tape that checks operations, it is an error that names the label.
     pub fn cross_entropy(&self, labels: &Tensor) -> Result<Var> {
         let (logits, labels) = (self.tensor().clone(), labels.clone());
         if self.tape().is_some_and(|tape| tape.options().check)

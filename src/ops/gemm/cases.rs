@@ -42,13 +42,19 @@ pub(super) fn gemm_in_float64(
     a: &[f64],
     b: &[f64],
 ) -> Expected {
-    let a_at = |i: usize, l: usize| match transpose_a {
-        true => a[l * m + i],
-        false => a[i * k + l],
+    let a_at = |i: usize, l: usize| {
+        if transpose_a {
+            a[l * m + i]
+        } else {
+            a[i * k + l]
+        }
     };
-    let b_at = |l: usize, j: usize| match transpose_b {
-        true => b[j * k + l],
-        false => b[l * n + j],
+    let b_at = |l: usize, j: usize| {
+        if transpose_b {
+            b[j * k + l]
+        } else {
+            b[l * n + j]
+        }
     };
     let element = |i, j| Sum::of((0..k).map(|l| a_at(i, l) * b_at(l, j)));
     (0..m)

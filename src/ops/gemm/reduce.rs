@@ -10,7 +10,8 @@ use crate::device::gpu::kernels::{
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The result of a product, `[m, n]`, and the positions of its elements. The shader has the formula.
+/// The result of a product, `[m, n]`, and the positions of its elements. The shader has the
+/// formula.
 pub(crate) struct Target<'a> {
     pub(crate) sizes: [usize; 2],
     pub(crate) c: &'a Tensor,

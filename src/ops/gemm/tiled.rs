@@ -65,8 +65,8 @@ pub(crate) struct Factor<'a> {
     pub(crate) offset: usize,
     /// Elements per line.
     pub(crate) stride: usize,
-    /// Whether a line has the elements of one term of the sum. Otherwise it has the terms of one row
-    /// or column of the result.
+    /// Whether a line has the elements of one term of the sum. Otherwise it has the terms of one
+    /// row or column of the result.
     pub(crate) by_terms: bool,
 }
 
@@ -160,9 +160,12 @@ fn kernels(variant: Variant, has_vectors: bool) -> [&'static Kernel; 3] {
             ]
         };
     }
-    let small = || match has_vectors {
-        false => of!(elements_64x64),
-        true => of!(vectors_64x64),
+    let small = || {
+        if has_vectors {
+            of!(vectors_64x64)
+        } else {
+            of!(elements_64x64)
+        }
     };
     match (variant, has_vectors) {
         (Variant::Plain | Variant::Tiled(TileSize::Small), _) => small(),

@@ -1,4 +1,5 @@
-//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before it.
+//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before
+//! it.
 
 use super::{AdamStep, AdamUpdate, LarsStep, LarsUpdate, SgdStep, SgdUpdate};
 use crate::device::Device;
@@ -136,9 +137,9 @@ fn adam_step(step: AdamStep, p: &[f64], g: &[f64], m: &[f64], v: &[f64]) -> [Exp
 /// Returns parameter and momentum after a step.
 ///
 /// A square of a norm is a sum of K terms, each of which is divided by the largest magnitude, once
-/// more by that of all parts, and squared. The norm has half of its error, a root and a product. The
-/// rate has the errors of both norms, a division and four roundings. Momentum and parameter are sums
-/// of products.
+/// more by that of all parts, and squared. The norm has half of its error, a root and a product.
+/// The rate has the errors of both norms, a division and four roundings. Momentum and parameter are
+/// sums of products.
 fn lars_step(step: LarsStep, p: &[f64], g: &[f64], m: &[f64]) -> (Expected, Expected) {
     let g: Vec<f64> = g
         .iter()
@@ -304,7 +305,8 @@ fn lars_agrees_with_float64(tester: &Tester) -> Result<()> {
     Ok(())
 }
 
-/// The padding after the last element and the elements of a neighbour in memory are no part of a norm.
+/// The padding after the last element and the elements of a neighbour in memory are no part of a
+/// norm.
 fn lars_moves_a_parameter_by_its_own_norms(tester: &Tester) -> Result<()> {
     for on in tester.all() {
         let parameter = &on.put(&[3.0, 0.0, 4.0], &[3])?;

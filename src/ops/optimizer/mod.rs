@@ -1,5 +1,5 @@
-//! Parameter updates, in place: SGD as `torch.optim.SGD`, Adam as `torch.optim.Adam`, and LARS (You,
-//! Gitman and Ginsburg 2017) as SimCLR uses it.
+//! Parameter updates, in place: SGD as `torch.optim.SGD`, Adam as `torch.optim.Adam`, and LARS
+//! (You, Gitman and Ginsburg 2017) as SimCLR uses it.
 //!
 //! Weight decay is added to the gradient. If the gate (u32 `[1]`) is set on the device, an update
 //! changes nothing.
@@ -81,8 +81,8 @@ pub struct SgdUpdate<'a> {
 /// Updates a parameter `p` with gradient `g` and its momentum buffer `m`, which is 0 at first:
 /// `m = momentum m + r (g + weight_decay p)`, `p -= learning_rate m`. The rate of the tensor is
 /// `r = trust_coefficient |p| / (|g| + weight_decay |p| + eps)`, with Euclidean norms (You, Gitman
-/// and Ginsburg 2017, equation 6). If `|p|` or `|g|` is 0, `r` is 1 and there is no weight decay, as
-/// in solo-learn, lightly and Lightning Bolts.
+/// and Ginsburg 2017, equation 6). If `|p|` or `|g|` is 0, `r` is 1 and there is no weight decay,
+/// as in solo-learn, lightly and Lightning Bolts.
 pub struct LarsUpdate<'a> {
     pub step: LarsStep,
     pub parameter: &'a Tensor,

@@ -1,4 +1,5 @@
-//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before it.
+//! SGD, Adam and LARS: several steps, each against a float64 step from the device's state before
+//! it.
 
 use super::cases::{self, ADAM, LARS, SGD, update_all};
 use super::{AdamUpdate, LarsStep, LarsUpdate, SgdUpdate};

@@ -18,7 +18,8 @@ const GLOBAL: Pool2dOptions = Pool2dOptions {
 };
 
 impl PoolSizes {
-    /// The uniform and the grid of `count` invocations. `offsets` are those of input, result and argmax.
+    /// The uniform and the grid of `count` invocations. `offsets` are those of input, result and
+    /// argmax.
     fn params(&self, options: Pool2dOptions, count: usize, offsets: [usize; 3]) -> (Params, Grid) {
         let ([_, _, h, w], [_, _, oh, ow]) = (self.x, self.y);
         let params = Params {

@@ -1,4 +1,5 @@
-//! What a job costs: counted in passes of images through a network, priced by passes that are timed on the device.
+//! The expected time and memory of a job: the number of images that pass through its network, times
+//! the measured cost per image.
 
 use std::time::Instant;
 
@@ -27,15 +28,15 @@ impl Default for Network {
     }
 }
 
-/// What a job computes.
+/// The work of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
     pub network: Network,
-    /// Images or views that pass forward and back with all gradients, over the whole job.
+    /// Images or views with a forward and a full backward pass, over the whole job.
     pub trained: u64,
-    /// Of them in one step.
+    /// Of these, in one step.
     pub trained_at_once: u64,
-    /// Images that pass forward in evaluation mode.
+    /// Images with a forward pass in evaluation mode.
     pub evaluated: u64,
     /// Images whose gradient with respect to their pixels is computed.
     pub attacked: u64,
@@ -61,26 +62,26 @@ impl Work {
 const EVALUATION_BATCH: u64 = 128;
 /// Images of the timed passes.
 const PROBE: usize = 32;
-/// Seconds that a job takes beside its passes: opening, reading, writing.
+/// Seconds of a job in addition to its passes: opening, reading, writing.
 const OVERHEAD: f64 = 1.0;
 
 /// Seconds and bytes of passes through one network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     pub network: Network,
-    /// Seconds an image.
+    /// Seconds per image.
     pub training: f64,
     pub evaluation: f64,
     pub input_gradient: f64,
-    /// Peak bytes of a training step of no image, and of each image more.
+    /// Peak bytes of a training step: a constant, and per image.
     pub base_bytes: f64,
     pub bytes_per_image: f64,
-    /// Peak bytes of an image in evaluation mode and in an attack.
+    /// Peak bytes per image in evaluation mode and in an attack.
     pub bytes_per_evaluated: f64,
     pub bytes_per_attacked: f64,
 }
 
-/// What a job is expected to take.
+/// The expected time and memory of a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     pub seconds: f64,
@@ -88,8 +89,8 @@ pub struct Estimate {
 }
 
 impl Rates {
-    /// Times passes of a few images. `open` opens the device anew for each, so that its peak of memory is that of the
-    /// pass.
+    /// Times passes of a few images. `open` opens a new device for each pass, whose peak memory is
+    /// that of the pass.
     ///
     /// # Errors
     /// As the passes.
@@ -105,7 +106,7 @@ impl Rates {
         };
         let timed = |images: usize, pass: &dyn Fn(&Probe) -> Result<()>| -> Result<(f64, f64)> {
             let probe = Probe::new(open()?, &config, network.side, images)?;
-            // The first pass also makes what later ones find: buffers, pipelines.
+            // The first pass also allocates buffers and compiles pipelines.
             pass(&probe)?;
             let started = Instant::now();
             pass(&probe)?;
@@ -132,7 +133,7 @@ impl Rates {
         })
     }
 
-    /// What a job of this network is expected to take.
+    /// The expected time and memory of a job of this network.
     pub fn estimate(&self, work: &Work) -> Estimate {
         let seconds = OVERHEAD
             + work.trained as f64 * self.training

@@ -29,7 +29,7 @@ const SUPERVISED_BATCH: usize = 64;
 /// Strengths of an attack, the first of them 0, and PGD's iterations.
 const STRENGTHS: u64 = 10;
 const ITERATIONS: u64 = 10;
-/// Linear evaluations, attacks and trainings see images of this side on the first data set's
+/// Side of the input images of linear evaluations, attacks and trainings with the first data set's
 /// encoder.
 const VIEW: usize = 32;
 
@@ -108,10 +108,10 @@ struct Pretraining<'a> {
     method: Method,
     arch: Arch,
     batch: usize,
-    /// Tenths of the full steps that it lasts.
+    /// Number of steps, in tenths of the full steps.
     tenths: u64,
     source: &'a Source,
-    /// What tells it from others in its name.
+    /// The name of the job, without the seed.
     name: &'a str,
     figures: &'a [&'a str],
     protocol: Protocol,
@@ -163,7 +163,7 @@ impl<'a> List<'a> {
         });
     }
 
-    /// A file that the job `id` leaves.
+    /// A file that the job `id` writes.
     fn file(&self, id: &str, name: &str) -> PathBuf {
         self.settings.folder(id).join(name)
     }
@@ -189,7 +189,7 @@ impl<'a> List<'a> {
             save_every: Some(self.steps(1)),
             ..defaults()
         };
-        // RotNet ends with all rotations of some test images.
+        // RotNet ends with an evaluation of all rotations of some test images.
         let rotation_fraction = part(self.settings.sizes.rotation_images, run.source.test);
         let (task, rotated) = match run.method {
             Method::SimClr => {
@@ -415,8 +415,8 @@ impl<'a> List<'a> {
         self.fine_tune(Method::RotNet, &["table1"]);
     }
 
-    /// Returns the settings and the number of steps of a training on a fraction of the labels, which
-    /// has `images` images: at most `steps`, or the paper's `epochs`.
+    /// Returns the settings and the number of steps of a training on a fraction of the labels,
+    /// which has `images` images: at most `steps`, or the paper's `epochs`.
     fn labelled(
         &self,
         labels: f64,
@@ -473,7 +473,7 @@ impl<'a> List<'a> {
         let images = settings.first.train;
         let steps = settings.sizes.supervised.map(|steps| steps.all_labels);
         let (mut training, steps) = self.labelled(1.0, steps, SUPERVISED_EPOCHS, images);
-        // Attacks and transfers use it at the end, wherever its loss is.
+        // Attacks and transfers use the network after the last step, whatever its loss.
         training.stop_when_flat = None;
         training.every.save_every = Some(self.steps(TRANSFERRED_TENTHS));
         let work = self.supervised_work(images, steps);

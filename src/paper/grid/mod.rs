@@ -1,5 +1,5 @@
-//! The whole of the paper's experiments as a list of jobs. A job is a run with its settings, and
-//! leaves a run folder of its own. The list has its command line, so that it can also be run by hand.
+//! All experiments of the paper as a list of jobs. A job is a run with its settings, in a run
+//! folder of its own. The list has its command line, so that it can also be run by hand.
 
 mod cost;
 mod jobs;
@@ -23,12 +23,12 @@ pub use jobs::jobs;
 pub use scale::{Overrides, Scale, Sizes, SupervisedSteps};
 pub use shard::Shard;
 
-/// The file that says what a folder of jobs is.
+/// The file that describes a folder of jobs.
 pub const GRID: &str = "grid.json";
 /// The folder of the jobs' run folders.
 const JOBS: &str = "jobs";
 
-/// The tables, figures and claims that jobs serve: the words of `--only`.
+/// The tables, figures and claims for which jobs run: the values of `--only`.
 pub const FIGURES: [&str; 8] = [
     "fig2", "table1", "fig3", "fig4", "table2a", "table2b", "resnet18", "claim7",
 ];
@@ -36,7 +36,7 @@ pub const FIGURES: [&str; 8] = [
 /// One run of the grid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Also the name of its run folder.
+    /// The name of the job and of its run folder.
     pub id: String,
     /// The file has the command line, without `--out` and `--device`.
     #[serde(
@@ -45,10 +45,10 @@ pub struct Job {
         deserialize_with = "of_words"
     )]
     pub spec: RunSpec,
-    /// The jobs whose files it reads.
+    /// The jobs whose files this job reads.
     pub needs: Vec<String>,
     pub figures: Vec<String>,
-    /// What it computes, to estimate its time and memory by.
+    /// The work of the job, from which its time and memory are estimated.
     #[serde(skip)]
     pub work: Work,
 }
@@ -63,7 +63,7 @@ fn of_words<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<R
     RunSpec::parse(&words).map_err(D::Error::custom)
 }
 
-/// A data set as the grid has to know it.
+/// The properties of a data set that the grid uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     pub data: DataSettings,
@@ -88,24 +88,24 @@ impl Source {
     }
 }
 
-/// What is reproduced, on what.
+/// The settings of a grid.
 #[derive(Clone, Debug)]
 pub struct GridSettings {
     pub scale: Scale,
     pub sizes: Sizes,
     pub protocol: Protocol,
-    /// The value of `--init` for pretraining; the paper's protocol wants one.
+    /// The value of `--init` for pretraining, required by the paper's protocol.
     pub init: Option<String>,
     pub seeds: Vec<u64>,
     /// The set that stands for CIFAR-10, and the one that stands for STL-10.
     pub first: Source,
     pub second: Source,
-    /// The folder of everything.
+    /// The folder of the grid.
     pub out: PathBuf,
 }
 
 impl GridSettings {
-    /// Where the job of this name leaves its run.
+    /// The run folder of the job `id`.
     pub fn folder(&self, id: &str) -> PathBuf {
         self.out.join(JOBS).join(id)
     }
@@ -152,10 +152,10 @@ impl Grid {
         }
     }
 
-    /// The grid of the folder `dir`; none where there is none.
+    /// Reads the grid stored in `dir`, or returns `None` if there is none.
     ///
     /// # Errors
-    /// `Error::Io` where it cannot be read, `Error::Data` where it is damaged.
+    /// `Error::Io` if it cannot be read, `Error::Data` if it is damaged.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(GRID);
         match std::fs::read(&path) {
@@ -170,10 +170,10 @@ impl Grid {
         }
     }
 
-    /// Whether the folder `dir` holds this grid already.
+    /// Whether the folder `dir` already has this grid.
     ///
     /// # Errors
-    /// `Error::Usage` if it holds another one.
+    /// `Error::Usage` if it has another grid.
     pub fn is_in(&self, dir: &Path) -> Result<bool> {
         let Some(theirs) = Grid::read(dir)? else {
             return Ok(false);
@@ -240,13 +240,14 @@ impl Grid {
         }
     }
 
-    /// The jobs that `figure` needs, all where it is none, each after those that it needs.
+    /// The jobs that `figure` needs, or all jobs for `None`. Each job comes after those that it
+    /// needs.
     pub fn select(&self, figure: Option<&str>) -> Vec<&Job> {
         let Some(figure) = figure else {
             return self.jobs.iter().collect();
         };
         let mut wanted: Vec<&str> = Vec::new();
-        // Needed jobs stand before those that need them, so that one pass from the end finds all.
+        // Needed jobs come before those that need them, so one pass from the end finds all.
         for job in self.jobs.iter().rev() {
             if job.figures.iter().any(|f| f == figure) || wanted.contains(&job.id.as_str()) {
                 wanted.push(&job.id);

@@ -55,9 +55,9 @@ pub struct Sizes {
     pub finetuned_tenths: u64,
     /// Lengths of the supervised trainings, or `None` for the paper's epochs.
     pub supervised: Option<SupervisedSteps>,
-    /// Training images of a linear evaluation, the same number of each class. `None` means all.
+    /// Training images of a linear evaluation, the same number for each class. `None` means all.
     pub linear_images: Option<usize>,
-    /// Test images that are attacked, the same number of each class. `None` means all.
+    /// Test images that are attacked, the same number for each class. `None` means all.
     pub attack_images: Option<usize>,
     /// Test images on which RotNet's rotation accuracy is measured. `None` means all.
     pub rotation_images: Option<usize>,
@@ -70,8 +70,8 @@ pub struct SupervisedSteps {
     pub finetune: [u64; 3],
     /// Maximum steps from scratch on the same fractions.
     pub baseline: [u64; 3],
-    /// Steps of the baseline on all labels, which attacks and transfer use. At least those after
-    /// which it is transferred.
+    /// Steps of the baseline on all labels, which attacks and transfer use. Not fewer than the
+    /// steps after which it is transferred.
     pub all_labels: u64,
     /// Fine-tuning and baselines stop early if the mean loss of this many steps is not below the
     /// mean of the same number of steps before. Longer windows are less likely to stop on noise.
@@ -133,7 +133,8 @@ impl Sizes {
     /// Returns these sizes with the numbers of `overrides` in place of theirs.
     ///
     /// # Errors
-    /// `Error::Usage` if `full_steps` is 0 or not a multiple of ten, or if no network can have the width.
+    /// `Error::Usage` if `full_steps` is 0 or not a multiple of ten, or if no network can have the
+    /// width.
     pub fn with(self, overrides: Overrides) -> Result<Self> {
         let full_steps = overrides.full_steps.unwrap_or(self.full_steps);
         if full_steps == 0 || !full_steps.is_multiple_of(TENTHS) {

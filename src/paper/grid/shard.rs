@@ -15,11 +15,6 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub const WHOLE: Shard = Shard {
-        number: 1,
-        count: 1,
-    };
-
     /// The part of the rank `rank`, counted from 0, of `count` ranks.
     pub fn of_rank(rank: usize, count: usize) -> Self {
         Shard {
@@ -39,7 +34,7 @@ impl Shard {
     /// # Errors
     /// As [`Work::flops`](super::Work::flops).
     pub fn select(self, jobs: Vec<&Job>, width: f64) -> Result<Vec<&Job>> {
-        // The first job of those that each job is connected with.
+        // For each job, the first job of its cluster.
         let mut first: Vec<usize> = (0..jobs.len()).collect();
         for (place, job) in jobs.iter().enumerate() {
             for need in &job.needs {
@@ -59,7 +54,7 @@ impl Shard {
                 None => clusters.push((first, flops)),
             }
         }
-        // The largest cluster first, each to the part that has least so far.
+        // Assigns the clusters, largest first, each to the part with the least work so far.
         clusters.sort_by(|a, b| b.1.total_cmp(&a.1));
         let mut loads = vec![0f64; self.count];
         let mut own = Vec::new();

@@ -201,9 +201,10 @@ impl<'a> Drawing<'a> {
     /// The number by which the series `number` is styled: an untrained encoder counts only others.
     fn style(&self, number: usize) -> usize {
         let series = &self.figure.series;
-        match series[number].untrained {
-            true => series[..number].iter().filter(|s| s.untrained).count(),
-            false => number,
+        if series[number].untrained {
+            series[..number].iter().filter(|s| s.untrained).count()
+        } else {
+            number
         }
     }
 
@@ -244,9 +245,10 @@ fn legend_entry(
     match (series, own_dash) {
         (Some((number, series)), _) => {
             let dash = dash(*number, series);
-            let marker = match series.untrained {
-                true => String::new(),
-                false => marker(*number, x + 15.0, y),
+            let marker = if series.untrained {
+                String::new()
+            } else {
+                marker(*number, x + 15.0, y)
             };
             writeln!(
                 out,

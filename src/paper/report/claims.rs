@@ -1,13 +1,13 @@
 //! The paper's eight claims as contrasts of the values that the runs measured.
 
-use super::figures::{FINE, attacked_models};
+use super::figures::attacked_models;
 use super::inference::{
     ACCURACY_SPREAD, Cell, Claim, Measure, Part, Question, Shape, TIME_SPREAD, Unit,
 };
 use super::runs::{Attacked, Evaluation, Metric, Scope};
 use super::statistics::{Measured, Pooling};
 use crate::paper::numbers::{
-    self as paper, FINETUNED_BATCH, TENTHS, TRANSFERRED_BATCH, TRANSFERRED_TENTHS,
+    self as paper, FINE_EPS, FINETUNED_BATCH, TENTHS, TRANSFERRED_BATCH, TRANSFERRED_TENTHS,
 };
 use crate::runs::result::PretrainingMetrics;
 
@@ -246,7 +246,7 @@ fn fine_tuned_beat_supervised(scope: &Scope<'_>) -> Question {
 fn fine_tuned_are_frailer(scope: &Scope<'_>) -> Question {
     let models = attacked_models();
     let curve = |method: &str, row: usize, paper: &[[f64; 10]; 4]| -> Vec<Cell> {
-        let ours = scope.attack(method, models[row].0, FINE);
+        let ours = scope.attack(method, models[row].0, FINE_EPS);
         // A ratio to the accuracy without attack needs that accuracy and another one.
         let ours = ours.filter(|curve| curve.len() > 1 && curve[0].0 == 0.0);
         let ours: Vec<Option<Measured>> = match ours {
@@ -440,9 +440,8 @@ fn rotnet_is_cheaper(scope: &Scope<'_>) -> Question {
     let flops = |s: &PretrainingMetrics| per_image(s.flops_per_step as f64, s);
     let part = |authors: bool, measured: bool| {
         let of = |method: &str, authors: bool, batch: usize, place: &str| Cell {
-            ours: scope.cost(method, authors, batch, place, |s| match measured {
-                true => seconds(s),
-                false => flops(s),
+            ours: scope.cost(method, authors, batch, place, |s| {
+                if measured { seconds(s) } else { flops(s) }
             }),
             paper: None,
             training: format!("{method} {batch}"),

@@ -121,7 +121,7 @@ fn step_names(scope: &Scope<'_>, tenths: &[u64]) -> (Vec<String>, Option<Vec<Str
     (ours, differs.then_some(paper))
 }
 
-/// Tenths of the full training as a fraction of it.
+/// A number of tenths as a fraction.
 fn part(tenths: u64) -> f64 {
     tenths as f64 / paper::TENTHS as f64
 }
@@ -171,18 +171,17 @@ pub fn attacked_models() -> Vec<(Attacked, String)> {
         .collect()
 }
 
-/// The last strength of the fine grid.
-pub const FINE: f64 = 8.0 / 255.0;
-/// That of the paper's.
-const COARSE: f64 = 0.275;
-
 fn fig3(
     scope: &Scope<'_>,
     id: &'static str,
     method: &str,
     paper: Option<&[[f64; 10]; 4]>,
 ) -> Figure {
-    let last = if paper.is_some() { COARSE } else { FINE };
+    let last = if paper.is_some() {
+        paper::PAPER_EPS
+    } else {
+        paper::FINE_EPS
+    };
     let models = attacked_models();
     let curves: Vec<_> = models
         .iter()
@@ -190,7 +189,7 @@ fn fig3(
         .collect();
     let x: Vec<f64> = match curves.iter().flatten().next() {
         Some(curve) => curve.iter().map(|(eps, _)| *eps).collect(),
-        None => paper::fig3_eps().map(|eps| eps * last / COARSE).to_vec(),
+        None => paper::strengths(last).to_vec(),
     };
     let series = models
         .iter()

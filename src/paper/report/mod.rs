@@ -80,9 +80,10 @@ fn section(scope: &Scope<'_>, several: bool) -> Section {
             "{} protocol, width {}, {}{second}",
             scope.protocol, scope.width, scope.first
         ),
-        prefix: match several {
-            true => format!("{}-width{}-", scope.protocol, scope.width),
-            false => String::new(),
+        prefix: if several {
+            format!("{}-width{}-", scope.protocol, scope.width)
+        } else {
+            String::new()
         },
         shrunk: scope
             .runs
@@ -98,12 +99,13 @@ fn section(scope: &Scope<'_>, several: bool) -> Section {
 
 fn write_section(section: &Section, runs: &Runs, out: &Path) -> Result<()> {
     let named = |name: &str, end: &str| format!("{}{name}.{end}", section.prefix);
-    let note = match section.shrunk.is_empty() {
-        true => String::new(),
-        false => format!(
+    let note = if section.shrunk.is_empty() {
+        String::new()
+    } else {
+        format!(
             "\nDifferences from the paper:\n\n- {}\n",
             section.shrunk.join("\n- ")
-        ),
+        )
     };
     let drawn = section.figures.iter().filter(|figure| !figure.is_empty());
     let of_figures: Vec<Table> = drawn.clone().map(Figure::table).collect();

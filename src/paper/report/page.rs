@@ -78,9 +78,10 @@ fn opening(runs: &Runs) -> String {
         .collect();
     let total = runs.all.iter().map(|run| run.result.total_seconds).sum();
     let shrunk = runs.grid.as_ref().is_some_and(|g| !g.shrunk.is_empty());
-    let scale = match shrunk {
-        true => " The settings <a href=\"#differences\">differ from the paper's</a>.",
-        false => "",
+    let scale = if shrunk {
+        " The settings <a href=\"#differences\">differ from the paper's</a>."
+    } else {
+        ""
     };
     format!(
         "<p>This page compares 'An evaluation of self-supervised learning frameworks - SimCLR and RotNet' (Chen, Hsu, \
@@ -110,9 +111,10 @@ fn section_html(section: &Section, several: bool) -> String {
     text += "</div>\n<h2>Tables</h2>\n";
     for table in &section.tables {
         text += &format!("<h3>{}</h3>\n", escape(&table.title));
-        text += &match table.is_empty() {
-            true => NOT_RUN.to_string(),
-            false => table_html(table),
+        text += &if table.is_empty() {
+            NOT_RUN.to_string()
+        } else {
+            table_html(table)
         };
     }
     text
@@ -153,9 +155,10 @@ fn claims_html(claims: &[Claim]) -> String {
     for claim in claims {
         for (i, finding) in claim.findings.iter().enumerate() {
             let rows = claim.findings.len();
-            let aside = match finding.decides {
-                true => "",
-                false => " <span class=\"faint\">(decides nothing)</span>",
+            let aside = if finding.decides {
+                ""
+            } else {
+                " <span class=\"faint\">(decides nothing)</span>"
             };
             let (first, last) = match i {
                 0 => (
@@ -332,9 +335,12 @@ fn list_of_runs(runs: &Runs) -> String {
     // A column is left out if all runs have the same value in it.
     let devices = distinct(runs, |run| run.result.device.as_str()).len() > 1;
     let protocols = distinct(runs, |run| run.result.protocol.as_str()).len() > 1;
-    let optional = |shown: bool, tag: &str, text: &str| match shown {
-        true => format!("<{tag}>{text}</{tag}>"),
-        false => String::new(),
+    let optional = |shown: bool, tag: &str, text: &str| {
+        if shown {
+            format!("<{tag}>{text}</{tag}>")
+        } else {
+            String::new()
+        }
     };
     let mut text = format!(
         "<h3>Runs</h3>\n<div class=\"wide\"><table>\n<thead><tr><th></th><th>folder</th><th>what</th><th>data</th>{}{}\

@@ -1,4 +1,4 @@
-//! The runs below a folder, and the questions that tables and figures ask of them.
+//! The runs below a folder, and the values that tables and figures take from them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::runs::result::{
 };
 use crate::runs::weights_file::UNTRAINED;
 
-/// What a run measured.
+/// The metrics of a run.
 pub enum Found {
     Pretraining(Box<PretrainingMetrics>),
     Classification(Box<ClassificationMetrics>),
@@ -26,12 +26,12 @@ pub enum Found {
 
 /// One run folder.
 pub struct Run {
-    /// Relative to the report's folder.
+    /// The folder, relative to the report's folder.
     pub folder: String,
     pub result: RunResult<Found>,
-    /// Of the data set, from config.toml.
+    /// The digest of the data set, from config.toml.
     pub digest: String,
-    /// Where the weights came from, from config.toml.
+    /// The origin of the initial weights, from config.toml.
     pub init: String,
     pub pretraining_images: usize,
 }
@@ -42,15 +42,15 @@ pub struct Runs {
     pub grid: Option<Grid>,
 }
 
-/// Folders below which nothing is looked for.
+/// Folders that are not searched.
 const DEEPEST: usize = 8;
 
 impl Runs {
     /// Reads every folder below `dir` that has `summary.json` and `config.toml`.
     ///
     /// # Errors
-    /// `Error::Io` where a file cannot be read, `Error::Data` where one is damaged, `Error::Usage` where there is no
-    /// run.
+    /// `Error::Io` if a file cannot be read, `Error::Data` if one is damaged, `Error::Usage` if
+    /// there is no run.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut folders = Vec::new();
         collect(dir, DEEPEST, &mut folders)?;
@@ -93,7 +93,7 @@ fn collect(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
         .try_for_each(|dir| collect(dir, depth - 1, found))
 }
 
-/// Returns the result that a `summary.json` has, or `None` if its command has no place in the report.
+/// Returns the result in a `summary.json`, or `None` if the report does not use its command.
 ///
 /// # Errors
 /// The parser's message about a key that is missing or of another type.
@@ -131,7 +131,7 @@ impl Run {
     }
 }
 
-/// Reads the run in `folder`, or returns `None` if its command has no place in the report.
+/// Reads the run in `folder`, or returns `None` if the report does not use its command.
 fn read_run(dir: &Path, folder: &Path) -> Result<Option<Run>> {
     let path = folder.join("summary.json");
     let bytes = fs::read(&path).map_err(|e| Error::read(&path, e))?;
@@ -171,11 +171,11 @@ pub struct Scope<'a> {
     pub width: f64,
     /// The set that stands for CIFAR-10.
     pub first: String,
-    /// The set that stands for STL-10; none where nothing was transferred.
+    /// The set that stands for STL-10, or `None` if nothing was transferred.
     pub second: Option<String>,
 }
 
-/// The protocol without where the encoder started.
+/// The protocol without the initial weights.
 fn base(protocol: &str) -> &str {
     protocol.split(' ').next().unwrap_or(protocol)
 }
@@ -285,7 +285,7 @@ impl<'a> Scope<'a> {
         all.filter(move |(_, run)| here(run))
     }
 
-    /// One value a seed: where a seed has several runs, the last in the order of folders.
+    /// One value per seed. If a seed has several runs, the last one in the order of folders counts.
     fn gather(
         &self,
         images: bool,
@@ -313,7 +313,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the key of a linear evaluation on the first set, of an encoder that was trained on
-    /// this set for so many tenths of the full steps.
+    /// this set for `tenths` tenths of the full steps.
     pub fn own<'b>(
         &'b self,
         method: &'b str,
@@ -366,14 +366,14 @@ impl<'a> Scope<'a> {
             .runs()
             .filter_map(|(_, run)| match &run.result.metrics {
                 Found::Pretraining(s) => Some(s.training.steps),
-                // A supervised encoder is trained for as long as it may be, not for a part of this.
+                // The length of a supervised training is not a part of these steps.
                 Found::Linear(s) => (s.start.command != "supervised").then_some(s.start.steps),
                 _ => None,
             });
         steps.max().unwrap_or_default()
     }
 
-    /// Tenths of the full training as steps.
+    /// Converts tenths of the full training to steps.
     pub fn steps(&self, tenths: u64) -> u64 {
         (self.full_steps() * tenths + TENTHS / 2) / TENTHS
     }
@@ -499,7 +499,7 @@ impl<'a> Scope<'a> {
         (!measured.values.is_empty()).then_some(measured)
     }
 
-    /// Images that a set has for pretraining.
+    /// Number of images of a set for pretraining.
     pub fn pretraining_images(&self, data: &str) -> Option<usize> {
         let run = self.runs.all.iter().find(|run| run.result.data == data);
         run.map(|run| run.pretraining_images)
@@ -541,7 +541,7 @@ pub enum Metric {
     Top1,
     Top2,
     Top3,
-    /// One-vs-one, as the paper's.
+    /// The one-vs-one AUC, as in the paper.
     Auc,
 }
 
@@ -555,12 +555,12 @@ impl Metric {
         }
     }
 
-    /// Whether it is a part of the test images.
+    /// Whether the metric is a fraction of the test images.
     pub fn is_part(self) -> bool {
         self != Metric::Auc
     }
 
-    /// The value, and the images behind it.
+    /// The value, and the number of images that it is computed from.
     fn of(self, metrics: &Metrics) -> (f64, usize) {
         let images = metrics
             .confusion

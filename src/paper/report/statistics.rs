@@ -230,8 +230,8 @@ pub fn normal_quantile(p: f64) -> f64 {
 }
 
 /// Returns the quantile of Student's distribution for `p` above 1/2 and one degree of freedom or
-/// more. From 5 degrees of freedom on it is the expansion in their reciprocal (Abramowitz and Stegun
-/// 26.7.5), within 1 % for the levels at which claims are tested. Below it is integrated.
+/// more. From 5 degrees of freedom on it is the expansion in their reciprocal (Abramowitz and
+/// Stegun 26.7.5), within 1 % for the levels at which claims are tested. Below it is integrated.
 pub fn student_quantile(p: f64, freedom: f64) -> f64 {
     if freedom < 5.0 {
         return student_quantile_by_integration(p, freedom);

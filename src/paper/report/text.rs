@@ -33,9 +33,10 @@ fn head(names: &[String]) -> String {
 /// Returns a table with columns for our values and for the paper's. A table that would be too wide
 /// has one row per value instead.
 pub fn markdown(table: &Table) -> String {
-    let sides: &[&str] = match table.has_paper() {
-        true => &["ours", "paper"],
-        false => &["ours"],
+    let sides: &[&str] = if table.has_paper() {
+        &["ours", "paper"]
+    } else {
+        &["ours"]
     };
     let wide = table.keys.len() + sides.len() * table.columns.len() <= COLUMNS;
     let mut names = table.keys.clone();

@@ -1,4 +1,4 @@
-//! Where a step's time goes: which steps of a training are measured, and their kernels added up.
+//! The time of a step by kernel: which steps are measured, and the sums per kernel.
 
 mod table;
 mod trace;
@@ -16,9 +16,10 @@ pub use trace::trace;
 /// The trace's file in the run folder.
 pub const TRACE: &str = "profile.json";
 
-/// Steps before anything is timed: the first compiles and allocates, the second shows whether it still does.
+/// Steps before the timed ones. The first step compiles and allocates; the second shows whether
+/// later steps do.
 const WARM_UP: u64 = 2;
-/// Steps timed without a recording, and as many with one.
+/// Number of steps timed without a recording, and of steps timed with one.
 const TIMED: u64 = 3;
 
 /// The steps of a training that a profile measures.
@@ -30,10 +31,10 @@ pub struct Phases {
 }
 
 impl Phases {
-    /// The phases of a training that goes from step `first` (counted from 0) to `end`.
+    /// The phases of a training from step `first` (counted from 0) to `end`.
     ///
     /// # Errors
-    /// `Error::Usage` where it has fewer than four steps.
+    /// `Error::Usage` if it has fewer than four steps.
     pub fn new(first: u64, end: u64) -> Result<Self> {
         let left = end.saturating_sub(first);
         let timed = TIMED.min(left.saturating_sub(WARM_UP) / 2);
@@ -59,37 +60,37 @@ impl Phases {
 pub struct Row {
     /// The operation, with the kernel and stride of a convolution.
     pub kernel: String,
-    /// In all recorded steps.
+    /// Calls in all recorded steps.
     pub calls: u64,
-    /// Times it ran, in all recorded steps.
+    /// Launches in all recorded steps.
     pub launches: u64,
     pub seconds: f64,
     pub flops: u64,
     pub bytes: u64,
-    /// On a GPU: what it launched, where that is more than one kernel.
+    /// On a GPU: its kernels, if there is more than one.
     pub parts: Vec<Row>,
 }
 
-/// What was measured.
+/// The measurements of a profile.
 #[derive(Clone, Debug)]
 pub struct Profile {
     pub device: String,
     pub phases: Phases,
     pub clock: Clock,
-    /// The longest first.
+    /// Sorted by time, longest first.
     pub rows: Vec<Row>,
-    /// Of a step without a recording.
+    /// Seconds of a step without a recording.
     pub plain_seconds: f64,
-    /// Of a recorded step.
+    /// Seconds of a recorded step.
     pub recorded_seconds: f64,
-    /// On a GPU: what each step from the first on counted until it was recorded.
+    /// On a GPU: the counts of each step before the recorded ones.
     pub counts: Vec<StreamCounts>,
     /// On a GPU: the memory after the recorded steps.
     pub blocks: Vec<MemoryBlock>,
 }
 
 impl Profile {
-    /// The seconds of a recorded step that kernels ran.
+    /// Seconds of kernels per recorded step.
     pub fn kernel_seconds(&self) -> f64 {
         self.rows.iter().map(|row| row.seconds).sum::<f64>() / self.recorded_steps()
     }
@@ -99,7 +100,7 @@ impl Profile {
     }
 }
 
-/// Adds the kernels of a recording up, the longest first.
+/// Returns the time of each kernel of a recording, longest first.
 pub fn rows(recording: &Recording) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut known = HashMap::new();

@@ -1,4 +1,5 @@
-//! A profile in words: a row a kernel, what is in none, the step with and without recording, and a GPU's counts.
+//! The printed table of a profile: one row per kernel, the time outside of kernels, the step with
+//! and without recording, and a GPU's counts.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,10 +8,10 @@ use super::{Profile, Row};
 use crate::device::gpu::StreamCounts;
 use crate::device::profiler::Clock;
 
-/// The share of a step that kernels are to account for; below it the table says what the rest is.
+/// If kernels take less than this share of a step, the table explains the rest.
 const ACCOUNTED: f64 = 0.95;
 
-/// Steps as people count them, from 1.
+/// A range of steps in words, counted from 1.
 fn steps(range: &Range<u64>) -> String {
     match range.end - range.start {
         1 => format!("step {}", range.end),
@@ -18,11 +19,12 @@ fn steps(range: &Range<u64>) -> String {
     }
 }
 
-/// A rate in 10^9 a second; nothing where there is nothing to divide.
+/// A rate in 10^9 per second, or `-` if nothing was measured.
 fn rate(amount: u64, seconds: f64) -> String {
-    match amount > 0 && seconds > 0.0 {
-        true => format!("{:.1}", amount as f64 / seconds / 1e9),
-        false => "-".to_string(),
+    if amount > 0 && seconds > 0.0 {
+        format!("{:.1}", amount as f64 / seconds / 1e9)
+    } else {
+        "-".to_string()
     }
 }
 
@@ -35,7 +37,7 @@ impl Profile {
         )
     }
 
-    /// Milliseconds a step, and the share of a recorded step.
+    /// Milliseconds per step, and the share of a recorded step.
     fn time(&self, seconds_a_step: f64) -> [String; 2] {
         let share = 100.0 * seconds_a_step / self.recorded_seconds;
         [

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::device::profiler::{Call, Recording, Span};
 
 const MICROSECONDS: f64 = 1e6;
-/// The rows of the picture: steps above, kernels below.
+/// The rows of the trace: steps above, kernels below.
 const STEPS: u64 = 0;
 const KERNELS: u64 = 1;
 
@@ -42,8 +42,9 @@ fn kernel(call: &Call, span: &Span, origin: f64) -> Value {
     event(name, KERNELS, times, arguments)
 }
 
-/// The trace of `recording` on `device`. Times are in microseconds from the first kernel on; a step reaches from its
-/// first kernel to its last. What a call reads and writes, its operations and bytes stand with each of its launches.
+/// The trace of `recording` on `device`. Times are in microseconds since the first kernel; a step
+/// lasts from the start of its first kernel to the end of its last one. Each launch has the shapes,
+/// FLOPs and bytes of its call.
 pub fn trace(device: &str, recording: &Recording) -> Value {
     let starts = recording.spans.iter().map(|span| span.start);
     let origin = starts.fold(f64::INFINITY, f64::min);

@@ -33,8 +33,8 @@ pub struct Linear {
     )]
     pub init: Option<PathBuf>,
 
-    /// Evaluate a network with random weights instead: the baseline for trained encoders. Its
-    /// running statistics are estimated on the training images
+    /// Evaluate a network with random weights, the baseline for trained encoders. Its running
+    /// statistics are estimated on training images
     #[arg(long, conflicts_with = "init")]
     pub untrained: bool,
 
@@ -98,11 +98,12 @@ pub enum LinearRule {
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Training")]
 pub struct LinearTraining {
-    /// Fraction of the training labels to use, the same of each class
+    /// Fraction of the training labels to use, the same for each class
     #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     pub labels: f64,
 
-    /// adam (1e-3), or sgd: Nesterov momentum 0.9, rate 0.1, down along a cosine
+    /// adam (learning rate 0.001), or sgd (Nesterov momentum 0.9, learning rate 0.1 with a cosine
+    /// schedule)
     #[arg(long, value_name = "adam|sgd", default_value = "adam")]
     pub optimizer: LinearRule,
 
@@ -114,13 +115,13 @@ pub struct LinearTraining {
     #[arg(long, default_value = "128", value_parser = count::<usize>)]
     pub batch_size: usize,
 
-    /// Crop and mirror the training images at random; the encoder then sees each image anew in
-    /// every epoch
+    /// Crop and mirror the training images at random. Features are then computed again in every
+    /// epoch
     #[arg(long)]
     pub augment: bool,
 
-    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
-    /// centre is cropped [default: the images' own size]
+    /// Side in pixels of the encoder's input images. The shorter side is resized and the centre is
+    /// cropped [default: the images' own size]
     #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(4..=1024))]
     pub resolution: Option<usize>,
 }
@@ -171,7 +172,7 @@ impl fmt::Display for AttackName {
     }
 }
 
-/// What an attack does.
+/// Settings of an attack.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Attack")]
 pub struct AttackSettings {
@@ -179,13 +180,13 @@ pub struct AttackSettings {
     #[arg(long, value_name = "fgsm|pgd", default_value = "pgd")]
     pub method: AttackName,
 
-    /// PGD's steps
+    /// Number of PGD steps
     #[arg(long, default_value = "10", value_parser = whole::<u32>(1..=10_000))]
     pub iterations: u32,
 
-    /// Strengths: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or numbers such as
-    /// 0,0.01,8/255; in pixels from 0 to 1, under the paper's protocol in normalised ones [default:
-    /// fine, under the paper's protocol paper]
+    /// Strengths of the attack: fine (ten from 0 to 8/255), paper (ten from 0 to 0.275), or a list
+    /// such as 0,0.01,8/255. Units are pixel values from 0 to 1, or normalised ones with --protocol
+    /// paper [default: fine; paper with --protocol paper]
     #[arg(
         long,
         value_name = "fine|paper|NUMBERS",
@@ -194,7 +195,7 @@ pub struct AttackSettings {
     )]
     pub eps: String,
 
-    /// Fraction of the test images to attack, the same of each class
+    /// Fraction of the test images to attack, the same for each class
     #[arg(long = "images", value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     pub fraction: f64,
 
@@ -232,8 +233,8 @@ impl Attack {
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Run")]
 pub struct Knn {
-    /// Side in pixels of the images that the encoder sees. The shorter side is resized and the
-    /// centre is cropped [default: the images' own size]
+    /// Side in pixels of the encoder's input images. The shorter side is resized and the centre is
+    /// cropped [default: the images' own size]
     #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(4..=1024))]
     pub resolution: Option<usize>,
 
@@ -253,7 +254,7 @@ pub struct KnnSettings {
     #[arg(long, value_name = "COUNT", value_parser = count::<usize>)]
     pub k: Option<usize>,
 
-    /// What a similarity is divided by before a neighbour votes with its exponential
+    /// Temperature T of the vote: a neighbour of cosine similarity s has the weight exp(s / T)
     #[arg(long = "knn-temperature", value_name = "NUMBER", default_value = "0.5", value_parser = knn_temperature)]
     pub temperature: f64,
 }

@@ -1,9 +1,9 @@
-//! The settings of a run. A field is an option, defined once: its comment is the help text, its parser
-//! checks the command line and configuration files, and its name is its key in `config.toml`, in the
-//! table that has the name of its help heading (`Run` is the top level).
+//! The settings of a run. A field is an option, defined once: its comment is the help text, its
+//! parser checks the command line and configuration files, and its name is its key in
+//! `config.toml`, in the table that has the name of its help heading (`Run` is the top level).
 //!
-//! A struct lists its own fields before those that it flattens, since they would have the heading of
-//! the flattened ones otherwise.
+//! A struct lists its own fields before those that it flattens, since they would have the heading
+//! of the flattened ones otherwise.
 
 mod evaluation;
 mod training;
@@ -66,7 +66,8 @@ pub struct Common {
     #[arg(long, default_value = "0", value_parser = seed)]
     pub seed: u64,
 
-    /// sound, or the evaluated paper's code point by point
+    /// sound: the choices of the papers that introduced the methods. paper: those of the reproduced
+    /// paper's released code
     #[arg(long, value_name = "sound|paper", default_value = "sound")]
     pub protocol: Protocol,
 
@@ -78,9 +79,9 @@ pub struct Common {
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Data")]
 pub struct DataSettings {
-    /// Images: generated shapes, the same dark on light and smaller (shapes-inverted), CIFAR-10,
-    /// CIFAR-100 or STL-10, or a folder of image files: DIR/train/CLASS/... and DIR/test/CLASS/...,
-    /// DIR/CLASS/..., or images without class folders
+    /// Data set: shapes (generated), shapes-inverted (generated, dark on light, 24 x 24 pixels),
+    /// cifar10, cifar100, stl10, or folder: image files in DIR/train/CLASS/... and
+    /// DIR/test/CLASS/..., in DIR/CLASS/..., or without class folders
     #[arg(long = "data", value_name = KINDS, default_value = "shapes")]
     pub kind: DataKind,
 
@@ -153,10 +154,10 @@ impl DataSettings {
 /// flattens it.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct NormalizationSetting {
-    /// How pixels from 0 to 1 are normalised: by the mean and the standard deviation of CIFAR-10 or
-    /// of ImageNet (for torchvision's weights), not at all, or by numbers, one or three each. A file
-    /// of weights that a training wrote is used with the training's own [default: that of the file
-    /// of weights, otherwise cifar10]
+    /// Mean and standard deviation that normalise pixels from 0 to 1: those of cifar10, of imagenet
+    /// (for torchvision's weights), none, or numbers, one or three each, such as 0.5/0.25. Weights
+    /// that this program wrote require the normalisation stored in their file [default: that of the
+    /// file, otherwise cifar10]
     #[arg(long = "normalize", value_name = "cifar10|imagenet|none|MEAN/STD")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
@@ -175,7 +176,8 @@ pub struct EncoderSettings {
     pub width: f64,
 
     /// The first layers: cifar (3 x 3, for small images), or imagenet (7 x 7 with stride 2, then a
-    /// max-pool, 1/15 of the work) [default: cifar, for rotnet under the paper's protocol imagenet]
+    /// max-pool; 1/15 of the operations) [default: cifar; imagenet for rotnet with --protocol
+    /// paper]
     #[arg(long, value_name = "cifar|imagenet")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemName>,
@@ -211,9 +213,10 @@ impl EncoderSettings {
     pub fn config(&self) -> Result<ResNetConfig> {
         let config = ResNetConfig {
             arch: self.arch,
-            stem: match self.has_imagenet_stem() {
-                true => Stem::ImageNet,
-                false => Stem::Cifar { padding: 1 },
+            stem: if self.has_imagenet_stem() {
+                Stem::ImageNet
+            } else {
+                Stem::Cifar { padding: 1 }
             },
             width: self.width,
         };

@@ -16,42 +16,41 @@ use crate::tensor::DType;
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Training")]
 pub struct TrainingSettings {
-    /// Images that pass the network at a time: the gradients are still those of the whole batch, in
-    /// less memory and more time; the statistics of batch norm are each chunk's own [default: the
+    /// Process the batch in chunks of this many images, which needs less memory and more time. The
+    /// loss is that of the whole batch; batch norm uses the statistics of each chunk [default: the
     /// batch size]
     #[arg(long, value_name = "IMAGES", value_parser = whole::<usize>(0..=u64::MAX))]
     pub micro_batch: Option<usize>,
 
-    /// How the network's activations are stored while it is trained: f32 or f16, which halves their
-    /// memory. Sums, weights and the optimiser's state are f32 in both; with f16 the loss is
-    /// scaled, so that small gradients do not vanish
+    /// Element type of activations during training: f32, or f16 with half the memory. Sums, weights
+    /// and the optimiser's state stay f32. With f16, the loss is scaled so that small gradients do
+    /// not underflow
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub precision: DType,
 
-    /// What the factors of matrix products and convolutions of f32 are rounded to while the network
-    /// is trained: f32, which leaves them as they are, or f16, so that a GPU can use its matrix
-    /// units. Products are added in f32, and the loss is scaled. It is PyTorch's TF32 switch, with
-    /// a relative error of 2^-10 per product
+    /// Precision of the factors in f32 matrix products and convolutions during training: f32, or
+    /// f16, so that a GPU can use its matrix units. Sums stay f32, and the loss is scaled. Like
+    /// PyTorch's TF32 switch; each product has a relative error of at most 2^-10
     #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = precision)]
     pub matmul_precision: DType,
 
-    /// Under mpirun, whether batch norm takes its statistics over the images of all ranks (on) or of
-    /// each rank (off) [default: on, but off with --protocol paper, whose code was written for one
-    /// device]
+    /// Under mpirun, on computes the statistics of batch norm over all ranks, off over the images
+    /// of each rank [default: on; off with --protocol paper]
     #[arg(long, value_name = "on|off")]
     pub sync_batch_norm: Option<Switch>,
 
-    /// Keep only the inputs of the network's blocks and recompute the rest in the backward pass:
-    /// bitwise the same weights, with less memory and about a third more time
+    /// Save only the inputs of the network's blocks, and recompute the other activations in the
+    /// backward pass. Needs less memory and up to a third more time; the weights are bitwise the
+    /// same
     #[arg(long)]
     pub recompute: bool,
 
-    /// Save the network every this many steps
+    /// Save the network after every STEPS steps
     #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
     pub save_every: Option<u64>,
 
-    /// With --save-every, save the state of the optimiser too, as checkpoint-stepN.safetensors, so
-    /// that verify can take the steps after it again
+    /// With --save-every, also save the optimiser's state, as checkpoint-stepN.safetensors, so that
+    /// verify can repeat the steps that follow
     #[arg(long, requires = "save_every")]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_checkpoints: bool,
@@ -60,8 +59,8 @@ pub struct TrainingSettings {
     #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = whole::<u64>(0..=u64::MAX))]
     pub checkpoint_every: u64,
 
-    /// Measure where the time of a step goes: prints a table of the kernels after the first eight
-    /// steps, and leaves profile.json, a Chrome trace, in the run folder
+    /// Measure the time of each kernel in the first eight steps. Prints a table, and writes
+    /// profile.json, a Chrome trace, to the run folder
     #[arg(long)]
     pub profile: bool,
 
@@ -88,9 +87,10 @@ impl TrainingSettings {
 
     /// The types of activations and of the factors of products, for results.
     pub fn precision_label(&self) -> String {
-        match self.rounds_factors() {
-            true => format!("{}, products {}", self.precision, self.matmul_precision),
-            false => self.precision.to_string(),
+        if self.rounds_factors() {
+            format!("{}, products {}", self.precision, self.matmul_precision)
+        } else {
+            self.precision.to_string()
         }
     }
 
@@ -115,16 +115,16 @@ pub enum Rule {
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]
 #[command(next_help_heading = "Training")]
 pub struct OptimizerSettings {
-    /// adam; sgd, with Nesterov momentum 0.9; or lars, with momentum 0.9 and the trust coefficient
-    /// 0.001, which neither adapts nor decays biases and batch norms [default: adam with simclr,
+    /// adam, sgd (Nesterov momentum 0.9), or lars (momentum 0.9, trust coefficient 0.001; biases
+    /// and batch norms have neither trust ratio nor weight decay) [default: adam with simclr,
     /// otherwise sgd]
     #[arg(long, value_name = "adam|sgd|lars")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Rule>,
 
-    /// The learning rate over the steps: constant, cosine (down to 0 at the end), or step:A,BxG (times
-    /// G at the steps A and B, by default 0.1) [default: constant, under the paper's protocol a tenth
-    /// every 1000 steps]
+    /// Learning-rate schedule: constant, cosine (to 0 at the last step), or step:A,BxG (multiplied
+    /// by G, 0.1 if not given, at steps A and B) [default: constant; with --protocol paper, divided
+    /// by 10 every 1000 steps]
     #[arg(long = "schedule", value_name = "constant|cosine|step:A,BxG", value_parser = schedule)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay: Option<String>,
@@ -183,9 +183,9 @@ pub struct Pretraining {
     #[arg(long)]
     pub no_knn: bool,
 
-    /// Evaluate the encoder every this many steps of the training by the nearest neighbours of at
-    /// most 1000 test images among 5000 training images, fewer of images above 96 x 96 pixels. The
-    /// weights are bitwise the same as without it
+    /// Evaluate the encoder after every STEPS steps by nearest neighbours, on at most 1000 test and
+    /// 5000 training images (fewer if they are larger than 96 x 96 pixels). The weights are bitwise
+    /// the same as without it
     #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
@@ -229,16 +229,16 @@ pub struct SimClrTraining {
     #[arg(long, default_value = "128", value_parser = count::<usize>)]
     pub batch_size: usize,
 
-    /// The learning rate [default: 0.001 with adam, 0.05 with sgd and 0.3 with lars times the batch
-    /// size over 256]
+    /// The learning rate [default: adam 0.001, sgd 0.05 B / 256, lars 0.3 B / 256, for a batch of B
+    /// images]
     #[arg(long, default_value = "0.001", value_parser = positive)]
     pub learning_rate: f64,
 
-    /// L2, added to the gradient (the paper's protocol does not apply it)
+    /// Weight decay, added to the gradient (ignored with --protocol paper)
     #[arg(long, default_value = "0.000001", value_parser = not_negative)]
     pub weight_decay: f64,
 
-    /// NT-Xent's temperature
+    /// Temperature of NT-Xent, SimCLR's loss
     #[arg(long, default_value = "0.5", value_parser = positive)]
     pub temperature: f64,
 
@@ -291,21 +291,19 @@ pub struct RotNetTraining {
     #[arg(long, default_value = "5000", value_parser = count::<u64>)]
     pub steps: u64,
 
-    /// Images per step; each is seen under four rotations [default: 32 on shapes, else 128]
+    /// Images per step; each is used in four rotations [default: 32 on shapes, else 128]
     #[arg(long, default_value = "128", value_parser = count::<usize>)]
     pub batch_size: usize,
 
-    /// The learning rate [default: 0.01 with sgd, 0.001 with adam, 0.3 times the batch size over 256
-    /// with lars]
+    /// The learning rate [default: sgd 0.01, adam 0.001, lars 0.3 B / 256, for a batch of B images]
     #[arg(long, default_value = "0.01", value_parser = positive)]
     pub learning_rate: f64,
 
-    /// L2, added to the gradient
+    /// Weight decay, added to the gradient
     #[arg(long, default_value = "0.0005", value_parser = not_negative)]
     pub weight_decay: f64,
 
-    /// Fraction of the test images on which rotations are predicted at the end, the same
-    /// fraction of each class
+    /// Fraction of the test images, the same for each class, for the rotation accuracy at the end
     #[arg(long = "rotation-images", value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     pub rotation_fraction: f64,
 
@@ -389,7 +387,7 @@ impl Finetune {
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[command(next_help_heading = "Training")]
 pub struct ClassifierTraining {
-    /// Fraction of the training labels to use, the same of each class
+    /// Fraction of the training labels to use, the same for each class
     #[arg(long, value_name = "FRACTION", default_value = "1", value_parser = fraction)]
     pub labels: f64,
 
@@ -405,16 +403,16 @@ pub struct ClassifierTraining {
     #[arg(long, value_parser = count::<u64>)]
     pub steps: Option<u64>,
 
-    /// Stop after this many steps whose mean loss is not below that of as many steps before them
+    /// Stop once the mean loss of STEPS steps is not below that of the STEPS steps before them
     #[arg(long, value_name = "STEPS", value_parser = count::<u64>)]
     pub stop_when_flat: Option<u64>,
 
-    /// The learning rate [default: 0.05 with sgd and 0.3 with lars times the batch size over 256, 0.001
-    /// with adam]
+    /// The learning rate [default: sgd 0.05 B / 256, adam 0.001, lars 0.3 B / 256, for a batch of B
+    /// images]
     #[arg(long, default_value = "0.0125", value_parser = positive)]
     pub learning_rate: f64,
 
-    /// L2, added to the gradient
+    /// Weight decay, added to the gradient
     #[arg(long, default_value = "0", value_parser = not_negative)]
     pub weight_decay: f64,
 

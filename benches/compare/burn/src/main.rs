@@ -1,7 +1,8 @@
-//! Times what `examples/operations.rs` and `examples/supervised_step.rs` time, with burn on wgpu's first adapter of the
-//! kind CPU (llvmpipe where Mesa's software Vulkan is installed). Does the work once, in which burn tries its kernels,
-//! and prints the seconds; then, for each number that it reads, so many times, and prints the median. Trying takes
-//! minutes, so that one process serves a whole comparison.
+//! Times what `examples/operations.rs` and `examples/supervised_step.rs` time, with burn on wgpu's
+//! first adapter of the kind CPU (llvmpipe where Mesa's software Vulkan is installed). Does the
+//! work once, in which burn tries its kernels, and prints the seconds; then, for each number that
+//! it reads, so many times, and prints the median. Trying takes minutes, so that one process serves
+//! a whole comparison.
 //!
 //! usage: burn-times product|convolution|block|resnet18|resnet50 BATCH
 

@@ -9,7 +9,7 @@ use super::{
     BatchStatistics, ChannelNorm, Normalized, Statistics,
 };
 use crate::Device;
-use crate::ops::Copy;
+use crate::ops::CopyTensor;
 use crate::testing::{
     check_cases, check_reference, devices, dot, normal, numbers, put, random, same_bits,
 };
@@ -98,7 +98,7 @@ fn results_are_deterministic() {
             device.run(backward).expect("the gradients")
         };
         let gradients = backward(x.clone());
-        let in_place = backward(device.run(Copy { x: &x }).expect("a copy"));
+        let in_place = backward(device.run(CopyTensor { x: &x }).expect("a copy"));
         let training = BatchNormTraining {
             x: &x,
             gamma: &norm.gamma,

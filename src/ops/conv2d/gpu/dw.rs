@@ -137,13 +137,15 @@ impl Conv2dDw<'_> {
                 .next_multiple_of(BLOCK);
             let splits = terms.div_ceil(terms_per_split);
             let is_direct = splits == 1 && slices.len() == 1;
-            let partials = match is_direct {
-                true => dw.clone(),
-                false => gpu.floats(&[splits, taps * result])?,
+            let partials = if is_direct {
+                dw.clone()
+            } else {
+                gpu.floats(&[splits, taps * result])?
             };
-            let [to_tap, to_row, to_column] = match is_direct {
-                true => [1, g.c * taps, taps],
-                false => [result, g.c, 1],
+            let [to_tap, to_row, to_column] = if is_direct {
+                [1, g.c * taps, taps]
+            } else {
+                [result, g.c, 1]
             };
             gpu.launch(tile.kernel)
                 .read("x", self.x, images.start * x_row..images.end * x_row)

@@ -22,8 +22,8 @@ use crate::ops::gemm::tiled::{BLOCK, Factor, Product, splits};
 use crate::ops::gemm::{Layout, Target, Tile, pack};
 use crate::tensor::{DType, Tensor};
 
-/// Minimum number of input channels of the tiled variants. A block of 16 would be mostly padding for
-/// fewer, such as the three of a stem.
+/// Minimum number of input channels of the tiled variants. A block of 16 would be mostly padding
+/// for fewer, such as the three of a stem.
 const TILED_CHANNELS: usize = 8;
 /// Maximum height and width of a kernel of the tiled variants, which have a bit for each row and
 /// column.
@@ -119,9 +119,10 @@ impl<'a> Call<'a> {
             tile.padded([rows, g.n * pixels])
         });
         let is_plain = tile.variant == Variant::Plain;
-        let packed = match is_plain {
-            true => None,
-            false => packed_copy(gpu, w, dtype)?,
+        let packed = if is_plain {
+            None
+        } else {
+            packed_copy(gpu, w, dtype)?
         };
         if let Some(packed) = packed {
             let [input, x] = match dtype {
@@ -348,8 +349,8 @@ fn rows(params: &plain::Params) -> [usize; 2] {
 }
 
 impl Weight {
-    /// Packs the weight `[O, C, KH, KW]` into `[KH, KW, C, O]`, or `[KH, KW, O, C]` for dx. The rows
-    /// are padded to a multiple of `tile`.
+    /// Packs the weight `[O, C, KH, KW]` into `[KH, KW, C, O]`, or `[KH, KW, O, C]` for dx. The
+    /// rows are padded to a multiple of `tile`.
     fn pack(gpu: &Gpu, w: &Tensor, g: &ConvGeometry, is_dx: bool, tile: usize) -> Result<Weight> {
         let taps = g.kh * g.kw;
         let (by_o, by_c) = ((g.o, g.c * taps), (g.c, taps));

@@ -11,8 +11,8 @@ use super::transforms::PRODUCTS;
 use super::vector::{Vector, Vectorized, run};
 use crate::device::cpu::matmul::Accumulate;
 
-/// Number of terms that are summed in registers before a tile is stored. A panel with this many rows
-/// has 32 KiB and fits the L1 cache.
+/// Number of terms that are summed in registers before a tile is stored. A panel with this many
+/// rows has 32 KiB and fits the L1 cache.
 const TERMS: usize = 256;
 
 /// `c (+)= a b` at every point, with `a` `[rows of c, terms]`, `b` `[terms, columns of c]`.
