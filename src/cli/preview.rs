@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let split = dataset.pretraining();
     let count = arguments.images.min(split.len() as u32);
     let device = Device::cpu();
-    let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])?;
+    let store = ImageStore::of(&device, split)?;
     // Spread over the set, so that one sorted by class shows more than one, and not by equal steps,
     // so that one whose classes take turns does too.
     let stride = split.len() as u32 / count;

@@ -1,5 +1,6 @@
 //! What is kept between runs for a graphics adapter: the table that a tuning found, and the driver's compiled
-//! pipelines. Neither is needed: a file that is missing or damaged costs time and nothing else.
+//! pipelines. Neither is needed: a file that is missing or damaged costs time and nothing else. The folder also has
+//! the checks of streamed images, which [`crate::data`] writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +20,7 @@ const FOLDER: &str = "PARALLAX_CACHE_DIR";
 
 /// The folder: that of the environment variable, else a folder of the user's caches as the platform has them; none
 /// where neither is known.
-fn folder() -> Option<PathBuf> {
+pub(super) fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
         return Some(folder.into());
