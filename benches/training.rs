@@ -49,8 +49,7 @@ fn view(c: &mut Criterion) {
     let device = device();
     let dataset = shapes();
     let split = dataset.pretraining();
-    let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])
-        .expect("the images fit");
+    let store = ImageStore::of(&device, split).expect("the images fit");
     let augmentation = SimClrAugmentation::sound(32);
     let samples: Vec<u32> = (0..128).collect();
     let mut step = 0;

@@ -70,7 +70,11 @@ fn images_at_any_depth_belong_to_the_first_folder() {
     assert_eq!(found, train);
     assert_eq!(test, ["test/cat/e.png", "test/dog/f.png"]);
     assert_eq!(data.train.labels, Some(vec![0, 0, 0, 0, 1]));
-    assert_eq!(data.train.image(2)[0], 3, "pixels follow the files");
+    assert_eq!(
+        data.train.image(2).unwrap()[0],
+        3,
+        "pixels follow the files"
+    );
 }
 
 #[cfg(unix)]
@@ -444,7 +448,8 @@ fn all_forms_of_cifar_are_the_same_data_set() {
                 let data = load(kind, Some(dir.path()), 0).unwrap();
                 let test_number = if is_100 { 1 } else { 5 };
                 assert_eq!(data.train.len(), 5 * test_number);
-                assert_eq!(data.test.image(4), cifar_pixels(test_number, 4), "{folder}");
+                let image = data.test.image(4).unwrap();
+                assert_eq!(image, cifar_pixels(test_number, 4), "{folder}");
                 assert_eq!(data.train.labels.as_ref().unwrap()[3], 3);
                 assert_eq!(
                     data.classes.last().unwrap(),
@@ -603,19 +608,23 @@ fn an_evaluation_sees_squares_of_images_that_are_not_square() {
     }
     let wide = read(dir.path()).unwrap();
     let before = wide.digest.clone();
-    let square = wide.at_resolution(32);
+    let square = wide.at_resolution(32).unwrap();
     assert_eq!((square.train.width, square.train.height), (32, 32));
-    assert_eq!(square.train.image(0)[..3], [8, 9, 10], "the centre");
+    assert_eq!(
+        square.train.image(0).unwrap()[..3],
+        [8, 9, 10],
+        "the centre"
+    );
     assert_ne!(square.digest, before);
     // Square images are left to the device.
-    let same = square.clone().at_resolution(16);
+    let same = square.clone().at_resolution(16).unwrap();
     assert_eq!((same.train.width, same.digest == square.digest), (32, true));
     let options = LoadOptions {
         size: Some(16),
         ..LoadOptions::default()
     };
     let sized = load_with(DataKind::Folder, Some(dir.path()), 0, &options).unwrap();
-    let resized = read(dir.path()).unwrap().at_resolution(16);
+    let resized = read(dir.path()).unwrap().at_resolution(16).unwrap();
     assert_eq!(
         sized.digest, resized.digest,
         "--size and --resolution follow one rule"

@@ -79,7 +79,7 @@ fn cifar10_gives_planes_labels_and_names() {
     assert_eq!((data.train.height, data.train.width), (32, 32));
     assert_eq!(data.train.labels, Some((0..10).collect()));
     assert_eq!(data.test.labels, Some(vec![0, 1]));
-    let image = data.train.image(7);
+    let image = data.train.image(7).unwrap();
     assert_eq!(
         [image[0], image[1024], image[2048]],
         [7, 100, 200],
@@ -243,7 +243,7 @@ fn stl10_is_transposed_and_its_labels_start_at_0() {
     );
     assert!(unlabelled.labels.is_none());
     for split in [&data.train, &data.test, unlabelled] {
-        let image = split.image(1);
+        let image = split.image(1).unwrap();
         assert_eq!(
             [image[0], image[9216], image[2 * 9216]],
             [1, 2, 3],
@@ -370,7 +370,7 @@ fn folders_give_sorted_classes_and_files() {
     assert_eq!(data.train.labels, Some(vec![0, 0, 1]));
     assert_eq!(data.test.labels, Some(vec![0, 1]));
     assert_eq!((data.train.height, data.train.width), (2, 4));
-    let image = data.train.image(0);
+    let image = data.train.image(0).unwrap();
     assert_eq!(
         [image[0], image[8], image[16]],
         [7, 8, 9],
@@ -381,7 +381,7 @@ fn folders_give_sorted_classes_and_files() {
         [9, 8, 7],
         "the last pixel of each plane"
     );
-    assert_eq!(data.train.image(2)[0], 1);
+    assert_eq!(data.train.image(2).unwrap()[0], 1);
     fs::write(root.join("dataset-name.txt"), "Cats and dogs\n").unwrap();
     assert_eq!(read(DataKind::Folder, &root).unwrap().name, "Cats and dogs");
 }
@@ -406,7 +406,7 @@ fn grey_alpha_and_jpeg_become_rgb() {
     // A JPEG by another name.
     fs::copy(train.join("e.jpeg"), train.join("f.png")).unwrap();
     let data = read(DataKind::Folder, dir.path()).unwrap();
-    let colour = |i: usize| [0, 8, 16].map(|start| data.train.image(i)[start]);
+    let colour = |i: usize| [0, 8, 16].map(|start| data.train.image(i).unwrap()[start]);
     assert_eq!(colour(2), [40, 40, 40]);
     assert_eq!(colour(3), [50, 60, 70]);
     assert!(
@@ -518,7 +518,8 @@ fn real_files_are_read_where_there_are_any() {
 
 /// The mean difference of bytes `distance` apart over the first 100 images.
 fn roughness(split: &parallax::data::Split, distance: usize) -> f64 {
-    let bytes = &split.images[..split.image_bytes() * split.len().min(100)];
+    let pixels = split.pixels().unwrap();
+    let bytes = &pixels[..split.image_bytes() * split.len().min(100)];
     let pairs = bytes.iter().zip(&bytes[distance..]);
     pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / bytes.len() as f64
 }

@@ -1,6 +1,7 @@
 //! The memory of a training step is estimated before the step, within a sixth, and a step that does
 //! not fit is refused.
 
+use parallax::augment::ImageStore;
 use parallax::autograd::PassOptions;
 use parallax::data::{self, DataKind};
 use parallax::nn::{Arch, Linear, Module, Projector, ResNetConfig, Stem};
@@ -76,7 +77,7 @@ fn the_estimate_is_the_memory_of_a_step() {
             activations,
             optimizer: optimization.optimizer,
             head_parameters: Projector::parameter_count(width_of(encoder)),
-            image_bytes: dataset.pretraining().images.len(),
+            image_bytes: ImageStore::bytes_held(dataset.pretraining(), batch_size),
         };
         let memory = size.measure(&|| Ok(Device::cpu())).unwrap();
         let device = Device::cpu();
@@ -110,7 +111,7 @@ fn the_estimate_is_the_memory_of_a_step() {
         activations: DType::F32,
         optimizer: optimization.optimizer,
         head_parameters: Linear::parameter_count(width_of(encoder), 4),
-        image_bytes: dataset.pretraining().images.len(),
+        image_bytes: ImageStore::bytes_held(dataset.pretraining(), 32),
     };
     let memory = size.measure(&|| Ok(Device::cpu())).unwrap();
     let device = Device::cpu();

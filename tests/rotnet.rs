@@ -1,7 +1,7 @@
 //! RotNet: what a batch holds, and its two protocols.
 
 use parallax::augment::{CIFAR10_STATISTICS, PaddedCropAugmentation, ViewKey};
-use parallax::data::{self, DataKind, Split};
+use parallax::data::{self, DataKind, Images, Split};
 use parallax::evaluate::rotation::rotation_accuracy;
 use parallax::nn::{Arch, ResNetConfig, Stem};
 use parallax::objectives::Protocol;
@@ -34,7 +34,7 @@ fn training(
 fn numbered() -> Split {
     let plane = |first: u8| [first, first + 1, first + 2, first + 3];
     Split {
-        images: [0, 10].iter().flat_map(|&f| plane(f).repeat(3)).collect(),
+        images: Images::Held([0, 10].iter().flat_map(|&f| plane(f).repeat(3)).collect()),
         labels: None,
         files: Vec::new(),
         height: 2,
@@ -79,7 +79,7 @@ fn a_batch_is_its_images_under_all_rotations_counter_clockwise() {
 #[test]
 fn images_that_are_not_square_are_refused() {
     let split = Split {
-        images: vec![0; 2 * 3 * 2 * 4],
+        images: vec![0; 2 * 3 * 2 * 4].into(),
         labels: None,
         files: Vec::new(),
         height: 2,
@@ -143,7 +143,7 @@ fn the_stem_and_the_schedule_are_the_protocols() {
 #[test]
 fn rotations_of_images_with_a_top_are_learned() {
     let device = Device::cpu();
-    let images = (0..32u8)
+    let images: Vec<u8> = (0..32u8)
         .flat_map(|i| {
             (0..3 * 16 * 16).map(move |k| {
                 let row = k / 16 % 16;
@@ -152,7 +152,7 @@ fn rotations_of_images_with_a_top_are_learned() {
         })
         .collect();
     let split = Split {
-        images,
+        images: images.into(),
         labels: None,
         files: Vec::new(),
         height: 16,

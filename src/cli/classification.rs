@@ -4,6 +4,7 @@
 use super::arguments::{Place, check_classes, notice_absent};
 use super::device_choice::open_for;
 use super::pretraining::{check_precision, check_steps, reopened};
+use crate::augment::ImageStore;
 use crate::console::{self, say};
 use crate::data::{Dataset, label_fraction};
 use crate::device::Device;
@@ -80,7 +81,7 @@ fn train(
         activations: every.precision,
         optimizer: settings.optimization.optimizer,
         head_parameters: Linear::parameter_count(width, dataset.classes.len()),
-        image_bytes: dataset.train.images.len(),
+        image_bytes: ImageStore::bytes_held(&dataset.train, batch_size),
     };
     let reopen = || reopened(&place.device, every);
     step.check(&chosen.device, &reopen)?;

@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let file = file.with_normalization(arguments.images.normalization)?;
     let mut dataset = arguments.data.load(arguments.seed)?;
     if let Some(pixels) = arguments.resolution {
-        dataset = dataset.at_resolution(pixels as usize);
+        dataset = dataset.at_resolution(pixels as usize)?;
     }
     let part = match &arguments.split {
         Some(name) => name,

@@ -21,7 +21,7 @@ pub fn run(spec: &RunSpec, run: &Knn, place: &Place) -> Result<()> {
     let mut dataset = spec.common.data.load(spec.common.seed)?;
     check_classes(&dataset, "knn")?;
     if let Some(pixels) = run.resolution {
-        dataset = dataset.at_resolution(pixels);
+        dataset = dataset.at_resolution(pixels)?;
     }
     let vote = Vote::from(run.knn);
     vote.neighbours(&dataset)?;

@@ -51,7 +51,7 @@ pub fn evaluate(
     let mut dataset = data.load(seed)?;
     check_classes(&dataset, command)?;
     if let Some(pixels) = training.resolution {
-        dataset = dataset.at_resolution(pixels);
+        dataset = dataset.at_resolution(pixels)?;
     }
     let labels = dataset.labels_of(&dataset.train, "training")?;
     let members = labelled_part(labels, &dataset, training.labels, seed)?;

@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let split = dataset.pretraining();
     let count = arguments.images.min(split.len() as u32);
     let device = Device::cpu();
-    let store = ImageStore::new(&device, &split.images, [3, split.height, split.width])?;
+    let store = ImageStore::of(&device, split)?;
     // Samples the set at irregular intervals, so that several classes appear whether the set is
     // sorted or interleaved by class.
     let stride = split.len() as u32 / count;

@@ -269,7 +269,7 @@ pub fn load(dir: &Path, set: &Cifar) -> Result<Dataset> {
         Place::Archive(..) => dir,
     };
     let name = files::dataset_name(root, set.name)?;
-    let mut dataset = Dataset::new(name, classes, train, test, None);
+    let mut dataset = Dataset::new(name, classes, train, test, None)?;
     dataset.findings.short_files = short;
     Ok(dataset)
 }
@@ -331,7 +331,7 @@ fn wrong_label(set: &Cifar, path: &Path, record: usize, label: impl std::fmt::Di
 
 fn split(images: Vec<u8>, labels: Vec<u32>) -> Split {
     Split {
-        images,
+        images: images.into(),
         labels: Some(labels),
         files: Vec::new(),
         height: SIDE,

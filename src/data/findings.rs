@@ -30,6 +30,9 @@ pub struct Findings {
     /// Images whose transparency was dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transparent_images: Option<usize>,
+    /// Bytes of the decoded images, if they are not held in memory but decoded for each batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streamed_bytes: Option<u64>,
     /// Image files that belong to no split or class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unused_images: Option<usize>,
@@ -92,6 +95,12 @@ impl Findings {
         }
         if let Some(count) = self.transparent_images {
             lines.push(format!("transparency was dropped from {count} images"));
+        }
+        if let Some(bytes) = self.streamed_bytes {
+            lines.push(format!(
+                "the decoded images would take {} MiB, so they are not held in memory but decoded for each batch",
+                thousands(bytes >> 20)
+            ));
         }
         if !self.short_files.is_empty() {
             let files = self.short_files.iter().map(|short| {

@@ -7,12 +7,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
+use web_time::Instant;
 
+use super::check::Check;
+use super::decoding::{Decoding, Found, shown};
+use super::files::{self, thousands};
 use super::findings::Findings;
-use super::image_file::{self, Picture, Suffix};
-use super::resize::{centre_square, write_planes};
-use super::{Dataset, LoadOptions, OnBadImage, Split, files, parallel};
+use super::image_file::{self, Suffix};
+use super::stream::{Stream, progress};
+use super::{Dataset, Images, LoadOptions, Split, digest};
 use crate::error::{Error, Result, listed};
 
 /// The expected layout, for messages.
@@ -30,7 +33,8 @@ const TEST: [&str; 4] = ["test", "val", "valid", "validation"];
 ///
 /// # Errors
 /// [`Error::Data`] for another layout, class folders without images, classes of the test set that
-/// the training set lacks, images that cannot be decoded whole, and images of several sizes.
+/// the training set lacks, images that cannot be decoded whole, and images of several sizes;
+/// [`Error::Stopped`] if a stop is requested while a streamed set is checked.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
     let mut findings = Findings {
         size: options.size,
@@ -105,11 +109,13 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
         }
         false => labelled(dir, test.classes, test.loose, &classes)?,
     };
-    let first_test = train_paths.len();
-    let paths = [train_paths, test_paths].concat();
-    let read = Images::read(dir, &paths, options, &mut findings)?;
-    let names: Vec<String> = paths.iter().map(|path| shown(dir, path)).collect();
-    let [train, test] = read.into_splits(first_test, &names, [train_labels, test_labels]);
+    let set = FileSet {
+        dir,
+        first_test: train_paths.len(),
+        paths: [train_paths, test_paths].concat(),
+        labels: [train_labels, test_labels],
+    };
+    let ([train, test], digest) = set.read(options, &mut findings)?;
     let without: Vec<&String> = (0..)
         .zip(&classes)
         .filter(|(label, _)| !train.labels.iter().flatten().any(|l| l == label))
@@ -130,7 +136,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
     let default = dir.file_name().or(absolute.file_name());
     let default = default.map_or("folder".into(), |name| name.to_string_lossy());
     let name = files::dataset_name(dir, &default)?;
-    let mut dataset = Dataset::new(name, classes, train, test, None);
+    let mut dataset = Dataset::with_digest(name, classes, (train, test, None), digest);
     dataset.findings = findings;
     Ok(dataset)
 }
@@ -150,13 +156,6 @@ impl Findings {
         let count = self.unused_files.len();
         self.unused_images = (count > 0).then_some(count);
     }
-}
-
-/// A path below `dir`, for records and notices.
-fn shown(dir: &Path, path: &Path) -> String {
-    let below = path.strip_prefix(dir).unwrap_or(path);
-    let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
-    parts.join("/")
 }
 
 struct Class {
@@ -363,195 +362,121 @@ fn walk(root: &Path, findings: &mut Findings) -> Result<Vec<PathBuf>> {
     Ok(images)
 }
 
-/// The pixels of image files, and which of the files they come from.
-struct Images {
-    planes: Vec<u8>,
-    size: [u32; 2],
-    /// For each file whether it was read.
-    is_read: Vec<bool>,
+/// The image files of a set, those of the training set first.
+struct FileSet<'a> {
+    dir: &'a Path,
+    paths: Vec<PathBuf>,
+    first_test: usize,
+    /// Of the training and of the test set.
+    labels: [Option<Vec<u32>>; 2],
 }
 
-/// The outcome of reading a file.
-enum Outcome {
-    Read {
-        is_turned: bool,
-        was_transparent: bool,
-    },
-    OtherSize([u32; 2]),
-    Bad(String),
-}
-
-impl Images {
-    /// Decodes all files on all processors.
-    fn read(
-        dir: &Path,
-        paths: &[PathBuf],
-        options: &LoadOptions,
-        findings: &mut Findings,
-    ) -> Result<Self> {
-        let size = match options.size {
-            Some(size) => [size as u32; 2],
-            None => common_size(dir, paths, options)?,
+impl FileSet<'_> {
+    /// Decodes all files once, and returns the training and the test split with their digest. The
+    /// images are held if they fit.
+    fn read(&self, options: &LoadOptions, findings: &mut Findings) -> Result<([Split; 2], String)> {
+        let check = || Check::of(self.dir, &self.paths, self.first_test, options);
+        let check = (options.held_bytes < u64::MAX).then(check);
+        let checked = check.as_ref().and_then(Check::remembered);
+        let decoding = match &checked {
+            Some(checked) => Decoding::new(options, checked.size),
+            None => Decoding::of(self.dir, &self.paths, options)?,
         };
-        let [width, height] = size.map(|side| side as usize);
-        let bytes = 3 * width * height;
-        let mut planes = files::zeroed(dir, bytes.saturating_mul(paths.len()))?;
-        let slots = paths.iter().zip(planes.chunks_exact_mut(bytes));
-        let outcomes = parallel::map(slots, |(path, slot)| {
-            let picture = match image_file::read(path) {
-                Ok(picture) => picture,
-                Err(reason) => return Outcome::Bad(reason),
-            };
-            let Picture {
-                image,
-                is_turned,
-                was_transparent,
-            } = picture;
-            let image: RgbImage = match options.size {
-                Some(size) => centre_square(image, size as u32),
-                None => image,
-            };
-            let found = [image.width(), image.height()];
-            if found != size {
-                return Outcome::OtherSize(found);
-            }
-            write_planes(&image, slot);
-            Outcome::Read {
-                is_turned,
-                was_transparent,
-            }
-        });
-        let bad = paths
-            .iter()
-            .zip(&outcomes)
-            .filter_map(|(path, outcome)| match outcome {
-                Outcome::Bad(reason) => Some((path, reason)),
-                _ => None,
-            });
-        let bad: Vec<(&PathBuf, &String)> = bad.collect();
-        if options.on_bad_image == OnBadImage::Skip {
-            findings.skipped_images = Some(bad.len());
-            findings.skipped_files = Some(bad.iter().map(|(path, _)| shown(dir, path)).collect());
-        } else if !bad.is_empty() {
-            return Err(unreadable(dir, paths.len(), &bad));
-        }
-        let other = outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::OtherSize(size) => Some(*size),
-            _ => None,
-        });
-        let sizes: Vec<[u32; 2]> = other.chain([size]).collect();
-        if sizes.len() > 1 {
-            return Err(several_sizes(dir, &sizes));
-        }
-        let count = |is: fn(&Outcome) -> bool| {
-            let number = outcomes.iter().filter(|outcome| is(outcome)).count();
-            (number > 0).then_some(number)
+        let bytes = (decoding.bytes() as u64).saturating_mul(self.paths.len() as u64);
+        let Some(check) = check.filter(|_| bytes > options.held_bytes) else {
+            return self.held(&decoding, options, findings);
         };
-        findings.turned_images = count(|outcome| {
-            matches!(
-                outcome,
-                Outcome::Read {
-                    is_turned: true,
-                    ..
-                }
-            )
-        });
-        findings.transparent_images = count(|outcome| {
-            matches!(
-                outcome,
-                Outcome::Read {
-                    was_transparent: true,
-                    ..
-                }
-            )
-        });
-        let is_read = outcomes
-            .iter()
-            .map(|outcome| matches!(outcome, Outcome::Read { .. }));
-        Ok(Images {
-            is_read: is_read.collect(),
-            planes,
-            size,
-        })
+        findings.streamed_bytes = Some(bytes);
+        let stamped = self.paths.iter().cloned().zip(check.stamps.iter().copied());
+        let stream = Stream::new(stamped, decoding.clone());
+        let splits = |kept: &[usize]| {
+            self.splits(kept, decoding.size, |places| {
+                let places: Vec<u32> = places.iter().map(|&i| i as u32).collect();
+                Images::Streamed(stream.subset(&places))
+            })
+        };
+        let kept = |found: &Found, findings: &mut Findings| {
+            let files = (self.dir, self.paths.as_slice());
+            found.kept(files, decoding.size, options, findings)
+        };
+        if let Some(checked) = checked {
+            let kept = kept(&checked.found, findings)?;
+            return Ok((splits(&kept), checked.digest));
+        }
+        progress(format_args!(
+            "images  {} files are decoded once, to check them before the first step",
+            thousands(self.paths.len() as u64)
+        ));
+        let started = Instant::now();
+        let mut outcomes = Vec::new();
+        let [train, test] = &splits(&Vec::from_iter(0..self.paths.len()));
+        let mut sum = digest([Some(train), Some(test), None], Some(&mut outcomes))?;
+        let found = Found::new(outcomes);
+        let kept = kept(&found, findings)?;
+        let [train, test] = splits(&kept);
+        if kept.len() < self.paths.len() {
+            sum = digest([Some(&train), Some(&test), None], None)?;
+        }
+        let checked = check.remember(decoding.size, sum, found);
+        progress(format_args!(
+            "images  {} files were decoded whole in {:.1} s",
+            thousands(kept.len() as u64),
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(([train, test], checked.digest))
     }
 
-    /// The training and the test split, which starts at file `first_test`, with the names of their
-    /// files. A split without images has no labels.
-    fn into_splits(
-        mut self,
-        first_test: usize,
-        names: &[String],
-        labels: [Option<Vec<u32>>; 2],
-    ) -> [Split; 2] {
-        let [width, height] = self.size.map(|side| side as usize);
-        let bytes = 3 * width * height;
-        let all = 0..self.is_read.len();
-        let kept: Vec<usize> = all.filter(|&i| self.is_read[i]).collect();
+    fn held(
+        &self,
+        decoding: &Decoding,
+        options: &LoadOptions,
+        findings: &mut Findings,
+    ) -> Result<([Split; 2], String)> {
+        let bytes = decoding.bytes();
+        let mut planes = files::zeroed(self.dir, bytes.saturating_mul(self.paths.len()))?;
+        let outcomes = decoding.decode_all(&self.paths, &mut planes);
+        let files = (self.dir, self.paths.as_slice());
+        let kept = Found::new(outcomes).kept(files, decoding.size, options, findings)?;
         for (slot, &i) in kept.iter().enumerate() {
             if slot != i {
-                let image = i * bytes..(i + 1) * bytes;
-                self.planes.copy_within(image, slot * bytes);
+                planes.copy_within(i * bytes..(i + 1) * bytes, slot * bytes);
             }
         }
-        self.planes.truncate(kept.len() * bytes);
-        let (train, test) = kept.split_at(kept.partition_point(|&i| i < first_test));
-        let test_planes = self.planes.split_off(train.len() * bytes);
-        let [train_labels, test_labels] = labels;
-        let part = |images, kept: &[usize], first: usize, labels: Option<Vec<u32>>| {
-            let labels = labels.filter(|_| !kept.is_empty());
+        planes.truncate(kept.len() * bytes);
+        let [train, test] = self.splits(&kept, decoding.size, |places| {
+            let rest = planes.split_off(places.len() * bytes);
+            Images::Held(std::mem::replace(&mut planes, rest))
+        });
+        let sum = digest([Some(&train), Some(&test), None], None)?;
+        Ok(([train, test], sum))
+    }
+
+    /// The training and the test split of the files at the places `kept`. `images` returns the
+    /// images of the first of them, then of the others. A split without images has no labels.
+    fn splits(
+        &self,
+        kept: &[usize],
+        [width, height]: [usize; 2],
+        mut images: impl FnMut(&[usize]) -> Images,
+    ) -> [Split; 2] {
+        let (train, test) = kept.split_at(kept.partition_point(|&i| i < self.first_test));
+        let mut part = |kept: &[usize], first: usize, labels: &Option<Vec<u32>>| {
+            let labels = labels.as_ref().filter(|_| !kept.is_empty());
             Split {
-                images,
+                images: images(kept),
                 labels: labels.map(|labels| kept.iter().map(|&i| labels[i - first]).collect()),
-                files: kept.iter().map(|&i| names[i].clone()).collect(),
+                files: kept
+                    .iter()
+                    .map(|&i| shown(self.dir, &self.paths[i]))
+                    .collect(),
                 height,
                 width,
             }
         };
+        let [train_labels, test_labels] = &self.labels;
         [
-            part(self.planes, train, 0, train_labels),
-            part(test_planes, test, first_test, test_labels),
+            part(train, 0, train_labels),
+            part(test, self.first_test, test_labels),
         ]
     }
-}
-
-/// The size of the first image. If all images must be whole, images of another size are an error
-/// before any is decoded.
-fn common_size(dir: &Path, paths: &[PathBuf], options: &LoadOptions) -> Result<[u32; 2]> {
-    let found = parallel::map(paths.iter(), |path| image_file::size(path));
-    let bad = paths.iter().zip(&found);
-    let bad = bad.filter_map(|(path, size)| size.as_ref().err().map(|reason| (path, reason)));
-    let bad: Vec<(&PathBuf, &String)> = bad.collect();
-    let sizes: Vec<[u32; 2]> = found.iter().flatten().copied().collect();
-    let Some(&first) = sizes.first() else {
-        return Err(unreadable(dir, paths.len(), &bad));
-    };
-    let is_mixed = sizes.iter().any(|size| *size != first);
-    if is_mixed && options.on_bad_image == OnBadImage::Error {
-        return Err(several_sizes(dir, &sizes));
-    }
-    Ok(first)
-}
-
-fn unreadable(dir: &Path, all: usize, bad: &[(&PathBuf, &String)]) -> Error {
-    let each = bad
-        .iter()
-        .map(|(path, reason)| format!("{} ({reason})", path.display()));
-    let message = format!(
-        "{} of {all} image files cannot be decoded whole: {}; replace or remove them, or leave them out with \
-         --on-bad-image skip",
-        bad.len(),
-        listed(each, ", ")
-    );
-    Error::data(dir, message)
-}
-
-fn several_sizes(dir: &Path, sizes: &[[u32; 2]]) -> Error {
-    let area = |size: &&[u32; 2]| (u64::from(size[0]) * u64::from(size[1]), size[0]);
-    let shown = |size: Option<&[u32; 2]>| size.map_or(String::new(), |[w, h]| format!("{w} x {h}"));
-    let message = format!(
-        "the images have several sizes, from {} to {} pixels; give --size N to resize and crop them all to N x N",
-        shown(sizes.iter().min_by_key(area)),
-        shown(sizes.iter().max_by_key(area))
-    );
-    Error::data(dir, message)
 }

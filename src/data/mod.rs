@@ -1,11 +1,13 @@
-//! Image data sets as bytes in memory: their sources, the order of samples, and fractions of
-//! labels.
+//! Image data sets: their sources, the order of samples, and fractions of labels. The images of a
+//! folder may be streamed: they are decoded again for each batch, and not held in memory.
 //!
 //! Everything is host code. Pixels are bytes in planes (N x 3 x H x W, red, green, blue), which is
 //! how the devices take them; labels are class indices from 0.
 
 mod archive;
+mod check;
 mod cifar;
+mod decoding;
 #[cfg(feature = "cli")]
 pub mod fetch;
 mod files;
@@ -14,12 +16,15 @@ mod folder;
 mod image_file;
 mod parallel;
 mod pickle;
+mod read_ahead;
 mod resize;
 mod sampling;
 pub mod shapes;
 mod split;
 mod stl10;
+mod stream;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -29,16 +34,18 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, listed};
 use crate::sha256::hex;
+use decoding::Outcome;
 
 pub use findings::{Findings, ShortFile};
+pub use read_ahead::ReadAhead;
 pub use sampling::{EpochSampler, batches};
 pub use split::label_fraction;
+pub use stream::Stream;
 
 /// Images of one size, with or without labels.
 #[derive(Clone, Debug)]
 pub struct Split {
-    /// N x 3 x `height` x `width`, row-major planes in the order red, green, blue.
-    pub images: Vec<u8>,
+    pub images: Images,
     /// One class index per image, below the number of classes. `None` if the split is unlabelled.
     pub labels: Option<Vec<u32>>,
     /// The file of each image, as a path below the data set's folder. Empty if images have no files
@@ -50,15 +57,36 @@ pub struct Split {
     pub width: usize,
 }
 
+/// The pixels of a split: N x 3 x height x width bytes, row-major planes in the order red, green,
+/// blue.
+#[derive(Clone, Debug)]
+pub enum Images {
+    Held(Vec<u8>),
+    /// Image files that are decoded each time that their pixels are needed.
+    Streamed(Stream),
+}
+
+impl From<Vec<u8>> for Images {
+    fn from(pixels: Vec<u8>) -> Self {
+        Images::Held(pixels)
+    }
+}
+
 impl Split {
     /// The number of images.
     pub fn len(&self) -> usize {
-        self.images.len() / self.image_bytes()
+        match &self.images {
+            Images::Held(pixels) => pixels.len() / self.image_bytes(),
+            Images::Streamed(stream) => stream.len(),
+        }
     }
 
     /// True if there is no image.
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
+        match &self.images {
+            Images::Held(pixels) => pixels.is_empty(),
+            Images::Streamed(stream) => stream.len() == 0,
+        }
     }
 
     /// Bytes of one image: 3 x `height` x `width`.
@@ -68,12 +96,15 @@ impl Split {
 
     /// The images at `indices`, each below [`Split::len`], with their labels, in this order.
     pub fn subset(&self, indices: &[u32]) -> Split {
+        let bytes = self.image_bytes();
         Split {
-            images: indices
-                .iter()
-                .flat_map(|&i| self.image(i as usize))
-                .copied()
-                .collect(),
+            images: match &self.images {
+                Images::Held(pixels) => {
+                    let image = |&i: &u32| &pixels[i as usize * bytes..][..bytes];
+                    Images::Held(indices.iter().flat_map(image).copied().collect())
+                }
+                Images::Streamed(stream) => Images::Streamed(stream.subset(indices)),
+            },
             labels: self
                 .labels
                 .as_ref()
@@ -88,19 +119,83 @@ impl Split {
     }
 
     /// The three planes of image `i`, which is below [`Split::len`].
-    pub fn image(&self, i: usize) -> &[u8] {
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a streamed image can no longer be decoded.
+    pub fn image(&self, i: usize) -> Result<Cow<'_, [u8]>> {
         let bytes = self.image_bytes();
-        &self.images[i * bytes..(i + 1) * bytes]
+        match &self.images {
+            Images::Held(pixels) => Ok(Cow::Borrowed(&pixels[i * bytes..][..bytes])),
+            Images::Streamed(stream) => stream.decode(i).map(Cow::Owned),
+        }
+    }
+
+    /// The pixels of all images.
+    ///
+    /// # Errors
+    /// As [`Split::image`].
+    pub fn pixels(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.images {
+            Images::Held(pixels) => Ok(Cow::Borrowed(pixels)),
+            Images::Streamed(stream) => {
+                let mut pixels = Vec::with_capacity(self.len() * self.image_bytes());
+                stream.read(|part| pixels.extend_from_slice(part))?;
+                Ok(Cow::Owned(pixels))
+            }
+        }
     }
 }
 
 /// How the files of a data set are read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Side in pixels of the images: the shorter side is resized to it with antialiasing, and the
     /// centre is cropped. `None` leaves images as they are, and they must have one size.
     pub size: Option<usize>,
     pub on_bad_image: OnBadImage,
+    /// Bytes of the decoded images of a folder, both splits together, above which they are streamed
+    /// and not held. With `u64::MAX`, the default, they are always held.
+    pub held_bytes: u64,
+    /// The folder that remembers which files of a streamed set were found to decode whole, so that
+    /// they are not decoded again before the next run.
+    pub checks: Option<PathBuf>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            size: None,
+            on_bad_image: OnBadImage::default(),
+            held_bytes: u64::MAX,
+            checks: None,
+        }
+    }
+}
+
+/// Whether the decoded images of a folder are held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HoldImages {
+    /// Unless they take more than a part of the free memory.
+    Auto,
+    Always,
+    /// They are decoded again for each batch.
+    Never,
+}
+
+impl FromStr for HoldImages {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "auto" => Ok(HoldImages::Auto),
+            "always" => Ok(HoldImages::Always),
+            "never" => Ok(HoldImages::Never),
+            _ => Err(Error::usage(format!(
+                "'{word}' is none of auto, always and never"
+            ))),
+        }
+    }
 }
 
 /// The reaction to an image file that cannot be decoded whole.
@@ -150,14 +245,26 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// # Errors
+    /// As [`Split::image`].
     fn new(
         name: String,
         classes: Vec<String>,
         train: Split,
         test: Split,
         unlabelled: Option<Split>,
+    ) -> Result<Self> {
+        let digest = digest([Some(&train), Some(&test), unlabelled.as_ref()], None)?;
+        let splits = (train, test, unlabelled);
+        Ok(Dataset::with_digest(name, classes, splits, digest))
+    }
+
+    fn with_digest(
+        name: String,
+        classes: Vec<String>,
+        (train, test, unlabelled): (Split, Split, Option<Split>),
+        digest: String,
     ) -> Self {
-        let digest = digest([Some(&train), Some(&test), unlabelled.as_ref()]);
         Dataset {
             name,
             classes,
@@ -243,36 +350,30 @@ impl Dataset {
         Ok(self)
     }
 
-    fn new_digest(&self) -> String {
-        digest([
-            Some(&self.train),
-            Some(&self.test),
-            self.unlabelled.as_ref(),
-        ])
-    }
-
     /// The same data set with square images of `size` pixels.
-    fn with_size(mut self, size: usize) -> Self {
+    fn with_squares(mut self, size: usize) -> Result<Self> {
         self.train = self.train.centre_squares(size);
         self.test = self.test.centre_squares(size);
         self.unlabelled = self.unlabelled.map(|split| split.centre_squares(size));
-        self.digest = self.new_digest();
-        self.findings.size = Some(size);
-        self
+        let splits = [
+            Some(&self.train),
+            Some(&self.test),
+            self.unlabelled.as_ref(),
+        ];
+        self.digest = digest(splits, None)?;
+        Ok(self)
     }
 
     /// The same data set for an evaluation at `resolution`: images that are not square become
     /// squares of this size. Square ones are left to the device, which resizes them.
-    pub fn at_resolution(mut self, resolution: usize) -> Self {
-        if self.train.height != self.train.width {
-            self.train = self.train.centre_squares(resolution);
-            self.test = self.test.centre_squares(resolution);
-            self.unlabelled = self
-                .unlabelled
-                .map(|split| split.centre_squares(resolution));
-            self.digest = self.new_digest();
+    ///
+    /// # Errors
+    /// As [`Split::image`]: the digest of streamed images needs all of them.
+    pub fn at_resolution(self, resolution: usize) -> Result<Self> {
+        match self.train.height == self.train.width {
+            true => Ok(self),
+            false => self.with_squares(resolution),
         }
-        self
     }
 
     /// The part `fraction` of the test images, the same of each class that has any, drawn by
@@ -407,8 +508,8 @@ pub fn load_with(
         _ => folder::LAYOUT.to_string(),
     };
     let dataset = match (kind, dir) {
-        (DataKind::Shapes, None) => shapes::generate(seed),
-        (DataKind::ShapesInverted, None) => shapes::generate_inverted(seed),
+        (DataKind::Shapes, None) => shapes::generate(seed)?,
+        (DataKind::ShapesInverted, None) => shapes::generate_inverted(seed)?,
         (DataKind::Shapes | DataKind::ShapesInverted, Some(dir)) => {
             return Err(Error::usage(format!(
                 "the data set '{kind}' is drawn by the program and reads no files, but a data folder is given ({}); \
@@ -437,13 +538,18 @@ pub fn load_with(
         (DataKind::Stl10, Some(dir)) => stl10::load(dir)?,
         (DataKind::Folder, Some(dir)) => return folder::load(dir, options),
     };
-    Ok(match options.size {
-        Some(size) => dataset.with_size(size),
-        None => dataset,
-    })
+    let Some(size) = options.size else {
+        return Ok(dataset);
+    };
+    let mut dataset = dataset.with_squares(size)?;
+    dataset.findings.size = Some(size);
+    Ok(dataset)
 }
 
-fn digest(splits: [Option<&Split>; 3]) -> String {
+/// SHA-256 over sizes, pixels and labels, in hexadecimal. If `outcomes` is given, it receives what
+/// became of the file of each streamed image, and an image that cannot be decoded is no error. The
+/// digest then has no meaning.
+fn digest(splits: [Option<&Split>; 3], mut outcomes: Option<&mut Vec<Outcome>>) -> Result<String> {
     let mut hasher = Sha256::new();
     // Lengths go first, so that no two data sets are the same string of bytes.
     for split in splits {
@@ -455,7 +561,13 @@ fn digest(splits: [Option<&Split>; 3]) -> String {
         for size in [split.len(), split.height, split.width] {
             hasher.update((size as u64).to_le_bytes());
         }
-        hasher.update(&split.images);
+        match (&split.images, &mut outcomes) {
+            (Images::Held(pixels), _) => hasher.update(pixels),
+            (Images::Streamed(stream), None) => stream.read(|part| hasher.update(part))?,
+            (Images::Streamed(stream), Some(outcomes)) => {
+                outcomes.extend(stream.check(|part| hasher.update(part))?);
+            }
+        }
         match &split.labels {
             None => hasher.update([0]),
             Some(labels) => {
@@ -466,7 +578,7 @@ fn digest(splits: [Option<&Split>; 3]) -> String {
             }
         }
     }
-    hex(&hasher.finalize())
+    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]
@@ -475,7 +587,7 @@ mod tests {
 
     fn split(pixels: &[u8], labels: Option<Vec<u32>>) -> Split {
         Split {
-            images: pixels.to_vec(),
+            images: pixels.to_vec().into(),
             labels,
             files: Vec::new(),
             height: 1,
@@ -487,14 +599,15 @@ mod tests {
     fn an_image_is_its_three_planes() {
         let split = split(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], None);
         assert_eq!((split.len(), split.image_bytes()), (2, 6));
-        assert_eq!(split.image(1), [6, 7, 8, 9, 10, 11]);
+        assert_eq!(split.image(1).unwrap()[..], [6, 7, 8, 9, 10, 11]);
         let labelled = Split {
             labels: Some(vec![4, 7]),
             files: vec!["a".to_string(), "b".to_string()],
             ..split
         };
         let turned = labelled.subset(&[1, 0]);
-        assert_eq!(turned.images, [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]);
+        let pixels = turned.pixels().unwrap();
+        assert_eq!(pixels[..], [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]);
         assert_eq!(turned.labels, Some(vec![7, 4]));
         assert_eq!(turned.files, ["b", "a"]);
     }
@@ -503,14 +616,14 @@ mod tests {
     fn the_digest_sees_pixels_labels_and_sizes() {
         let base = split(&[0; 6], Some(vec![1]));
         let mut pixel = base.clone();
-        pixel.images[3] = 1;
+        pixel.images = vec![0, 0, 0, 1, 0, 0].into();
         let label = split(&[0; 6], Some(vec![2]));
         let mut shape = base.clone();
         (shape.height, shape.width) = (2, 1);
         let all: Vec<String> = [&base, &pixel, &label, &shape]
             .iter()
-            .map(|s| digest([Some(s), None, None]))
-            .chain([digest([None, Some(&base), None])])
+            .map(|s| digest([Some(s), None, None], None).unwrap())
+            .chain([digest([None, Some(&base), None], None).unwrap()])
             .collect();
         for (i, a) in all.iter().enumerate() {
             assert_eq!(a.len(), 64);

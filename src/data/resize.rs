@@ -3,7 +3,7 @@
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::{Split, parallel};
+use super::{Images, Split, parallel};
 
 /// Maximum ratio of the longer to the shorter side. An image with a larger ratio is cropped before
 /// it is resized, which removes nothing that the result shows.
@@ -62,21 +62,26 @@ pub fn write_planes(image: &RgbImage, planes: &mut [u8]) {
 
 impl Split {
     /// The same images as squares of `size` pixels: the shorter side is resized with antialiasing,
-    /// and the centre is cropped.
+    /// and the centre is cropped. Streamed images are resized when they are decoded.
     pub fn centre_squares(&self, size: usize) -> Split {
-        let bytes = 3 * size * size;
-        let mut images = vec![0; self.len() * bytes];
-        let (width, height) = (self.width as u32, self.height as u32);
-        let plane = self.width * self.height;
-        let slots = images.chunks_exact_mut(bytes).enumerate();
-        parallel::map(slots, |(i, slot)| {
-            let planes = self.image(i);
-            let image = RgbImage::from_fn(width, height, |x, y| {
-                let at = (y * width + x) as usize;
-                Rgb([planes[at], planes[plane + at], planes[2 * plane + at]])
-            });
-            write_planes(&centre_square(image, size as u32), slot);
-        });
+        let images = match &self.images {
+            Images::Streamed(stream) => Images::Streamed(stream.as_squares(size)),
+            Images::Held(pixels) => {
+                let (width, height) = (self.width as u32, self.height as u32);
+                let plane = self.width * self.height;
+                let mut squares = vec![0; self.len() * 3 * size * size];
+                let slots = squares.chunks_exact_mut(3 * size * size);
+                let slots = slots.zip(pixels.chunks_exact(3 * plane));
+                parallel::map(slots, |(slot, planes)| {
+                    let image = RgbImage::from_fn(width, height, |x, y| {
+                        let at = (y * width + x) as usize;
+                        Rgb([planes[at], planes[plane + at], planes[2 * plane + at]])
+                    });
+                    write_planes(&centre_square(image, size as u32), slot);
+                });
+                Images::Held(squares)
+            }
+        };
         Split {
             images,
             labels: self.labels.clone(),

@@ -70,7 +70,7 @@ pub fn load(dir: &Path) -> Result<Dataset> {
     let short = short.map(|(file, records, published)| files::short_file(file, records, published));
     let missing = unlabelled.is_none().then_some(unlabelled_path);
     let name = files::dataset_name(&root, "STL-10")?;
-    let mut dataset = Dataset::new(name, classes, train, test, unlabelled);
+    let mut dataset = Dataset::new(name, classes, train, test, unlabelled)?;
     dataset.missing_unlabelled = missing;
     dataset.folds = folds;
     dataset.findings.short_files = short.into_iter().flatten().collect();
@@ -111,7 +111,7 @@ fn images(root: &Path, name: &str) -> Result<Split> {
         transpose(plane);
     }
     Ok(Split {
-        images,
+        images: images.into(),
         labels: None,
         files: Vec::new(),
         height: SIDE,

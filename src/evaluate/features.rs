@@ -76,10 +76,10 @@ pub fn unit_features(
 /// Sets the running statistics of an untrained encoder to the mean over the first ten batches of
 /// `split`.
 pub fn set_running_statistics(device: &Device, encoder: &ResNet, split: &Split) -> Result<()> {
-    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    let store = ImageStore::of(device, split)?;
     let all = batches(split.len() as u32, BATCH).take(STATISTICS_BATCHES);
     for (before, indices) in all.enumerate() {
-        let images = store.gather(&indices)?;
+        let images = store.gather_in_order(&indices)?;
         let images = encoder.normalization().apply(device, &images)?;
         // With this momentum, the running statistics are the mean over the batches so far.
         let options = PassOptions {
@@ -133,10 +133,10 @@ pub(super) fn complete(
     values: &mut Vec<f32>,
     compute: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
-    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    let store = ImageStore::of(device, split)?;
     let total = split.len();
     partial::complete_in_group(values, (total, BATCH), width, |_, indices| {
-        let mut images = store.gather(indices)?;
+        let mut images = store.gather_in_order(indices)?;
         if resolution != split.height {
             let whole = |image| ResizedCrop {
                 image,

@@ -121,13 +121,19 @@ pub fn train_head(
             ));
         }
         Some(augmentation) => Source::Augmented {
-            images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
+            images: ImageStore::of(device, split)?,
             augmentation,
         },
     };
     let mut last_epoch = Vec::new();
     let mut stopped = Ok(());
     for step in first..steps {
+        if let Source::Augmented { images, .. } = &source {
+            images.read_ahead(step, |step| {
+                let batch = sampler.batch(step).into_iter();
+                batch.map(|i| members[i as usize]).collect()
+            });
+        }
         let batch = sampler.batch(step);
         let samples: Vec<u32> = batch.iter().map(|&i| members[i as usize]).collect();
         let x = match &source {

@@ -24,9 +24,10 @@ pub fn rotation_accuracy(
     split: &Split,
     found: &mut Vec<f32>,
 ) -> Result<f64> {
-    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    let store = ImageStore::of(device, split)?;
     complete_in_group(found, (split.len(), BATCH), ROTATIONS, |_, indices| {
-        let images = rotations(device, &store.gather(indices)?, network.0.normalization())?;
+        let images = store.gather_in_order(indices)?;
+        let images = rotations(device, &images, network.0.normalization())?;
         let logits = evaluate(device, network, &images)?.to_vec::<f32>()?;
         Ok(as_values(&predictions(&logits, ROTATIONS)))
     })?;

@@ -42,8 +42,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Copies the images of `split` to `device`. The module is trained on the images with the
-    /// indices `members`. `encoder` is needed to check the micro-batch.
+    /// Copies the images of `split` to `device` if they are held. The module is trained on the images
+    /// with the indices `members`. `encoder` is needed to check the micro-batch.
     ///
     /// # Errors
     /// `Error::Usage` if the split has no labels, or if the batch is empty, larger than `members`,
@@ -63,7 +63,7 @@ impl Classifier {
         let (batch_size, chunk) = (settings.batch_size, settings.micro_batch);
         micro_batch::check(batch_size, chunk, encoder, split.height, 1)?;
         Ok(Classifier {
-            images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
+            images: ImageStore::of(device, split)?,
             sampler: EpochSampler::new(members.len(), batch_size, settings.seed)?,
             device: device.clone(),
             settings,
@@ -91,8 +91,13 @@ impl<M: Module> PartialObjective<M> for Classifier {
     const IS_MEAN: bool = true;
 
     fn samples(&mut self, step: u64) -> Vec<u32> {
-        let batch = self.sampler.batch(step).into_iter();
-        batch.map(|i| self.members[i as usize]).collect()
+        let (sampler, members) = (&mut self.sampler, &self.members);
+        let mut batch = |step| -> Vec<u32> {
+            let batch = sampler.batch(step).into_iter();
+            batch.map(|i| members[i as usize]).collect()
+        };
+        self.images.read_ahead(step, &mut batch);
+        batch(step)
     }
 
     /// Logits `[B, classes]` of the augmented images.

@@ -102,7 +102,7 @@ pub struct RotNet {
 }
 
 impl RotNet {
-    /// Copies the images of `split` to `device`.
+    /// Copies the images of `split` to `device` if they are held.
     ///
     /// # Errors
     /// `Error::Usage` if the batch is empty, larger than the split, or cannot be split into
@@ -112,7 +112,7 @@ impl RotNet {
         settings.check_micro_batch(split.height)?;
         Ok(RotNet {
             sampler: EpochSampler::new(split.len(), settings.batch_size, settings.seed)?,
-            images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
+            images: ImageStore::of(device, split)?,
             device: device.clone(),
             settings,
         })
@@ -146,7 +146,7 @@ impl RotNet {
 impl<M: Module> Objective<M> for RotNet {
     /// The mean cross-entropy over the 4B rotated images.
     fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var> {
-        let samples = self.sampler.batch(step);
+        let samples = PartialObjective::<M>::samples(self, step);
         let logits = self.rows(module, tape, &samples, step)?;
         PartialObjective::<M>::score(self, &logits, &samples)
     }
@@ -156,6 +156,8 @@ impl<M: Module> PartialObjective<M> for RotNet {
     const IS_MEAN: bool = true;
 
     fn samples(&mut self, step: u64) -> Vec<u32> {
+        let sampler = &mut self.sampler;
+        self.images.read_ahead(step, |step| sampler.batch(step));
         self.sampler.batch(step)
     }
 

@@ -113,7 +113,7 @@ pub struct SimClr {
 }
 
 impl SimClr {
-    /// Copies the images of `split` to `device`.
+    /// Copies the images of `split` to `device` if they are held.
     ///
     /// # Errors
     /// `Error::Usage` if the batch has fewer than two images, is larger than the split, or cannot
@@ -128,7 +128,7 @@ impl SimClr {
         settings.check_micro_batch()?;
         Ok(SimClr {
             sampler: EpochSampler::new(split.len(), settings.batch_size, settings.seed)?,
-            images: ImageStore::new(device, &split.images, [3, split.height, split.width])?,
+            images: ImageStore::of(device, split)?,
             device: device.clone(),
             settings,
         })
@@ -168,7 +168,7 @@ impl SimClr {
 impl<M: Module> Objective<M> for SimClr {
     /// The mean NT-Xent loss over the 2B views.
     fn loss(&mut self, module: &M, tape: &Tape, step: u64) -> Result<Var> {
-        let samples = self.sampler.batch(step);
+        let samples = PartialObjective::<M>::samples(self, step);
         let z = self.rows(module, tape, &samples, step)?;
         PartialObjective::<M>::score(self, &z, &samples)
     }
@@ -178,6 +178,8 @@ impl<M: Module> PartialObjective<M> for SimClr {
     const IS_MEAN: bool = false;
 
     fn samples(&mut self, step: u64) -> Vec<u32> {
+        let sampler = &mut self.sampler;
+        self.images.read_ahead(step, |step| sampler.batch(step));
         self.sampler.batch(step)
     }
 

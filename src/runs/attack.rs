@@ -20,7 +20,7 @@ use crate::console::say;
 use crate::data::{Dataset, Split, batches};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::evaluate::attack::{AttackSettings, Method, in_units, network_input, perturb};
+use crate::evaluate::attack::{AttackSettings, Method, Units, in_units, network_input, perturb};
 use crate::evaluate::features::logits;
 use crate::evaluate::metrics::{accuracy, predictions};
 use crate::evaluate::partial::{Partial, as_classes, as_values, complete_in_group};
@@ -33,7 +33,8 @@ use crate::tensor::Tensor;
 
 /// Images of one attack.
 const BATCH: u32 = 128;
-/// The name in [`Partial`] of the last strength's values: a prediction and the pixels per image.
+/// The name in [`Partial`] of the last strength's values if its images are saved: a prediction and
+/// the pixels per image.
 const LAST: &str = "last eps";
 /// Number of images in the picture.
 pub const PICTURED: usize = 8;
@@ -51,7 +52,8 @@ pub struct AttackRequest<'a> {
     pub dataset: Dataset,
 }
 
-/// The images of the strongest attack, clean and adversarial, for a picture or a file.
+/// The images of the strongest attack, clean and adversarial, for a picture or a file: all images if
+/// they are saved, otherwise those of the first batch.
 pub struct Adversarial {
     /// `[N, 3, H, W]` in the attack's units.
     pub clean: Tensor,
@@ -216,20 +218,35 @@ fn measure(
     logits(device, (encoder, head), classes, split, clean_logits)?;
     let clean_predictions = predictions(clean_logits, classes);
 
-    let store = ImageStore::new(device, &split.images, [3, split.height, split.width])?;
+    let store = ImageStore::of(device, split)?;
     let size = (split.len(), BATCH);
     let pixels = 3 * split.height * split.width;
+    let classifier = |units: Units, images: &Var| {
+        let x = network_input(units, encoder.normalization(), images)?;
+        (encoder, head).forward(&x)
+    };
+    // The clean and the adversarial images of a batch.
+    let attacked = |settings: &AttackSettings, batch: usize, indices: &[u32]| -> Result<_> {
+        let clean = in_units(device, settings.units, &store.gather_in_order(indices)?)?;
+        let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
+        let targets = Tensor::from_slice(&targets, &[targets.len()], device)?;
+        // The same noise, scaled, at every strength, and another one for each batch.
+        let key = NoiseKey {
+            seed: request.spec.common.seed,
+            stream: batch as u64,
+        };
+        let attack = |images: &Var| classifier(settings.units, images);
+        let x = perturb(device, attack, &clean, &targets, settings, key)?;
+        Ok([clean, x])
+    };
     let mut curve = Vec::new();
     let mut last = None;
     for (number, &eps) in request.eps.iter().enumerate() {
         let settings =
             AttackSettings::of_protocol(request.spec.common.protocol, request.method, eps)?;
-        let classifier = |images: &Var| {
-            let x = network_input(settings.units, encoder.normalization(), images)?;
-            (encoder, head).forward(&x)
-        };
         let is_last = number + 1 == request.eps.len();
-        let (name, width) = if is_last {
+        let is_kept = is_last && request.settings.attack.save;
+        let (name, width) = if is_kept {
             (LAST.to_string(), 1 + pixels)
         } else {
             (format!("eps {number}"), 1)
@@ -237,19 +254,12 @@ fn measure(
         let values = partial.entry(name).or_default();
         let is_done = values.len() == split.len() * width;
         complete_in_group(values, size, width, |batch, indices| {
-            let x = in_units(device, settings.units, &store.gather(indices)?)?;
-            let targets: Vec<u32> = indices.iter().map(|&i| labels[i as usize]).collect();
-            let targets = Tensor::from_slice(&targets, &[targets.len()], device)?;
-            // The same noise, scaled, at every strength, and another one for each batch.
-            let key = NoiseKey {
-                seed: request.spec.common.seed,
-                stream: batch as u64,
-            };
-            let x = perturb(device, classifier, &x, &targets, &settings, key)?;
+            let [_, x] = attacked(&settings, batch, indices)?;
             let tape = Tape::inference(device);
-            let scores = classifier(&tape.constant(&x))?.tensor().to_vec::<f32>()?;
+            let scores = classifier(settings.units, &tape.constant(&x))?;
+            let scores = scores.tensor().to_vec::<f32>()?;
             let found = as_values(&predictions(&scores, classes));
-            if !is_last {
+            if !is_kept {
                 return Ok(found);
             }
             let images = x.to_vec::<f32>()?;
@@ -273,35 +283,45 @@ fn measure(
             eps: shortest(eps),
             top1,
         });
-        last = is_last.then_some((found, settings.units));
+        last = is_last.then_some((found, settings));
         if !is_done && !is_last {
             let (done, all) = (number + 1, request.eps.len());
             interrupt::check(|| format!("after {done} of {all} strengths of the attack"))?;
         }
     }
-    let Some((found, units)) = last else {
+    let Some((found, settings)) = last else {
         return Err(Error::usage("there is no eps to attack with; give --eps"));
     };
-    let rows = partial.remove(LAST).unwrap_or_default();
-    let moved: Vec<f32> = rows
-        .chunks(1 + pixels)
-        .flat_map(|row| &row[1..])
-        .copied()
-        .collect();
-    let mut clean = Vec::with_capacity(moved.len());
-    for indices in batches(split.len() as u32, BATCH) {
-        let x = in_units(device, units, &store.gather(&indices)?)?;
-        clean.extend(x.to_vec::<f32>()?);
-    }
-    let shape = [split.len(), 3, split.height, split.width];
+    let images = match partial.remove(LAST) {
+        Some(rows) if request.settings.attack.save => {
+            let rows = rows.chunks(1 + pixels).flat_map(|row| &row[1..]);
+            let moved: Vec<f32> = rows.copied().collect();
+            let mut clean = Vec::with_capacity(moved.len());
+            for indices in batches(split.len() as u32, BATCH) {
+                let x = in_units(device, settings.units, &store.gather_in_order(&indices)?)?;
+                clean.extend(x.to_vec::<f32>()?);
+            }
+            let shape = [split.len(), 3, split.height, split.width];
+            Adversarial {
+                clean: Tensor::from_slice(&clean, &shape, device)?,
+                adversarial: Tensor::from_slice(&moved, &shape, device)?,
+                labels: labels.to_vec(),
+            }
+        }
+        _ => {
+            let first: Vec<u32> = (0..BATCH.min(split.len() as u32)).collect();
+            let [clean, adversarial] = attacked(&settings, 0, &first)?;
+            Adversarial {
+                clean,
+                adversarial,
+                labels: labels[..first.len()].to_vec(),
+            }
+        }
+    };
     Ok(Measured {
         clean: clean_predictions,
         found,
         curve,
-        images: Adversarial {
-            clean: Tensor::from_slice(&clean, &shape, device)?,
-            adversarial: Tensor::from_slice(&moved, &shape, device)?,
-            labels: labels.to_vec(),
-        },
+        images,
     })
 }

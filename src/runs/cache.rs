@@ -1,5 +1,6 @@
 //! Files that later runs reuse for an adapter: the table of a tuning, and the driver's compiled
-//! pipelines. If one is missing or damaged, it is computed again.
+//! pipelines. If one is missing or damaged, it is computed again. The folder also has the checks of
+//! streamed images, which [`crate::data`] writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +20,7 @@ const FOLDER: &str = "PARALLAX_CACHE_DIR";
 
 /// The cache folder: that of the environment variable, otherwise the platform's cache folder of the
 /// user, or `None` if neither is known.
-fn folder() -> Option<PathBuf> {
+pub(super) fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
         return Some(folder.into());

@@ -222,8 +222,10 @@ fn scalars(board: &mut TensorBoard, metrics: &StepMetrics) -> Result<()> {
 fn project(folder: &RunFolder, pictures: &Pictures) -> Result<()> {
     let (queries, embedding) = (&pictures.queries, &pictures.embedding);
     let columns = (queries.len() as f64).sqrt().ceil() as usize;
-    let all: Vec<Picture> = (0..queries.len())
-        .map(|i| Picture::of_bytes(queries.image(i), queries.height, queries.width))
+    let pixels = queries.pixels()?;
+    let all: Vec<Picture> = pixels
+        .chunks_exact(queries.image_bytes())
+        .map(|image| Picture::of_bytes(image, queries.height, queries.width))
         .collect();
     let rows: Vec<Vec<Picture>> = all.chunks(columns.max(1)).map(<[_]>::to_vec).collect();
     let side = queries.height.min(SIDE);

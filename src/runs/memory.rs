@@ -1,14 +1,37 @@
 //! Estimates whether a training step fits in memory, before anything large is allocated.
 
+use std::sync::OnceLock;
+
 use sysinfo::System;
 
 use super::probe::Probe;
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::OptimizerOptions;
 use crate::tensor::DType;
 use crate::train::micro_batch::in_parts;
+
+/// The part of the free memory that the decoded images of a folder may take. The split, the device
+/// and an evaluation at the end may each hold them.
+const HELD_IMAGES: u64 = 4;
+
+/// Bytes of the images of a folder that are held by this process. It does not change.
+pub fn bytes_for_images() -> u64 {
+    static BYTES: OnceLock<u64> = OnceLock::new();
+    *BYTES.get_or_init(|| match free_bytes() {
+        None => u64::MAX,
+        Some(free) => free / HELD_IMAGES / distributed::current().size() as u64,
+    })
+}
+
+/// The free memory, if the system reports it.
+fn free_bytes() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory();
+    Some(system.available_memory()).filter(|&free| free > 0)
+}
 
 /// A training step.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +50,8 @@ pub struct StepSize {
     pub optimizer: OptimizerOptions,
     /// Parameters of the head.
     pub head_parameters: usize,
-    /// Bytes of the images that the device holds during the whole training.
+    /// Bytes of images that are held during the whole training, beside the split itself: see
+    /// [`crate::augment::ImageStore::bytes_held`].
     pub image_bytes: usize,
 }
 
@@ -149,12 +173,9 @@ impl StepSize {
             let free = gpu.allocatable((self.bound()? * MARGIN).ceil() as u64);
             return self.check_against(free as f64, open);
         }
-        let mut system = System::new();
-        system.refresh_memory();
-        // Some systems do not report it.
-        match system.available_memory() {
-            0 => Ok(()),
-            free => self.check_against(free as f64, open),
+        match free_bytes() {
+            None => Ok(()),
+            Some(free) => self.check_against(free as f64, open),
         }
     }
 
@@ -196,6 +217,13 @@ impl StepSize {
             micro_batch: None,
             ..*self
         };
+        let without_images = StepSize {
+            image_bytes: 0,
+            ..*self
+        };
+        if without_images.needed(memory)? <= usable {
+            advice.push("--hold-images never for a folder of images".to_string());
+        }
         let of_an_image = memory.per_view * self.views_per_image as f64;
         let largest = (usable - none.needed(memory)?) / of_an_image;
         let mib = |bytes: f64| (bytes / f64::from(1 << 20)).round();

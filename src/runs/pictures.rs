@@ -50,7 +50,7 @@ impl Views {
         // At irregular intervals, so that several classes appear.
         let samples: Vec<u32> = (0..count).map(|i| i * stride + i % stride).collect();
         let chosen = split.subset(&samples);
-        let store = ImageStore::new(&device, &chosen.images, [3, split.height, split.width])?;
+        let store = ImageStore::of(&device, &chosen)?;
         let places: Vec<u32> = (0..count).collect();
         let images = store.gather(&places)?;
         let mut columns = vec![pictures(&images)?];
@@ -137,12 +137,14 @@ impl Pictures {
         step: u64,
     ) -> Result<Self> {
         let embedding = sample.embed(device, encoder)?;
-        let shown = |split: &Split, i: usize| Shown {
-            picture: Picture::of_bytes(split.image(i), split.height, split.width),
-            class: split
-                .labels
-                .as_ref()
-                .and_then(|labels| sample.classes.get(labels[i] as usize).cloned()),
+        let shown = |split: &Split, i: usize| -> Result<Shown> {
+            Ok(Shown {
+                picture: Picture::of_bytes(&split.image(i)?, split.height, split.width),
+                class: split
+                    .labels
+                    .as_ref()
+                    .and_then(|labels| sample.classes.get(labels[i] as usize).cloned()),
+            })
         };
         let queries = sample.queries.len();
         let stride = queries / QUERIES.min(queries).max(1);
@@ -150,14 +152,17 @@ impl Pictures {
         let chosen = (0..QUERIES.min(queries)).map(|i| i * stride + i % stride);
         let neighbours = chosen.map(|query| {
             let found = embedding.neighbours(query, NEIGHBOURS).into_iter();
-            let found = found.map(|(similarity, i)| (similarity, shown(&sample.bank, i)));
-            (shown(&sample.queries, query), found.collect())
+            let found = found.map(|(similarity, i)| Ok((similarity, shown(&sample.bank, i)?)));
+            Ok((
+                shown(&sample.queries, query)?,
+                found.collect::<Result<_>>()?,
+            ))
         });
         Ok(Pictures {
             step,
             views,
             filters: filters(encoder)?,
-            neighbours: neighbours.collect(),
+            neighbours: neighbours.collect::<Result<_>>()?,
             top1: embedding.top1(device, sample)?,
             plane: pca::project(&embedding.queries, embedding.width),
             embedding,

@@ -21,7 +21,7 @@ use super::training::{Extent, Plan, Trained, divided, pass_options, train};
 use super::tuning::TrainedNetwork;
 use super::unfinished::{UNFINISHED, resumable};
 use super::weights_file::{Origin, WeightsFile, WeightsRecord, pack};
-use crate::augment::RandomBlur;
+use crate::augment::{ImageStore, RandomBlur};
 use crate::console::note;
 use crate::data::{Dataset, Split};
 use crate::device::Device;
@@ -194,7 +194,7 @@ impl<'a> Pretext<'a> {
             activations: self.training.precision,
             optimizer: self.optimization.optimizer,
             head_parameters,
-            image_bytes: images.images.len(),
+            image_bytes: ImageStore::bytes_held(images, batch_size),
         })
     }
 

@@ -353,7 +353,9 @@ const NEW_FACTS: [&str; 6] = [
 
 /// Settings that are not compared, because results do not depend on them or a fact replaces them
 /// (`labelled_images` replaces `labels`). Earlier versions did not write them.
-const NOT_COMPARED: [&str; 19] = [
+const NOT_COMPARED: [&str; 21] = [
+    "data.hold_images",
+    "data.streamed_bytes",
     "no_knn",
     "untrained",
     "arch",

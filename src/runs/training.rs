@@ -106,13 +106,13 @@ pub(super) fn divided<M: Module, O: PartialObjective<M>>(
     }
 }
 
-/// Adds how the run is resumed to an error of the device, such as a lost one or short memory.
+/// Adds how the run is resumed to an error of the device, such as a lost one or short memory, or of
+/// an image that was changed during the run.
 fn with_resume(error: Error) -> Error {
+    let advice = "the same command with --resume continues from the last checkpoint";
     match error {
-        Error::Device { device, message } => {
-            let advice = "the same command with --resume continues from the last checkpoint";
-            Error::device(device, format!("{message}; {advice}"))
-        }
+        Error::Device { device, message } => Error::device(device, format!("{message}; {advice}")),
+        Error::Data { path, message } => Error::data(path, format!("{message}; {advice}")),
         other => other,
     }
 }
@@ -292,7 +292,18 @@ where
             if self.is_flat {
                 break;
             }
-            pending.push_back(self.begin(step)?);
+            let begun = self.begin(step);
+            if let Err(Error::Data { .. }) = begun
+                && self.next > self.first
+            {
+                // An image can no longer be decoded. The steps before it are whole.
+                for step in pending {
+                    self.finish(step)?;
+                }
+                self.checkpoint()?;
+                return begun.map(drop);
+            }
+            pending.push_back(begun?);
             self.folder.keep();
             let done = step + 1;
             self.next = done;

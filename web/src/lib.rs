@@ -116,7 +116,7 @@ impl Session {
         };
         let device = Device::Gpu(Gpu::open_async(options).await?);
         let empty = Split {
-            images: Vec::new(),
+            images: Vec::new().into(),
             labels: None,
             files: Vec::new(),
             height: SIDE,
@@ -149,7 +149,7 @@ impl Session {
     /// Draws the images of `parallax simclr`. Shows the first `shown` test images.
     #[wasm_bindgen(js_name = drawShapes)]
     pub fn draw_shapes(&mut self, seed: u32, shown: usize) -> Result<()> {
-        let dataset = shapes::generate(u64::from(seed));
+        let dataset = shapes::generate(u64::from(seed))?;
         let first: Vec<u32> = (0..shown.min(dataset.test.len()) as u32).collect();
         let test = dataset.test.subset(&first);
         self.set_images(dataset.name, dataset.classes, dataset.train, test)
@@ -173,7 +173,7 @@ impl Session {
         let count = pixels.len() / IMAGE_BYTES;
         let labels = (labels.len() == count).then_some(labels);
         let train = Split {
-            images: pixels,
+            images: pixels.into(),
             labels,
             ..self.train.subset(&[])
         };
@@ -189,7 +189,7 @@ impl Session {
         train: Split,
         shown: Split,
     ) -> Result<()> {
-        self.shown_store = ImageStore::new(&self.device, &shown.images, [3, SIDE, SIDE])?;
+        self.shown_store = ImageStore::of(&self.device, &shown)?;
         (self.data, self.classes) = (data, classes);
         (self.train, self.shown) = (train, shown);
         self.training = None;
@@ -199,8 +199,8 @@ impl Session {
 
     /// The images that are embedded: planes of bytes.
     #[wasm_bindgen(js_name = shownImages)]
-    pub fn shown_images(&self) -> Vec<u8> {
-        self.shown.images.clone()
+    pub fn shown_images(&self) -> Result<Vec<u8>> {
+        Ok(self.shown.pixels()?.into_owned())
     }
 
     /// Their labels, or nothing if there are none.

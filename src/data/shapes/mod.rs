@@ -11,7 +11,8 @@
 
 mod motif;
 
-use super::{Dataset, Split};
+use super::{Dataset, Images, Split};
+use crate::error::Result;
 use crate::philox::Philox;
 use motif::{MOTIFS, Motif, REACH};
 
@@ -39,7 +40,7 @@ const COPIES: u32 = 12;
 const RADIUS: (f32, f32) = (3.0, 5.0);
 
 /// The 4,000 training and 1,000 test images of `seed`; image i has the class i mod 10.
-pub fn generate(seed: u64) -> Dataset {
+pub fn generate(seed: u64) -> Result<Dataset> {
     let classes = MOTIFS.iter().map(|motif| motif.name.to_string()).collect();
     let train = split(seed, 0, TRAIN, (DARK, LIGHT));
     let test = split(seed, 1, TEST, (DARK, LIGHT));
@@ -48,28 +49,27 @@ pub fn generate(seed: u64) -> Dataset {
 
 /// Other images with the same classes: dark shapes on a light background, 2,000 training and 500
 /// test images of 24 x 24 pixels.
-pub fn generate_inverted(seed: u64) -> Dataset {
+pub fn generate_inverted(seed: u64) -> Result<Dataset> {
     let classes = MOTIFS.iter().map(|motif| motif.name.to_string()).collect();
-    let train = middle(&split(seed, 2, INVERTED_TRAIN, (LIGHT, DARK)));
-    let test = middle(&split(seed, 3, INVERTED_TEST, (LIGHT, DARK)));
+    let train = middle(&split(seed, 2, INVERTED_TRAIN, (LIGHT, DARK)))?;
+    let test = middle(&split(seed, 3, INVERTED_TEST, (LIGHT, DARK)))?;
     Dataset::new("shapes-inverted".to_string(), classes, train, test, None)
 }
 
 /// The centre crop of every image.
-fn middle(split: &Split) -> Split {
+fn middle(split: &Split) -> Result<Split> {
     let margin = (SIDE - INVERTED_SIDE) / 2;
-    let rows = split.images.chunks_exact(SIDE).enumerate();
+    let pixels = split.pixels()?;
+    let rows = pixels.chunks_exact(SIDE).enumerate();
     let kept = rows.filter(|(row, _)| (margin..margin + INVERTED_SIDE).contains(&(row % SIDE)));
-    Split {
-        images: kept
-            .flat_map(|(_, row)| &row[margin..margin + INVERTED_SIDE])
-            .copied()
-            .collect(),
+    let kept = kept.flat_map(|(_, row)| &row[margin..margin + INVERTED_SIDE]);
+    Ok(Split {
+        images: Images::Held(kept.copied().collect()),
         labels: split.labels.clone(),
         files: Vec::new(),
         height: INVERTED_SIDE,
         width: INVERTED_SIDE,
-    }
+    })
 }
 
 fn split(seed: u64, which: u32, count: u32, tones: (Tone, Tone)) -> Split {
@@ -92,7 +92,7 @@ fn split(seed: u64, which: u32, count: u32, tones: (Tone, Tone)) -> Split {
         labels.push(label);
     }
     Split {
-        images,
+        images: images.into(),
         labels: Some(labels),
         files: Vec::new(),
         height: SIDE,

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, FromArgMatches, ValueEnum};
 use serde::{Serialize, Serializer};
 
-use super::data_cache;
 use super::values::{positive, seed, whole};
+use super::{cache, data_cache, memory};
 use crate::console::one_notice;
-use crate::data::{DataKind, Dataset, LoadOptions, OnBadImage};
+use crate::data::{DataKind, Dataset, HoldImages, LoadOptions, OnBadImage};
 use crate::error::Result;
 use crate::nn::{Arch, Normalization, ResNetConfig, Stem};
 use crate::objectives::Protocol;
@@ -103,6 +103,13 @@ pub struct DataSettings {
     /// records it
     #[arg(long, value_name = "error|skip", default_value = "error")]
     pub on_bad_image: OnBadImage,
+
+    /// Whether the decoded images of a folder are held in memory: always, never, which decodes them
+    /// again for each batch, or auto, which holds them if they take at most a quarter of the free
+    /// memory. Results do not depend on it [default: auto]
+    #[arg(long, value_name = "auto|always|never")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_images: Option<HoldImages>,
 }
 
 const KINDS: &str = "shapes|shapes-inverted|cifar10|cifar100|stl10|folder";
@@ -128,6 +135,12 @@ impl DataSettings {
         LoadOptions {
             size: self.size,
             on_bad_image: self.on_bad_image,
+            held_bytes: match self.hold_images {
+                None | Some(HoldImages::Auto) => memory::bytes_for_images(),
+                Some(HoldImages::Always) => u64::MAX,
+                Some(HoldImages::Never) => 0,
+            },
+            checks: cache::folder(),
         }
     }
 
