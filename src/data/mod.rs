@@ -16,6 +16,7 @@ mod pickle;
 mod resize;
 mod sampling;
 pub mod shapes;
+mod shared;
 mod split;
 mod stl10;
 
@@ -31,12 +32,15 @@ use crate::sha256::hex;
 
 pub use findings::{Findings, ShortFile};
 pub use sampling::{EpochSampler, batches};
+pub use shared::read_once;
 pub use split::label_fraction;
 
 /// Images of one size, with or without labels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Split {
     /// N x 3 x `height` x `width`, row-major planes in the order red, green, blue.
+    // Ranks exchange the pixels beside the rest.
+    #[serde(skip)]
     pub images: Vec<u8>,
     /// One class index an image, each below the number of classes. `None` where the split is
     /// unlabelled.
@@ -128,7 +132,7 @@ impl FromStr for OnBadImage {
 
 /// A data set with its splits. What [`load`] returns is consistent: lengths fit sizes and labels
 /// fit classes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dataset {
     /// The name in results. A file `dataset-name.txt` beside the images replaces the usual name.
     pub name: String,

@@ -4,6 +4,7 @@ use sysinfo::System;
 
 use super::probe::Probe;
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::nn::ResNetConfig;
 use crate::optim::OptimizerOptions;
@@ -134,7 +135,8 @@ impl StepSize {
         })
     }
 
-    /// Fails if the step does not fit in the memory that is free beside `device`. On a graphics card
+    /// Fails if the step does not fit in the memory that is free beside `device`. Ranks on one machine
+    /// divide the free memory of the host. On a graphics card
     /// with memory of its own, the free memory is measured: buffers are allocated and freed. `open`
     /// opens the same device again.
     ///
@@ -151,7 +153,11 @@ impl StepSize {
         // Some systems do not tell.
         match system.available_memory() {
             0 => Ok(()),
-            free => self.check_against(free as f64, open),
+            // Each rank on this machine takes a step of this size.
+            free => {
+                let free = free as f64 / distributed::current().on_machine() as f64;
+                self.check_against(free, open)
+            }
         }
     }
 
@@ -200,12 +206,16 @@ impl StepSize {
             advice.push(format!("--batch-size {} or less", largest.floor()));
         }
         advice.push("a smaller --width".to_string());
+        let ranks = distributed::current().size();
         let chunks = match self.micro_batch {
+            Some(images) if ranks > 1 && images * ranks >= self.batch_size => String::new(),
             Some(images) => format!(" and --micro-batch {images}"),
             None => String::new(),
         };
+        let per_rank = if ranks > 1 { " per rank" } else { "" };
         Err(Error::usage(format!(
-            "a step of --batch-size {}{chunks} needs about {} MiB, with a seventh to spare, and {} MiB are free; use {}",
+            "a step of --batch-size {}{chunks} needs about {} MiB{per_rank}, with a seventh to spare, and {} MiB are \
+             free{per_rank}; use {}",
             self.batch_size,
             mib(needed),
             mib(free),
