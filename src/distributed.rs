@@ -3,18 +3,20 @@
 //! Each process is a rank with a device of its own. All ranks run the same program on the same
 //! settings. They differ in the part of each batch that they compute, and exchange what depends on
 //! the whole batch: embeddings, gradients, and the statistics of batch norm. Sums over ranks are in
-//! the order of ranks, so all ranks and repeated runs have the same bits.
+//! the order of ranks, so all ranks and repeated runs have the same bits. A thread can exchange a sum
+//! while the rank computes ([`Group::begin_sum`]).
 //!
 //! Without the feature `mpi`, or without `mpirun`, the group has one rank and exchanges nothing.
+
+#[cfg(feature = "mpi")]
+mod mpi;
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-#[cfg(feature = "mpi")]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How long a rank waits for the others before the run ends.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -24,6 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Group {
     rank: usize,
     size: usize,
+    /// The ranks on the machine of this one, and the position of this one among them.
+    machine: (usize, usize),
     patience: Duration,
 }
 
@@ -32,6 +36,7 @@ impl Group {
     pub const ALONE: Group = Group {
         rank: 0,
         size: 1,
+        machine: (1, 0),
         patience: PATIENCE,
     };
 
@@ -58,11 +63,24 @@ impl Group {
     pub fn is_first(self) -> bool {
         self.rank == 0
     }
+
+    /// The number of ranks on the machine of this one.
+    pub fn on_machine(self) -> usize {
+        self.machine.0
+    }
+
+    /// Whether this is the first rank of its machine.
+    pub fn is_first_on_machine(self) -> bool {
+        self.machine.1 == 0
+    }
 }
 
 static CURRENT: OnceLock<Group> = OnceLock::new();
 static EXCHANGES: AtomicU64 = AtomicU64::new(0);
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static EXCHANGING: AtomicU64 = AtomicU64::new(0);
+static AWAITED: AtomicU64 = AtomicU64::new(0);
 
 /// What this process has exchanged with other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +89,12 @@ pub struct Traffic {
     pub exchanges: u64,
     /// Bytes that other ranks sent to this one.
     pub received: u64,
+    /// Number of calls of [`Group::begin_sum`].
+    pub begun: u64,
+    /// Time in which sums that were begun were exchanged.
+    pub exchanging: Duration,
+    /// The part of it in which this rank waited for them.
+    pub awaited: Duration,
 }
 
 /// What this process has exchanged so far.
@@ -78,6 +102,9 @@ pub fn traffic() -> Traffic {
     Traffic {
         exchanges: EXCHANGES.load(Relaxed),
         received: RECEIVED.load(Relaxed),
+        begun: BEGUN.load(Relaxed),
+        exchanging: Duration::from_nanos(EXCHANGING.load(Relaxed)),
+        awaited: Duration::from_nanos(AWAITED.load(Relaxed)),
     }
 }
 
@@ -175,6 +202,48 @@ impl Group {
         Ok(())
     }
 
+    /// Begins [`Group::sum`] and does not wait for it. A thread exchanges the values, one sum after
+    /// another, in the order in which they were begun, which has to be that of all ranks. Other
+    /// exchanges can go on at the same time. If the MPI library does not allow calls of two threads
+    /// (`MPI_THREAD_MULTIPLE`), the sum is computed at once.
+    ///
+    /// # Errors
+    /// As [`Group::gather`].
+    pub fn begin_sum(self, values: Vec<f32>) -> Result<PendingSum> {
+        BEGUN.fetch_add(1, Relaxed);
+        #[cfg(feature = "mpi")]
+        if self.size > 1 {
+            return self.begin_sum_by_mpi(values);
+        }
+        Ok(PendingSum::Done(values))
+    }
+
+    /// The result of this rank, unless another one failed: then the error of the first rank that
+    /// did, on all ranks. Waits without a limit for ranks that have not called this.
+    ///
+    /// # Errors
+    /// The error of a rank.
+    pub fn agree<T>(self, own: Result<T>) -> Result<T> {
+        #[cfg(feature = "mpi")]
+        if self.size > 1 {
+            return self.agree_by_mpi(own);
+        }
+        own
+    }
+
+    /// The bytes that the first rank of the machine gives, on every rank of the machine. Those of
+    /// its other ranks are dropped. All ranks have to call this.
+    ///
+    /// # Errors
+    /// As [`Group::gather`].
+    pub fn share_on_machine(self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        #[cfg(feature = "mpi")]
+        if self.size > 1 {
+            return self.share_on_machine_by_mpi(bytes);
+        }
+        Ok(bytes)
+    }
+
     /// The bits that any rank has set.
     ///
     /// # Errors
@@ -208,192 +277,79 @@ impl Group {
     }
 }
 
-#[cfg(feature = "mpi")]
-mod mpi {
-    use std::sync::{Mutex, PoisonError};
-    use std::thread::{sleep, yield_now};
-    use std::time::{Duration, Instant};
+/// A sum over ranks that was begun.
+#[derive(Debug)]
+pub enum PendingSum {
+    Done(Vec<f32>),
+    /// The thread sends the sum.
+    #[cfg(feature = "mpi")]
+    Exchanged(Group, std::sync::mpsc::Receiver<Vec<f32>>),
+}
 
-    use mpi::collective::SystemOperation;
-    use mpi::environment::Universe;
-    use mpi::traits::*;
-
-    use super::{EXCHANGES, Error, Group, RECEIVED, Relaxed, Result};
-
-    static UNIVERSE: Mutex<Option<Universe>> = Mutex::new(None);
-
-    /// Messages between ranks that wait: a question whether the other one waits, and its answer.
-    const QUESTION: i32 = 1;
-    const ANSWER: i32 = 2;
-    /// Bytes of a message, at most. MPI counts them in 31 bits.
-    const LARGEST_MESSAGE: usize = 1 << 30;
-    /// How long answers are awaited.
-    const GRACE: Duration = Duration::from_secs(5);
-    /// How often a rank that waits looks for questions.
-    const LOOK: Duration = Duration::from_millis(200);
-
-    pub(super) fn start(patience: Duration) -> Result<Group> {
-        let mut universe = UNIVERSE.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = mpi::Threading::Funneled;
-        let Some((started, _)) = mpi::initialize_with_threading(threads) else {
-            return Err(Error::usage(
-                "MPI was started before in this process; start it once",
-            ));
-        };
-        let world = started.world();
-        *universe = Some(started);
-        Ok(Group {
-            rank: world.rank() as usize,
-            size: world.size() as usize,
-            patience,
-        })
+impl PendingSum {
+    /// Waits for the sum.
+    ///
+    /// # Errors
+    /// As [`Group::gather`].
+    pub fn wait(self) -> Result<Vec<f32>> {
+        match self {
+            PendingSum::Done(values) => Ok(values),
+            #[cfg(feature = "mpi")]
+            PendingSum::Exchanged(group, sum) => group.awaited(&sum),
+        }
     }
+}
 
-    pub(super) fn finish() {
-        drop(
-            UNIVERSE
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+/// An error as one rank sends it to others: the kind, the file or device, and the message.
+#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+type SentError = (String, String, String);
+
+#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+fn sent(error: &Error) -> SentError {
+    let (kind, of, message) = match error {
+        Error::Usage(message) => ("usage", String::new(), message.clone()),
+        Error::Data { path, message } => ("data", path.display().to_string(), message.clone()),
+        Error::Io { path, source, hint } => (
+            "data",
+            path.display().to_string(),
+            format!("{source}; {hint}"),
+        ),
+        Error::Device { device, message } => ("device", device.clone(), message.clone()),
+        other => ("", String::new(), other.to_string()),
+    };
+    (kind.to_string(), of, message)
+}
+
+/// The error that [`sent`] describes, with the same text and the same exit code of the program.
+#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+fn received((kind, of, message): SentError) -> Error {
+    match kind.as_str() {
+        "usage" => Error::Usage(message),
+        "data" => Error::data(of, message),
+        "device" => Error::device(of, message),
+        _ => Error::Guard(message),
     }
+}
 
-    fn world() -> mpi::topology::SimpleCommunicator {
-        mpi::topology::SimpleCommunicator::world()
-    }
+#[cfg(test)]
+mod tests {
+    use super::{received, sent};
+    use crate::error::Error;
 
-    impl Group {
-        pub(super) fn gather_by_mpi(self, values: &[f32]) -> Result<Vec<f32>> {
-            let mut all = vec![0f32; values.len() * self.size];
-            if !values.is_empty() {
-                self.arrive()?;
-                world().all_gather_into(values, &mut all[..]);
-                self.count(values.len() * (self.size - 1));
-            }
-            Ok(all)
-        }
-
-        /// Each rank adds one block of the values of all ranks, and sends it to all.
-        pub(super) fn sum_by_mpi(self, values: &mut Vec<f32>) -> Result<()> {
-            if values.is_empty() {
-                return Ok(());
-            }
-            let length = values.len();
-            let block = length.div_ceil(self.size);
-            values.resize(block * self.size, 0.0);
-            let mut parts = vec![0f32; block * self.size];
-            self.arrive()?;
-            world().all_to_all_into(&values[..], &mut parts[..]);
-            let (sum, others) = parts.split_at_mut(block);
-            for other in others.chunks_exact(block) {
-                for (sum, x) in sum.iter_mut().zip(other) {
-                    *sum += x;
-                }
-            }
-            world().all_gather_into(&*sum, &mut values[..]);
-            values.truncate(length);
-            self.count(2 * block * (self.size - 1));
-            Ok(())
-        }
-
-        pub(super) fn any_by_mpi(self, bits: u32) -> Result<u32> {
-            let mut all = 0u32;
-            self.arrive()?;
-            world().all_reduce_into(&bits, &mut all, SystemOperation::bitwise_or());
-            self.count(1);
-            Ok(all)
-        }
-
-        pub(super) fn broadcast_by_mpi(self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
-            self.arrive()?;
-            let (world, mut length) = (world(), bytes.len() as u64);
-            let first = world.process_at_rank(0);
-            first.broadcast_into(&mut length);
-            bytes.resize(length as usize, 0);
-            for part in bytes.chunks_mut(LARGEST_MESSAGE) {
-                first.broadcast_into(part);
-            }
-            Ok(bytes)
-        }
-
-        /// Counts an exchange in which this rank received this many numbers of four bytes.
-        fn count(self, numbers: usize) {
-            EXCHANGES.fetch_add(1, Relaxed);
-            RECEIVED.fetch_add(4 * numbers as u64, Relaxed);
-        }
-
-        /// Waits until all ranks are here, at most as long as the group is patient.
-        fn arrive(self) -> Result<()> {
-            let started = Instant::now();
-            let mut looked = started;
-            let mut request = world().immediate_barrier();
-            loop {
-                request = match request.test() {
-                    Ok(_) => return Ok(()),
-                    Err(pending) => pending,
-                };
-                let waited = started.elapsed();
-                if waited < Duration::from_micros(200) {
-                    yield_now();
-                } else {
-                    sleep((waited / 20).min(Duration::from_millis(1)));
-                }
-                if looked.elapsed() > LOOK {
-                    self.answer();
-                    looked = Instant::now();
-                }
-                if waited > self.patience {
-                    // The barrier is not complete, and the process ends soon.
-                    std::mem::forget(request);
-                    return Err(self.late());
-                }
-            }
-        }
-
-        /// Answers the ranks that ask whether this one waits.
-        fn answer(self) {
-            let world = world();
-            while let Some(status) = world.any_process().immediate_probe_with_tag(QUESTION) {
-                let asking = world.process_at_rank(status.source_rank());
-                asking.receive_with_tag::<u8>(QUESTION);
-                asking.send_with_tag(&0u8, ANSWER);
-            }
-        }
-
-        /// The error that names the ranks that do not wait.
-        fn late(self) -> Error {
-            let others = (0..self.size).filter(|&rank| rank != self.rank);
-            let mut late: Vec<usize> = others.collect();
-            for &rank in &late {
-                world()
-                    .process_at_rank(rank as i32)
-                    .send_with_tag(&0u8, QUESTION);
-            }
-            let asked = Instant::now();
-            while asked.elapsed() < GRACE && !late.is_empty() {
-                self.answer();
-                while let Some(status) = world().any_process().immediate_probe_with_tag(ANSWER) {
-                    let source = status.source_rank();
-                    world()
-                        .process_at_rank(source)
-                        .receive_with_tag::<u8>(ANSWER);
-                    late.retain(|&rank| rank as i32 != source);
-                }
-                sleep(Duration::from_millis(10));
-            }
-            let names: Vec<String> = late.iter().map(usize::to_string).collect();
-            let who = match names.as_slice() {
-                [] => "a rank that waits elsewhere".to_string(),
-                [one] => format!("rank {one}"),
-                several => format!("ranks {}", several.join(", ")),
-            };
-            Error::device(
-                format!("of rank {}", self.rank),
-                format!(
-                    "{who} did not arrive within {} s; see whether it still runs, or allow more time",
-                    self.patience.as_secs_f64()
-                ),
-            )
+    #[test]
+    fn an_error_of_another_rank_has_its_text() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        for error in [
+            Error::usage("a setting"),
+            Error::data("images/a.png", "is damaged"),
+            Error::read("images", missing),
+            Error::device("a card", "was lost"),
+            Error::NonFinite("a loss".to_string()),
+        ] {
+            let other = received(sent(&error));
+            assert_eq!(other.to_string(), error.to_string());
+            let is_usage = |error: &Error| matches!(error, Error::Usage(_));
+            assert_eq!(is_usage(&other), is_usage(&error));
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Training on several ranks, which `mpirun` starts: each case of this program runs itself on ranks
 //! and compares what they write with a single process.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use parallax::augment::PaddedCropAugmentation;
@@ -17,8 +19,10 @@ use parallax::objectives::rotnet::{self, RotNet, RotNetSettings};
 use parallax::objectives::simclr::{self, SimClr, SimClrSettings};
 use parallax::optim::{Optimization, OptimizerOptions, Schedule};
 use parallax::philox::Philox;
-use parallax::train::{Objective, PartialObjective, Trainer, data_parallel, whole_batch};
-use parallax::{DType, Device, Result, Tensor};
+use parallax::train::{
+    Objective, PartialObjective, StepGradients, Trainer, data_parallel, micro_batch, whole_batch,
+};
+use parallax::{DType, Device, Error, Result, Tensor};
 
 const BATCH: usize = 8;
 /// Steps of the comparison with the whole batch.
@@ -37,14 +41,18 @@ fn main() {
     if let Ok(case) = std::env::var(CASE) {
         return rank(&case);
     }
-    let cases: [(&str, fn()); 9] = [
+    let cases: [(&str, fn()); 13] = [
         ("a_step_per_rank_has_the_bits_of_chunks", per_rank),
         ("synchronized_ranks_compute_the_whole_batch", synchronized),
         ("contrastive_gradients_are_those_of_all_pairs", all_pairs),
+        ("gradients_are_exchanged_during_the_backward_pass", overlap),
+        ("a_machine_reads_a_data_set_once", read_once),
         ("a_batch_that_cannot_be_divided_is_refused", not_divisible),
         ("a_late_rank_is_named", late),
         ("a_killed_rank_ends_the_run", killed),
         ("the_program_trains_on_ranks", program),
+        ("errors_of_all_ranks_are_printed_once", errors_once),
+        ("a_signal_to_mpirun_leaves_a_checkpoint", signals),
         ("ranks_divide_evaluations", evaluations),
         ("ranks_divide_the_jobs_of_a_grid", grid),
     ];
@@ -106,6 +114,8 @@ fn rank(case: &str) {
             std::fs::write(path, bytes(&found)).expect("the folder can be written");
         }
         ["pairs"] => pairs(group),
+        ["overlap"] => overlap_on(group),
+        ["read"] => read_on(group),
         ["indivisible"] => {
             let error = data_parallel::check(BATCH, group).expect_err("8 is no multiple of 3");
             let error = error.to_string();
@@ -484,6 +494,143 @@ fn pairs(group: Group) {
     }
 }
 
+fn overlap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for ranks in [1, 2, 4] {
+        succeeded(&on_ranks(ranks, "overlap", folder.path()));
+    }
+}
+
+/// Width of a layer whose gradient is larger than a bucket of an exchange.
+const WIDE: usize = 1100;
+
+/// The mean of all outputs of two layers. Between them, an operation notes in its backward pass how
+/// many sums over ranks were begun.
+struct Wide {
+    device: Device,
+    begun: Rc<RefCell<Vec<u64>>>,
+}
+
+impl Objective<(Linear, Linear)> for Wide {
+    fn loss(&mut self, module: &(Linear, Linear), tape: &Tape, step: u64) -> Result<Var> {
+        let samples = self.samples(step);
+        let rows = self.rows(module, tape, &samples, step)?;
+        self.score(&rows, &samples)
+    }
+}
+
+impl PartialObjective<(Linear, Linear)> for Wide {
+    const IS_MEAN: bool = true;
+
+    fn samples(&mut self, _: u64) -> Vec<u32> {
+        (0..BATCH as u32).collect()
+    }
+
+    fn rows(
+        &self,
+        (first, second): &(Linear, Linear),
+        tape: &Tape,
+        samples: &[u32],
+        _: u64,
+    ) -> Result<Var> {
+        let row = |&sample: &u32| (0..WIDE).map(move |i| (sample as usize * 7 + i) as f32);
+        let x: Vec<f32> = samples.iter().flat_map(row).map(f32::sin).collect();
+        let x = Tensor::from_slice(&x, &[samples.len(), WIDE], &self.device)?;
+        let hidden = first.forward(&tape.constant(&x))?;
+        let (y, begun) = (hidden.tensor().clone(), self.begun.clone());
+        let noted = Var::record("note", y, [("x", &hidden)], move |_, dy| {
+            begun.borrow_mut().push(distributed::traffic().begun);
+            Ok([dy])
+        })?;
+        second.forward(&noted)
+    }
+
+    fn score(&self, rows: &Var, samples: &[u32]) -> Result<Var> {
+        rows.sum()?.scale(1.0 / samples.len() as f32)
+    }
+}
+
+/// The sum of the second layer's gradient is begun before the backward pass of the first layer, in
+/// the last chunk only.
+fn overlap_on(group: Group) {
+    let device = Device::cpu();
+    let begun = Rc::default();
+    let mut objective = Wide {
+        device: device.clone(),
+        begun: Rc::clone(&begun),
+    };
+    let layer = |name| Linear::new(name, WIDE, WIDE, 3, &device).expect("memory suffices");
+    let module = (layer("first"), layer("second"));
+    let pass = (&device, PassOptions::default());
+    let values = |step: &StepGradients| -> Vec<u32> {
+        let gradients = module.parameters().into_iter();
+        let gradients = gradients.map(|p| step.gradients.of(&p.value).expect("it has one"));
+        let all = Tensor::all_to_vec::<f32>([&step.loss].into_iter().chain(gradients));
+        let all = all.expect("f32").into_iter();
+        all.map(f32::to_bits).collect()
+    };
+    let part = BATCH / group.size();
+    let chunks = micro_batch::in_chunks(&mut objective, &module, pass, 0, part);
+    let expected = values(&chunks.expect("it is computed"));
+    for micro_batch in [part, 1] {
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            begun.borrow_mut().clear();
+            let before = distributed::traffic().begun;
+            let parts = (group, micro_batch);
+            let step = data_parallel::in_ranks(&mut objective, &module, pass, 0, parts);
+            found.push(values(&step.expect("it is computed")));
+            let notes: Vec<u64> = begun.borrow().iter().map(|n| n - before).collect();
+            let mut expected = vec![0; part / micro_batch];
+            *expected.last_mut().expect("a chunk") = 1;
+            assert_eq!(notes, expected, "micro-batches of {micro_batch}");
+            // Another one for the first layer, and the last one for the loss.
+            assert_eq!(distributed::traffic().begun - before, 3);
+        }
+        assert!(found[0] == found[1], "it does not repeat");
+        assert!(micro_batch < part || found[0] == expected, "other bits");
+    }
+}
+
+fn read_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    succeeded(&on_ranks(3, "read", folder.path()));
+}
+
+/// All ranks are on this machine, so the first one reads for them.
+fn read_on(group: Group) {
+    let mut reads = 0;
+    let read = || {
+        reads += 1;
+        let mut data = images();
+        data.unlabelled = Some(data.test.clone());
+        data.train.files = vec!["a.png".to_string()];
+        Ok(data)
+    };
+    let found = data::read_once(group, read).expect("it is read");
+    assert_eq!(reads, usize::from(group.is_first()));
+    assert_eq!(group.on_machine(), 3);
+    let expected = images();
+    assert!(found.train.images == expected.train.images);
+    assert!(found.train.labels == expected.train.labels);
+    assert!(found.test.images == expected.test.images);
+    let unlabelled = found.unlabelled.expect("it was sent");
+    assert!(unlabelled.images == expected.test.images);
+    assert_eq!(found.train.files, ["a.png"]);
+    assert_eq!(found.classes, expected.classes);
+    assert_eq!(found.digest, expected.digest);
+
+    let damaged = || Err(Error::data("images/a.png", "is damaged"));
+    let error = data::read_once(group, damaged).expect_err("it is damaged");
+    assert_eq!(error.to_string(), "images/a.png: is damaged");
+    let own = match group.rank() {
+        0 => Ok(()),
+        rank => Err(Error::usage(format!("the error of rank {rank}"))),
+    };
+    let error = group.agree(own).expect_err("two ranks have one");
+    assert_eq!(error.to_string(), "the error of rank 1");
+}
+
 fn not_divisible() {
     let folder = tempfile::tempdir().expect("a folder");
     succeeded(&on_ranks(3, "indivisible", folder.path()));
@@ -657,4 +804,75 @@ fn program() {
         errors.contains("rank 0: this command runs on one rank"),
         "{errors}"
     );
+}
+
+/// An error that all ranks have is printed by one of them. Settings are checked before data is read.
+fn errors_once() {
+    let base = tempfile::tempdir().expect("a folder");
+    let images = base.path().join("images");
+    std::fs::create_dir_all(images.join("a")).expect("a new folder");
+    std::fs::write(images.join("a/broken.png"), "no image").expect("a file");
+    for (batch, message, code) in [
+        ("8", "broken.png", 1),
+        (
+            "9",
+            "the batch of 9 images cannot be divided among 2 ranks",
+            2,
+        ),
+    ] {
+        let mut command = parallax(2);
+        command.args([
+            "simclr", "--data", "folder", "--device", "cpu", "--steps", "2",
+        ]);
+        command
+            .args(["--batch-size", batch, "--data-dir"])
+            .arg(&images);
+        command.arg("--out").arg(base.path().join("run"));
+        let output = command.output().expect("it starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{errors}");
+        assert_eq!(errors.matches(message).count(), 1, "{errors}");
+        assert!(!base.path().join("run").exists());
+    }
+}
+
+/// Open MPI forwards SIGUSR1 to the ranks. After SIGTERM, it waits as long as it is told, sends
+/// SIGTERM to the ranks, waits as long again, kills the ranks that remain, and exits with 1.
+fn signals() {
+    let base = tempfile::tempdir().expect("a folder");
+    for (signal, code) in [("-USR1", 75), ("-TERM", 1)] {
+        let folder = base.path().join(signal);
+        let train = |options: &[&str]| {
+            let mut command = mpirun(2);
+            command.args(["--mca", "odls_base_sigkill_timeout", "5"]);
+            command.arg(env!("CARGO_BIN_EXE_parallax"));
+            let settings = "simclr --data shapes --arch resnet18 --width 0.0625 --batch-size 8 --steps 1000000 --device cpu";
+            command.args(settings.split(' ')).args(options);
+            command.arg("--out").arg(&folder);
+            command
+        };
+        let mut run = train(&[]);
+        run.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut run = run.spawn().expect("it starts");
+        let metrics = folder.join("metrics.jsonl");
+        let started = Instant::now();
+        while !std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0) {
+            assert!(started.elapsed() < Duration::from_secs(300), "no step ends");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let process = run.id().to_string();
+        let sent = Command::new("kill").args([signal, &process]).status();
+        assert!(sent.expect("kill").success());
+        let status = run.wait().expect("it was started");
+        assert_eq!(status.code(), Some(code), "{signal}");
+        let resumed = train(&["--resume", "--time-limit", "0.001"]).output();
+        let resumed = resumed.expect("it starts");
+        let errors = String::from_utf8_lossy(&resumed.stderr);
+        let words = errors.split("stopped by the time limit of 0.001 s after step ");
+        let step = words.last().and_then(|rest| rest.split(' ').next());
+        let step: Option<u64> = step.and_then(|step| step.parse().ok());
+        assert!(step.is_some_and(|step| step > 1), "{signal}: {errors}");
+        assert_eq!(resumed.status.code(), Some(75), "{errors}");
+        assert!(!errors.contains("no checkpoint"), "{errors}");
+    }
 }

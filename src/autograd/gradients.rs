@@ -15,9 +15,15 @@ pub struct Gradients {
     scale: f32,
 }
 
+/// Receives the id of a leaf and its gradient, as soon as it is complete.
+pub(crate) type Completed<'a> = &'a mut dyn FnMut(u64, &Tensor) -> Result<()>;
+
 impl Gradients {
-    pub(super) fn new(by_leaf: HashMap<u64, Vec<Tensor>>, scale: f32) -> Self {
-        Gradients { by_leaf, scale }
+    pub(super) fn new(scale: f32) -> Self {
+        Gradients {
+            by_leaf: HashMap::new(),
+            scale,
+        }
     }
 
     /// The gradient of a leaf, or `None` if the loss does not depend on it under this shape.
@@ -53,26 +59,44 @@ impl Gradients {
     /// # Errors
     /// `Error::Device` if memory is short; `Error::Usage` if the loss scales differ.
     pub fn add(&mut self, device: &Device, other: Gradients) -> Result<()> {
-        if other.scale != self.scale {
-            return Err(Error::usage(format!(
-                "gradients with the loss scales {} and {} cannot be added; use one loss scale for both passes",
-                other.scale, self.scale
-            )));
-        }
+        self.check_scale(other.scale)?;
         for (leaf, added) in other.by_leaf {
-            let own = self.by_leaf.remove(&leaf).unwrap_or_default();
-            let mut shapes: Vec<Vec<usize>> = Vec::new();
-            for gradient in own.iter().chain(&added) {
-                if shapes.iter().all(|shape| shape != gradient.shape()) {
-                    shapes.push(gradient.shape().to_vec());
-                }
-            }
-            let first = added[0].reshape(&shapes[0])?;
-            let sum = accumulate(device, own.into_iter().next(), first)?;
-            let all = shapes.iter().map(|shape| sum.reshape(shape));
-            self.by_leaf.insert(leaf, all.collect::<Result<_>>()?);
+            self.add_leaf(device, leaf, &added)?;
         }
         Ok(())
+    }
+
+    /// Fails unless gradients with this loss scale can be added.
+    pub(super) fn check_scale(&self, scale: f32) -> Result<()> {
+        if scale == self.scale {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "gradients with the loss scales {scale} and {} cannot be added; use one loss scale for both passes",
+            self.scale
+        )))
+    }
+
+    /// Adds a gradient of one leaf, which is given under each shape with which the leaf was used, and
+    /// returns the sum.
+    pub(super) fn add_leaf(
+        &mut self,
+        device: &Device,
+        leaf: u64,
+        added: &[Tensor],
+    ) -> Result<Tensor> {
+        let own = self.by_leaf.remove(&leaf).unwrap_or_default();
+        let mut shapes: Vec<Vec<usize>> = Vec::new();
+        for gradient in own.iter().chain(added) {
+            if shapes.iter().all(|shape| shape != gradient.shape()) {
+                shapes.push(gradient.shape().to_vec());
+            }
+        }
+        let first = added[0].reshape(&shapes[0])?;
+        let sum = accumulate(device, own.into_iter().next(), first)?;
+        let all = shapes.iter().map(|shape| sum.reshape(shape));
+        self.by_leaf.insert(leaf, all.collect::<Result<_>>()?);
+        Ok(sum)
     }
 }
 

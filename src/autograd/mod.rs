@@ -9,6 +9,7 @@ mod recompute;
 mod tape;
 mod var;
 
+pub(crate) use gradients::Completed;
 pub use gradients::Gradients;
 pub(crate) use recompute::{Recompute, Saved};
 pub(crate) use tape::RunningStatistics;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::gradients::{Gradients, accumulate};
+use super::gradients::{Completed, Gradients, accumulate};
 use super::recompute::{Recompute, Saved};
 use super::tape::{Input, Mode, Tape};
 use crate::device::Device;
@@ -189,6 +189,12 @@ impl Var {
     /// `Error::Shape` if the value does not have one element or depends on no leaf;
     /// `Error::NonFinite` on a tape that checks operations.
     pub fn backward(self) -> Result<Gradients> {
+        let dy = self.scaled_one()?;
+        self.backward_from(dy)
+    }
+
+    /// The gradient of a loss with respect to itself, multiplied by the loss scale of the tape.
+    pub(crate) fn scaled_one(&self) -> Result<Tensor> {
         if self.tensor.len() != 1 {
             let shape = self.shape();
             let message = format!("the loss has shape {shape:?}; expected one element");
@@ -196,8 +202,7 @@ impl Var {
         }
         let tape = self.tape.as_ref();
         let scale = tape.map_or(1.0, |tape| tape.options().loss_scale);
-        let dy = Tensor::from_slice(&[scale], self.shape(), &self.device())?;
-        self.backward_from(dy)
+        Tensor::from_slice(&[scale], self.shape(), &self.device())
     }
 
     /// The gradients of `sum(self * dy)` with respect to all leaves. `dy` is the gradient of this
@@ -207,6 +212,20 @@ impl Var {
     /// # Errors
     /// As [`Var::backward`].
     pub fn backward_from(self, dy: Tensor) -> Result<Gradients> {
+        self.backward_onto(dy, None, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Var::backward_from`]. The gradients are added to `earlier` ones, and each sum is given to
+    /// `completed` during the pass, once no operation that remains uses its leaf.
+    ///
+    /// # Errors
+    /// As [`Var::backward`], and those of `completed`. `Error::Usage` if the loss scales differ.
+    pub(crate) fn backward_onto(
+        self,
+        dy: Tensor,
+        earlier: Option<Gradients>,
+        completed: Completed<'_>,
+    ) -> Result<Gradients> {
         let (Some(tape), Some(last)) = (self.tape.clone(), self.node) else {
             let message = "the loss depends on no leaf of a tape, so there is no gradient";
             return Err(Error::shape("backward", message));
@@ -215,16 +234,32 @@ impl Var {
         drop(self);
         let (mut nodes, leaves) = tape.spend()?;
         let device = tape.device();
+        let scale = tape.options().loss_scale;
+        let mut sums = earlier.unwrap_or_else(|| Gradients::new(scale));
+        sums.check_scale(scale)?;
+        // The first node of a leaf is the leaf.
+        let leaves: HashMap<usize, _> = leaves
+            .into_iter()
+            .map(|(leaf, shapes)| (shapes[0].1, (leaf, shapes)))
+            .collect();
         let mut slots: Vec<Option<Tensor>> = vec![None; nodes.len()];
         slots[last] = Some(dy);
-        // In reverse order, every use of a result comes before the operation that computed it, so
-        // its gradient is complete there. Dropping a node frees its saved tensors.
+        // In reverse order, every use of a result comes before the operation that computed it, and
+        // every use of a leaf before the leaf, so its gradient is complete there. Dropping a node
+        // frees its saved tensors.
         while let Some(node) = nodes.pop() {
             let index = nodes.len();
-            let Some(backward) = node.backward else {
+            let Some(dy) = slots[index].take() else {
                 continue;
             };
-            let Some(dy) = slots[index].take() else {
+            let Some(backward) = node.backward else {
+                if let Some((leaf, shapes)) = leaves.get(&index) {
+                    let all = shapes.iter().map(|(shape, _)| dy.reshape(shape));
+                    let added = all.collect::<Result<Vec<_>>>()?;
+                    drop(dy);
+                    let sum = sums.add_leaf(device, *leaf, &added)?;
+                    completed(*leaf, &sum)?;
+                }
                 continue;
             };
             let gradients = backward(device, dy)?;
@@ -249,14 +284,6 @@ impl Var {
                 slots[target] = Some(accumulate(device, slots[target].take(), gradient)?);
             }
         }
-        let mut by_leaf = HashMap::with_capacity(leaves.len());
-        for (leaf, shapes) in leaves {
-            let Some(gradient) = shapes.first().and_then(|(_, node)| slots[*node].take()) else {
-                continue;
-            };
-            let all = shapes.iter().map(|(shape, _)| gradient.reshape(shape));
-            by_leaf.insert(leaf, all.collect::<Result<_>>()?);
-        }
-        Ok(Gradients::new(by_leaf, tape.options().loss_scale))
+        Ok(sums)
     }
 }

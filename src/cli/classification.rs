@@ -22,7 +22,7 @@ use crate::runs::settings::{ClassifierTraining, Finetune, Supervised};
 use crate::runs::spec::RunSpec;
 use crate::runs::tuning::TrainedNetwork;
 use crate::runs::weights_file::WeightsFile;
-use crate::train::data_parallel::at_once;
+use crate::train::data_parallel::{self, at_once};
 use crate::train::micro_batch::{self, in_parts};
 
 /// Trains an encoder and a linear layer from scratch.
@@ -54,10 +54,13 @@ fn train(
     if let Some(steps) = training.steps {
         check_steps(every, steps)?;
     }
+    let group = distributed::current();
+    data_parallel::check(training.batch_size, group)?;
     let dataset = data.load(seed)?;
     check_classes(&dataset, command)?;
     let labels = dataset.labels_of(&dataset.train, "training")?;
-    labelled_part(labels, &dataset, training.labels, seed)?;
+    let labelled = labelled_part(labels, &dataset, training.labels, seed)?.len();
+    data_parallel::check(training.batch_size.min(labelled), group)?;
     let chosen = open_for(&place.device, every.has_f16_factors())?;
     check_precision(every, &chosen.device)?;
     let beginning = beginning(&chosen.device)?;
@@ -76,7 +79,7 @@ fn train(
         side,
         views_per_image: 1,
         batch_size,
-        micro_batch: at_once(batch_size, every.micro_batch, distributed::current()),
+        micro_batch: at_once(batch_size, every.micro_batch, group),
         recompute: every.recompute,
         activations: every.precision,
         optimizer: settings.optimization.optimizer,

@@ -6,6 +6,7 @@ use super::device_choice::{DeviceRequest, open_for};
 use crate::console::{self, say};
 use crate::data::Dataset;
 use crate::device::Device;
+use crate::distributed;
 use crate::error::{Error, Result};
 use crate::objectives::Protocol;
 use crate::runs::image_size::check_image_size;
@@ -16,6 +17,7 @@ use crate::runs::settings::{Pretraining, TrainingSettings};
 use crate::runs::spec::RunSpec;
 use crate::runs::weights_file::WeightsFile;
 use crate::tensor::Tensor;
+use crate::train::data_parallel;
 
 /// Pretrains on the task of `pretext`, and prints the results.
 pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Result<()> {
@@ -27,6 +29,7 @@ pub fn run(spec: &RunSpec, pretext: Result<Pretext<'_>>, place: &Place) -> Resul
     } = pretext;
     // Checked before any data is read.
     check_steps(training, pretext.steps)?;
+    data_parallel::check(pretext.batch_size, distributed::current())?;
     check_init(spec, pretraining)?;
     let init = pretraining.init();
     let init = init.map(|path| WeightsFile::read_for(path, &pretext.encoder));

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::distributed;
 use crate::error::{Error, Result};
 
-/// How long a rank waits with an error. If the first rank has the same one, it ends the others
-/// before.
-const WAIT_WITH_ERROR: Duration = Duration::from_secs(2);
+/// How long a rank waits before it prints an error. If the first rank has the same one, it ends, and
+/// Open MPI kills the others two seconds later.
+const WAIT_WITH_ERROR: Duration = Duration::from_secs(5);
 
 /// Joins the ranks that `mpirun` started. `supports_ranks` says whether the command can use
 /// several. Ranks beside the first print errors only.

@@ -21,6 +21,7 @@ mod read_ahead;
 mod resize;
 mod sampling;
 pub mod shapes;
+mod shared;
 mod split;
 mod stl10;
 mod stream;
@@ -28,6 +29,7 @@ mod stream;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, listed};
@@ -38,12 +40,15 @@ pub use findings::{Findings, ShortFile};
 pub use options::{DataKind, HoldImages, LoadOptions, OnBadImage};
 pub use read_ahead::ReadAhead;
 pub use sampling::{EpochSampler, batches};
+pub use shared::read_once;
 pub use split::label_fraction;
 pub use stream::Stream;
 
 /// Images of one size, with or without labels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Split {
+    // Ranks exchange the pixels beside the rest.
+    #[serde(skip)]
     pub images: Images,
     /// One class index per image, below the number of classes. `None` if the split is unlabelled.
     pub labels: Option<Vec<u32>>,
@@ -63,6 +68,12 @@ pub enum Images {
     Held(Vec<u8>),
     /// Image files that are decoded each time that their pixels are needed.
     Streamed(Stream),
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Images::Held(Vec::new())
+    }
 }
 
 impl From<Vec<u8>> for Images {
@@ -147,7 +158,7 @@ impl Split {
 
 /// A data set with its splits. What [`load`] returns is consistent: lengths fit sizes and labels
 /// fit classes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dataset {
     /// The name in results. A file `dataset-name.txt` beside the images replaces the usual name.
     pub name: String,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::data::{self, DataKind, Dataset, LoadOptions};
+use crate::distributed;
 use crate::error::Result;
 
 type Key = (DataKind, Option<PathBuf>, u64, LoadOptions);
@@ -20,7 +21,8 @@ pub fn keep() {
     });
 }
 
-/// Like [`data::load_with`], but reuses a data set that is already in memory.
+/// Like [`data::load_with`], but reuses a data set that is already in memory. Files are read by one
+/// rank of each machine.
 pub fn load(
     kind: DataKind,
     dir: Option<&Path>,
@@ -41,7 +43,11 @@ pub fn load(
     if let Some(dataset) = found {
         return Ok(dataset);
     }
-    let dataset = data::load_with(kind, dir, seed, options)?;
+    let read = || data::load_with(kind, dir, seed, options);
+    let dataset = match dir {
+        Some(_) => data::read_once(distributed::current(), read)?,
+        None => read()?,
+    };
     KEPT.with_borrow_mut(|kept| {
         if let Some(kept) = kept {
             kept.push((key, dataset.clone()));

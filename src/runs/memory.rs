@@ -22,7 +22,7 @@ pub fn bytes_for_images() -> u64 {
     static BYTES: OnceLock<u64> = OnceLock::new();
     *BYTES.get_or_init(|| match free_bytes() {
         None => u64::MAX,
-        Some(free) => free / HELD_IMAGES / distributed::current().size() as u64,
+        Some(free) => free / HELD_IMAGES / distributed::current().on_machine() as u64,
     })
 }
 
@@ -161,9 +161,9 @@ impl StepSize {
         })
     }
 
-    /// Fails if the step does not fit in the free memory. On a graphics card with memory of its
-    /// own, the free memory is measured: buffers are allocated and freed. `open` opens the same
-    /// device again.
+    /// Fails if the step does not fit in the free memory, which the ranks on one machine share. On a
+    /// graphics card with memory of its own, the free memory is measured: buffers are allocated and
+    /// freed. `open` opens the same device again.
     ///
     /// # Errors
     /// `Error::Usage` with the needed memory, and the largest chunk and batch that fit.
@@ -175,7 +175,11 @@ impl StepSize {
         }
         match free_bytes() {
             None => Ok(()),
-            Some(free) => self.check_against(free as f64, open),
+            // Each rank on this machine takes a step of this size.
+            Some(free) => {
+                let free = free as f64 / distributed::current().on_machine() as f64;
+                self.check_against(free, open)
+            }
         }
     }
 
@@ -231,12 +235,16 @@ impl StepSize {
             advice.push(format!("--batch-size {} or less", largest.floor()));
         }
         advice.push("a smaller --width".to_string());
+        let ranks = distributed::current().size();
         let chunks = match self.micro_batch {
+            Some(images) if ranks > 1 && images * ranks >= self.batch_size => String::new(),
             Some(images) => format!(" and --micro-batch {images}"),
             None => String::new(),
         };
+        let per_rank = if ranks > 1 { " per rank" } else { "" };
         Err(Error::usage(format!(
-            "a step of --batch-size {}{chunks} needs about {} MiB, with a seventh to spare, and {} MiB are free; use {}",
+            "a step of --batch-size {}{chunks} needs about {} MiB{per_rank}, with a seventh to spare, and {} MiB are \
+             free{per_rank}; use {}",
             self.batch_size,
             mib(needed),
             mib(free),

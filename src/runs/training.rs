@@ -180,9 +180,12 @@ pub fn train<M: Module, O: Objective<M>>(
     if ranks > 1 && run.next > first_step {
         let (after, steps) = (distributed::traffic(), run.next - first_step);
         note!(
-            "ranks   {ranks}; per step {} exchanges, of which each rank received {:.2} MiB",
+            "ranks   {ranks}; per step {} exchanges, of which each rank received {:.2} MiB; gradients were exchanged \
+             for {:.1} ms, of which the rank waited {:.1} ms",
             (after.exchanges - before.exchanges) / steps,
-            (after.received - before.received) as f64 / steps as f64 / f64::from(1 << 20)
+            (after.received - before.received) as f64 / steps as f64 / f64::from(1 << 20),
+            1e3 * (after.exchanging - before.exchanging).as_secs_f64() / steps as f64,
+            1e3 * (after.awaited - before.awaited).as_secs_f64() / steps as f64
         );
     }
     let seconds = run.seconds();

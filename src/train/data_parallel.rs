@@ -3,20 +3,27 @@
 //! The part of a rank is a range of positions in the batch, so that augmentation and order are those
 //! of one rank. For a loss that is a mean, each rank computes its part of the mean. For a contrastive
 //! loss, ranks exchange their embeddings, and each computes the loss of all pairs and the gradient of
-//! its own embeddings. Gradients of parameters are added in the order of ranks.
+//! its own embeddings. Gradients of parameters are added in the order of ranks. They are exchanged in
+//! buckets during the backward pass: see [`Exchange`].
 //!
 //! With batch statistics per rank, a step has the same bits as one of a single process in chunks of
 //! the size of a rank's part (see [`super::micro_batch`]). With synchronised statistics
 //! ([`PassOptions::synchronized`]), it is the step of the whole batch, up to rounding.
 
+use std::collections::HashMap;
+use std::mem::take;
+
 use super::micro_batch::{Batch, chunks};
 use super::{PartialObjective, StepGradients};
-use crate::autograd::PassOptions;
-use crate::device::Device;
-use crate::distributed::Group;
+use crate::autograd::{BufferUpdate, PassOptions};
+use crate::device::{Device, Readback};
+use crate::distributed::{Group, PendingSum};
 use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::tensor::Tensor;
+
+/// Numbers per bucket, at least, but for the last bucket: 4 MiB.
+const BUCKET: usize = 1 << 20;
 
 /// Checks that a batch can be divided among ranks.
 ///
@@ -59,61 +66,150 @@ pub fn in_ranks<M: Module, O: PartialObjective<M>>(
         .map(|chunk| start + chunk.start..start + chunk.end)
         .collect();
     let batch = Batch::new(objective, module, pass, (step, samples), own);
-    let own = batch.gradients(group)?;
-    exchanged(group, module, pass, own, O::IS_MEAN)
+    let mut exchange = Exchange::new(group, module, pass.0);
+    let own = batch.gradients(group, &mut |leaf, sum| exchange.add(leaf, sum))?;
+    exchange.finish(module, pass, own, O::IS_MEAN)
 }
 
-/// The sum of the gradients of all ranks, and the updates of all ranks in order.
-fn exchanged(
+/// Gradients whose sums over ranks are exchanged in buckets. A bucket is begun once it is full. As the
+/// order in which gradients are complete is that of the tape, all ranks have the same buckets. A sum
+/// has the same bits in any bucket.
+///
+/// Reading a gradient would wait for a GPU, so its buckets are begun after the host has recorded the
+/// backward pass, while the GPU still computes it.
+struct Exchange {
     group: Group,
-    module: &impl Module,
-    (device, options): (&Device, PassOptions),
-    own: StepGradients,
-    is_mean: bool,
-) -> Result<StepGradients> {
-    let StepGradients {
-        mut loss,
-        mut gradients,
-        mut updates,
-    } = own;
-    let mut leaves = module.parameters();
-    leaves.retain(|parameter| gradients.of(&parameter.value).is_some());
-    let own = leaves.iter().filter_map(|leaf| gradients.of(&leaf.value));
-    let mut values = Tensor::all_to_vec(is_mean.then_some(&loss).into_iter().chain(own))?;
-    group.sum(&mut values)?;
-    let mut rest = values.as_slice();
-    if is_mean {
-        loss = Tensor::from_slice(&rest[..1], &[1], device)?;
-        rest = &rest[1..];
+    waits_to_read: bool,
+    /// Parameters without a complete gradient.
+    missing: HashMap<u64, Tensor>,
+    open: Bucket,
+    full: Vec<Bucket>,
+    begun: Vec<(Vec<Tensor>, PendingSum)>,
+}
+
+#[derive(Default)]
+struct Bucket {
+    leaves: Vec<Tensor>,
+    gradients: Vec<Readback>,
+}
+
+impl Exchange {
+    fn new(group: Group, module: &impl Module, device: &Device) -> Self {
+        let leaves = module
+            .parameters()
+            .into_iter()
+            .map(|parameter| &parameter.value);
+        Exchange {
+            group,
+            waits_to_read: device.as_gpu().is_some(),
+            missing: leaves.map(|leaf| (leaf.id(), leaf.clone())).collect(),
+            open: Bucket::default(),
+            full: Vec::new(),
+            begun: Vec::new(),
+        }
     }
-    for leaf in &leaves {
-        let (sum, others) = rest.split_at(leaf.value.len());
-        let sum = Tensor::from_slice(sum, leaf.value.shape(), device)?;
-        gradients.set(&leaf.value, &sum)?;
-        rest = others;
+
+    /// Adds the complete gradient of this rank, if the leaf is a parameter.
+    fn add(&mut self, leaf: u64, gradient: &Tensor) -> Result<()> {
+        match self.missing.remove(&leaf) {
+            Some(leaf) => self.add_value(leaf, gradient),
+            None => Ok(()),
+        }
     }
-    if options.synchronized.is_none() {
-        let own = updates.iter().flat_map(|update| update.values());
-        let all = group.gather(&Tensor::all_to_vec(own)?)?;
-        let mut rest = all.as_slice();
-        let mut of_ranks = Vec::with_capacity(updates.len() * group.size());
-        for _ in 0..group.size() {
-            for update in &updates {
-                let values = update.values().iter().map(|value| {
-                    let (own, others) = rest.split_at(value.len());
-                    rest = others;
-                    Tensor::from_slice(own, value.shape(), device)
-                });
-                of_ranks.push(update.with_values(values.collect::<Result<_>>()?));
+
+    fn add_value(&mut self, leaf: Tensor, value: &Tensor) -> Result<()> {
+        self.open.leaves.push(leaf);
+        self.open.gradients.push(value.read()?);
+        let numbers: usize = self.open.leaves.iter().map(Tensor::len).sum();
+        if numbers >= BUCKET {
+            self.full.push(take(&mut self.open));
+            if !self.waits_to_read {
+                self.begin()?;
             }
         }
-        updates = of_ranks;
+        Ok(())
     }
-    Ok(StepGradients {
-        loss,
-        gradients,
-        updates,
-    })
+
+    /// Begins the exchange of the full buckets.
+    fn begin(&mut self) -> Result<()> {
+        for bucket in take(&mut self.full) {
+            let mut values = Vec::new();
+            for gradient in bucket.gradients {
+                values.extend(gradient.wait_as::<f32>()?);
+            }
+            let sum = self.group.begin_sum(values)?;
+            self.begun.push((bucket.leaves, sum));
+        }
+        Ok(())
+    }
+
+    /// The sums of the gradients of all ranks, and the updates of all ranks in order.
+    fn finish(
+        mut self,
+        module: &impl Module,
+        (device, options): (&Device, PassOptions),
+        own: StepGradients,
+        is_mean: bool,
+    ) -> Result<StepGradients> {
+        let StepGradients {
+            mut loss,
+            mut gradients,
+            mut updates,
+        } = own;
+        let own_loss = loss.clone();
+        if is_mean {
+            self.add_value(own_loss.clone(), &own_loss)?;
+        }
+        // Parameters that the last chunk does not use.
+        for parameter in module.parameters() {
+            if let Some(gradient) = gradients.of(&parameter.value) {
+                self.add(parameter.value.id(), gradient)?;
+            }
+        }
+        let last = take(&mut self.open);
+        self.full.push(last);
+        self.begin()?;
+        if options.synchronized.is_none() {
+            updates = of_all_ranks(self.group, device, &updates)?;
+        }
+        for (leaves, sum) in self.begun {
+            let values = sum.wait()?;
+            let mut rest = values.as_slice();
+            for leaf in &leaves {
+                let (sum, others) = rest.split_at(leaf.len());
+                let sum = Tensor::from_slice(sum, leaf.shape(), device)?;
+                match leaf.id() == own_loss.id() {
+                    true => loss = sum,
+                    false => gradients.set(leaf, &sum)?,
+                }
+                rest = others;
+            }
+        }
+        Ok(StepGradients {
+            loss,
+            gradients,
+            updates,
+        })
+    }
+}
+
+/// The updates of all ranks, one rank after another.
+fn of_all_ranks(group: Group, device: &Device, own: &[BufferUpdate]) -> Result<Vec<BufferUpdate>> {
+    let values = own.iter().flat_map(BufferUpdate::values);
+    let all = group.gather(&Tensor::all_to_vec(values)?)?;
+    let mut rest = all.as_slice();
+    let mut of_ranks = Vec::with_capacity(own.len() * group.size());
+    for _ in 0..group.size() {
+        for update in own {
+            let values = update.values().iter().map(|value| {
+                let (own, others) = rest.split_at(value.len());
+                rest = others;
+                Tensor::from_slice(own, value.shape(), device)
+            });
+            of_ranks.push(update.with_values(values.collect::<Result<_>>()?));
+        }
+    }
+    Ok(of_ranks)
 }
 
 #[cfg(test)]

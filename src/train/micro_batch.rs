@@ -20,9 +20,9 @@
 use std::ops::Range;
 
 use super::{PartialObjective, StepGradients};
-use crate::autograd::{Gradients, PassOptions, Tape, Var};
+use crate::autograd::{Completed, Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
-use crate::distributed::Group;
+use crate::distributed::{self, Group};
 use crate::error::{Error, Result};
 use crate::nn::ResNetShape;
 use crate::ops::copy::{Concat, Slice};
@@ -43,8 +43,8 @@ pub fn in_parts(batch_size: usize, micro_batch: Option<usize>) -> Option<usize> 
     micro_batch.filter(|&images| images < batch_size)
 }
 
-/// Checks that a batch can be split into chunks of `micro_batch` images. Each image has `views`
-/// views of `side` x `side` pixels in a pass.
+/// Checks that a batch, or the part of each rank, can be split into chunks of `micro_batch` images.
+/// Each image has `views` views of `side` x `side` pixels in a pass.
 ///
 /// # Errors
 /// `Error::Usage` if `micro_batch` is 0 or larger than the batch, or if the last batch norm of
@@ -69,14 +69,15 @@ pub fn check(
         )));
     }
     let plane = encoder.last_plane(side)?;
-    let smallest = match batch_size % images {
+    let part = batch_size.div_ceil(distributed::current().size());
+    let smallest = match part % images {
         0 => images,
         rest => rest,
     };
     let values = smallest * views * plane;
-    if values < 2 && images < batch_size {
+    if values < 2 && images < part {
         return Err(Error::usage(format!(
-            "with a micro-batch of {images} images, the smallest chunk of a batch of {batch_size} has {smallest} image, and \
+            "with a micro-batch of {images} images, the smallest chunk of a batch of {part} has {smallest} image, and \
              its last batch norm has {values} value per channel and needs 2 or more: use another micro-batch"
         )));
     }
@@ -97,7 +98,8 @@ pub fn in_chunks<M, O: PartialObjective<M>>(
 ) -> Result<StepGradients> {
     let samples = objective.samples(step);
     let chunks = chunks(samples.len(), micro_batch);
-    Batch::new(objective, module, pass, (step, samples), chunks).gradients(Group::ALONE)
+    let batch = Batch::new(objective, module, pass, (step, samples), chunks);
+    batch.gradients(Group::ALONE, &mut |_, _| Ok(()))
 }
 
 /// A batch in chunks, all of it or the part of one rank.
@@ -131,12 +133,17 @@ impl<'a, M, O: PartialObjective<M>> Batch<'a, M, O> {
     }
 
     /// The gradients of this rank's chunks, with their part of the loss if it is a mean, or the loss
-    /// of all embeddings.
-    pub(super) fn gradients(&self, group: Group) -> Result<StepGradients> {
+    /// of all embeddings. `completed` receives each gradient during the backward pass of the last
+    /// chunk.
+    pub(super) fn gradients(
+        &self,
+        group: Group,
+        completed: Completed<'_>,
+    ) -> Result<StepGradients> {
         if O::IS_MEAN {
-            self.accumulated()
+            self.accumulated(completed)
         } else {
-            self.cached(group)
+            self.cached(group, completed)
         }
     }
 }
@@ -149,11 +156,13 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
     }
 
     /// The sum over chunks, for a loss that is a mean over samples.
-    fn accumulated(&self) -> Result<StepGradients> {
+    fn accumulated(&self, completed: Completed<'_>) -> Result<StepGradients> {
         let (device, options) = self.pass;
-        let mut sum: Option<StepGradients> = None;
-        for chunk in &self.chunks {
-            let part = || {
+        let (mut loss, mut gradients) = (None, None);
+        let mut updates = Vec::new();
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            let is_last = i + 1 == self.chunks.len();
+            let mut part = || {
                 let tape = Tape::with(device, options);
                 let rows = self.rows(&tape, chunk)?;
                 let mean = self.objective.score(&rows, &self.samples[chunk.clone()])?;
@@ -161,26 +170,31 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
                 let weight = chunk.len() as f32 / self.samples.len() as f32;
                 let loss = mean.scale(weight)?;
                 drop(mean);
-                StepGradients::of(loss, &tape)
+                let mut completed = |leaf, sum: &_| match is_last {
+                    true => completed(leaf, sum),
+                    false => Ok(()),
+                };
+                StepGradients::onto(gradients.take(), loss, &tape, &mut completed)
             };
             let part = named(chunk, part())?;
-            match &mut sum {
-                None => sum = Some(part),
-                Some(sum) => {
-                    let (a, b) = (&sum.loss, &part.loss);
-                    sum.loss = device.run(Add { a, b })?;
-                    sum.gradients.add(device, part.gradients)?;
-                    sum.updates.extend(part.updates);
-                }
-            }
+            loss = Some(match &loss {
+                None => part.loss,
+                Some(a) => device.run(Add { a, b: &part.loss })?,
+            });
+            gradients = Some(part.gradients);
+            updates.extend(part.updates);
         }
-        sum.ok_or_else(no_images)
+        Ok(StepGradients {
+            loss: loss.ok_or_else(no_images)?,
+            gradients: gradients.ok_or_else(no_images)?,
+            updates,
+        })
     }
 
     /// GradCache, for a loss over the embeddings of all samples, which ranks exchange. The rows of
     /// each chunk are computed twice, from the same views, unless this rank has one chunk. The
     /// second pass requests the updates of buffers.
-    fn cached(&self, group: Group) -> Result<StepGradients> {
+    fn cached(&self, group: Group, completed: Completed<'_>) -> Result<StepGradients> {
         let (device, options) = self.pass;
         let slice = |x: &Tensor, start, count| device.run(Slice { x, start, count });
         let [mut first, mut second] = [Vec::new(), Vec::new()];
@@ -221,7 +235,8 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
         })?;
 
         let (mut sum, mut updates) = (None::<Gradients>, Vec::new());
-        for chunk in &self.chunks {
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            let is_last = i + 1 == self.chunks.len();
             let rows = [chunk.start, self.samples.len() + chunk.start];
             let [above, below] = rows.map(|start| slice(dz, start, chunk.len()));
             let (a, b) = (&above?, &below?);
@@ -233,12 +248,13 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
                     (named(chunk, self.rows(&tape, chunk))?, tape)
                 }
             };
-            let gradients = named(chunk, z.backward_from(dz))?;
+            let mut completed = |leaf, sum: &_| match is_last {
+                true => completed(leaf, sum),
+                false => Ok(()),
+            };
+            let gradients = z.backward_onto(dz, sum.take(), &mut completed);
+            sum = Some(named(chunk, gradients)?);
             updates.extend(tape.take_buffer_updates());
-            match &mut sum {
-                None => sum = Some(gradients),
-                Some(sum) => sum.add(device, gradients)?,
-            }
         }
         Ok(StepGradients {
             loss,

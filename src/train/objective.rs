@@ -1,6 +1,6 @@
 //! Objectives: the loss functions of trainings.
 
-use crate::autograd::{BufferUpdate, Gradients, PassOptions, Tape, Var};
+use crate::autograd::{BufferUpdate, Completed, Gradients, PassOptions, Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -62,14 +62,28 @@ impl StepGradients {
     /// # Errors
     /// As [`Var::backward`]. `Error::Usage` if the loss is on another tape.
     pub fn of(loss: Var, tape: &Tape) -> Result<Self> {
+        StepGradients::onto(None, loss, tape, &mut |_, _| Ok(()))
+    }
+
+    /// As [`StepGradients::of`]. The gradients are added to `earlier` ones, and each sum is given to
+    /// `completed` during the backward pass.
+    ///
+    /// # Errors
+    /// As [`StepGradients::of`], and those of `completed`.
+    pub(super) fn onto(
+        earlier: Option<Gradients>,
+        loss: Var,
+        tape: &Tape,
+        completed: Completed<'_>,
+    ) -> Result<Self> {
         if loss.tape().is_some_and(|own| !own.is_same(tape)) {
             return Err(Error::usage(
                 "the loss is on another tape than the one that the objective received; record it on that one",
             ));
         }
-        let value = loss.tensor().clone();
+        let (value, dy) = (loss.tensor().clone(), loss.scaled_one()?);
         Ok(StepGradients {
-            gradients: loss.backward()?,
+            gradients: loss.backward_onto(dy, earlier, completed)?,
             loss: value,
             updates: tape.take_buffer_updates(),
         })
