@@ -295,9 +295,9 @@ impl RunFolder {
         self.is_kept.set(true);
     }
 
-    /// Writes `config`; in a folder that has one already, checks that it is the same but for
-    /// versions. If it asks for more steps than the run was started with, the run is extended: it has
-    /// not ended then.
+    /// Writes `config`. In a folder that has one already, checks that the results of both are the same,
+    /// and records settings that a run may change when it is resumed. If `config` asks for more steps
+    /// than the run was started with, the run is extended: it has not ended then.
     ///
     /// # Errors
     /// `Error::Usage` naming what differs, or why the run cannot be extended.
@@ -324,9 +324,15 @@ impl RunFolder {
             Some(extension) => extension.difference.clone(),
             None => record::difference(&before, config).map_err(damaged)?,
         };
+        let resumed = record::resumed(&before, config).map_err(damaged)?;
         match (extension, difference) {
-            (None, None) => Ok(()),
-            (Some(extension), None) => self.extend(config, &extension),
+            (None, None) => match resumed.filter(|_| !is_done(&self.path)) {
+                Some(config) => self.write(CONFIG, config.as_bytes()),
+                None => Ok(()),
+            },
+            (Some(extension), None) => {
+                self.extend(resumed.as_deref().unwrap_or(config), &extension)
+            }
             (Some(extension), Some(difference)) if extension.schedule_differs => {
                 Err(Error::usage(format!(
                     "the run in {run} has {} steps and cannot be extended to {}, because its learning rate depends on \

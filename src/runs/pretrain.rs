@@ -343,10 +343,11 @@ impl PretrainingRequest<'_> {
         Ok(follow.evaluating(pretext.pretraining.evaluate_every))
     }
 
-    /// The protocol of the evaluations during the training, if there are any.
-    fn online_protocol(&self) -> Result<Evaluations> {
+    /// The protocol of the evaluations during the training, if there are any: those that are asked
+    /// for, or, of a resumed run, an accuracy that was `measured` before.
+    fn online_protocol(&self, measured: Option<f64>) -> Result<Evaluations> {
         let (pretext, seed) = (&self.pretext, self.spec.common.seed);
-        if pretext.pretraining.evaluate_every.is_none() {
+        if pretext.pretraining.evaluate_every.is_none() && measured.is_none() {
             return Ok(Evaluations::new());
         }
         let side = pretext.views().side(self.dataset.pretraining());
@@ -383,7 +384,7 @@ impl PretrainingRequest<'_> {
                 ..random.data
             },
             augmentation: Some(augmentation),
-            evaluations: self.online_protocol()?,
+            evaluations: self.online_protocol(None)?,
             ..random
         })
     }
@@ -530,7 +531,7 @@ fn judge<H: Module>(
         let untrained = judge_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
-    let mut evaluations = request.online_protocol()?;
+    let mut evaluations = request.online_protocol(trained.online_top1)?;
     let normalization = pretext.normalization();
     if let Some(found) = &neighbours {
         let vote = (found.k, knn::TEMPERATURE);

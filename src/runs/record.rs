@@ -353,8 +353,9 @@ const NEW_FACTS: [&str; 6] = [
 
 /// Settings that are not compared: results do not depend on them, or facts stand for them, as the
 /// number of labelled images for the fraction of labels. Earlier versions did not write them.
-const NOT_COMPARED: [&str; 19] = [
+const NOT_COMPARED: [&str; 20] = [
     "no_knn",
+    "evaluate_every",
     "untrained",
     "arch",
     "width",
@@ -375,9 +376,29 @@ const NOT_COMPARED: [&str; 19] = [
     "attack.save",
 ];
 
+/// Tables that are not compared. A run keeps those that it was started with: evaluations follow from
+/// the settings and the data, and a resumed run takes the variants of a GPU's kernels from its
+/// configuration.
+const KEPT: [&str; 3] = ["versions", "variants", "evaluations"];
+
+/// Returns the configuration of a run that was started with `theirs` and is resumed with `ours`, or
+/// `None` if it stays as it is.
+///
+/// # Errors
+/// The parser's message if a file is not TOML.
+pub(super) fn resumed(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
+    let table = |text: &str| text.parse::<Table>().map_err(|e| e.to_string());
+    let (theirs, mut ours) = (table(theirs)?, table(ours)?);
+    for key in KEPT {
+        if let Some(value) = theirs.get(key) {
+            ours.insert(key.to_string(), value.clone());
+        }
+    }
+    Ok((ours != theirs).then(|| format!("{HEADER}{}", ordered(ours))))
+}
+
 /// Returns what differs between two configuration files, as `key: theirs, ours`, or `None` if
-/// nothing does. Versions are left out, and the variants of a GPU's kernels, which a resumed run
-/// takes from its configuration. An option that theirs does not have yet must have its default.
+/// nothing does. An option that theirs does not have yet must have its default.
 ///
 /// # Errors
 /// The parser's message if a file is not TOML.
@@ -397,12 +418,8 @@ pub fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String
             .entry("normalization".to_string())
             .or_insert_with(normalization);
         let mut table = flat(&table);
-        table.retain(|key, _| {
-            // Evaluations follow from the settings and the data.
-            let passed_over = ["versions", "variants", "evaluations"];
-            let is_table = passed_over.contains(&first_word(key, '.'));
-            !is_table && !NOT_COMPARED.contains(&key)
-        });
+        table
+            .retain(|key, _| !KEPT.contains(&first_word(key, '.')) && !NOT_COMPARED.contains(&key));
         Ok(table)
     };
     let (theirs, ours) = (read(theirs)?, read(ours)?);
