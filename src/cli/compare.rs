@@ -238,7 +238,9 @@ impl Comparison {
                 Row::Values((name, values)) => {
                     body += &format!("<tr><th>{}</th>", escape(name));
                     for value in values {
-                        body += &format!("<td>{}</td>", escape(value));
+                        // Long lists break between their items.
+                        let value = escape(value).replace(',', ",<wbr>");
+                        body += &format!("<td>{value}</td>");
                     }
                     body += "</tr>\n";
                 }
@@ -270,25 +272,36 @@ impl Comparison {
         page("Comparison of runs", &body)
     }
 
-    /// The figures of the runs, with a curve for each of them.
+    /// The figures of the runs. Each has a series for every run, so that a run has the same colour in
+    /// all of them.
     fn plots(&self) -> Vec<Plot> {
+        let runs: Vec<Vec<Plot>> = self.records.iter().map(plots).collect();
         let mut all: Vec<Plot> = Vec::new();
-        for (record, name) in self.records.iter().zip(&self.names) {
-            for mut plot in plots(record) {
-                let series = plot.series.drain(..).map(|series| Series {
-                    label: name.clone(),
-                    ..series
-                });
-                let series: Vec<Series> = series.collect();
-                match all.iter_mut().find(|other| other.title == plot.title) {
-                    Some(other) => other.series.extend(series),
-                    None => all.push(Plot {
-                        series,
-                        level: None,
-                        ..plot
-                    }),
-                }
+        for plot in runs.iter().flatten() {
+            if all.iter().any(|other| other.title == plot.title) {
+                continue;
             }
+            let series = runs.iter().zip(&self.names).map(|(plots, name)| {
+                let own = plots.iter().find(|other| other.title == plot.title);
+                match own.and_then(|own| own.series.first()) {
+                    Some(series) => Series {
+                        label: name.clone(),
+                        points: series.points.clone(),
+                    },
+                    None => Series {
+                        label: format!("{name}: no values"),
+                        points: Vec::new(),
+                    },
+                }
+            });
+            all.push(Plot {
+                title: plot.title.clone(),
+                x_label: plot.x_label.clone(),
+                y_label: plot.y_label.clone(),
+                series: series.collect(),
+                is_joined: plot.is_joined,
+                level: None,
+            });
         }
         all
     }
