@@ -316,6 +316,88 @@ fn a_run_has_a_page() {
     refused(folder, &["report", "images"], 2, &["has no run"]);
 }
 
+/// Results do not depend on how a run is followed, so a run may be followed in another way when it is
+/// resumed. What it was evaluated by before stays in its files.
+#[test]
+fn a_resumed_run_may_be_followed_in_another_way() {
+    let base = place(32, 32);
+    let folder = base.path();
+    let line = format!("{SIMCLR} --steps 8 {IMAGES} --no-knn");
+    run(folder, &format!("{line} --out plain"));
+    let evaluated = |name: &str| -> Vec<u64> {
+        let lines = metrics(&folder.join(name)).into_iter();
+        let steps = lines.filter(|line| line["online_knn_top1"].is_f64());
+        steps.map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    for (name, before, after) in [
+        ("less", "--evaluate-every 2", ""),
+        ("more", "", "--evaluate-every 3"),
+        ("other", "--evaluate-every 2", "--evaluate-every 3"),
+    ] {
+        let begun = format!("{line} {before} --out {name} --resume --time-limit 0.001");
+        let path = folder.join(name);
+        while !path.join("metrics.jsonl").exists() || metrics(&path).len() < 4 {
+            let output = parallax(folder, &words(&begun)).output();
+            let output = output.expect("it starts");
+            assert_eq!(output.status.code(), Some(75), "{}", text(&output.stderr));
+        }
+        let taken = metrics(&path).len() as u64;
+        let more = "--tensorboard --save-every 3 --keep-checkpoints";
+        let resumed = format!("{line} {after} {more} --out {name} --resume");
+        run(folder, &resumed);
+        assert!(
+            read(&path, "encoder.safetensors") == read(folder, "plain/encoder.safetensors"),
+            "{name}: the weights differ"
+        );
+        let every = |option: &str| -> Option<u64> {
+            option.split_whitespace().last().map(|n| n.parse().unwrap())
+        };
+        let is_due = |step: &u64| {
+            let option = if *step <= taken { before } else { after };
+            every(option).is_some_and(|every| step.is_multiple_of(every))
+        };
+        let due: Vec<u64> = (1..=8).filter(is_due).collect();
+        assert_eq!(evaluated(name), due, "{name}");
+
+        let summary = json(&path.join("summary.json"));
+        let last = metrics(&path)[*due.last().unwrap() as usize - 1]["online_knn_top1"].clone();
+        assert_eq!(summary["online_knn_top1"], last, "{name}");
+        assert_eq!(summary["evaluations"]["online_knn_top1"]["k"], 1, "{name}");
+        assert!(path.join("checkpoint-step6.safetensors").exists());
+        let [events] = &event_files(&path)[..] else {
+            panic!("{name}: expected one file of events");
+        };
+        let events = fs::read(events).unwrap();
+        let tags = |word: &str| {
+            let places = events.windows(word.len());
+            places.filter(|place| *place == word.as_bytes()).count()
+        };
+        // Of the steps before the option was given, too.
+        assert_eq!(tags("learning_rate"), 8, "{name}");
+        assert_eq!(tags("online_knn_top1"), due.len(), "{name}");
+
+        // The configuration is that of the run that ended.
+        let config: toml::Table = page(&path, "config.toml").parse().unwrap();
+        let recorded = config.get("evaluate_every");
+        assert_eq!(
+            recorded.and_then(|n| n.as_integer()),
+            every(after).map(|n| n as i64)
+        );
+        assert_eq!(config["training"]["tensorboard"].as_bool(), Some(true));
+        assert!(
+            config["evaluations"].get("online_knn_top1").is_some(),
+            "{name}"
+        );
+        let before = read(&path, "config.toml");
+        let said = run(
+            folder,
+            &format!("{line} --evaluate-every 5 --out {name} --resume"),
+        );
+        assert!(said.contains("has ended"), "{said}");
+        assert!(read(&path, "config.toml") == before, "{name}");
+    }
+}
+
 /// Images without labels and without a test set have neighbours too.
 #[test]
 fn a_run_on_images_without_labels_has_a_page() {
@@ -365,6 +447,12 @@ fn runs_are_compared() {
     assert!(written.matches("<polyline").count() >= 4);
     let again = ["compare", "a", "b", "--out", "both.html"];
     refused(folder, &again, 2, &["both.html", "--force"]);
+
+    // A run without a curve is named, so that the colours are those of the other figures.
+    run(folder, "compare a k3 --out k3.html");
+    let written = page(folder, "k3.html");
+    check_page(&written);
+    assert_eq!(written.matches(">k3: no values</text>").count(), 2);
 
     // Another k: the accuracies are marked, and how they were measured is printed.
     let said = run(folder, "compare a k3");

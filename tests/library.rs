@@ -9,7 +9,7 @@ use parallax::device::cpu::for_chunks;
 use parallax::device::{Check, Cpu, Gpu, Op, RunOn};
 use parallax::nn::{BatchNorm, Linear, Module, Parameter, buffers, parameters};
 use parallax::ops::{Accumulate, Add, CopyTensor, Relu};
-use parallax::optim::{Optimization, Optimizer, OptimizerOptions};
+use parallax::optim::{Decay, Milestones, Optimization, Optimizer, OptimizerOptions, Schedule};
 use parallax::train::{Objective, PartialObjective, Trainer};
 use parallax::{DType, Device, Error, Result, Tensor};
 
@@ -126,6 +126,28 @@ fn an_own_module_trains_resumes_and_evaluates() -> Result<()> {
     assert_eq!(values(&after.state()), values(&whole.state()));
     let mut chunks = trainer(&device, LABELS)?.with_micro_batch(3);
     assert!(train(&mut chunks, 0..60)? < 0.3);
+    Ok(())
+}
+
+/// A learning rate that is set during a training acts as one of a schedule: the optimiser keeps its
+/// state.
+#[test]
+fn a_learning_rate_that_changes_keeps_the_optimiser() -> Result<()> {
+    let device = Device::cpu();
+    let mut set = trainer(&device, LABELS)?;
+    train(&mut set, 0..3)?;
+    set.set_learning_rate(0.005);
+    train(&mut set, 3..6)?;
+    let (at, gamma) = (Milestones::new(&[3])?, 0.1);
+    let decay = Decay::Milestones { at, gamma };
+    let optimization = Optimization {
+        schedule: Schedule { warmup: 0, decay },
+        ..Optimization::adam(0.05)
+    };
+    let objective = Classify(tensor(&device, &[6, 4]), LABELS);
+    let mut scheduled = Trainer::new(Pairs::new(&device)?, optimization, objective)?;
+    train(&mut scheduled, 0..6)?;
+    assert_eq!(values(&set.state()), values(&scheduled.state()));
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use crate::drawing::{escape, page};
 use crate::error::Result;
 use crate::runs::page::{figure, plots};
 use crate::runs::reading::{Accuracy, RunRecord};
-use crate::runs::record::{NO_SETTINGS, first_word};
+use crate::runs::record::{KEPT, first_word};
 use crate::runs::whole_file::write_file;
 
 /// Compare runs: the settings that differ, steps, losses, and accuracies with their protocols
@@ -236,7 +236,9 @@ impl Comparison {
                 Row::Values((name, values)) => {
                     body += &format!("<tr><th>{}</th>", escape(name));
                     for value in values {
-                        body += &format!("<td>{}</td>", escape(value));
+                        // Long lists break between their items.
+                        let value = escape(value).replace(',', ",<wbr>");
+                        body += &format!("<td>{value}</td>");
                     }
                     body += "</tr>\n";
                 }
@@ -268,25 +270,36 @@ impl Comparison {
         page("Comparison of runs", &body)
     }
 
-    /// The figures of the runs, with a curve for each of them.
+    /// The figures of the runs. Each has a series for every run, so that a run has the same colour in
+    /// all of them.
     fn plots(&self) -> Vec<Plot> {
+        let runs: Vec<Vec<Plot>> = self.records.iter().map(plots).collect();
         let mut all: Vec<Plot> = Vec::new();
-        for (record, name) in self.records.iter().zip(&self.names) {
-            for mut plot in plots(record) {
-                let series = plot.series.drain(..).map(|series| Series {
-                    label: name.clone(),
-                    ..series
-                });
-                let series: Vec<Series> = series.collect();
-                match all.iter_mut().find(|other| other.title == plot.title) {
-                    Some(other) => other.series.extend(series),
-                    None => all.push(Plot {
-                        series,
-                        level: None,
-                        ..plot
-                    }),
-                }
+        for plot in runs.iter().flatten() {
+            if all.iter().any(|other| other.title == plot.title) {
+                continue;
             }
+            let series = runs.iter().zip(&self.names).map(|(plots, name)| {
+                let own = plots.iter().find(|other| other.title == plot.title);
+                match own.and_then(|own| own.series.first()) {
+                    Some(series) => Series {
+                        label: name.clone(),
+                        points: series.points.clone(),
+                    },
+                    None => Series {
+                        label: format!("{name}: no values"),
+                        points: Vec::new(),
+                    },
+                }
+            });
+            all.push(Plot {
+                title: plot.title.clone(),
+                x_label: plot.x_label.clone(),
+                y_label: plot.y_label.clone(),
+                series: series.collect(),
+                is_joined: plot.is_joined,
+                level: None,
+            });
         }
         all
     }
@@ -296,7 +309,7 @@ impl Comparison {
 fn differing_settings(records: &[RunRecord]) -> Vec<Values> {
     let mut keys: Vec<&String> = Vec::new();
     for key in records.iter().flat_map(|record| record.config.keys()) {
-        let is_setting = !NO_SETTINGS.contains(&first_word(key, '.'));
+        let is_setting = !KEPT.contains(&first_word(key, '.'));
         if is_setting && !keys.contains(&key) {
             keys.push(key);
         }

@@ -108,10 +108,15 @@ impl Plot {
 
     /// Draws the legend below `y`, and returns the height of the figure.
     fn legend(&self, y: f64, out: &mut String) -> std::result::Result<f64, std::fmt::Error> {
-        // Short names of many classes take four columns.
-        let columns = if self.is_joined { 2 } else { 4 };
-        let width = (WIDTH - LEFT) / columns as f64;
-        let characters = ((width - 30.0) / 7.0) as usize;
+        let width = |columns: usize| (WIDTH - LEFT) / columns as f64;
+        let characters = |columns: usize| ((width(columns) - 30.0) / 7.0) as usize;
+        // Short names of many classes take four columns, longer ones fewer.
+        let most = if self.is_joined { 2 } else { 4 };
+        let lengths = self.series.iter().map(|s| s.label.chars().count());
+        let longest = lengths.max().unwrap_or(0);
+        let fits = |columns: &usize| longest <= characters(*columns);
+        let columns = (2..=most).rev().find(fits).unwrap_or(2);
+        let (width, characters) = (width(columns), characters(columns));
         let mut entries: Vec<(Option<usize>, String)> = Vec::new();
         // The label of a single curve is that of its axis.
         let shown = if self.series.len() == 1 { 0 } else { ENTRIES };
@@ -268,6 +273,36 @@ mod tests {
                 assert!(!svg.contains("<script>") && !svg.contains("<level>"));
                 assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             }
+        }
+    }
+
+    #[test]
+    fn a_legend_has_as_many_columns_as_its_names_allow() {
+        for (length, columns) in [(13, 4), (16, 3), (20, 2), (60, 2)] {
+            let series = (0..4).map(|_| Series {
+                label: "n".repeat(length),
+                points: vec![(1.0, 1.0)],
+            });
+            let svg = Plot {
+                title: "Features".to_string(),
+                x_label: "first".to_string(),
+                y_label: "second".to_string(),
+                series: series.collect(),
+                is_joined: false,
+                level: None,
+            }
+            .inline();
+            let names = |column: usize| {
+                let x = LEFT + (WIDTH - LEFT) / columns as f64 * column as f64 + 26.0;
+                let start = format!("<text class=\"fig-ink\" x=\"{x}\"");
+                svg.matches(&start).count()
+            };
+            let rows = 4_usize.div_ceil(columns);
+            assert_eq!(
+                [names(0), names(columns - 1)],
+                [rows, 4 / columns],
+                "{length}"
+            );
         }
     }
 }

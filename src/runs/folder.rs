@@ -299,8 +299,9 @@ impl RunFolder {
         self.is_kept.set(true);
     }
 
-    /// Writes `config`. If the folder already has a configuration, compares it, ignoring versions.
-    /// If it has more steps than before, the run is extended and counts as unfinished.
+    /// Writes `config`. If the folder already has a configuration, checks that the results of both are
+    /// the same, and records the settings that may change when a run is resumed. If `config` has more
+    /// steps than before, the run is extended and counts as unfinished.
     ///
     /// # Errors
     /// `Error::Usage` naming what differs, or why the run cannot be extended.
@@ -328,9 +329,15 @@ impl RunFolder {
             None => record::differences(&before, config).map_err(damaged)?,
         };
         let described = record::described(&differences);
+        let resumed = record::resumed(&before, config).map_err(damaged)?;
         match extension {
-            None if differences.is_empty() => Ok(()),
-            Some(extension) if differences.is_empty() => self.extend(config, &extension),
+            None if differences.is_empty() => match resumed {
+                Some(config) if !is_done(&self.path) => self.write(CONFIG, config.as_bytes()),
+                _ => Ok(()),
+            },
+            Some(extension) if differences.is_empty() => {
+                self.extend(resumed.as_deref().unwrap_or(config), &extension)
+            }
             Some(extension) if extension.schedule_differs => Err(Error::usage(format!(
                 "the run in {run} has {} steps and cannot be extended to {}, because its learning rate depends on \
                  the number of steps ({described}); start a run of {} steps in another folder",

@@ -344,10 +344,11 @@ impl PretrainingRequest<'_> {
         Ok(follow.evaluating(pretext.pretraining.evaluate_every))
     }
 
-    /// The protocol of the evaluations during the training, if there are any.
-    fn online_protocol(&self) -> Result<Evaluations> {
+    /// The protocol of the evaluations during the training, if there are any: those that are asked
+    /// for, or, of a resumed run, an accuracy that was `measured` before.
+    fn online_protocol(&self, measured: Option<f64>) -> Result<Evaluations> {
         let (pretext, seed) = (&self.pretext, self.spec.common.seed);
-        if pretext.pretraining.evaluate_every.is_none() {
+        if pretext.pretraining.evaluate_every.is_none() && measured.is_none() {
             return Ok(Evaluations::new());
         }
         let side = pretext.views().side(self.dataset.pretraining());
@@ -384,7 +385,7 @@ impl PretrainingRequest<'_> {
                 ..random.data
             },
             augmentation: Some(augmentation),
-            evaluations: self.online_protocol()?,
+            evaluations: self.online_protocol(None)?,
             ..random
         })
     }
@@ -562,7 +563,10 @@ fn judge<H: Module>(
         },
         peak_bytes_total: device.memory().peak,
     };
-    let facts = request.facts(device)?;
+    let facts = Facts {
+        evaluations: request.online_protocol(trained.online_top1)?,
+        ..request.facts(device)?
+    };
     let summary = RunResult {
         protocol: request.protocol_label(),
         ..RunResult::new(request.spec, facts, started, evaluations, metrics)

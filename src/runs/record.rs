@@ -1,5 +1,8 @@
 //! `config.toml`: the settings of a run, and facts about it that were measured or derived.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -337,8 +340,10 @@ const COMPARED: [&str; 6] = [
     "test_images",
 ];
 
-/// Tables that are ignored in comparisons. Evaluations follow from the settings and the data.
-pub const NO_SETTINGS: [&str; 3] = ["versions", "variants", "evaluations"];
+/// Tables that are not compared. A run keeps those that it was started with: evaluations follow from
+/// the settings and the data, and a resumed run takes the variants of a GPU's kernels from its
+/// configuration.
+pub const KEPT: [&str; 3] = ["versions", "variants", "evaluations"];
 
 /// Facts that earlier versions of the program did not write. A configuration without them does not
 /// differ for that reason.
@@ -353,10 +358,11 @@ const NEW_FACTS: [&str; 6] = [
 
 /// Settings that are not compared, because results do not depend on them or a fact replaces them
 /// (`labelled_images` replaces `labels`). Earlier versions did not write them.
-const NOT_COMPARED: [&str; 21] = [
+const NOT_COMPARED: [&str; 22] = [
     "data.hold_images",
     "data.streamed_bytes",
     "no_knn",
+    "evaluate_every",
     "untrained",
     "arch",
     "width",
@@ -397,9 +403,24 @@ pub(super) fn described(differences: &[Difference]) -> String {
     listed(&words, "; ")
 }
 
+/// Returns the configuration of a run that was started with `theirs` and is resumed with `ours`, or
+/// `None` if it stays as it is.
+///
+/// # Errors
+/// The parser's message if a file is not TOML.
+pub(super) fn resumed(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
+    let table = |text: &str| text.parse::<Table>().map_err(|e| e.to_string());
+    let (theirs, mut ours) = (table(theirs)?, table(ours)?);
+    for key in KEPT {
+        if let Some(value) = theirs.get(key) {
+            ours.insert(key.to_string(), value.clone());
+        }
+    }
+    Ok((ours != theirs).then(|| format!("{HEADER}{}", ordered(ours))))
+}
+
 /// Returns what differs between two configuration files, as `key: theirs, ours`, or `None` if
-/// nothing does. Versions and kernel variants are ignored. A setting that is missing in `theirs`
-/// must have its default in `ours`.
+/// nothing does. A setting that is missing in `theirs` must have its default in `ours`.
 ///
 /// # Errors
 /// The parser's message if a file is not TOML.
@@ -419,9 +440,8 @@ pub fn differences(theirs: &str, ours: &str) -> std::result::Result<Vec<Differen
             .entry("normalization".to_string())
             .or_insert_with(normalization);
         let mut table = flat(&table);
-        table.retain(|key, _| {
-            !NO_SETTINGS.contains(&first_word(key, '.')) && !NOT_COMPARED.contains(&key)
-        });
+        table
+            .retain(|key, _| !KEPT.contains(&first_word(key, '.')) && !NOT_COMPARED.contains(&key));
         Ok(table)
     };
     let (theirs, ours) = (read(theirs)?, read(ours)?);
@@ -502,96 +522,4 @@ pub(super) fn extension(
 /// Returns the part of `words` before the first `end`.
 pub fn first_word(words: &str, end: char) -> &str {
     words.split(end).next().unwrap_or(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// All differences in words, if there are any.
-    fn difference(theirs: &str, ours: &str) -> std::result::Result<Option<String>, String> {
-        let found = differences(theirs, ours)?;
-        Ok((!found.is_empty()).then(|| described(&found)))
-    }
-
-    #[test]
-    fn a_float_is_written_as_it_was_given() {
-        assert_eq!(shortest(0.1), 0.1);
-        assert_eq!(shortest(1e-6), 1e-6);
-    }
-
-    #[test]
-    fn a_configuration_of_an_earlier_version_fits() {
-        let before = "seed = 1\n[data]\ndigest = \"d\"\n";
-        let now = "seed = 1\nclasses = [\"cat\"]\n[data]\ndigest = \"d\"\nskipped_images = 1\n\
-                   [data.unread_files]\n\".gif\" = 4\n";
-        let differs = |theirs, ours| difference(theirs, ours).unwrap();
-        assert_eq!(differs(before, now), None);
-        let renamed = now.replace("cat", "dog");
-        assert_eq!(
-            differs(now, &renamed).as_deref(),
-            Some("classes: [\"cat\"], now [\"dog\"]")
-        );
-        let other = now.replace("\"d\"", "\"e\"");
-        assert!(differs(now, &other).unwrap().starts_with("data.digest"));
-    }
-
-    #[test]
-    fn differences_are_named_and_versions_are_not() {
-        let first = "seed = 1\n[training]\nsteps = 5\n[versions]\nwgpu = \"30\"\n";
-        let second = "seed = 1\n[training]\nsteps = 6\n[versions]\nwgpu = \"31\"\n";
-        let differs = |theirs, ours| difference(theirs, ours).unwrap();
-        assert_eq!(differs(first, first), None);
-        assert_eq!(
-            differs(first, second).as_deref(),
-            Some("training.steps: 5, now 6")
-        );
-        assert_eq!(
-            differs(first, "").as_deref(),
-            Some("seed: 1, now none; training.steps: 5, now none")
-        );
-        assert!(difference("seed = ", first).is_err());
-    }
-
-    /// A job of a grid that an earlier version began: it has facts and some settings.
-    #[test]
-    fn a_job_of_an_earlier_version_fits() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/benches/results/grid-small/jobs/finetune-simclr-10-s0/config.toml"
-        );
-        let theirs = std::fs::read_to_string(path).unwrap();
-        let words =
-            "finetune --encoder x --labels 0.1 --stop-when-flat 100 --data cifar10 --save-every 5";
-        let ours = |more: &str| {
-            let words = format!("{words} {more}");
-            let words: Vec<String> = words.split_whitespace().map(str::to_string).collect();
-            let mut table = RunSpec::parse(&words).unwrap().to_table().unwrap();
-            let mut facts: Table = theirs.parse().unwrap();
-            facts.insert("classes".to_string(), vec!["cat"].into());
-            merge(&mut table, facts);
-            ordered(table).to_string()
-        };
-        assert_eq!(difference(&theirs, &ours("")).unwrap(), None);
-        let other = difference(&theirs, &ours("--micro-batch 8")).unwrap();
-        assert_eq!(other.as_deref(), Some("training.micro_batch: none, now 8"));
-        let paper = ours("").replace("\"sound\"", "\"paper\"");
-        let other = difference(&theirs, &paper).unwrap().unwrap();
-        assert!(other.contains("protocol"), "{other}");
-        let random = paper.replace("\"paper\"", "\"paper protocol, random start\"");
-        assert_eq!(difference(&random, &paper).unwrap(), None);
-    }
-
-    #[test]
-    fn a_configuration_of_an_earlier_version_is_the_same() {
-        let theirs = "seed = 1\n";
-        let ours = "seed = 1\nkept_random = [\"conv1.weight\"]\n[init_left_out]\nfc = 2\n";
-        assert_eq!(difference(theirs, ours).unwrap(), None);
-        // An entry that is present is compared.
-        let other = "seed = 1\nkept_random = []\n[init_left_out]\nfc = 2\n";
-        let found = difference(other, ours).unwrap().expect("it differs");
-        assert!(found.starts_with("kept_random: "), "{found}");
-        let steps = "seed = 1\nsteps = 2\n";
-        assert!(difference(theirs, steps).unwrap().is_some());
-    }
 }

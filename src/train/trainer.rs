@@ -397,6 +397,11 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         self.optimizer.steps()
     }
 
+    /// Sets the base learning rate of the next steps. The optimiser keeps its state.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.optimization.learning_rate = learning_rate;
+    }
+
     /// Sets the number of steps of the optimiser when a run is resumed and [`Trainer::state`] is
     /// loaded.
     pub fn resume_at(&mut self, optimizer_steps: u32) {

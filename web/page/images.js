@@ -17,6 +17,8 @@ async function filesOf(entry, folder) {
 async function pixelsOf(file, context) {
   const image = await createImageBitmap(file);
   const side = Math.min(image.width, image.height);
+  // The canvas has the image before, which would show through.
+  context.clearRect(0, 0, SIDE, SIDE);
   context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, SIDE, SIDE);
   image.close();
   const { data } = context.getImageData(0, 0, SIDE, SIDE);
@@ -27,7 +29,10 @@ async function pixelsOf(file, context) {
   return planes;
 }
 
-/** Decodes dropped entries, or `{file, folder}`. The class of an image is its folder. */
+/**
+ * Decodes dropped entries, or `{file, folder}`. The class of an image is its folder. `leftOut` has the
+ * names of files that are no images.
+ */
 export async function readImages(entries) {
   const files = [];
   for (const entry of entries) {
@@ -37,12 +42,12 @@ export async function readImages(entries) {
   const canvas = new OffscreenCanvas(SIDE, SIDE);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  const images = [];
+  const [images, leftOut] = [[], []];
   for (const { file, folder } of files) {
     try {
       images.push({ planes: await pixelsOf(file, context), folder });
     } catch {
-      // Folders hold other files too: they are left out.
+      leftOut.push(file.name);
     }
   }
   const classes = [...new Set(images.map(({ folder }) => folder))].sort();
@@ -53,5 +58,6 @@ export async function readImages(entries) {
     pixels,
     labels: isLabelled ? Uint32Array.from(images, ({ folder }) => classes.indexOf(folder)) : new Uint32Array(),
     classes: isLabelled ? classes : [],
+    leftOut,
   };
 }

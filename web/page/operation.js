@@ -250,5 +250,7 @@ export async function startOperation() {
   on("block", "input", showTiles);
   for (const id of ["rows", "columns", "terms"]) on(id, "change", measureProduct);
   on("check", "click", runCheck);
+  // The picture of a product is drawn in the pixels of its place.
+  addEventListener("resize", showTiles);
   await showOperation();
 }

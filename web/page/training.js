@@ -4,8 +4,8 @@ import { SIDE, drawFilters, drawImages, embeddingMap, lossChart, rounded } from 
 import { call, timed } from "./engine.js";
 import { readImages } from "./images.js";
 
-/** Images of the map, of which the first can be picked. */
-const SHOWN = 300;
+/** Images of the map, of which the first can be picked; `?shown=100` takes less time. */
+const SHOWN = Math.max(2, Math.min(1000, Math.trunc(new URLSearchParams(location.search).get("shown")) || 300));
 const PICKABLE = 32;
 const NEIGHBOURS = 8;
 const PAIRS = 8;
@@ -116,6 +116,7 @@ async function useImages() {
   }));
   const classes = shown.labels.length ? ` in ${shown.classes.length} classes` : ", without classes";
   element("data").textContent = `${await call("trainingImages")} images${classes}`;
+  element("leftOut").textContent = "";
   await reset();
 }
 
@@ -177,8 +178,11 @@ function between(action) {
   return attempt(async () => {
     const wasRunning = running;
     await pauseTraining();
-    await action();
-    if (wasRunning) run();
+    try {
+      await action();
+    } finally {
+      if (wasRunning) run();
+    }
   });
 }
 
@@ -209,14 +213,21 @@ async function load(file) {
   element("data").textContent = `${element("data").textContent.split(";")[0]}; the encoder is of ${file.name}`;
 }
 
+/** The first names of a list. */
+const some = (names) => names.slice(0, 3).join(", ") + (names.length > 3 ? ` and ${names.length - 3} more` : "");
+
 async function takeFiles(entries) {
-  const { pixels, labels, classes } = await readImages(entries);
-  await call("takeImages", pixels, labels, classes, SHOWN);
+  const { pixels, labels, classes, leftOut } = await readImages(entries);
   const count = pixels.length / (3 * SIDE * SIDE);
+  const others = leftOut.length ? `Files that are no images, or are damaged: ${some(leftOut)}.` : "";
+  if (!count) throw new Error(`No image could be read. ${others} Choose PNG, JPEG, WebP or GIF files, or folders of them.`);
+  const sizes = [...element("batchSize").options].map((option) => Number(option.value)).sort((a, b) => a - b);
+  if (count < sizes[0]) throw new Error(`There are ${count} images, and the smallest batch has ${sizes[0]}. Choose more images. ${others}`);
+  await call("takeImages", pixels, labels, classes, SHOWN);
   // The largest batch that the images fill.
-  const sizes = [...element("batchSize").options].map((option) => Number(option.value));
-  if (number("batchSize") > count) element("batchSize").value = Math.max(...sizes.filter((size) => size <= count), sizes[0]);
+  if (number("batchSize") > count) element("batchSize").value = sizes.findLast((size) => size <= count);
   await useImages();
+  element("leftOut").textContent = others && `Left out. ${others}`;
 }
 
 function showRanges() {
@@ -270,16 +281,19 @@ export async function startTraining() {
       await takeFiles(files.map((file) => ({ file, folder: file.webkitRelativePath.split("/").at(-2) })));
     }));
   }
-  const drop = element("drop");
+  // On the whole page, since a browser opens a file that is dropped elsewhere.
+  const holdsFiles = ({ dataTransfer }) => dataTransfer.types.includes("Files");
   for (const [name, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {
-    drop.addEventListener(name, (event) => {
+    document.addEventListener(name, (event) => {
+      if (!holdsFiles(event)) return;
       event.preventDefault();
-      drop.classList.toggle("over", over);
+      element("drop").classList.toggle("over", over);
     });
   }
-  drop.addEventListener("drop", ({ dataTransfer }) => {
+  document.addEventListener("drop", (event) => {
+    if (!holdsFiles(event)) return;
     // The list is empty once the event is over.
-    const items = [...dataTransfer.items].map((item) => item.webkitGetAsEntry() ?? { file: item.getAsFile() });
+    const items = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry() ?? { file: item.getAsFile() });
     between(async () => takeFiles(items));
   });
   element("save").addEventListener("click", () => between(async () => offer(await call("save"), "encoder.safetensors")));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use parallax::augment::ImageStore;
 use parallax::autograd::Tape;
-use parallax::data::{Split, batches, shapes};
+use parallax::data::{EpochSampler, Split, batches, shapes};
 use parallax::device::Gpu;
 use parallax::device::gpu::{AdapterChoice, GpuOptions};
 use parallax::evaluate::pca;
@@ -156,7 +156,8 @@ impl Session {
     }
 
     /// Takes the page's images: planes of 32 x 32 bytes, three per image. `labels` is empty, or has
-    /// one index into `classes` per image. Shows the first `shown` images.
+    /// one index into `classes` per image. Shows `shown` of them, drawn at random because images of
+    /// folders are sorted by class.
     #[wasm_bindgen(js_name = takeImages)]
     pub fn take_images(
         &mut self,
@@ -177,8 +178,8 @@ impl Session {
             labels,
             ..self.train.subset(&[])
         };
-        let first: Vec<u32> = (0..shown.min(count) as u32).collect();
-        let shown = train.subset(&first);
+        let chosen = EpochSampler::new(count, shown.min(count), 0)?.batch(0);
+        let shown = train.subset(&chosen);
         self.set_images("images".to_string(), classes, train, shown)
     }
 
@@ -224,44 +225,38 @@ impl Session {
     pub fn start(&mut self, settings: &str) -> Result<()> {
         let settings = parsed(settings)?.simclr()?;
         let network = simclr::network(&settings, &self.device)?;
-        self.set_training(settings, network, 0)
+        self.set_training(settings, network)
     }
 
-    /// Continues the training with other settings. The network stays, and the optimiser starts
-    /// again.
+    /// Continues the training with other settings. The network and the optimiser keep their state.
     pub fn change(&mut self, settings: &str) -> Result<()> {
-        let mut settings = parsed(settings)?.simclr()?;
-        // Fails before the network moves.
-        SimClr::new(settings.clone(), &self.train, &self.device)?;
-        let Some(Training {
-            trainer,
-            steps,
-            settings: before,
-        }) = self.training.take()
-        else {
-            return Err(usage("there is no training yet; start one"));
+        let settings = parsed(settings)?.simclr()?;
+        let training = self.training.as_mut();
+        let training = training.ok_or_else(|| usage("there is no training yet; start one"))?;
+        let before = &training.settings;
+        let settings = SimClrSettings {
+            encoder: before.encoder,
+            seed: before.seed,
+            ..settings.with_normalization(before.normalization)
         };
-        settings.encoder = before.encoder;
-        settings.seed = before.seed;
-        self.set_training(
-            settings.with_normalization(before.normalization),
-            trainer.module,
-            steps,
-        )
+        training.trainer.objective = SimClr::new(settings.clone(), &self.train, &self.device)?;
+        let rate = settings.optimization.learning_rate;
+        training.trainer.set_learning_rate(rate);
+        training.settings = settings;
+        Ok(())
     }
 
     fn set_training(
         &mut self,
         settings: SimClrSettings,
         network: SimClrNetwork,
-        steps: u64,
     ) -> Result<()> {
         let objective = SimClr::new(settings.clone(), &self.train, &self.device)?;
         let trainer = Trainer::new(network, settings.optimization, objective)?;
         self.training = Some(Training {
             settings,
             trainer,
-            steps,
+            steps: 0,
         });
         Ok(())
     }
@@ -428,7 +423,7 @@ impl Session {
             "stem": origin.encoder.stem.to_string(),
             "step": origin.step,
         });
-        self.set_training(settings, network, 0)?;
+        self.set_training(settings, network)?;
         Ok(found.to_string())
     }
 }
