@@ -452,7 +452,7 @@ fn runs_are_compared() {
     run(folder, "compare a k3 --out k3.html");
     let written = page(folder, "k3.html");
     check_page(&written);
-    assert_eq!(written.matches(">k3: no values</text>").count(), 2);
+    assert_eq!(written.matches(">k3: no curve</text>").count(), 2);
 
     // Another k: the accuracies are marked, and how they were measured is printed.
     let said = run(folder, "compare a k3");

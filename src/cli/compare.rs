@@ -287,7 +287,7 @@ impl Comparison {
                         points: series.points.clone(),
                     },
                     None => Series {
-                        label: format!("{name}: no values"),
+                        label: format!("{name}: no curve"),
                         points: Vec::new(),
                     },
                 }
