@@ -254,7 +254,7 @@ fn features_in_pieces() {
     let said = good(folder, &[&words[..], &["--resume"]].concat());
     assert!(said.contains("nothing is computed"), "{said}");
 
-    // Without a folder, a judgement stores nothing and says so.
+    // Without a folder, an evaluation stores nothing and prints that.
     let knn = [
         "knn",
         "--encoder",

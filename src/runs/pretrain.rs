@@ -413,7 +413,7 @@ pub fn run(
         Method::SimClr(settings) => {
             let objective = SimClr::new(settings.clone(), split, device)?;
             let start = (simclr::network(settings, device)?, objective);
-            train_and_judge(device, request, start, &mut folder, started, |_, _| {
+            train_and_evaluate(device, request, start, &mut folder, started, |_, _| {
                 Ok(None)
             })
         }
@@ -430,13 +430,13 @@ pub fn run(
                 let accuracy = rotation_accuracy(device, network, told, found)?;
                 Ok(Some((accuracy, told.len())))
             };
-            train_and_judge(device, request, start, &mut folder, started, rotations)
+            train_and_evaluate(device, request, start, &mut folder, started, rotations)
         }
     }
 }
 
-/// Trains a network on its objective, and evaluates it as [`judge`] does.
-fn train_and_judge<H: Module, O: PartialObjective<Network<H>>>(
+/// Trains a network on its objective, and evaluates it as [`evaluate`] does.
+fn train_and_evaluate<H: Module, O: PartialObjective<Network<H>>>(
     device: &Device,
     request: &PretrainingRequest<'_>,
     start: (Network<H>, O),
@@ -450,7 +450,7 @@ fn train_and_judge<H: Module, O: PartialObjective<Network<H>>>(
         return Ok(None);
     }
     let trained = (trained, &network);
-    let summary = judge(device, request, trained, folder, started, rotations)?;
+    let summary = evaluate(device, request, trained, folder, started, rotations)?;
     let results = [
         ("knn_top1", summary.metrics.knn_top1),
         ("knn_top1_untrained", summary.metrics.knn_top1_untrained),
@@ -509,7 +509,7 @@ fn pretrain<H: Module, O: PartialObjective<Network<H>>>(
 
 /// Evaluates the trained network and writes the summary. `rotations` returns RotNet's accuracy and
 /// the number of images that it was measured on.
-fn judge<H: Module>(
+fn evaluate<H: Module>(
     device: &Device,
     request: &PretrainingRequest<'_>,
     (trained, network): (Trained, &Network<H>),
@@ -529,7 +529,7 @@ fn judge<H: Module>(
         let data = (dataset, dataset.train.height);
         let trained = (&mut *partial, "trained");
         let trained = knn::neighbour_accuracy(device, encoder, data, vote, trained)?;
-        let untrained = judge_untrained(device, request, partial)?;
+        let untrained = evaluate_untrained(device, request, partial)?;
         Ok((rotation, Some(trained), Some(untrained.top1)))
     })?;
     let normalization = pretext.normalization();
@@ -577,7 +577,7 @@ fn judge<H: Module>(
 }
 
 /// Evaluates the encoder that the training started from by its nearest neighbours.
-fn judge_untrained(
+fn evaluate_untrained(
     device: &Device,
     request: &PretrainingRequest<'_>,
     partial: &mut Partial,

@@ -171,7 +171,7 @@ pub fn train<M: Module, O: Objective<M>>(
         run.online = metrics.online_knn_top1.or(run.online);
     }
     run.progress.start_at(first_step, run.seconds_before);
-    run.judge();
+    run.check_flatness();
     let before = distributed::traffic();
     let trained = run.all(profile);
     run.progress.finish();
@@ -255,7 +255,7 @@ where
 
     /// Ends the training if this is a step at which its losses are compared, and they no longer
     /// fall.
-    fn judge(&mut self) {
+    fn check_flatness(&mut self) {
         let due = |&window: &u64| self.next > 0 && self.next.is_multiple_of(window);
         let window = self.plan.stop_when_flat.filter(due);
         if window.is_some_and(|window| is_flat(&self.losses, window)) {
@@ -312,7 +312,7 @@ where
             self.next = done;
             let saves = plan.save_every.is_some_and(|n| done.is_multiple_of(n));
             let is_due = self.last_checkpoint.elapsed() >= plan.checkpoint_every;
-            let judged = plan
+            let compares = plan
                 .stop_when_flat
                 .filter(|&window| done.is_multiple_of(window));
             // The first rank writes the checkpoints, so it decides when.
@@ -321,7 +321,7 @@ where
             // Checkpoints, evaluations and the comparison of losses require that no step is
             // pending.
             let evaluates = self.follow.is_due(done);
-            let waits = saves || checkpoint || evaluates || judged.is_some() || stop.is_some();
+            let waits = saves || checkpoint || evaluates || compares.is_some() || stop.is_some();
             let ahead = if waits { 0 } else { STEPS_AHEAD };
             while pending.len() > ahead
                 && let Some(oldest) = pending.pop_front()
@@ -337,7 +337,7 @@ where
                     self.folder.write(&checkpoint::kept_after(done), &bytes)?;
                 }
             }
-            self.judge();
+            self.check_flatness();
             if self.is_flat {
                 break;
             }
@@ -428,7 +428,7 @@ where
     }
 
     /// Seconds that each of these steps takes.
-    fn seconds_a_step(&mut self, steps: &Range<u64>) -> Result<f64> {
+    fn seconds_per_step(&mut self, steps: &Range<u64>) -> Result<f64> {
         let started = Instant::now();
         self.steps(steps.clone())?;
         Ok(started.elapsed().as_secs_f64() / (steps.end - steps.start) as f64)
@@ -439,9 +439,9 @@ where
     fn profile(&mut self, phases: Phases) -> Result<()> {
         self.measured = Some(Vec::new());
         self.steps(phases.warm_up.clone())?;
-        let plain_seconds = self.seconds_a_step(&phases.plain)?;
+        let plain_seconds = self.seconds_per_step(&phases.plain)?;
         self.device.start_recording();
-        let recorded_seconds = self.seconds_a_step(&phases.recorded);
+        let recorded_seconds = self.seconds_per_step(&phases.recorded);
         let recording = self.device.stop_recording()?;
         let recorded_seconds = recorded_seconds?;
         let counts = self.measured.take().unwrap_or_default();

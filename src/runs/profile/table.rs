@@ -38,10 +38,10 @@ impl Profile {
     }
 
     /// Milliseconds per step, and the share of a recorded step.
-    fn time(&self, seconds_a_step: f64) -> [String; 2] {
-        let share = 100.0 * seconds_a_step / self.recorded_seconds;
+    fn time(&self, seconds_per_step: f64) -> [String; 2] {
+        let share = 100.0 * seconds_per_step / self.recorded_seconds;
         [
-            format!("{:.3}", 1e3 * seconds_a_step),
+            format!("{:.3}", 1e3 * seconds_per_step),
             format!("{share:.1} %"),
         ]
     }

@@ -1,4 +1,4 @@
-//! The commands that judge and attack an encoder, as processes: good runs and bad input.
+//! The commands that evaluate and attack an encoder, as processes: good runs and bad input.
 
 mod class_folders;
 mod process;
@@ -8,9 +8,9 @@ use std::fs;
 use class_folders::place;
 use process::{good, json, refused};
 
-/// Every judgement that a pretrained encoder can be given, from one pretraining.
+/// Every evaluation of a pretrained encoder, from one pretraining.
 #[test]
-fn an_encoder_goes_through_every_judgement() {
+fn an_encoder_goes_through_every_evaluation() {
     let base = place(32, 32);
     let folder = base.path();
     let data = [
@@ -53,14 +53,14 @@ fn an_encoder_goes_through_every_judgement() {
     );
 
     let encoder = ["--encoder", "rotnet/encoder.safetensors"];
-    let judged = |words: &[&'static str]| with(&[words, &encoder].concat());
+    let evaluated = |words: &[&'static str]| with(&[words, &encoder].concat());
     for (arguments, run) in [
         (
-            judged(&["linear", "--epochs", "2", "--out", "linear"]),
+            evaluated(&["linear", "--epochs", "2", "--out", "linear"]),
             "linear",
         ),
         (
-            judged(&[
+            evaluated(&[
                 "linear",
                 "--optimizer",
                 "sgd",
@@ -73,7 +73,7 @@ fn an_encoder_goes_through_every_judgement() {
             "sgd",
         ),
         (
-            judged(&[
+            evaluated(&[
                 "finetune", "--labels", "0.5", "--epochs", "2", "--out", "finetune",
             ]),
             "finetune",
@@ -173,14 +173,14 @@ fn an_encoder_goes_through_every_judgement() {
     );
     refused(
         folder,
-        &judged(&["transfer"]),
+        &evaluated(&["transfer"]),
         2,
         &["pretrained on", "linear"],
     );
 
     good(
         folder,
-        &judged(&["embed", "--split", "train", "--out", "features.safetensors"]),
+        &evaluated(&["embed", "--split", "train", "--out", "features.safetensors"]),
     );
     let bytes = fs::read(folder.join("features.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -188,7 +188,7 @@ fn an_encoder_goes_through_every_judgement() {
     assert_eq!(file.tensor("labels").unwrap().shape(), [16]);
     refused(
         folder,
-        &judged(&["embed", "--split", "unlabelled", "--out", "x"]),
+        &evaluated(&["embed", "--split", "unlabelled", "--out", "x"]),
         2,
         &["no unlabelled images"],
     );
@@ -332,7 +332,7 @@ fn a_classifier_is_attacked_and_pictured() {
 }
 
 #[test]
-fn encoders_that_cannot_be_judged_are_named() {
+fn encoders_that_cannot_be_evaluated_are_named() {
     let base = place(32, 32);
     let folder = base.path();
     fs::write(folder.join("junk.safetensors"), b"no weights").unwrap();
