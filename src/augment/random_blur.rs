@@ -31,9 +31,10 @@ impl RandomBlur {
 
     /// The standard deviation for one image, 0 for no blur.
     pub(crate) fn draw(&self, rng: &mut Philox) -> f32 {
-        match happens(rng, self.probability) {
-            true => rng.uniform(self.sigma[0], self.sigma[1]),
-            false => 0.0,
+        if happens(rng, self.probability) {
+            rng.uniform(self.sigma[0], self.sigma[1])
+        } else {
+            0.0
         }
     }
 }

@@ -226,10 +226,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return list(arguments, &settings, &jobs);
     }
     let made = make(&settings.out)?;
-    let lock = match shard.is_whole() {
-        true => FolderLock::acquire(&settings.out).map(Some),
+    let lock = if shard.is_whole() {
+        FolderLock::acquire(&settings.out).map(Some)
+    } else {
         // Processes share the folder. Each run has a lock of its own.
-        false => Ok(None),
+        Ok(None)
     };
     let done = lock.and_then(|_lock| {
         let is_resumed = grid.is_in(&settings.out)?;

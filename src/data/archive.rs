@@ -31,9 +31,10 @@ pub fn read(path: &Path, names: &[&str]) -> Result<Members> {
     let is_gzip = file.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
     file.rewind().map_err(|e| Error::read(path, e))?;
     let file = BufReader::new(file);
-    let members = match is_gzip {
-        true => unpack(GzDecoder::new(file), names),
-        false => unpack(file, names),
+    let members = if is_gzip {
+        unpack(GzDecoder::new(file), names)
+    } else {
+        unpack(file, names)
     };
     members.map_err(|error| {
         let advice = "expected a whole .tar.gz or .tar archive; download it again";

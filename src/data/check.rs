@@ -1,5 +1,5 @@
-//! The check of a streamed set: what decoding each of its files once found, remembered for the next
-//! run.
+//! The check of a streamed set, which decodes each of its files once. Its result is stored for later
+//! runs.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use super::stream::{Stamp, progress};
 use super::{LoadOptions, parallel};
 use crate::sha256::hex;
 
-/// Files, and the key of what is remembered of them.
+/// The files of a set, and the key of their stored check.
 pub struct Check {
     /// The stamp of each file, in the order of the files.
     pub stamps: Vec<Stamp>,
@@ -22,10 +22,10 @@ pub struct Check {
     folder: Option<PathBuf>,
 }
 
-/// What a check found. Only a check that a run can start with is remembered.
+/// The result of a check. It is stored only if a run can start with it.
 #[derive(Serialize, Deserialize)]
 pub struct Checked {
-    /// Of the files, their sizes, their times and the options.
+    /// A digest of the files, their sizes, their times and the options.
     key: String,
     /// Width and height of the images.
     pub size: [usize; 2],
@@ -41,7 +41,7 @@ impl Check {
         // A file without a stamp cannot be read, which decoding finds.
         let stamps = parallel::map(paths.iter(), |path| Stamp::of(path).unwrap_or_default());
         let mut hasher = Sha256::new();
-        // Another version may decode otherwise.
+        // Another version of the program may decode differently.
         hasher.update(env!("CARGO_PKG_VERSION"));
         let mut add = |part: &[u8]| {
             hasher.update((part.len() as u64).to_le_bytes());
@@ -72,7 +72,7 @@ impl Check {
         Some(folder.join(format!("images-{}.json", &self.key[..16])))
     }
 
-    /// Returns what an earlier check of the same files found.
+    /// Returns the stored check of the same files.
     pub fn remembered(&self) -> Option<Checked> {
         let bytes = fs::read(self.path()?).ok()?;
         let checked: Checked = serde_json::from_slice(&bytes).ok()?;
@@ -82,7 +82,7 @@ impl Check {
             .then_some(checked)
     }
 
-    /// Remembers a check. If it cannot be stored, the next run repeats it.
+    /// Stores a check. If this fails, the next run repeats it.
     pub fn remember(&self, size: [usize; 2], digest: String, found: Found) -> Checked {
         let checked = Checked {
             key: self.key.clone(),
@@ -94,7 +94,7 @@ impl Check {
             && let Err(error) = write(&path, &checked)
         {
             progress(format_args!(
-                "images  the check is not remembered: {}: {error}",
+                "images  the check cannot be stored: {}: {error}",
                 path.display()
             ));
         }

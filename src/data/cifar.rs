@@ -188,9 +188,10 @@ impl Version {
             let mut files = self.source.files.iter();
             files.any(|expected| root.join(expected.file).is_file())
         };
-        match places.iter().any(is_there) {
-            true => Ok(Some(Place::Folder(self.source.locate(dir)?))),
-            false => Ok(None),
+        if places.iter().any(is_there) {
+            Ok(Some(Place::Folder(self.source.locate(dir)?)))
+        } else {
+            Ok(None)
         }
     }
 

@@ -1,4 +1,4 @@
-//! Image files as planes of one size: decoding, and what it found.
+//! Decoding of image files to planes of one size, and the facts found on the way.
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,17 @@ use super::resize::{centre_square, write_planes};
 use super::{LoadOptions, OnBadImage, parallel};
 use crate::error::{Error, Result, listed};
 
-/// How image files become planes.
+/// How image files are converted to planes.
 #[derive(Clone, Debug)]
 pub struct Decoding {
-    /// Sides in pixels: the shorter side is resized to each of them in turn, and the centre is
+    /// Sides in pixels. For each in turn, the shorter side is resized to it, and the centre is
     /// cropped.
     pub squares: Vec<usize>,
     /// Width and height of the result.
     pub size: [usize; 2],
 }
 
-/// What became of a file.
+/// The outcome of reading a file.
 #[derive(Debug)]
 pub enum Outcome {
     Read {
@@ -35,7 +35,7 @@ pub enum Outcome {
 
 impl Decoding {
     /// With `options.size`, files become squares. Otherwise, the size is that of the first image,
-    /// and if all images must be whole, others of another size are refused before any is decoded.
+    /// and if all images must be whole, images of another size are an error before any is decoded.
     ///
     /// # Errors
     /// [`Error::Data`] for images of several sizes, and if there is no whole image.
@@ -91,7 +91,7 @@ impl Decoding {
     }
 }
 
-/// What decoding the files of a set found.
+/// Facts found by decoding the files of a set.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Found {
     /// Files that cannot be decoded whole, by their place, with the reasons.
@@ -159,7 +159,7 @@ impl Found {
     }
 }
 
-/// A path below `dir`, as records and notices have it.
+/// A path below `dir`, for records and notices.
 pub fn shown(dir: &Path, path: &Path) -> String {
     let below = path.strip_prefix(dir).unwrap_or(path);
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();

@@ -124,9 +124,10 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
     if train.is_empty() || !without.is_empty() {
         let message = format!(
             "no image is left after the damaged ones are left out, in {}",
-            match without.is_empty() {
-                true => "the training set".to_string(),
-                false => format!("the classes {}", listed(without, ", ")),
+            if without.is_empty() {
+                "the training set".to_string()
+            } else {
+                format!("the classes {}", listed(without, ", "))
             }
         );
         return Err(Error::data(dir, message));
@@ -232,12 +233,13 @@ fn unpack_advice(dir: &Path) -> Result<String> {
                 .any(|end| name.to_ascii_lowercase().ends_with(end))
         })
         .collect();
-    Ok(match archives.is_empty() {
-        true => String::new(),
-        false => format!(
+    Ok(if archives.is_empty() {
+        String::new()
+    } else {
+        format!(
             ", but archives, which must be unpacked: {}",
             listed(archives, ", ")
-        ),
+        )
     })
 }
 

@@ -94,9 +94,10 @@ pub fn size(path: &Path) -> Result<[u32; 2], String> {
     let bytes = content(path)?;
     let mut decoder = decoder(open(&bytes)?, &bytes)?;
     let (width, height) = decoder.dimensions();
-    Ok(match swaps_sides(orientation(&mut decoder)) {
-        true => [height, width],
-        false => [width, height],
+    Ok(if swaps_sides(orientation(&mut decoder)) {
+        [height, width]
+    } else {
+        [width, height]
     })
 }
 
@@ -110,9 +111,10 @@ fn content(path: &Path) -> Result<Vec<u8>, String> {
         return Err("not a regular file".to_string());
     }
     let bytes = fs::read(path).map_err(failed)?;
-    match bytes.is_empty() {
-        true => Err("empty".to_string()),
-        false => Ok(bytes),
+    if bytes.is_empty() {
+        Err("empty".to_string())
+    } else {
+        Ok(bytes)
     }
 }
 
@@ -202,9 +204,10 @@ fn tiff_size(bytes: &[u8]) -> Option<[u32; 2]> {
     let number = |at: usize, width: usize| -> Option<u32> {
         let digits = bytes.get(at..at.checked_add(width)?)?;
         let add = |sum: u32, &digit: &u8| sum << 8 | u32::from(digit);
-        Some(match is_little {
-            true => digits.iter().rev().fold(0, add),
-            false => digits.iter().fold(0, add),
+        Some(if is_little {
+            digits.iter().rev().fold(0, add)
+        } else {
+            digits.iter().fold(0, add)
         })
     };
     let directory = number(4, 4)? as usize;
@@ -375,12 +378,13 @@ fn jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
 /// Decodes a JPEG file without filling gaps with grey. A strict decoder also refuses bytes between
 /// the headers, which are harmless.
 fn strict_jpeg(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
-    jpeg_with(bytes, true).or_else(
-        |error| match error.contains("Extra bytes between headers") {
-            true => jpeg_with(bytes, false),
-            false => Err(error),
-        },
-    )
+    jpeg_with(bytes, true).or_else(|error| {
+        if error.contains("Extra bytes between headers") {
+            jpeg_with(bytes, false)
+        } else {
+            Err(error)
+        }
+    })
 }
 
 fn jpeg_with(bytes: &[u8], is_strict: bool) -> Result<(DynamicImage, Orientation), String> {
@@ -401,9 +405,10 @@ fn jpeg_with(bytes: &[u8], is_strict: bool) -> Result<(DynamicImage, Orientation
     };
     decoder.set_options(decoder.options().jpeg_set_out_colorspace(colors));
     let pixels = decoder.decode().map_err(|e| e.to_string())?;
-    let image = match is_grey {
-        true => ImageBuffer::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
-        false => ImageBuffer::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+    let image = if is_grey {
+        ImageBuffer::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8)
+    } else {
+        ImageBuffer::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8)
     };
     let image = image.ok_or("cannot be decoded: the pixels do not fit the size")?;
     let exif = decoder.exif().cloned().unwrap_or_default();

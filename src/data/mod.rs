@@ -259,13 +259,14 @@ impl Dataset {
         if !unknown.is_empty() {
             let missing = classes.iter().filter(|class| !self.classes.contains(class));
             let missing: Vec<&String> = missing.collect();
-            let other = match missing.is_empty() {
-                true => String::new(),
-                false => format!(
+            let other = if missing.is_empty() {
+                String::new()
+            } else {
+                format!(
                     "; {} does not have these of the file: {}",
                     self.name,
                     listed(missing, ", ")
-                ),
+                )
             };
             return Err(Error::usage(format!(
                 "{whose} does not have these classes of {1}: {0}{other}",
@@ -305,9 +306,10 @@ impl Dataset {
     /// # Errors
     /// As [`Split::image`]: the digest of streamed images needs all of them.
     pub fn at_resolution(self, resolution: usize) -> Result<Self> {
-        match self.train.height == self.train.width {
-            true => Ok(self),
-            false => self.with_squares(resolution),
+        if self.train.height == self.train.width {
+            Ok(self)
+        } else {
+            self.with_squares(resolution)
         }
     }
 
@@ -335,9 +337,10 @@ impl Dataset {
     /// [`Error::Usage`] if it has none.
     pub fn labels_of<'a>(&self, split: &'a Split, name: &str) -> Result<&'a [u32]> {
         split.labels.as_deref().ok_or_else(|| {
-            let missing = match split.is_empty() {
-                true => format!("{} has no {name} images", self.name),
-                false => format!("the {name} images of {} have no labels", self.name),
+            let missing = if split.is_empty() {
+                format!("{} has no {name} images", self.name)
+            } else {
+                format!("the {name} images of {} have no labels", self.name)
             };
             let expected = match name {
                 "test" => {

@@ -9,9 +9,10 @@ pub fn map<T: Send, R: Send>(
     items: impl Iterator<Item = T> + Send,
     work: impl Fn(T) -> R + Sync,
 ) -> Vec<R> {
-    let threads = match cfg!(feature = "threads") {
-        true => thread::available_parallelism().map_or(1, usize::from),
-        false => 1,
+    let threads = if cfg!(feature = "threads") {
+        thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        1
     };
     if threads == 1 {
         return items.map(work).collect();

@@ -427,9 +427,10 @@ impl Machine<'_> {
     /// If all such values have more bytes than the pickle. It may use one long text many times.
     fn copies(&mut self, len: usize) -> Result<(), String> {
         self.copied += len;
-        match self.copied <= self.bytes.len() {
-            true => Ok(()),
-            false => Err(damaged()),
+        if self.copied <= self.bytes.len() {
+            Ok(())
+        } else {
+            Err(damaged())
         }
     }
 

@@ -1,8 +1,8 @@
 //! Streamed images, decoded by threads before they are needed.
 //!
-//! The images that are needed next form a window. Threads decode them in order, and the caller takes
-//! part if it has to wait. Only images of the window are in memory, so a window of a few batches
-//! bounds the memory, and threads that are ahead of the training sleep.
+//! The images that are needed next form a window. Threads decode them in order, and a caller that
+//! would wait decodes too. Only images of the window are in memory, so the memory is bounded by a few
+//! batches, and threads that are ahead of the training sleep.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,7 +29,7 @@ struct Shared {
 #[derive(Default)]
 struct Window {
     images: HashMap<u32, Slot>,
-    /// Images that wait, in the order of their use. Others may be among them, and are passed over.
+    /// Waiting images in the order of their use. It may also have other images, which are skipped.
     order: VecDeque<u32>,
     is_closed: bool,
 }
@@ -123,10 +123,11 @@ impl ReadAhead {
             window: Mutex::default(),
             changed: Condvar::new(),
         });
-        let threads = match cfg!(feature = "threads") {
-            true => thread::available_parallelism().map_or(1, |n| (n.get() - 1).max(1)),
+        let threads = if cfg!(feature = "threads") {
+            thread::available_parallelism().map_or(1, |n| (n.get() - 1).max(1))
+        } else {
             // The caller decodes all images.
-            false => 0,
+            0
         };
         let start = |_| {
             let shared = shared.clone();

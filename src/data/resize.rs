@@ -18,9 +18,10 @@ pub fn centre_square(image: RgbImage, size: u32) -> RgbImage {
         let exact = u64::from(size) * u64::from(long) / u64::from(short);
         exact as u32
     };
-    let (width, height) = match width <= height {
-        true => (size, scaled(height, width)),
-        false => (scaled(width, height), size),
+    let (width, height) = if width <= height {
+        (size, scaled(height, width))
+    } else {
+        (scaled(width, height), size)
     };
     // Of the same size, it is a copy.
     let image = imageops::resize(&image, width, height, FilterType::Triangle);

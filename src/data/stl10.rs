@@ -50,13 +50,15 @@ pub fn load(dir: &Path) -> Result<Dataset> {
     let train = labelled(&root, "train_X.bin", "train_y.bin")?;
     let test = labelled(&root, "test_X.bin", "test_y.bin")?;
     let (folds_path, unlabelled_path) = (root.join(FOLDS_FILE), root.join(UNLABELLED));
-    let folds = match folds_path.is_file() {
-        true => Some(folds(&folds_path, train.len())?),
-        false => None,
+    let folds = if folds_path.is_file() {
+        Some(folds(&folds_path, train.len())?)
+    } else {
+        None
     };
-    let unlabelled = match unlabelled_path.is_file() {
-        true => Some(images(&root, UNLABELLED)?),
-        false => None,
+    let unlabelled = if unlabelled_path.is_file() {
+        Some(images(&root, UNLABELLED)?)
+    } else {
+        None
     };
     let short = [
         ("train_X.bin", train.len(), 5_000),

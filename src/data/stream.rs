@@ -33,7 +33,7 @@ struct ImageFile {
     stamp: Stamp,
 }
 
-/// What changes if a file changes.
+/// Size and time of a file, by which a change is detected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     pub bytes: u64,

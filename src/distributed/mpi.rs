@@ -118,9 +118,10 @@ fn complete<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>) {
     let began = Instant::now();
     while let Err(pending) = request.test() {
         request = pending;
-        match began.elapsed() < YIELDING {
-            true => yield_now(),
-            false => sleep(NAP),
+        if began.elapsed() < YIELDING {
+            yield_now()
+        } else {
+            sleep(NAP)
         }
     }
 }

@@ -46,12 +46,13 @@ impl Vote {
     pub fn neighbours(&self, dataset: &Dataset) -> Result<usize> {
         let bank = dataset.train.len();
         let k = self.k.unwrap_or_else(|| neighbours(bank));
-        match k <= bank {
-            true => Ok(k),
-            false => Err(Error::usage(format!(
+        if k <= bank {
+            Ok(k)
+        } else {
+            Err(Error::usage(format!(
                 "--k is {k}, and {} has {bank} training images; use {bank} or less",
                 dataset.name
-            ))),
+            )))
         }
     }
 }

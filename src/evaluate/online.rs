@@ -55,18 +55,15 @@ impl Sample {
             split.subset(&indices)
         };
         let mut bank = order(train)?;
-        let queries = match dataset.test.is_empty() {
-            false => {
-                let all = order(&dataset.test)?;
-                part(&dataset.test, &all[..all.len().min(most(QUERIES))])
-            }
-            true => {
-                let count = (bank.len() / 6).clamp(1, most(QUERIES));
-                let queries = part(train, &bank[..count]);
-                // The only image is its own neighbour.
-                bank.drain(..count.min(bank.len() - 1));
-                queries
-            }
+        let queries = if dataset.test.is_empty() {
+            let count = (bank.len() / 6).clamp(1, most(QUERIES));
+            let queries = part(train, &bank[..count]);
+            // The only image is its own neighbour.
+            bank.drain(..count.min(bank.len() - 1));
+            queries
+        } else {
+            let all = order(&dataset.test)?;
+            part(&dataset.test, &all[..all.len().min(most(QUERIES))])
         };
         bank.truncate(most(BANK));
         Ok(Sample {

@@ -178,9 +178,10 @@ impl Exchange {
             for leaf in &leaves {
                 let (sum, others) = rest.split_at(leaf.len());
                 let sum = Tensor::from_slice(sum, leaf.shape(), device)?;
-                match leaf.id() == own_loss.id() {
-                    true => loss = sum,
-                    false => gradients.set(leaf, &sum)?,
+                if leaf.id() == own_loss.id() {
+                    loss = sum
+                } else {
+                    gradients.set(leaf, &sum)?
                 }
                 rest = others;
             }

@@ -170,9 +170,12 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
                 let weight = chunk.len() as f32 / self.samples.len() as f32;
                 let loss = mean.scale(weight)?;
                 drop(mean);
-                let mut completed = |leaf, sum: &_| match is_last {
-                    true => completed(leaf, sum),
-                    false => Ok(()),
+                let mut completed = |leaf, sum: &_| {
+                    if is_last {
+                        completed(leaf, sum)
+                    } else {
+                        Ok(())
+                    }
                 };
                 StepGradients::onto(gradients.take(), loss, &tape, &mut completed)
             };
@@ -201,9 +204,10 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
         let mut recorded = None;
         for chunk in &self.chunks {
             let is_only = self.chunks.len() == 1;
-            let tape = match is_only {
-                true => Tape::with(device, options),
-                false => Tape::forward_only(device, options),
+            let tape = if is_only {
+                Tape::with(device, options)
+            } else {
+                Tape::forward_only(device, options)
             };
             let z = named(chunk, self.rows(&tape, chunk))?;
             first.push(slice(z.tensor(), 0, chunk.len())?);
@@ -248,9 +252,12 @@ impl<M, O: PartialObjective<M>> Batch<'_, M, O> {
                     (named(chunk, self.rows(&tape, chunk))?, tape)
                 }
             };
-            let mut completed = |leaf, sum: &_| match is_last {
-                true => completed(leaf, sum),
-                false => Ok(()),
+            let mut completed = |leaf, sum: &_| {
+                if is_last {
+                    completed(leaf, sum)
+                } else {
+                    Ok(())
+                }
             };
             let gradients = z.backward_onto(dz, sum.take(), &mut completed);
             sum = Some(named(chunk, gradients)?);

@@ -176,9 +176,10 @@ fn every_transform_agrees_with_torchvision() {
             };
             let (shape, expected) = &golden.tensors[*name];
             // Normalisation divides pixels by a fifth.
-            let scale = match name.starts_with("normalize") {
-                true => 5.0,
-                false => 1.0,
+            let scale = if name.starts_with("normalize") {
+                5.0
+            } else {
+                1.0
             };
             let shape = [1, shape[0], shape[1], shape[2]];
             let expected = super::within(expected, scale * TOLERANCE);
