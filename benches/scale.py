@@ -13,7 +13,7 @@ PARAMETERS = 23_500_352 + 2048 * 2048 + 2048 + 2048 * 128 + 128  # encoder and p
 CHANNELS = 26_560  # of all batch norms
 NORMS = 53
 PROJECTION = 128
-BUCKET = 4 * 2**20  # bytes of gradients that are exchanged at a time
+BUCKETS = 35  # in which the program exchanges these gradients
 LATENCY = 5e-6  # s, of a message, with a process that wakes up
 HOST_COPY = 25e9  # bytes per second between a device and its host
 HOST_SUM = 8e9  # bytes per second of the sum of gradients on the host
@@ -43,11 +43,10 @@ def seconds(ranks, batch, options):
     # collectives each.
     awaited = (embeddings + statistics) / bytes_per_second + (2 * 2 + NORMS * (2 + 3) + 2) * latency
     # The sum of a bucket of gradients is two collectives.
-    buckets = math.ceil(4 * PARAMETERS / BUCKET)
     host = 2 * 4 * PARAMETERS / HOST_COPY + 4 * PARAMETERS / HOST_SUM
-    beside = gradients / bytes_per_second + host + 2 * buckets * latency
+    beside = gradients / bytes_per_second + host + 2 * BUCKETS * latency
     # The backward pass is two thirds of the computation. It hides all buckets but the last one, if it is long enough.
-    visible = awaited + max(beside - 2 / 3 * compute, beside / buckets)
+    visible = awaited + max(beside - 2 / 3 * compute, beside / BUCKETS)
     return compute + loss, awaited + beside, visible
 
 

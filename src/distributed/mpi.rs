@@ -86,7 +86,7 @@ impl Lane {
         let (is_ready, ready) = channel();
         let thread = spawn(move || {
             let communicator = world().duplicate();
-            let _ = is_ready.send(());
+            is_ready.send(()).ok();
             for (values, reply) in queue {
                 let began = Instant::now();
                 let sum = sum(&communicator, values);
@@ -97,7 +97,7 @@ impl Lane {
         });
         // All ranks duplicate the communicator before they use it. Fails if the thread has ended,
         // which `Group::awaited` reports.
-        let _ = ready.recv();
+        ready.recv().ok();
         Lane { sums, thread }
     }
 }

@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::tensor::Tensor;
 
-/// Numbers per bucket, at least, but for the last bucket: 4 MiB.
-const BUCKET: usize = 1 << 20;
+/// Numbers per bucket, at least, but for the last bucket: 1 MiB.
+const BUCKET: usize = 1 << 18;
 
 /// Checks that a batch can be divided among ranks.
 ///
