@@ -156,8 +156,12 @@ fn info(path: &Path) -> Result<()> {
     if let Some(classes) = origin.classes {
         say!("  classifier {classes} classes");
     }
-    if let Some(normalization) = record.normalization {
-        say!("  normalised {normalization}");
+    match record.normalization {
+        Some(normalization) if file.is_ours() => say!("  normalised {normalization}"),
+        Some(default) => say!(
+            "  normalised not stored in the file: {default} unless --normalize is given (torchvision's weights need imagenet)"
+        ),
+        None => {}
     }
     if let Some(prefix) = record.init_prefix {
         say!("  prefix     {prefix}");
