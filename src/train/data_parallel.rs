@@ -4,7 +4,7 @@
 //! of one rank. For a loss that is a mean, each rank computes its part of the mean. For a contrastive
 //! loss, ranks exchange their embeddings, and each computes the loss of all pairs and the gradient of
 //! its own embeddings. Gradients of parameters are added in the order of ranks. They are exchanged in
-//! buckets during the backward pass: see [`Exchange`].
+//! buckets during the backward pass: see `Exchange`.
 //!
 //! With batch statistics per rank, a step has the same bits as one of a single process in chunks of
 //! the size of a rank's part (see [`super::micro_batch`]). With synchronised statistics
