@@ -16,7 +16,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+#[cfg(feature = "mpi")]
+use crate::error::Error;
+use crate::error::Result;
 
 /// How long a rank waits for the others before the run ends.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -296,60 +298,6 @@ impl PendingSum {
             PendingSum::Done(values) => Ok(values),
             #[cfg(feature = "mpi")]
             PendingSum::Exchanged(group, sum) => group.awaited(&sum),
-        }
-    }
-}
-
-/// An error as one rank sends it to others: the kind, the file or device, and the message.
-#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
-type SentError = (String, String, String);
-
-#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
-fn sent(error: &Error) -> SentError {
-    let (kind, of, message) = match error {
-        Error::Usage(message) => ("usage", String::new(), message.clone()),
-        Error::Data { path, message } => ("data", path.display().to_string(), message.clone()),
-        Error::Io { path, source, hint } => (
-            "data",
-            path.display().to_string(),
-            format!("{source}; {hint}"),
-        ),
-        Error::Device { device, message } => ("device", device.clone(), message.clone()),
-        other => ("", String::new(), other.to_string()),
-    };
-    (kind.to_string(), of, message)
-}
-
-/// The error that [`sent`] describes, with the same text and the same exit code of the program.
-#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
-fn received((kind, of, message): SentError) -> Error {
-    match kind.as_str() {
-        "usage" => Error::Usage(message),
-        "data" => Error::data(of, message),
-        "device" => Error::device(of, message),
-        _ => Error::Guard(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{received, sent};
-    use crate::error::Error;
-
-    #[test]
-    fn an_error_of_another_rank_has_its_text() {
-        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-        for error in [
-            Error::usage("a setting"),
-            Error::data("images/a.png", "is damaged"),
-            Error::read("images", missing),
-            Error::device("a card", "was lost"),
-            Error::NonFinite("a loss".to_string()),
-        ] {
-            let other = received(sent(&error));
-            assert_eq!(other.to_string(), error.to_string());
-            let is_usage = |error: &Error| matches!(error, Error::Usage(_));
-            assert_eq!(is_usage(&other), is_usage(&error));
         }
     }
 }

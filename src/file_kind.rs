@@ -29,16 +29,11 @@ impl FileKind {
         } else if opens("<?xml") || opens("<!--") || opens("<!doctype") {
             FileKind::Xml
         } else if bytes.starts_with(b"PK\x03\x04") {
-            match [
-                &b"data.pkl"[..],
-                b"constants.pkl",
-                b".data/serialization_id",
-            ]
-            .into_iter()
-            .any(has)
-            {
-                true => FileKind::PyTorch,
-                false => FileKind::Other("a ZIP archive"),
+            let of_pytorch: [&[u8]; 3] = [b"data.pkl", b"constants.pkl", b".data/serialization_id"];
+            if of_pytorch.into_iter().any(has) {
+                FileKind::PyTorch
+            } else {
+                FileKind::Other("a ZIP archive")
             }
         } else if matches!(bytes, [0x80, 2..=5, third, ..] if *third != 0) {
             FileKind::PyTorch

@@ -837,8 +837,8 @@ fn errors_once() {
     }
 }
 
-/// Open MPI forwards SIGUSR1 to the ranks. After SIGTERM, it waits as long as it is told, sends
-/// SIGTERM to the ranks, waits as long again, kills the ranks that remain, and exits with 1.
+/// Open MPI forwards SIGUSR1 to the ranks. After SIGTERM, it waits for a time that is an option, sends
+/// SIGTERM to the ranks, waits for this time again, kills the ranks that remain, and exits with 1.
 fn signals() {
     let base = tempfile::tempdir().expect("a folder");
     for (signal, code) in [("-USR1", 75), ("-TERM", 1)] {

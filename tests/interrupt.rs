@@ -142,7 +142,7 @@ fn pretraining_in_pieces() {
 }
 
 /// A training that ends because its loss is flat ends at the same step, whether or not it is
-/// stopped there, and f16's loss scale goes on.
+/// stopped there. A resumed training has the loss scale of f16 from before the stop.
 #[test]
 fn a_training_of_unknown_length_in_pieces() {
     let base = place();

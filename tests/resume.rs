@@ -1,5 +1,5 @@
-//! A training that was killed and goes on has, to the bit, the losses and the weights of one that
-//! was not.
+//! A training that was killed and resumed has bitwise the losses and the weights of one that was not
+//! interrupted.
 
 use std::fs;
 use std::path::Path;

@@ -376,8 +376,8 @@ fn a_check_is_remembered_until_a_file_changes() {
     assert_eq!(fs::read_dir(&checks).unwrap().count(), 4);
 }
 
-/// A training that finds a damaged image names it and changes nothing, and goes on once the image is
-/// restored.
+/// A training that finds a damaged image names it and changes nothing. Once the image is restored, the
+/// training can be resumed.
 #[test]
 fn a_damaged_image_stops_the_step_that_needs_it() {
     let base = place(32, 32);

@@ -1,5 +1,5 @@
-//! Which variants of its kernels a GPU runs: measured, kept, told, and the same ones when a run
-//! goes on.
+//! The variants of kernels that a GPU runs: they are measured, stored and printed, and a resumed run
+//! has the same ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -101,13 +101,12 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Dataset> {
         .map(|class| class.name.clone())
         .collect();
     let (train_paths, train_labels) = labelled(dir, train.classes, train.loose, &classes)?;
-    let (test_paths, test_labels) = match classes.is_empty() {
+    let (test_paths, test_labels) = if classes.is_empty() {
         // Labels of the test set have no meaning without those of the training set.
-        true => {
-            let inner = test.classes.into_iter().flat_map(|class| class.images);
-            (inner.chain(test.loose).collect(), None)
-        }
-        false => labelled(dir, test.classes, test.loose, &classes)?,
+        let inner = test.classes.into_iter().flat_map(|class| class.images);
+        (inner.chain(test.loose).collect(), None)
+    } else {
+        labelled(dir, test.classes, test.loose, &classes)?
     };
     let set = FileSet {
         dir,

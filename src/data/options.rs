@@ -38,7 +38,7 @@ impl DataKind {
         DataKind::Folder,
     ];
 
-    /// The word that stands for the kind on the command line and in configurations.
+    /// The name of the kind on the command line and in configurations.
     pub fn as_str(self) -> &'static str {
         match self {
             DataKind::Shapes => "shapes",

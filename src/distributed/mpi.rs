@@ -17,8 +17,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 
 use super::{
-    AWAITED, EXCHANGES, EXCHANGING, Error, Group, PendingSum, RECEIVED, Relaxed, Result, received,
-    sent,
+    AWAITED, AtomicU64, EXCHANGES, EXCHANGING, Error, Group, PendingSum, RECEIVED, Relaxed, Result,
 };
 
 static STARTED: Mutex<Option<(Universe, Option<Lane>)>> = Mutex::new(None);
@@ -102,7 +101,7 @@ impl Lane {
     }
 }
 
-fn add(nanoseconds: &std::sync::atomic::AtomicU64, since: Instant) {
+fn add(nanoseconds: &AtomicU64, since: Instant) {
     let spent = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
     nanoseconds.fetch_add(spent, Relaxed);
 }
@@ -333,5 +332,56 @@ impl Group {
                 self.patience.as_secs_f64()
             ),
         )
+    }
+}
+
+/// An error as one rank sends it to others: the kind, the file or device, and the message.
+type SentError = (String, String, String);
+
+fn sent(error: &Error) -> SentError {
+    let (kind, of, message) = match error {
+        Error::Usage(message) => ("usage", String::new(), message.clone()),
+        Error::Data { path, message } => ("data", path.display().to_string(), message.clone()),
+        Error::Io { path, source, hint } => (
+            "data",
+            path.display().to_string(),
+            format!("{source}; {hint}"),
+        ),
+        Error::Device { device, message } => ("device", device.clone(), message.clone()),
+        other => ("", String::new(), other.to_string()),
+    };
+    (kind.to_string(), of, message)
+}
+
+/// The error that [`sent`] describes, with the same text and the same exit code of the program.
+fn received((kind, of, message): SentError) -> Error {
+    match kind.as_str() {
+        "usage" => Error::Usage(message),
+        "data" => Error::data(of, message),
+        "device" => Error::device(of, message),
+        _ => Error::Guard(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{received, sent};
+    use crate::error::Error;
+
+    #[test]
+    fn an_error_of_another_rank_has_its_text() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        for error in [
+            Error::usage("a setting"),
+            Error::data("images/a.png", "is damaged"),
+            Error::read("images", missing),
+            Error::device("a card", "was lost"),
+            Error::NonFinite("a loss".to_string()),
+        ] {
+            let other = received(sent(&error));
+            assert_eq!(other.to_string(), error.to_string());
+            let is_usage = |error: &Error| matches!(error, Error::Usage(_));
+            assert_eq!(is_usage(&other), is_usage(&error));
+        }
     }
 }

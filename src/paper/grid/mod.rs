@@ -97,7 +97,7 @@ pub struct GridSettings {
     /// The value of `--init` for pretraining, required by the paper's protocol.
     pub init: Option<String>,
     pub seeds: Vec<u64>,
-    /// The set that stands for CIFAR-10, and the one that stands for STL-10.
+    /// The data sets in the places of CIFAR-10 and STL-10.
     pub first: Source,
     pub second: Source,
     /// The folder of the grid.

@@ -169,9 +169,9 @@ pub struct Scope<'a> {
     /// `sound` or `paper`.
     pub protocol: String,
     pub width: f64,
-    /// The set that stands for CIFAR-10.
+    /// The data set in the place of CIFAR-10.
     pub first: String,
-    /// The set that stands for STL-10, or `None` if nothing was transferred.
+    /// The data set in the place of STL-10, or `None` if nothing was transferred.
     pub second: Option<String>,
 }
 

@@ -118,11 +118,11 @@ impl DataSettings {
     /// The folder of the data's files.
     pub fn dir(&self) -> Option<PathBuf> {
         let named = self.dir.clone();
-        match self.is_drawn() {
+        if self.is_drawn() {
             // The variable names a folder for the data sets that have files.
-            true => named,
-            false => named.or_else(|| std::env::var_os("PARALLAX_DATA").map(PathBuf::from)),
+            return named;
         }
+        named.or_else(|| std::env::var_os("PARALLAX_DATA").map(PathBuf::from))
     }
 
     /// Whether the program draws the images.

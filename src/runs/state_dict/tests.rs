@@ -47,7 +47,7 @@ fn the_expected_tensors_are_those_of_the_network() {
     }
 }
 
-/// Every width gives back a network of the same shapes.
+/// The width that is derived from the shapes gives a network of the same shapes.
 #[test]
 fn architecture_and_width_come_from_names_and_shapes() {
     for arch in [Arch::ResNet18, Arch::ResNet34, Arch::ResNet50] {

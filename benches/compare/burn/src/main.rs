@@ -1,8 +1,8 @@
 //! Times what `examples/operations.rs` and `examples/supervised_step.rs` time, with burn on wgpu's
-//! first adapter of the kind CPU (llvmpipe where Mesa's software Vulkan is installed). Does the
-//! work once, in which burn tries its kernels, and prints the seconds; then, for each number that
-//! it reads, so many times, and prints the median. Trying takes minutes, so that one process serves
-//! a whole comparison.
+//! first adapter of the kind CPU (llvmpipe if Mesa's software Vulkan is installed). It does the work
+//! once, while burn tunes its kernels, and prints the seconds. Then it reads numbers, repeats the
+//! work as often as each number says, and prints the median. Tuning takes minutes, so one process
+//! serves a whole comparison.
 //!
 //! usage: burn-times product|convolution|block|resnet18|resnet50 BATCH
 
